@@ -1,0 +1,1 @@
+"""What turns objective, priors and a search rule into iterations."""

@@ -1,0 +1,1 @@
+"""Defences a client applies to its gradient before it is released."""

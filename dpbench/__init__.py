@@ -1,0 +1,21 @@
+"""dpbench: what a curious server can rebuild from one gradient, and what defences do about it.
+
+Names load on first use (PEP 562): `attacks` imports `dpbench.protocol`, so importing them here would be a circle.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {"benchmark": "dpbench.api", "load": "dpbench.store"}
+_MODULES = ("privacy", "metrics", "models", "data", "assets", "protocol")
+__all__ = [*_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"dpbench.{name}")
+    raise AttributeError(f"module 'dpbench' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Image metrics, the one assignment they share, and the no-gradient floors."""

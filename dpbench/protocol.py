@@ -1,0 +1,177 @@
+"""The only words that victims, defences, attacks and the measurement share.
+
+`attacks` and `defenses` import nothing else of dpbench (import-linter holds it), so an attack can only see what
+leaves the client (`Release`) and what the attacker is told (`Knowledge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+T = TypeVar("T")
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [B, K], labels [B] or soft labels [B, K]) -> scalar mean over the batch."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one sentence that says what to do (exit status 2)."""
+
+
+class Registry(Generic[T], Mapping[str, T]):
+    """Names to things of one kind; third-party packages add theirs through an entry-point group.
+
+    Example:
+        >>> colours = Registry("colour")
+        >>> colours.add("red", 1)
+        >>> colours["blue"]
+        Traceback (most recent call last):
+        ...
+        dpbench.protocol.InputError: Unknown colour 'blue'; known: red.
+    """
+
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self.kind, self._group, self._items = kind, group, {}
+
+    def add(self, name: str, item: T) -> None:
+        """Register `item`; a name taken already raises ValueError."""
+        if name in self._items:
+            raise ValueError(f"A {self.kind} named {name!r} is registered already.")
+        self._items[name] = item
+
+    def _load(self) -> dict[str, T]:
+        group, self._group = self._group, None
+        for entry in entry_points(group=group) if group else ():
+            self.add(entry.name, entry.load())
+        return self._items
+
+    def __getitem__(self, name: str) -> T:
+        items = self._load()
+        if name not in items:
+            raise InputError(f"Unknown {self.kind} {name!r}; known: {', '.join(items)}.")
+        return items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._load()
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
+
+    Attributes:
+        eps: budget of the whole training run, for Poisson-sampled inclusion; None where only the release counts.
+        eps_release: budget of the attacked release(s) alone, batch fixed (q = 1, T = releases).
+        delta: the delta of both.
+        noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
+        max_grad_norm: C, the l2 bound of each sample's gradient.
+        sample_rate: q, expected batch over data-set size; 1 under the release scope.
+        steps: T, optimiser steps of the training run; 1 under the release scope.
+        accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
+        eps_scope: `training` or `release`: which of the two epsilons the user set.
+        rero_release: bound on the chance that an attacker with prior success 0.1 rebuilds a sample of the release.
+        adjacency: the neighbouring relation both epsilons are for.
+    """
+
+    eps: float | None
+    eps_release: float
+    delta: float
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+    accountant: str
+    eps_scope: str
+    rero_release: float
+    adjacency: str = "add-remove"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a defence as it is publicly known: its name and its parameters."""
+
+    name: str
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Release:
+    """All that leaves the client: one gradient of the mean loss over the batch, after the defence.
+
+    Attributes:
+        names: parameter names, in the order of `gradients`.
+        gradients: one tensor per trainable parameter of the model, same shapes.
+        batch_size: the expected batch, which the sum was divided by.
+        defense: the public description of what was done, stage by stage.
+        guarantee: the privacy it carries; None where there is none.
+    """
+
+    names: tuple[str, ...]
+    gradients: tuple[Tensor, ...]
+    batch_size: int
+    defense: tuple[Stage, ...] = ()
+    guarantee: Guarantee | None = None
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the attacker is told beside the release.
+
+    Attributes:
+        model: a plain copy of the victim in the state the gradient was taken in; takes images in [0, 1].
+        loss: the victim's own loss, mean-reduced.
+        image_shape: (C, H, W).
+        num_classes: K.
+        mean: public per-channel mean of the data, in [0, 1], length C.
+        std: public per-channel standard deviation, length C.
+        labels: int64 [B] where the attacker knows them, else None.
+        bn_stats: `running` where batch-norm statistics are public, else `none`.
+    """
+
+    model: nn.Module
+    loss: Loss
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    labels: Tensor | None = None
+    bn_stats: str = "none"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack hands back.
+
+    Attributes:
+        images: float32 [B, C, H, W] in [0, 1], in an order of the attack's own.
+        labels: int64 [B], the labels the attack used or found, aligned with `images`.
+        label_source: `known`, `inferred` or `joint`.
+        gradient_distance: the objective's value at `images`, without priors (nan if it never was finite).
+        start: the first guess the attack set out from, same shape as `images`; a floor.
+        iterations: objective evaluations spent, over all restarts.
+        seconds: time of the search, compilation excluded.
+        compile_seconds: time of compilation.
+        engine: what ran the iterations.
+        history: objective value every so many iterations, for plots.
+    """
+
+    images: Tensor
+    labels: Tensor
+    label_source: str
+    gradient_distance: float
+    start: Tensor
+    iterations: int
+    seconds: float
+    compile_seconds: float = 0.0
+    engine: str = "eager"
+    history: tuple[float, ...] = ()
