@@ -14,7 +14,7 @@ from dpbench.assets import cache, clients
 from dpbench.assets.errors import AssetUnavailable, SourceFailed
 from dpbench.assets.records import ASSETS, Asset, record
 
-__all__ = ["ASSETS", "Asset", "AssetUnavailable", "path", "record"]
+__all__ = ["ASSETS", "Asset", "AssetUnavailable", "path", "record", "refresh"]
 
 _failed: dict[str, str] = {}  # one process asks a dead network once, not once a cell
 
@@ -48,6 +48,17 @@ def path(name: str, fetch: bool = True) -> Path:
     except AssetUnavailable as error:
         _failed[name] = str(error)
         raise
+
+
+def refresh(name: str) -> Path:
+    """Like `path`, but fetches a damaged file again, and asks the network even if it was dead before."""
+    _failed.pop(name, None)
+    try:
+        return path(name)
+    except AssetUnavailable:
+        if not cache.location(name).is_file():
+            raise
+    return _fetch(record(name))
 
 
 def _fetch(asset: Asset) -> Path:

