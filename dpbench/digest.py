@@ -1,0 +1,48 @@
+"""Short hashes of what decides a result: 16 hexadecimal digits of SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpbench.protocol import InputError
+
+
+def described(fields: Mapping[str, object]) -> str:
+    """The hash of plain values by name, whatever their order.
+
+    Example:
+        >>> described({"eps": 1, "attack": "dlg"}) == described({"attack": "dlg", "eps": 1.0})
+        True
+    """
+    # 1 and 1.0 are the same epsilon, whether typed in a shell or in a notebook
+    plain = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in fields.items()}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tensors(named: Mapping[str, Tensor]) -> str:
+    """The hash of names, shapes, types and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(named.items()):
+        found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def file(path: Path) -> str:
+    """The hash of a file's bytes.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    try:
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None

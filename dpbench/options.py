@@ -1,0 +1,204 @@
+"""The words of the command line, and what they stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import tyro
+
+import attacks
+from dpbench.models import models
+from dpbench.protocol import InputError
+
+COMMAND = "python -m dpbench.run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Attack gradients of real images with and without a defence, and see what comes back.
+
+    Options with [...] take several values; every combination is run. Each batch brings along its undefended
+    rows and its floors (what can be had without its gradient). Given again, a command goes on where it ended.
+    """
+
+    defense: tuple[str, ...] = ("none", "dp")
+    """Defences: none, dp, clip, noise (no DP: nothing is clipped), prune; chained by +, as in clip+prune."""
+    eps: tuple[float, ...] = ()
+    """Privacy budgets of dp; 1 unless --noise-multiplier is given."""
+    eps_scope: tuple[Literal["training", "release"], ...] = ("training",)
+    """Whether eps is the budget of a whole training run or of the one attacked gradient."""
+    delta: tuple[float, ...] = (1e-5,)
+    """Delta of the budget."""
+    train_size: tuple[int, ...] = (50_000,)
+    """Samples in the client's training set, which the training budget is for."""
+    epochs: tuple[float, ...] = (10.0,)
+    """Passes over it."""
+    noise_multiplier: tuple[float, ...] = ()
+    """Sigma of dp, in place of --eps."""
+    max_grad_norm: tuple[float, ...] = (1.0,)
+    """Clip norm C of dp and clip: the l2 bound of each sample's gradient."""
+    prune_ratio: tuple[float, ...] = (0.9,)
+    """Share of gradient entries that prune sets to zero, in [0, 1)."""
+    prune_scope: tuple[Literal["layer", "global"], ...] = ("layer",)
+    """Where prune seeks the smallest entries."""
+    noise_std: tuple[float, ...] = (0.01,)
+    """Standard deviation that noise adds to every entry of the mean gradient."""
+    accountant: Literal["pld", "prv", "rdp"] = "pld"
+    """What computes the training budget (Opacus' prv and rdp are slower or looser)."""
+    batch_size: tuple[int, ...] = (1, 4)
+    """Images per attacked gradient."""
+    batch_seed: tuple[int, ...] = (0,)
+    """Which batches are drawn, by the published rule of dpbench.data.draw_batch."""
+    attack: tuple[str, ...] = ("inverting-gradients",)
+    """Attacks: dlg, idlg, inverting-gradients; or all."""
+    attack_seed: tuple[int, ...] = (0,)
+    """Seeds of the attack's start and of the defence's noise."""
+    adaptive: tuple[Literal["yes", "no"], ...] = ("yes",)
+    """Whether the attack uses what it knows of the defence."""
+    iterations: tuple[int, ...] = ()
+    """Iterations per restart; each attack's own default unless given."""
+    restarts: tuple[int, ...] = ()
+    """Independent starts; each attack's own default unless given."""
+    model: tuple[str, ...] = ("convnet",)
+    """Victim networks: lenet, convnet, resnet20, resnet18, resnet50."""
+    norm: tuple[Literal["none", "frozen-bn", "gn"], ...] = ()
+    """Their normalisation; each network's usual one unless given."""
+    victim: tuple[Literal["early", "trained", "untrained"], ...] = ()
+    """How far they were trained; early unless given (with --weights: trained, a name for your file only)."""
+    weights: str | None = None
+    """Your own weights (.safetensors, or a .pt holding a state dict) for the one --model."""
+    data: str = "samples"
+    """Images: samples, imagenet-samples, cifar10, folder:PATH."""
+    image_size: int | None = None
+    """Resize and crop to this many pixels; images stay as they are unless given."""
+    labels: tuple[Literal["known", "inferred"], ...] = ("known",)
+    """Whether the attacker is told the labels or has to infer them."""
+    label_draw: tuple[Literal["distinct", "random"], ...] = ("distinct",)
+    """Whether the labels of a batch differ from each other."""
+    bn_stats: tuple[Literal["running", "none"], ...] = ("running",)
+    """Whether the attacker is told batch-norm statistics; no matter for networks without."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; the graphics card if there is one."""
+    engine: str = "auto"
+    """What runs an attack's iterations: auto or eager."""
+    out: str | None = None
+    """The folder for the results; results/NAME unless given, NAME made from the configuration."""
+    resume: bool = False
+    """Take every option from the config.toml in --out and finish what is missing there."""
+    dry_run: bool = False
+    """Say what would be run, and run nothing."""
+    quiet: bool = False
+    """Print errors only."""
+
+    def configuration(self) -> dict[str, Any]:
+        """The options that decide results, without those of where and how they are shown."""
+        return {name: value for name, value in asdict(self).items() if name not in _SHOWING}
+
+
+_SHOWING = ("out", "resume", "dry_run", "quiet")
+_POSITIVE = (
+    *("eps", "noise_multiplier", "epochs", "max_grad_norm", "train_size", "batch_size", "iterations"),
+    *("restarts", "image_size"),
+)
+_MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim")
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The checked options of a command line; `--help` is printed and ends the program.
+
+    Raises:
+        InputError: for what cannot be understood or can never work, in one sentence.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = tyro.cli(
+                Options, args=list(arguments), prog=COMMAND, config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(_one_sentence(said.getvalue())) from None
+    return checked(options)
+
+
+def checked(options: Options) -> Options:
+    """`options` with what follows from them filled in.
+
+    Raises:
+        InputError: for values that can never work.
+    """
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value == () and field.name not in _MAY_BE_EMPTY:
+            raise InputError(f"{_flag(field.name)} needs at least one value.")
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_number(field.name, number)
+    if options.eps and options.noise_multiplier:
+        raise InputError("Give --eps or --noise-multiplier, not both: one follows from the other.")
+    for name in options.model:
+        _ = models[name]
+    if options.weights is not None and (len(options.model) > 1 or len(options.victim) > 1):
+        raise InputError("--weights is one network's file: give one --model and one --victim with it.")
+    attack = tuple(attacks.names()) if "all" in options.attack else options.attack
+    default_eps = () if options.noise_multiplier else (1.0,)
+    default_victim = ("early",) if options.weights is None else ("trained",)
+    return replace(
+        options,
+        attack=attack,
+        eps=options.eps or default_eps,
+        victim=options.victim or default_victim,
+    )
+
+
+def from_configuration(stored: dict[str, Any], options: Options) -> Options:
+    """The options a run's `config.toml` holds, shown the way `options` says.
+
+    Raises:
+        InputError: where `options` say anything else, or `stored` was not written by this version.
+    """
+    if options.configuration() != checked(Options()).configuration():
+        raise InputError("--resume takes its options from the folder: give nothing but --out (and --quiet).")
+    known = {field.name for field in fields(Options)}
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+        if name in known
+    }
+    shown = {name: getattr(options, name) for name in _SHOWING}
+    try:
+        return checked(Options(**values, **shown))
+    except TypeError as error:
+        raise InputError(f"The config.toml there does not fit this version of dpbench ({error}).") from None
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise InputError(f"{_flag(name)} must be a finite number, not {value}.")
+    if name in _POSITIVE and value <= 0:
+        raise InputError(f"{_flag(name)} must be above 0, not {value:g}.")
+    if name == "delta" and not 0 < value < 1:
+        raise InputError(f"--delta must lie between 0 and 1, not {value:g}.")
+    if name == "noise_std" and value < 0:
+        raise InputError(f"--noise-std must be at least 0, not {value:g}.")
+    if name == "prune_ratio" and not 0 <= value < 1:
+        raise InputError(f"--prune-ratio must be at least 0 and below 1, not {value:g}.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _one_sentence(box: str) -> str:
+    """The first paragraph of tyro's framed message."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
+    text = " ".join(lines[:rule]).strip()
+    return f"{text.rstrip('.')}; see {COMMAND} --help."
