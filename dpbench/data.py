@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -214,6 +215,7 @@ def _folder(where: str, size: int | None) -> Dataset:
 
 def _resized(data: Dataset, size: int) -> Dataset:
     """`data` at another size, images and mean image alike."""
-    images = torch.stack([to_tensor(resize(image, size)) for image in data.images])
+    pixels = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images]
+    images = torch.stack([to_tensor(resize(image, size)) for image in pixels])
     mean_image = F.interpolate(data.mean_image[None], (size, size), mode="bilinear", antialias=True)[0]
     return replace(data, images=images, mean_image=mean_image)

@@ -155,8 +155,8 @@ def _listed(listing: Path) -> tuple[list[Path], list[int], dict[int, str]]:
                 f"{listing}, line {number}, needs a file and a label: columns file,label[,name]."
             )
         text = row["label"].strip()
-        if not (text.isascii() and text.isdigit()):
-            raise InputError(f"{listing}, line {number}: label {text!r} is not an integer of at least 0.")
+        if not (text.isascii() and text.isdigit() and len(text) <= 6):
+            raise InputError(f"{listing}, line {number}: label {text!r} is not an integer from 0 to 999999.")
         files.append(listing.parent / row["file"])
         labels.append(int(text))
         if row.get("name"):
