@@ -1,0 +1,313 @@
+"""Results on disk: one file per cell, each wholly there or not at all, so that a run can be taken up again.
+
+A run's folder holds
+
+- `config.toml`: what was asked for; written before anything else,
+- `cells/<key>.safetensors`: one per cell, its rows as JSON in the header and its pictures behind it,
+- `results.parquet`, `results.csv`, `summary.csv`, `environment.json`: made from the cells by `Store.export`.
+
+The columns are those of `dpbench.schema.SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import tomllib
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import tomli_w
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dpbench import environment, schema
+from dpbench.atomic import is_leftover, refused_as_sentence, replacing
+from dpbench.protocol import InputError
+from dpbench.schema import COLUMNS, CONDITIONS, SCHEMA, Column, Row
+
+__all__ = ["COLUMNS", "CONDITIONS", "SCHEMA", "Column", "Row", "Store", "StoredCell", "load", "open_run"]
+
+_CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
+_TABLE, _CONFIG = "results.parquet", "config.toml"
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """What one cell left behind.
+
+    Attributes:
+        rows: one per image, and one per image of a floor that came along; missing values are left out.
+        images: reconstructions, uint8 [rows, 3, H, W]: `images[i]` and `originals[i]` belong to `rows[i]`.
+            None, or no pictures at all, where the cell failed.
+        originals: the attacked images, likewise.
+    """
+
+    rows: list[Row]
+    images: np.ndarray | None
+    originals: np.ndarray | None
+
+
+class Store:
+    """The cells of one run's folder; any number of processes may write, as long as the cells differ."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._cells = self.path / "cells"
+
+    def has(self, key: str) -> bool:
+        """Whether cell `key` is done: its file is sound and none of its rows failed."""
+        try:
+            rows = self.read(key).rows
+        except KeyError:
+            return False
+        return all(row.get("status") != "failed" for row in rows)
+
+    def write(
+        self, key: str, rows: Sequence[Mapping[str, Any]], images: Any = None, originals: Any = None
+    ) -> None:
+        """Put a cell on disk, in place of an older one of that key.
+
+        Args:
+            key: letters, digits, `-` and `_` only.
+            rows: checked against the schema; `key` is filled in.
+            images: reconstructions, array or tensor [rows, 3, H, W] in [0, 1] (clamped); `images[i]` belongs
+                to `rows[i]`. Kept as 8 bits per channel: what was measured before stands in the rows.
+            originals: the attacked images, likewise.
+
+        Raises:
+            ValueError: a row that does not fit the schema, or a key that is no plain name.
+            InputError: the disk is full or the folder cannot be written.
+        """
+        text = json.dumps([schema.checked({**row, "key": key}) for row in rows])
+        pixels = {
+            name: _bytes(batch)
+            for name, batch in (("images", images), ("originals", originals))
+            if batch is not None
+        }
+        sums = {"rows": text, "rows_crc32": str(zlib.crc32(text.encode())), "pixels_crc32": str(_crc(pixels))}
+        path = self._file(key)
+        with refused_as_sentence(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(pixels, metadata=sums))
+
+    def read(self, key: str) -> StoredCell:
+        """Read a cell.
+
+        Raises:
+            KeyError: there is none, or its file is damaged (then a warning names it).
+        """
+        path = self._file(key)
+        if not path.exists():
+            raise KeyError(key)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                rows = _rows(file.metadata())
+                pixels = {name: file.get_tensor(name) for name in list(file.keys())}
+                if int(file.metadata()["pixels_crc32"]) != _crc(pixels):
+                    raise ValueError("the pictures do not match their checksum")
+        except _DAMAGE as error:
+            _warn(path, error)
+            raise KeyError(key) from error
+        return StoredCell(rows, pixels.get("images"), pixels.get("originals"))
+
+    def keys(self) -> list[str]:
+        """Keys of all cell files, sound or not, in order."""
+        return sorted(path.stem for path in self._cells.glob("*.safetensors"))
+
+    def frame(self) -> pd.DataFrame:
+        """All sound cells' rows as one table with the schema's columns and dtypes, sorted by content."""
+        rows = self._all_rows()
+        tables = []
+        while chunk := list(islice(rows, _CHUNK)):
+            tables.append(schema.frame(row for cell in chunk for row in cell))
+        table = pd.concat(tables, ignore_index=True) if tables else schema.frame([])
+        order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
+        return table.sort_values(order, kind="stable", ignore_index=True)
+
+    def export(self, table: pd.DataFrame | None = None) -> list[Path]:
+        """Write `results.parquet`, `results.csv`, `summary.csv` and `environment.json`, each atomically.
+
+        Args:
+            table: the results, by default `frame()`; give it where columns were filled in since (floors).
+
+        Returns:
+            The files written.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written; older files stay as they were.
+        """
+        from dpbench.report.tables import summary
+
+        table = schema.conform(self.frame() if table is None else table)
+        files = [self.path / name for name in (_TABLE, "results.csv", "summary.csv", "environment.json")]
+        with replacing(files[0]) as temporary:
+            table.to_parquet(temporary, index=False)
+        with replacing(files[1]) as temporary:
+            table.to_csv(temporary, index=False)
+        with replacing(files[2]) as temporary:
+            summary(table).to_csv(temporary, index=False)
+        with replacing(files[3]) as temporary:
+            temporary.write_text(json.dumps(environment.describe(), indent=2) + "\n")
+        return files
+
+    def _file(self, key: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            raise ValueError(f"A cell's key is letters, digits, - and _, not {key!r}.")
+        return self._cells / f"{key}.safetensors"
+
+    def _all_rows(self) -> Iterator[list[Row]]:
+        for key in self.keys():
+            path = self._file(key)
+            try:
+                with safe_open(path, framework="numpy") as file:  # the header only: pictures stay on disk
+                    yield _rows(file.metadata())
+            except _DAMAGE as error:
+                _warn(path, error)
+
+
+def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
+    r"""Start a run in a folder, or take up the one of the same configuration.
+
+    Args:
+        path: the run's folder, made if it is not there.
+        config: what decides the run; None means unset and is left out of `config.toml`.
+
+    Returns:
+        The folder's store. What `has` finds there need not be run again.
+
+    Raises:
+        InputError: the folder holds a run of another configuration, or something that is no run, or cannot
+            be written.
+
+    Example:
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> open_run(Path(folder.name) / "run", {"eps": [1.0]}).keys()
+        []
+        >>> (Path(folder.name) / "run" / "config.toml").read_text()
+        'eps = [\n    1.0,\n]\n'
+        >>> folder.cleanup()
+    """
+    path, wanted = Path(path), _toml(config)
+    file = path / _CONFIG
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+    with refused_as_sentence(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            _same(path, _parsed(file), wanted)
+        elif foreign := [entry.name for entry in path.iterdir() if not is_leftover(entry)]:
+            raise InputError(
+                f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
+                "choose an empty or new folder with --out."
+            )
+    if not file.exists():
+        with replacing(file) as temporary:
+            temporary.write_text(tomli_w.dumps(wanted))
+    cells = path / "cells"
+    with refused_as_sentence(cells):
+        cells.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=cells):  # hours of attack must not end in a read-only folder
+            pass
+    return Store(path)
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """Read a run's results.
+
+    Args:
+        path: a run's folder, or a Parquet file that was exported from one. A folder whose run has not ended
+            yet gives the cells that are there, floors not filled in.
+
+    Returns:
+        One row per image, with the columns, order and dtypes of `dpbench.schema.SCHEMA`.
+
+    Raises:
+        InputError: nothing there that dpbench wrote.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / _CONFIG).exists():
+            raise InputError(f"{path} is no folder of results: it has no {_CONFIG}.")
+        if not (path / _TABLE).exists():
+            return Store(path).frame()
+        path = path / _TABLE
+    if not path.exists():
+        raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
+    try:
+        table = pd.read_parquet(path)
+    except (pyarrow.ArrowInvalid, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is no readable Parquet file; name a run's folder or its {_TABLE}."
+        ) from error
+    return schema.conform(table)
+
+
+_DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, OSError)
+
+
+def _rows(metadata: Mapping[str, str]) -> list[Row]:
+    text = metadata["rows"]
+    if int(metadata["rows_crc32"]) != zlib.crc32(text.encode()):
+        raise ValueError("the rows do not match their checksum")
+    return json.loads(text)
+
+
+def _warn(path: Path, error: Exception) -> None:
+    warnings.warn(f"{path} is damaged and counts as missing ({error}).", RuntimeWarning, stacklevel=3)
+
+
+def _bytes(batch: Any) -> np.ndarray:
+    if hasattr(batch, "detach"):
+        batch = batch.detach().cpu()
+    # a failed search may hand back NaN, which has no place in a byte: black, and the row says failed
+    values = np.nan_to_num(np.asarray(batch, dtype=np.float32), nan=0.0)
+    return np.ascontiguousarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
+def _crc(pixels: Mapping[str, np.ndarray]) -> int:
+    total = 0
+    for name in sorted(pixels):
+        total = zlib.crc32(pixels[name].tobytes(), total)
+    return total
+
+
+def _toml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _toml(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_toml(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} is damaged ({error}); choose another folder with --out, or restore that file."
+        ) from error
+
+
+def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    if differing:
+        shown = ", ".join(
+            f"{key} is {held.get(key, 'unset')!r} there and {wanted.get(key, 'unset')!r} here"
+            for key in differing[:3]
+        )
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise InputError(
+            f"{path} holds a run of another configuration ({shown}{more}); choose another folder with --out, "
+            f"or give the options in its {_CONFIG} to resume it."
+        )
