@@ -1,0 +1,161 @@
+"""Results as a sheet of text cells, before it is known where they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dpbench import schema
+from dpbench.report.labels import (
+    attack_label,
+    conditions_label,
+    defense_label,
+    distinguishing,
+    is_floor,
+    number,
+    varying_conditions,
+)
+from dpbench.report.summary import summary
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of finished text.
+
+    Attributes:
+        header: one title per column.
+        sections: (title, rows), one per batch size.
+        notes: what holds for the whole sheet.
+        short: whether each column is kept where there is little room.
+    """
+
+    header: tuple[str, ...]
+    sections: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+    notes: tuple[str, ...]
+    short: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Field:
+    title: str
+    text: Callable[[Mapping[str, Any]], str]
+    needs: str | None = None  # left out where this column of the summary is empty
+    short: bool = True
+
+
+def _quantiles(metric: str, spec: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: "–".join(number(row[f"{metric}_{q}"], spec) for q in ("q10", "q90"))
+
+
+def _one(column: str, spec: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: number(row[column], spec)
+
+
+def _labels(row: Mapping[str, Any]) -> str:
+    known = not pd.isna(row["labels"]) and row["labels"] == "known"
+    return "given" if known else number(row["label_accuracy"], ".0%")
+
+
+_FIELDS = (
+    _Field("Attack", attack_label),
+    _Field("Defence", defense_label),
+    _Field("ε release", _one("eps_release", ".3g"), "eps_release"),
+    _Field("σ", _one("noise_multiplier", ".3g"), "noise_multiplier", short=False),
+    _Field("Bound", _one("rero_release", ".2f"), "rero_release", short=False),
+    _Field("Images", _one("images", "d"), short=False),
+    _Field("PSNR", _one("psnr_median", ".1f")),
+    _Field("PSNR mean", _one("psnr_mean", ".1f"), short=False),
+    _Field("PSNR 10–90 %", _quantiles("psnr", ".1f"), short=False),
+    _Field("PSNR max", _one("psnr_max", ".1f")),
+    _Field("over floor", _one("psnr_over_floor_median", "+.1f"), "psnr_over_floor_median"),
+    _Field("SSIM", _one("ssim_median", ".2f"), short=False),
+    _Field("LPIPS", _one("lpips_median", ".2f"), "lpips_median"),
+    _Field("LPIPS mean", _one("lpips_mean", ".2f"), "lpips_median", short=False),
+    _Field("LPIPS 10–90 %", _quantiles("lpips", ".2f"), "lpips_median", short=False),
+    _Field("LPIPS min", _one("lpips_min", ".2f"), "lpips_median"),
+    _Field("Labels", _labels, "label_accuracy"),
+    _Field("Failed", _one("failed", "d"), "failed"),
+)
+
+
+def sheets(table: pd.DataFrame) -> list[Sheet]:
+    """Lay out results, one sheet per accountant, so that no two budgets in a sheet were computed differently.
+
+    Args:
+        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+    """
+    table = schema.conform(table)
+    accountants = list(table["accountant"].dropna().unique()) or [None]
+    return [
+        _sheet(
+            table[table["accountant"].isna() | (table["accountant"] == accountant).fillna(False)], accountant
+        )
+        for accountant in accountants
+    ]
+
+
+def _sheet(table: pd.DataFrame, accountant: str | None) -> Sheet:
+    lines = summary(table)
+    attacked = lines[~is_floor(lines)]
+    lines = distinguishing(lines)
+    varying = varying_conditions(lines)
+    fields = [field for field in _FIELDS if field.needs is None or _filled(lines[field.needs])]
+    if varying:
+        fields.insert(2, _Field("Conditions", lambda row: conditions_label(row, varying)))
+    sections = tuple(
+        (f"Batch of {size}", tuple(tuple(field.text(row) for field in fields) for row in _records(part)))
+        for size, part in lines.groupby("batch_size", sort=True)
+    )
+    return Sheet(
+        header=tuple(field.title for field in fields),
+        sections=sections,
+        notes=tuple(_notes(table, attacked, accountant)),
+        short=tuple(field.short for field in fields),
+    )
+
+
+def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -> list[str]:
+    same = [name for name in ("model", "norm", "victim", "data", "labels") if attacked[name].nunique() == 1]
+    notes = [", ".join(f"{name} {attacked[name].dropna().iloc[0]}" for name in same)] if same else []
+    accuracy = attacked["victim_accuracy"].dropna().unique()
+    if len(accuracy) == 1:
+        notes[-1:] = [f"{', '.join(notes[-1:])} (the victim's test accuracy is {accuracy[0]:.0%})"]
+    notes.append(
+        "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min the "
+        "worst cases; over floor is the median of PSNR minus the best floor of the same image; labels is the "
+        "share that the attack had right"
+    )
+    norms = attacked["max_grad_norm"].dropna().unique()
+    if len(norms) == 1:
+        notes.append(f"each sample's gradient is clipped to C={norms[0]:g} by clip and dp")
+    private = attacked[attacked["eps_release"].notna()]
+    if len(private):
+        scope = (
+            "ε is the budget of the whole training" if private["eps"].notna().any() else "ε of the release"
+        )
+        words = [f"{scope}, accountant {accountant}"]
+        words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
+        words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
+        notes.append(", ".join(words))
+    if table["lpips"].isna().all():
+        notes.append("LPIPS is empty: its trained trunk was not to be had")
+    nets = table["lpips_net"].dropna().unique()
+    if len(nets):
+        notes.append(f"LPIPS trunk: {', '.join(nets)}")
+    failed = table[table["status"].fillna("ok") != "ok"]
+    if len(failed):
+        reasons = failed["error"].dropna().unique()
+        first = f"; the first reason: {reasons[0]}" if len(reasons) else ""
+        notes.append(f"{failed['key'].nunique()} cells have no result{first}")
+    return notes
+
+
+def _filled(column: pd.Series) -> bool:
+    return bool((column > 0).any()) if column.name == "failed" else bool(column.notna().any())
+
+
+def _records(part: pd.DataFrame) -> list[dict[str, Any]]:
+    return part.to_dict("records")

@@ -1,0 +1,90 @@
+"""Per-image rows to one row per condition."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpbench import schema
+from dpbench.report.labels import is_defended, is_floor
+
+_STATISTICS = {
+    "psnr": ("mean", "median", "max", "q10", "q90"),
+    "ssim": ("mean", "median", "max"),
+    "lpips": ("mean", "median", "min", "q10", "q90"),
+    "fft2d": ("mean", "median", "min"),
+    "psnr_floor": ("mean",),
+    "lpips_floor": ("mean",),
+    "psnr_over_floor": ("median", "max"),
+    "lpips_to_floor": ("median", "min"),
+}
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise results over images, batch seeds and attack seeds.
+
+    Rows that differ in a condition (`Column.condition` of the schema) are never put together. The worst
+    case for privacy is `psnr_max`, `ssim_max`, `lpips_min` and `psnr_over_floor_max`.
+
+    Args:
+        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+
+    Returns:
+        One row per condition; batch sizes in order, in each the floors first, then the undefended, then the
+        defended rows, budgets ascending. Beside the conditions: `images` and `cells` (rows and cells that
+        ended well), `failed` (cells that did not), per metric its mean, median, worst and quantiles,
+        `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
+        lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` (mean over
+        cells).
+    """
+    table = schema.conform(table)
+    well = table["status"].fillna("ok") == "ok"
+    table["psnr_over_floor"] = table["psnr"] - table["psnr_floor"]
+    table["lpips_to_floor"] = table["lpips"] / table["lpips_floor"]
+    conditions = list(schema.CONDITIONS)
+    # one integer per condition: grouping by 35 columns with missing values once, not once per statistic
+    group = table.groupby(conditions, dropna=False, sort=False).ngroup()
+    measured, by = table[well], group[well]
+    columns = {
+        "images": by.groupby(by).size(),
+        "cells": measured["key"].groupby(by).nunique(),
+        "failed": table.loc[~well, "key"].groupby(group[~well]).nunique(),
+    }
+    for metric, statistics in _STATISTICS.items():
+        values = measured[metric].groupby(by)
+        for statistic in statistics:
+            columns[f"{metric}_{statistic}"] = _statistic(values, statistic)
+    columns["label_accuracy"] = (
+        measured["label_correct"].astype("Float64").astype("float64").groupby(by).mean()
+    )
+    per_cell = measured.drop_duplicates("key")
+    columns["seconds"] = per_cell["seconds"].groupby(by[per_cell.index]).mean()
+    heads = table.loc[~group.duplicated(), conditions].set_axis(group[~group.duplicated()])
+    result = heads.join(pd.DataFrame(columns))
+    counts = ["images", "cells", "failed"]
+    result[counts] = result[counts].fillna(0).astype("Int64")
+    return _ordered(result)
+
+
+def _statistic(values: pd.api.typing.SeriesGroupBy, statistic: str) -> pd.Series:
+    if statistic.startswith("q"):
+        return values.quantile(int(statistic[1:]) / 100)
+    return getattr(values, statistic)()
+
+
+def _ordered(result: pd.DataFrame) -> pd.DataFrame:
+    result = result.assign(
+        _defended=is_defended(result), _attack=~is_floor(result), _private=result["eps_release"].notna()
+    )
+    order = ["batch_size", "model", "norm", "victim", "_attack", "_defended", "_private", "defense"]
+    order += [
+        "prune_ratio",
+        "noise_std",
+        "max_grad_norm",
+        "eps",
+        "eps_release",
+        "attack",
+        "floor_of",
+        "adaptive",
+    ]
+    ordered = result.sort_values(order, kind="stable", ignore_index=True)
+    return ordered.drop(columns=["_defended", "_attack", "_private"])
