@@ -26,6 +26,16 @@ CONCERNS = {
 }
 """Which axes multiply a stage of a defence; none do one that is not named here, somebody's own."""
 _DEFENCE_AXES = tuple(dict.fromkeys(axis for axes in CONCERNS.values() for axis in axes))
+_SIGNS = {
+    "eps": "eps",
+    "eps_scope": "scope",
+    "noise_multiplier": "sigma",
+    "max_grad_norm": "C",
+    "noise_std": "std",
+    "prune_ratio": "ratio",
+    "prune_scope": "scope",
+}
+_USUAL = ("training", "layer")
 _BATCH_FIELDS = ("data", "images_digest", "image_size", "model", "norm", "victim", "weights_digest")
 _BATCH_FIELDS += ("batch_size", "batch_seed", "label_draw", "labels", "bn_stats")
 
@@ -97,18 +107,16 @@ class Cell:
 
     def describe(self) -> str:
         """One line for progress and messages."""
-        words = [f"B={self.batch_size}", f"{self.attack}{f' ({self.floor_of})' if self.floor_of else ''}"]
-        words += [self.defense]
-        for name, short in (("eps", "eps"), ("noise_multiplier", "sigma"), ("max_grad_norm", "C")):
-            if (value := getattr(self, name)) is not None:
-                words.append(f"{short}={value:g}")
-        for name, short in (("noise_std", "std"), ("prune_ratio", "ratio")):
-            if (value := getattr(self, name)) is not None:
-                words.append(f"{short}={value:g}")
-        words.append(f"{self.model}/{self.norm}/{self.victim}")
-        words.append(f"batch seed {self.batch_seed}")
-        if self.attack_seed:
-            words.append(f"attack seed {self.attack_seed}")
+        seeds = f"batch {self.batch_seed}" + (f", attack seed {self.attack_seed}" if self.attack_seed else "")
+        words = [f"{self.model}/{self.norm}/{self.victim}", f"B={self.batch_size}", f"({seeds}):"]
+        words.append(self.attack + (f" ({self.floor_of})" if self.floor_of else ""))
+        if not self.attack.startswith("floor:"):
+            words += ["on", self.defense]
+            for name, sign in _SIGNS.items():
+                if (value := getattr(self, name)) not in (None, *_USUAL):
+                    words.append(f"{sign}={value}" if isinstance(value, str) else f"{sign}={value:g}")
+            if self.defense != "none" and not self.adaptive:
+                words.append("not adaptive")
         return " ".join(words)
 
 

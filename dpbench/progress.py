@@ -1,0 +1,94 @@
+"""What is shown while cells run: a bar on a terminal, plain lines elsewhere, nothing under --quiet."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, Cell
+from dpbench.trial import CellResult
+
+SILENCE = 20.0
+"""Seconds after which a cell that is still running says so where there is no bar."""
+
+
+class Display:
+    """A context manager around a run of `cells`.
+
+    Args:
+        cells: what is to be run.
+        console: where to show it.
+        quiet: show nothing.
+    """
+
+    def __init__(self, cells: list[Cell], console: Console, quiet: bool = False) -> None:
+        self._total, self._console, self._quiet = len(cells), console, quiet
+        self._finished = 0
+        self._begun = self._said = time.monotonic()
+        self._searches = sum(_searches(cell) for cell in cells)
+        self._searched = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[cells]} cells"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+            speed_estimate_period=120,
+        )
+        self._task = self._bar.add_task("", total=self._searches, cells=f"0/{self._total}", rate="")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
+        """`done` of `total` iterations of `cell` are over."""
+        now = time.monotonic()
+        rate = f"{done / max(now - self._begun, 1e-9):.0f} it/s"
+        self._bar.update(
+            self._task,
+            completed=self._searched + done / total,
+            description=cell.describe(),
+            rate=rate,
+        )
+        if not self._quiet and not self._console.is_terminal and now - self._said > SILENCE:
+            left = (total - done) * (now - self._begun) / max(done, 1)
+            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {left:.0f} s left")
+
+    def finished(self, cell: Cell, result: CellResult) -> None:
+        """`cell` is over."""
+        seconds = time.monotonic() - self._begun
+        self._finished += 1
+        self._searched += _searches(cell)
+        self._bar.update(self._task, completed=self._searched, cells=f"{self._finished}/{self._total}")
+        self._begun = time.monotonic()
+        if result.status != "ok":
+            self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")
+        elif not self._quiet and not self._console.is_terminal:
+            rows = result.rows[: cell.batch_size]
+            psnr = sum(row["psnr"] for row in rows) / len(rows)
+            self._say(f"[{self._finished}/{self._total}] {cell.describe()}: {psnr:.1f} dB, {seconds:.1f} s")
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _searches(cell: Cell) -> int:
+    return int(cell.attack not in (MEAN_IMAGE, CONSTANT_IMAGE))

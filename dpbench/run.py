@@ -1,0 +1,220 @@
+"""The command line: python -m dpbench.run --defense dp --eps 1."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shlex
+import sys
+import tomllib
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from dpbench import digest, executor, metrics, store
+from dpbench.atomic import replacing
+from dpbench.data import draw_batch
+from dpbench.grid import Axes, Plan, plan
+from dpbench.options import COMMAND, Options, from_configuration, parse
+from dpbench.progress import Display
+from dpbench.protocol import InputError
+from dpbench.report import leakage, pictures, sentence, tables
+from dpbench.trial import attach_floors, attack_of, dataset, defence_of
+from dpbench.victim import weights_digest
+
+SMALL = 64
+"""Pixels up to which one thread is used on the CPU, unless OMP_NUM_THREADS says otherwise."""
+WIDTH = 120
+"""Columns of the table where it goes to a file or a pipe."""
+_EXPECTED_WARNINGS = (
+    "Secure RNG turned off",
+    "Full backward hook is firing",
+    "Optimal order is the largest alpha",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; those of this process unless given.
+
+    Returns:
+        The exit status: 0; 1 where a cell failed; 2 for what the user has to change; 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(parse(arguments), arguments)
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted before anything was run.", file=sys.stderr)
+        return 130
+
+
+def _run(options: Options, arguments: list[str]) -> int:
+    if options.resume:
+        options = _resumed(options)
+    _settle()
+    notes = Console(stderr=True)
+
+    def note(line: str) -> None:
+        if not options.quiet:
+            notes.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    axes = _axes(options, note)
+    planned = _plan(axes, options)
+    for reason in planned.left_out:
+        note(f"Left out: {reason}")
+    configuration = options.configuration() | {
+        "device": axes.device,
+        "lpips_net": axes.lpips_net or "",
+        "version": axes.version,
+        "inputs": digest.described({cell.images_digest + cell.weights_digest: "" for cell in planned.cells}),
+    }
+    folder = Path(options.out) if options.out else Path("results") / _name(options, configuration)
+    if options.dry_run:
+        return _dry_run(planned, folder)
+    results = store.open_run(folder, configuration)
+    missing = [cell for cell in planned.cells if not results.has(cell.key())]
+    if len(missing) < len(planned.cells):
+        note(f"{len(planned.cells) - len(missing)} of {len(planned.cells)} cells are in {folder} already.")
+    try:
+        with Display(missing, notes, options.quiet) as display:
+            for cell, result in executor.local(missing, display.iteration):
+                pictures = (result.images, result.originals) if len(result.images) else (None, None)
+                results.write(cell.key(), result.rows, *pictures)
+                display.finished(cell, result)
+    except KeyboardInterrupt:
+        done = sum(results.has(cell.key()) for cell in planned.cells)
+        print(
+            f"Interrupted: {done} of {len(planned.cells)} cells are kept in {folder}; "
+            f"go on with: {COMMAND} {shlex.join(arguments)}",
+            file=sys.stderr,
+        )
+        return 130
+    return _finish(results, options)
+
+
+def _settle() -> None:
+    """Settings of the process that a library must not touch: arithmetic, and which warnings are no news."""
+    torch.set_flush_denormal(True)  # denormals of a converging search cost the CPU tenfold
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _axes(options: Options, note: Any) -> Axes:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.device == "cuda" and device == "cpu":
+        raise InputError("--device cuda: PyTorch finds no graphics card here; use --device cpu.")
+    data = dataset(options.data, options.image_size)
+    if data.images.shape[-1] <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+        # a second thread gains 1.6 times at best on an idle machine, and loses twentyfold on a busy one;
+        # and with one the numbers do not depend on how many cores there are
+        torch.set_num_threads(1)
+    if data.note:
+        note(f"Data: {data.note}.")
+    reason = metrics.why_no_lpips(*data.images.shape[2:])
+    if reason is not None:
+        note(f"The LPIPS column stays empty: {reason}")
+    asked = options.configuration()
+    del asked["device"]
+    asked["iterations"], asked["restarts"] = options.iterations or (None,), options.restarts or (None,)
+    asked["adaptive"] = tuple(word == "yes" for word in options.adaptive)
+    return Axes(
+        **asked,
+        device=device if options.device == "auto" else options.device,
+        version=importlib.metadata.version("dpbench"),
+        lpips_net="alex" if reason is None else None,
+    )
+
+
+def _plan(axes: Axes, options: Options) -> Plan:
+    """The cells; whatever is wrong with a defence or an attack comes out here, before anything is run."""
+    data = dataset(options.data, options.image_size)
+
+    def weights(model: str, norm: str, victim: str) -> str:
+        return weights_digest(model, norm, victim, options.weights, data, data.images.shape[-1])
+
+    @cache
+    def images(size: int, seed: int, draw: str) -> str:
+        batch = draw_batch(data, size, seed, draw)
+        return digest.tensors({"images": batch.images, "labels": batch.labels})
+
+    planned = plan(axes, weights, images)
+    for cell in planned.cells:
+        defence_of(cell)
+        if not cell.attack.startswith("floor:") or cell.floor_of:
+            attack_of(cell)
+    return planned
+
+
+def _dry_run(planned: Plan, folder: Path) -> int:
+    for cell in planned.cells:
+        print(cell.describe())
+    print(f"{len(planned.cells)} cells; the results would go to {folder}.")
+    return 0
+
+
+def _name(options: Options, configuration: dict[str, Any]) -> str:
+    words = [*options.defense]
+    if any("dp" in defense.split("+") for defense in options.defense):
+        words += [f"eps{eps:g}" for eps in options.eps]
+        words += [f"sigma{sigma:g}" for sigma in options.noise_multiplier]
+    return f"{'-'.join(words)[:60]}-{digest.described(configuration)[:8]}"
+
+
+def _resumed(options: Options) -> Options:
+    if options.out is None:
+        raise InputError("--resume needs the folder to go on with: give it as --out DIR.")
+    file = Path(options.out) / "config.toml"
+    try:
+        stored = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read ({error.strerror}); --out must name a run's folder."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is damaged ({error}); give the run's options again.") from None
+    return from_configuration(stored, options)
+
+
+def _finish(results: store.Store, options: Options) -> int:
+    """Tables, pictures and the exit status."""
+    table = attach_floors(results.frame())
+    files = results.export(table)
+    for name, text in (("table.md", tables.to_markdown(table)), ("table.tex", tables.to_tex(table))):
+        with replacing(results.path / name) as temporary:
+            temporary.write_text(text)
+        files.append(results.path / name)
+    meaning = sentence.sentence(table)
+    asked = table[~table["attack"].str.startswith("floor:") & table["defense"].isin(options.defense)]
+    for name, figure in (
+        ("reconstructions.png", pictures.reconstructions(table, results)),
+        ("leakage.png", leakage.leakage(table)),
+    ):
+        if figure is not None:
+            with replacing(results.path / name) as temporary:
+                figure.savefig(temporary, format="png", dpi=150)
+            files.append(results.path / name)
+    if not options.quiet:
+        console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(width=WIDTH)
+        console.print(tables.rich_table(table))
+        console.print(meaning, markup=False, highlight=False)
+        console.print(f"\n{results.path}/", markup=False, highlight=False)
+        console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)
+    if not (asked["status"] == "ok").any():
+        raise InputError(f"Nothing that was asked for could be run. {asked['error'].iloc[0]}")
+    return 1 if (table["status"] == "failed").any() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

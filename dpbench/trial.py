@@ -1,0 +1,371 @@
+"""Runs one cell: the batch, the defence, the attack, the scores. Nothing here depends on what ran before."""
+
+from __future__ import annotations
+
+import copy
+import math
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import attacks
+import defenses
+from dpbench import metrics, privacy
+from dpbench.data import Dataset, draw_batch, load_data
+from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
+from dpbench.protocol import Guarantee, InputError, Knowledge, Reconstruction, Release
+from dpbench.victim import Victim, load
+
+Progress = Callable[[int, int, float], None]
+"""(iterations done, iterations in all, objective value) -> None."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is attacked, before any defence or attack.
+
+    Attributes:
+        victim: model, loss and accuracy; the model is on the CPU.
+        images: float32 [B, 3, H, W] in [0, 1].
+        labels: int64 [B].
+        indices: place of each image in the data set.
+        num_classes: K.
+        mean: public per-channel mean of the data.
+        std: public per-channel standard deviation.
+        mean_image: public mean of other images, [3, H, W] in [0, 1].
+    """
+
+    victim: Victim
+    images: Tensor
+    labels: Tensor
+    indices: tuple[int, ...]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean_image: Tensor
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row per image, then one per image of the start; `images[i]` and `originals[i]` are `rows[i]`'s.
+
+    Attributes:
+        rows: by the names of `dpbench.schema.SCHEMA`.
+        images: float32 [rows, 3, H, W] in [0, 1], on the CPU; empty [0, 3, 1, 1] where the cell failed.
+        originals: likewise.
+    """
+
+    rows: list[dict[str, Any]]
+    images: Tensor
+    originals: Tensor
+
+    @property
+    def status(self) -> str:
+        """`ok`, `failed` or `skipped`."""
+        return self.rows[0]["status"]
+
+
+@lru_cache(maxsize=2)
+def dataset(spec: str, size: int | None) -> Dataset:
+    """`load_data`, kept for the next cell."""
+    return load_data(spec, size=size)
+
+
+def run_cell(cell: Cell, progress: Progress | None = None) -> CellResult:
+    """The result of `cell`, the same wherever and whenever it runs on the same kind of device.
+
+    A cell that cannot be run (InputError) has status `skipped`, one that broke `failed`; `error` says why.
+    """
+    return guarded(cell, lambda: measure(cell, prepare(cell), progress))
+
+
+def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
+    """`work()`, or rows that say why there is no result."""
+    try:
+        return work()
+    except InputError as error:
+        return _without_result(cell, "skipped", str(error))
+    except Exception as error:  # whatever a third-party attack raises, the other cells go on
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        return _without_result(cell, "failed", reason)
+
+
+def prepare(cell: Cell) -> Scene:
+    """Draws the batch and builds the victim that `cell` names.
+
+    Raises:
+        InputError: for data, a batch or a victim that does not exist.
+    """
+    data = dataset(cell.data, cell.image_size)
+    batch = draw_batch(data, cell.batch_size, cell.batch_seed, cell.label_draw)
+    height, width = batch.images.shape[2:]
+    if height != width:
+        raise InputError(
+            f"The victims take square images; those of {data.name} are {height}x{width}: give --image-size."
+        )
+    victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
+    return Scene(
+        victim,
+        batch.images,
+        batch.labels,
+        batch.indices,
+        data.num_classes,
+        data.mean,
+        data.std,
+        data.mean_image,
+    )
+
+
+def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellResult:
+    """Defends, attacks and scores.
+
+    Raises:
+        InputError: for a defence or an attack that cannot work on this model or batch.
+    """
+    scene = _moved(scene, torch.device(cell.device))
+    if cell.attack == MEAN_IMAGE:
+        return _result(cell, scene, metrics.floors.mean_image(len(scene.images), scene.mean_image))
+    if cell.attack == CONSTANT_IMAGE:
+        return _result(cell, scene, metrics.floors.constant_image(scene.images))
+    release = released(cell, scene)
+    if cell.attack == NOISE_GRADIENT:
+        release = metrics.floors.noise_release(release, cell.search_seed())
+    found = attacked(cell, scene, release, progress)
+    result = _result(cell, scene, found.images, found, release.guarantee)
+    if cell.defense != "none" or cell.attack == NOISE_GRADIENT:
+        return result
+    start = _result(replace(cell, attack=START, floor_of=cell.attack), scene, found.start)
+    for row in start.rows:
+        row |= {"key": cell.key(), "labels": found.label_source}
+    return CellResult(
+        result.rows + start.rows,
+        torch.cat([result.images, start.images]),
+        torch.cat([result.originals, start.originals]),
+    )
+
+
+def defence_of(cell: Cell) -> defenses.Chain:
+    """The defence of `cell`, ready to use; `dp` is calibrated here.
+
+    Raises:
+        InputError: for an unknown defence, a parameter outside its range or a budget out of reach.
+    """
+    parameters: dict[str, Any] = dict(cell.stage_parameters())
+    if "dp" in cell.defense.split("+"):
+        guarantee = privacy.calibrate(
+            eps=cell.eps,
+            noise_multiplier=cell.noise_multiplier,
+            eps_scope=cell.eps_scope,
+            delta=cell.delta,
+            train_size=cell.train_size or cell.batch_size,
+            epochs=cell.epochs or 1,
+            batch_size=cell.batch_size,
+            max_grad_norm=cell.max_grad_norm,
+            accountant=cell.accountant,
+        )
+        parameters |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
+    return defenses.create(cell.defense, **parameters)
+
+
+def attack_of(cell: Cell) -> attacks.Attack:
+    """The attack of `cell`, or the one whose floor it is.
+
+    Raises:
+        InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
+    """
+    asked = {"iterations": cell.iterations, "restarts": cell.restarts}
+    search = {name: value for name, value in asked.items() if value is not None}
+    return attacks.create(cell.floor_of or cell.attack, adaptive=cell.adaptive, engine=cell.engine, **search)
+
+
+def released(cell: Cell, scene: Scene) -> Release:
+    """The gradient that leaves the client of `cell`, with its guarantee."""
+    victim = scene.victim
+    return defence_of(cell).release(
+        victim.model, victim.loss, scene.images, scene.labels, seed=cell.release_seed()
+    )
+
+
+def attacked(cell: Cell, scene: Scene, release: Release, progress: Progress | None = None) -> Reconstruction:
+    """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
+    victim = scene.victim
+    knowledge = Knowledge(
+        model=copy.deepcopy(victim.model),
+        loss=victim.loss,
+        image_shape=tuple(scene.images.shape[1:]),
+        num_classes=scene.num_classes,
+        mean=scene.mean,
+        std=scene.std,
+        labels=scene.labels.clone() if cell.labels == "known" else None,
+        bn_stats=cell.bn_stats,
+    )
+    seed, device = cell.search_seed(), scene.images.device
+    return attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)
+
+
+def attach_floors(table: pd.DataFrame) -> pd.DataFrame:
+    """Fill `psnr_floor` and `lpips_floor`: the highest PSNR and lowest LPIPS without the image's gradient.
+
+    The floors of an attack's row are the mean and the constant image of the same original, and the noise and
+    the start of the same attack with the same seed, iterations and restarts: never those of another attack,
+    so that a row's floor does not depend on what else the sweep held. Floor rows keep both columns empty.
+
+    Returns:
+        A copy of `table`, columns of `dpbench.schema.SCHEMA`, with the two columns filled.
+    """
+    is_floor = table["attack"].str.startswith("floor:")
+    usable = table[is_floor & (table["status"] == "ok")]
+    extremes = {"psnr": "max", "lpips": "min"}
+    public = usable[usable["floor_of"].isna()]
+    public = public.groupby(_SAME_IMAGE, dropna=False)[[*extremes]].agg(extremes)
+    own = usable[usable["floor_of"].notna()].assign(attack=lambda found: found["floor_of"])
+    own = own.groupby(_SAME_SEARCH, dropna=False)[[*extremes]].agg(extremes)
+    rows = table.loc[~is_floor, _SAME_SEARCH]
+    table = table.copy()
+    for metric, extreme in extremes.items():
+        found = pd.concat(
+            [
+                rows.join(floors[metric].rename(name), on=floors.index.names)[name]
+                for name, floors in (("public", public), ("own", own))
+            ],
+            axis=1,
+        )
+        table.loc[~is_floor, f"{metric}_floor"] = found.agg(extreme, axis=1)
+    return table
+
+
+def image_shares(scene: Scene) -> list[tuple[float, float]]:
+    """Per image: the victim's loss (nat), and its gradient norm's share of the sum over the batch.
+
+    NaN in training mode, where an image's gradient depends on the rest of its batch.
+    """
+    model, found = scene.victim.model, []
+    if model.training:
+        return [(math.nan, math.nan)] * len(scene.images)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for i in range(len(scene.images)):
+        loss = scene.victim.loss(model(scene.images[i : i + 1]), scene.labels[i : i + 1])
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+        found.append((loss.item(), norm))
+    total = sum(norm for _, norm in found)
+    return [(loss, norm / total if total else math.nan) for loss, norm in found]
+
+
+def _result(
+    cell: Cell,
+    scene: Scene,
+    guess: Tensor,
+    found: Reconstruction | None = None,
+    guarantee: Guarantee | None = None,
+) -> CellResult:
+    scores = metrics.score(guess, scene.images, net=cell.lpips_net or "alex")
+    order = scores.pop("match")
+    common = _conditions(cell) | _measured(scene) | _search(found) | _guaranteed(guarantee)
+    rows = []
+    for i, (loss, share) in enumerate(image_shares(scene)):
+        row = common | {
+            "image": i,
+            "original_index": scene.indices[i],
+            "label": int(scene.labels[i]),
+            "image_loss": loss,
+            "image_grad_share": share,
+            "status": "ok",
+        }
+        row |= {name: float(values[i]) for name, values in scores.items()}
+        row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
+        if found is not None:
+            row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
+        rows.append(row)
+    return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
+
+
+def _without_result(cell: Cell, status: str, reason: str) -> CellResult:
+    rows = [
+        _conditions(cell) | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)
+    ]
+    return CellResult(rows, torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
+
+
+def _conditions(cell: Cell) -> dict[str, Any]:
+    """The columns that `cell` alone decides."""
+    same = (
+        *(
+            "attack",
+            "floor_of",
+            "adaptive",
+            "defense",
+            "delta",
+            "noise_multiplier",
+            "max_grad_norm",
+            "noise_std",
+        ),
+        *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "model", "norm"),
+        *("victim", "bn_stats", "label_draw", "data", "batch_size", "batch_seed", "restarts", "version"),
+    )
+    guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
+    return {name: getattr(cell, name) for name in same} | {
+        "key": cell.key(),
+        "eps": cell.eps if cell.eps_scope == "training" else None,
+        "eps_release": cell.eps if cell.eps_scope == "release" else None,
+        "weights": cell.weights_digest if cell.weights else None,
+        "labels": None if guesses else cell.labels,
+        "attack_seed": None if guesses else cell.attack_seed,
+        "max_iterations": cell.iterations,
+        "threat_model": "honest",
+        "releases": 1,
+        "device": device_name(cell.device),
+    }
+
+
+def device_name(kind: str) -> str:
+    """`cpu`, or the graphics card's own name."""
+    return torch.cuda.get_device_name() if kind == "cuda" else kind
+
+
+def _measured(scene: Scene) -> dict[str, Any]:
+    victim = scene.victim
+    return {"mode": "train" if victim.model.training else "eval", "victim_accuracy": victim.accuracy}
+
+
+def _search(found: Reconstruction | None) -> dict[str, Any]:
+    """What the attack reports of itself."""
+    if found is None:
+        return {}
+    same = ("gradient_distance", "iterations", "seconds", "compile_seconds", "engine")
+    return {name: getattr(found, name) for name in same} | {"labels": found.label_source}
+
+
+def _guaranteed(guarantee: Guarantee | None) -> dict[str, Any]:
+    return {} if guarantee is None else asdict(guarantee)
+
+
+def _moved(scene: Scene, device: torch.device) -> Scene:
+    """A copy of `scene` on `device`; the caller's model stays where and as it is."""
+    model = copy.deepcopy(scene.victim.model).to(device)
+    images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
+    return replace(
+        scene, victim=replace(scene.victim, model=model), images=images, labels=labels, mean_image=mean_image
+    )
+
+
+_SAME_IMAGE = [
+    "data",
+    "model",
+    "norm",
+    "victim",
+    "weights",
+    "batch_size",
+    "batch_seed",
+    "label_draw",
+    "image",
+]
+_SAME_SEARCH = [*_SAME_IMAGE, "labels", "bn_stats", "attack", "attack_seed", "max_iterations", "restarts"]

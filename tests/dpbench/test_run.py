@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import dpbench
+from dpbench import executor, metrics, trial
+from dpbench.run import main
+
+QUICK = ["--iterations", "2", "--device", "cpu"]
+FILES = {
+    *("config.toml", "cells", "results.parquet", "results.csv", "summary.csv", "environment.json"),
+    *("table.md", "table.tex", "reconstructions.png", "leakage.png"),
+}
+
+
+def run(folder: Path, *words: str) -> int:
+    return main([*words, *QUICK, "--out", str(folder)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "main"
+    assert run(folder, "--defense", "dp", "--eps", "1") == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_main_command_leaves_all_its_files(finished):
+    assert {path.name for path in finished.iterdir()} == FILES
+    for name in ("reconstructions.png", "leakage.png"):
+        pixels = np.asarray(Image.open(finished / name).convert("L"))
+        assert pixels.std() > 5
+    assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    assert tomllib.loads((finished / "config.toml").read_text())["eps"] == [1.0]
+
+
+def test_main_command_has_every_row_for_both_batch_sizes(finished):
+    table = dpbench.load(finished)
+    assert (table["status"] == "ok").all()
+    floors = {f"floor:{name}" for name in ("mean-image", "constant-image", "noise-gradient", "start")}
+    for size in (1, 4):
+        part = table[table["batch_size"] == size]
+        assert set(part["attack"]) == floors | {"inverting-gradients"}
+        attacked = part[part["attack"] == "inverting-gradients"]
+        assert sorted(attacked["defense"]) == ["dp"] * size + ["none"] * size
+        assert attacked["psnr_floor"].notna().all()
+        dp = attacked[attacked["defense"] == "dp"]
+        assert (dp["eps"] == 1).all()
+        assert (dp["steps"] == 10 * 50_000 / size).all()
+    assert pd.read_csv(finished / "results.csv").shape == table.shape
+
+
+def test_tables_and_sentence_are_shown_on_the_terminal(copied, capsys):
+    assert run(copied, "--defense", "dp", "--eps", "1") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "floor:mean-image" in said
+    assert "Against the early convnet" in said
+    assert "results.parquet" in said
+
+
+def test_quiet_says_nothing(copied, capfd):
+    assert run(copied, "--defense", "dp", "--eps", "1", "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_axis_of_the_issue_in_one_plan(tmp_path, capsys):
+    line = "--defense none clip noise prune dp --eps 1 10 1000 --batch-size 1 4"
+    line += " --attack dlg idlg inverting-gradients"
+    assert run(tmp_path / "x", *line.split(), "--dry-run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 * (2 + 3 + 7 * 3) + 1
+    assert len(set(said)) == len(said)
+    assert not (tmp_path / "x").exists()
+
+
+def test_same_command_runs_nothing_twice(copied, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()}
+    (copied / "results.csv").unlink()
+    monkeypatch.setattr(executor, "run_cell", lambda *_: pytest.fail("a finished cell was run again"))
+    assert run(copied, "--defense", "dp", "--eps", "1") == 0
+    assert {path: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()} == before
+    assert (copied / "results.csv").exists()
+
+
+def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypatch, capsys):
+    cells = sorted((copied / "cells").iterdir())
+    for path in cells[3:]:
+        path.unlink()
+    true = executor.run_cell
+    left = [1]
+
+    def impatient(cell, progress):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return true(cell, progress)
+
+    monkeypatch.setattr(executor, "run_cell", impatient)
+    assert run(copied, "--defense", "dp", "--eps", "1") == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        f"Interrupted: 4 of {len(cells)} cells are kept in {copied}; go on with: python -m dpbench"
+    )
+    assert "--defense dp --eps 1" in said
+    assert len(list((copied / "cells").iterdir())) == 4
+    monkeypatch.undo()
+    assert main(["--resume", "--out", str(copied)]) == 0
+    times = ["seconds", "compile_seconds"]
+    pd.testing.assert_frame_equal(
+        dpbench.load(copied).drop(columns=times), dpbench.load(finished).drop(columns=times)
+    )
+
+
+def test_damaged_cell_is_run_again(finished, copied, recwarn):
+    path = sorted((copied / "cells").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-7])
+    assert run(copied, "--defense", "dp", "--eps", "1") == 0
+    assert path.read_bytes() != b""
+    psnr = [dpbench.load(folder)["psnr"].tolist() for folder in (finished, copied)]
+    assert psnr[0] == psnr[1]
+
+
+def test_failing_cell_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    true = trial.attack_of
+
+    def broken(cell):
+        if cell.defense == "clip":
+            return lambda *_, **__: 1 / 0
+        return true(cell)
+
+    monkeypatch.setattr(trial, "attack_of", broken)
+    monkeypatch.setattr("dpbench.run.attack_of", true)
+    words = ["--defense", "clip", "prune", "--batch-size", "1"]
+    assert run(tmp_path / "x", *words) == 1
+    table = dpbench.load(tmp_path / "x")
+    failed = table[table["status"] == "failed"]
+    assert failed["defense"].tolist() == ["clip"]
+    assert "ZeroDivisionError" in failed["error"].item()
+    assert (table.loc[table["defense"] == "prune", "status"] == "ok").all()
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(tmp_path / "x", *words) == 0  # what failed is tried again
+    assert (dpbench.load(tmp_path / "x")["status"] == "ok").all()
+
+
+def test_without_a_source_lpips_is_empty_and_said_so(tmp_path, monkeypatch, capsys):
+    def unavailable(name, fetch=True):
+        raise dpbench.assets.AssetUnavailable("No source of lpips-alex answers.")
+
+    monkeypatch.setattr(dpbench.assets, "path", unavailable)
+    assert metrics.why_no_lpips(32, 32) is not None
+    assert run(tmp_path / "x", "--defense", "clip", "--batch-size", "1") == 0
+    said = capsys.readouterr()
+    assert "The LPIPS column stays empty: No source of lpips-alex answers." in said.err
+    table = dpbench.load(tmp_path / "x")
+    assert table["lpips"].isna().all()
+    assert table["lpips_net"].isna().all()
+    assert table["psnr"].notna().all()
+
+
+def test_user_folder_and_untrained_victim(tmp_path):
+    generator = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for i in range(2):
+            pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / label / f"{i}.png")
+    data = ["--data", f"folder:{tmp_path / 'pets'}", "--victim", "untrained", "--batch-size", "2"]
+    assert run(tmp_path / "x", "--defense", "clip", *data, "--image-size", "16") == 0
+    table = dpbench.load(tmp_path / "x")
+    assert set(table["label"]) == {0, 1}
+    assert run(tmp_path / "y", "--defense", "clip", *data) == 2  # not square, and not to be resized unasked
+
+
+def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
+    """Command line -> what must be said."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "cat").mkdir()
+    (tmp_path / "broken" / "cat" / "0.png").write_bytes(b"not a picture")
+    (tmp_path / "sizes" / "cat").mkdir(parents=True)
+    for i, side in enumerate((32, 40)):
+        Image.new("RGB", (side, side), (i, 9, 9)).save(tmp_path / "sizes" / "cat" / f"{i}.png")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    (tmp_path / "w.pt").write_bytes(b"no weights")
+    return {
+        "--defense encrypt": "none",
+        "--attack guess": "known: dlg",
+        "--defense dp --eps 1e-30": "eps",
+        "--defense dp --eps 1e30": "eps",
+        "--defense dp --delta 1": "--delta",
+        "--defense prune --prune-ratio 1": "--prune-ratio",
+        "--defense prune+dp": "dp",
+        "--batch-size 21 --label-draw random": "20 images",
+        "--batch-size 9": "8 classes",
+        "--data folder:/does/not/exist": "/does/not/exist",
+        "--data flowers": "known: samples",
+        f"--data folder:{tmp_path}/broken --victim untrained": "0.png",
+        f"--data folder:{tmp_path}/sizes --victim untrained": "--image-size",
+        f"--out {tmp_path}/foreign": "thesis.txt",
+        "--model lenet": "--victim untrained",
+        "--model resnet20 --norm none": "--norm",
+        "--victim trained --data imagenet-samples": "--victim untrained",
+        f"--weights {tmp_path}/w.pt": "w.pt",
+        f"--weights {tmp_path}/none.pt": "none.pt",
+        "--engine steam": "known: eager",
+        "--resume": "--out",
+        f"--resume --out {tmp_path}/nowhere": "config.toml",
+        "--eps one": "--eps",
+    }
+
+
+def test_bad_input_is_one_sentence_and_exit_status_2(tmp_path, capfd):
+    for line, said in bad_lines(tmp_path).items():
+        words = line.split()
+        if "--out" not in words and "--resume" not in words:
+            words += ["--out", str(tmp_path / "never")]
+        status = main([*words, "--quiet", "--iterations", "1"] if "--resume" not in words else words)
+        out, error = capfd.readouterr()
+        assert (status, out) == (2, ""), line
+        assert said in error, (line, error)
+        assert len(error.strip().splitlines()) == 1, (line, error)
+        assert not (tmp_path / "never" / "results.csv").exists()
+
+
+def test_folder_of_another_configuration_is_left_alone(copied, capsys):
+    before = (copied / "results.csv").read_bytes()
+    assert run(copied, "--defense", "dp", "--eps", "1", "--max-grad-norm", "2") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "max_grad_norm is [1.0] there and [2.0] here" in said
+    assert (copied / "results.csv").read_bytes() == before
+
+
+def test_unwritable_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file" / "x", "--defense", "clip") == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_name_of_the_folder_tells_and_differs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = set()
+    for eps in ("1", "10"):
+        assert main(["--defense", "dp", "--eps", eps, *QUICK, "--dry-run"]) == 0
+        names.add(capsys.readouterr().out.split()[-1])
+    assert len(names) == 2
+    assert all(name.startswith("results/dp-eps1") for name in names)
+    assert os.listdir() == []
+
+
+def test_as_a_program_without_a_terminal(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dpbench.run", "--eps", "nan"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "--eps must be a finite number, not nan."
