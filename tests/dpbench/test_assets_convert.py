@@ -110,6 +110,17 @@ def test_torchvision_trunks_leave_the_classifier_out(tmp_path):
     assert list(tensors) == ["features.0.weight"]
 
 
+def test_torchvision_resnet50_keeps_its_names(tmp_path):
+    from dpbench.models import build
+
+    state = build("resnet50", 1000, "bn", 224).state_dict()
+    torch.save(state, tmp_path / "x.pth")
+    tensors, facts = convert.torchvision_resnet50(tmp_path / "x.pth")
+    assert set(tensors) == set(build("resnet50", 1000, "frozen-bn", 224).state_dict())
+    assert torch.equal(tensors["layer4.2.bn3.running_var"], state["layer4.2.bn3.running_var"])
+    assert (facts["stride_in"], facts["bn_eps"]) == ("conv2", 1e-5)
+
+
 def cifar(seed):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 10).tolist()

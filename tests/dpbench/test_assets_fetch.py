@@ -40,11 +40,11 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DPBENCH_ASSETS", str(tmp_path / "assets"))
     asked = []
 
-    def dead(source, work, cancelled):
+    def dead(source, work, line):
         asked.append("dead")
         raise SourceFailed("nobody is there")
 
-    def alive(source, work, cancelled):
+    def alive(source, work, line):
         asked.append("alive")
         (work / "file").write_bytes(CONTENT)
         return work / "file"
@@ -118,7 +118,7 @@ def test_unknown_asset_lists_the_known(home):
 
 
 def test_another_file_is_refused(home, monkeypatch):
-    def liar(source, work, cancelled):
+    def liar(source, work, line):
         (work / "file").write_bytes(CONTENT + b"!")
         return work / "file"
 
@@ -244,20 +244,35 @@ def source(client="npm", item="toy@1.0.0"):
 def test_clients_that_say_nothing_are_given_up(tmp_path, monkeypatch, behaviour):
     stopped = []
 
-    def silent(_source, work, cancelled):
+    def silent(_source, work, line):
         if behaviour == "stalls":
+            line.connected.set()
             (work / "part").write_bytes(b"x" * 200)
-        stopped.append(cancelled.wait(20))
+        stopped.append(line.cancelled.wait(20))
 
     monkeypatch.setitem(clients.CLIENTS, "npm", silent)
-    monkeypatch.setattr(clients, "FIRST_BYTE", 0.3 if behaviour == "silent" else 20)
-    monkeypatch.setattr(clients, "NEXT_BYTE", 0.3)
-    monkeypatch.setattr(clients, "FIRST_BYTES", 100)
+    monkeypatch.setattr(clients, "ANSWER", 0.3 if behaviour == "silent" else 20)
+    monkeypatch.setattr(clients, "STALL", 0.3 if behaviour == "stalls" else 20)
     started = time.monotonic()
-    with pytest.raises(SourceFailed, match="no data for 0 s"):
+    with pytest.raises(SourceFailed, match="no answer within 0 s"):
         clients.download(source(), tmp_path)
     assert stopped == [True]
     assert time.monotonic() - started < 5
+
+
+def test_slow_downloads_are_waited_for_while_bytes_arrive(tmp_path, monkeypatch):
+    def slow(_source, work, line):
+        line.connected.set()
+        with open(work / "file", "wb", buffering=0) as out:
+            for byte in CONTENT:
+                out.write(bytes([byte]))
+                time.sleep(0.05)
+        return work / "file"
+
+    monkeypatch.setitem(clients.CLIENTS, "npm", slow)
+    monkeypatch.setattr(clients, "ANSWER", 0.0)
+    monkeypatch.setattr(clients, "STALL", 0.9)  # the whole takes longer, each pause is shorter
+    assert clients.download(source(), tmp_path).read_bytes() == CONTENT
 
 
 def program(path, text):
@@ -300,18 +315,18 @@ def test_npm_may_be_missing(tmp_path, monkeypatch):
 def test_pip_is_told_the_hash_before_it_opens_the_sdist(tmp_path, monkeypatch):
     fake = program(
         tmp_path / "python",
-        'echo "$@" > ../asked; cp requirements.txt ..\n'
+        'echo "$@" >> ../asked; cp requirements.txt ..\n'
         'for a in "$@"; do case $a in --dest=*) to=${a#*=}; esac; done\n'
-        f'mkdir $to; printf "{CONTENT.decode()}" > $to/t',
+        f'if [ "$to" ]; then mkdir $to; printf "{CONTENT.decode()}" > $to/t; fi',
     )
     monkeypatch.setattr(sys, "executable", str(fake))
     work = tmp_path / "work"
     work.mkdir()
     assert clients.download(source("pip", "toy==1.0"), work).read_bytes() == CONTENT
     assert (tmp_path / "requirements.txt").read_text().strip() == f"toy==1.0 --hash=sha256:{SHA256}"
-    asked = (tmp_path / "asked").read_text()
-    assert "-m pip download --no-deps" in asked
-    assert "--retries=0" in asked
+    probe, download = (tmp_path / "asked").read_text().splitlines()
+    assert probe.startswith("-m pip index versions toy --retries=0")
+    assert download.startswith("-m pip download --no-deps --no-binary=toy ")
 
 
 def test_pip_may_be_missing(tmp_path, monkeypatch):
