@@ -63,7 +63,8 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
         column, line = columns.get(tuple(row[_PLACE])), rows.get(row["_name"])
         if column is not None and line is not None:
             image, original = pixels[index]
-            _draw(axes[0, column], original, f"batch of {row['batch_size']}, image {row['image']}")
+            if not axes[0, column].images:
+                _draw(axes[0, column], original, f"batch of {row['batch_size']}, image {row['image']}")
             _draw(axes[line, column], image, _score(row))
     figure.text(0.02, 1 - 0.08 / figure.get_figheight(), escape.mathless(title), va="top", fontsize=9)
     return figure

@@ -1,0 +1,131 @@
+"""The picture of reconstructions: the right pixels in the right place."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from dpbench.report.pictures import MAX_COLUMNS, MAX_PER_BATCH, MAX_ROWS, reconstructions
+from dpbench.schema import frame
+from dpbench.store import open_run
+
+
+@pytest.fixture
+def fill(tmp_path):
+    """Store rows cell by cell; each picture is a flat colour that tells its attack, batch and image."""
+
+    def filled(table):
+        store = open_run(tmp_path / "run", {})
+        for key, part in table.groupby("key"):
+            rows = part.to_dict("records")
+            images = flat([(grey(row), row["image"] / 10, 0.5) for row in rows])
+            store.write(key, rows, images, flat([(0, row["image"] / 10, 1) for row in rows]))
+        return store
+
+    return filled
+
+
+def flat(colours):
+    return np.broadcast_to(np.array(colours)[:, :, None, None], (len(colours), 3, 32, 32))
+
+
+def grey(row):
+    return {"floor:": 0.1, "none": 0.2, "dp": 0.3}[
+        "floor:" if row["attack"].startswith("floor:") else row["defense"]
+    ]
+
+
+def axes_of(figure):
+    """Axes by (row name, column), top to bottom."""
+    lines = {}
+    for axis in figure.axes:
+        lines.setdefault(round(axis.get_position().y0, 4), []).append(axis)
+    ordered = [sorted(line, key=lambda axis: axis.get_position().x0) for _, line in sorted(lines.items())][
+        ::-1
+    ]
+    return {line[0].texts[0].get_text(): line for line in ordered}
+
+
+def test_every_panel_shows_its_own_picture(make_run, fill):
+    store = fill(make_run())
+    figure = reconstructions(store.frame(), store)
+    lines = axes_of(figure)
+    expected = [
+        "original",
+        *(f"floor:{name}" for name in ("constant-image", "mean-image", "noise-gradient", "start")),
+    ]
+    expected += [f"inverting-gradients\n{words}" for words in ("no defence", "dp ε=1", "dp ε=1000")]
+    assert list(lines) == expected
+    assert {len(line) for line in lines.values()} == {
+        5
+    }  # one image of the batch of 1, four of the batch of 4
+    reds = dict(zip(expected, [0, *[0.1] * 4, 0.2, 0.3, 0.3], strict=True))
+    for name, line in lines.items():
+        blue, caption = (1.0, "batch of") if name == "original" else (0.5, " dB, LPIPS ")
+        for axis, image in zip(line, (0, 0, 1, 2, 3), strict=True):
+            (shown,) = axis.images
+            colour = shown.get_array()[0, 0].tolist()
+            assert colour == [round(value * 255) for value in (reds[name], image / 10, blue)]
+            assert shown.get_interpolation() == "nearest"
+            assert caption in axis.get_title()
+
+
+def test_the_png_is_not_empty(make_run, fill):
+    store = fill(make_run())
+    figure = reconstructions(store.frame(), store)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    assert (pixels != 255).any(axis=-1).mean() > 0.5
+    boxes = [text.get_window_extent() for axis in figure.axes for text in axis.texts]
+    assert min(box.x0 for box in boxes) >= 0  # names are not cut off
+
+
+def test_lpips_is_left_out_where_empty(make_run, fill):
+    store = fill(make_run(lpips_there=False))
+    figure = reconstructions(store.frame(), store)
+    assert not any("LPIPS" in axis.get_title() for axis in figure.axes)
+
+
+def test_lowest_seed_only_and_limits(make_rows, fill):
+    rows = [row for seed in (3, 5) for row in make_rows("dlg", "none", 8, 20, 0.1, seed=seed)]
+    store = fill(frame(rows))
+    lines = axes_of(reconstructions(store.frame(), store))
+    assert len(lines["dlg\nno defence"]) == MAX_PER_BATCH
+    more = [row for size in (1, 2, 4, 8, 16) for row in make_rows("dlg", "none", size, 20, 0.1)]
+    store = fill(frame(more))
+    figure = reconstructions(store.frame(), store)
+    assert len(axes_of(figure)["dlg\nno defence"]) == MAX_COLUMNS
+    assert f"{MAX_COLUMNS} of " in figure.texts[0].get_text()
+
+
+def test_too_many_rows_are_cut_and_said(make_rows, fill):
+    rows = [
+        row
+        for i in range(MAX_ROWS + 3)
+        for row in make_rows("dlg", "dp", 1, 20, 0.1, key=f"k{i}", eps=1.0 + i, eps_release=5.0)
+    ]
+    store = fill(frame(rows))
+    figure = reconstructions(store.frame(), store)
+    assert len(axes_of(figure)) == MAX_ROWS + 1
+    assert f"{MAX_ROWS} of {MAX_ROWS + 3} attacks" in figure.texts[0].get_text()
+
+
+def test_a_floor_in_the_same_cell_has_its_own_picture(make_rows, fill):
+    rows = make_rows("dlg", "none", 2, 20, 0.1, key="cell")
+    rows += make_rows("floor:start", "none", 2, 8, 0.4, key="cell", floor_of="dlg")
+    store = fill(frame(rows))
+    lines = axes_of(reconstructions(store.frame(), store))
+    assert lines["floor:start"][0].images[0].get_array()[0, 0, 0] == round(0.1 * 255)
+    assert lines["dlg\nno defence"][0].images[0].get_array()[0, 0, 0] == round(0.2 * 255)
+
+
+def test_nothing_to_show(make_run, make_rows, tmp_path):
+    store = open_run(tmp_path / "empty", {})
+    assert reconstructions(make_run(), store) is None
+    store.write("bad", make_rows("dlg", "none", 1, 0, 0, status="failed", key="bad"))
+    assert reconstructions(store.frame(), store) is None
+
+
+def test_dollar_signs_in_user_text_draw(make_rows, fill):
+    store = fill(frame(make_rows("dlg", "none", 1, 20, 0.1, data="folder:$x_{")))
+    FigureCanvasAgg(reconstructions(store.frame(), store)).draw()

@@ -1,0 +1,139 @@
+"""Tables: what is in them, and that no text of a user's breaks out of its cell."""
+
+import re
+import subprocess
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from dpbench.report import escape
+from dpbench.report.tables import rich_table, to_markdown, to_tex
+from dpbench.schema import frame
+
+NASTY = "folder:C:\\my_data|100%$x^2~#{a}&<b>`*[link](u)\nnext\x1b[31m"
+
+
+def terminal(table, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(rich_table(table))
+    return console.export_text()
+
+
+def test_terminal_table_fits_eighty_columns(make_run):
+    text = terminal(make_run())
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("Batch of 1", "Batch of 4", "floor:noise-gradient", "inverting-gradients", "pld", "early"):
+        assert word in text
+    assert text.index("floor:mean-image") < text.index("inverting-gradients") < text.index("dp")
+    assert "…" not in "".join(line for line in text.splitlines() if "floor:" in line)
+
+
+def test_numbers_stand_in_their_row(make_rows):
+    rows = make_rows("dlg", "none", 1, 0, 0)
+    rows[0] |= {"psnr": 23.456, "lpips": 0.0789, "psnr_floor": 12.0}
+    line = next(line for line in terminal(frame(rows)).splitlines() if line.lstrip().startswith("dlg"))
+    assert re.findall(r"[-+\d.]+", line)[:5] == ["23.5", "23.5", "+11.5", "0.08", "0.08"]
+
+
+def test_markdown_rows_are_whole(make_run):
+    text = to_markdown(make_run())
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert text.count("### Batch of") == 2
+    assert "accountant pld" in text
+
+
+def test_empty_columns_are_left_out_and_explained(make_run):
+    text = to_markdown(make_run(lpips_there=False, dp=False))
+    header = next(line for line in text.splitlines() if line.startswith("| Attack"))
+    assert "LPIPS" not in header
+    assert "ε" not in header
+    assert "LPIPS is empty" in text
+
+
+def test_one_accountant_per_table(make_rows, make_run, dp):
+    other = frame(make_rows("inverting-gradients", "dp", 1, 9, 0.4, **(dp | {"accountant": "rdp"})))
+    text = to_markdown(pd.concat([make_run(), other], ignore_index=True))
+    parts = re.split(r"accountant (\w+)", text)
+    assert parts[1::2] == ["pld", "rdp"]
+    assert parts[0].count("dp ε=1 ") == 2  # batches of 1 and 4
+    assert parts[2].count("dp ε=1 ") == 1
+    assert all(part.count("floor:mean-image") == 2 for part in (parts[0], parts[2]))
+
+
+def test_conditions_that_vary_get_a_column(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "none", 1, 20, 0.1, victim="trained")
+    assert "victim trained" in terminal(frame(rows), 120)
+    assert "| Conditions |" in to_markdown(frame(rows))
+    assert "Conditions" not in to_markdown(frame(rows[:1]))
+
+
+def test_known_labels_are_given_not_found(make_rows):
+    known = make_rows("dlg", "none", 1, 20, 0.1, labels="known", label_correct=True)
+    assert "given" in to_markdown(frame(known))
+
+
+def test_failures_are_shown_with_a_reason(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.1)
+    failed = {"status": "failed", "error": "ValueError: lr | 0", "key": "bad"}
+    rows += make_rows("dlg", "clip", 1, 0, 0, **failed)
+    text = to_markdown(frame(rows))
+    assert "| Failed |" in text
+    assert "ValueError: lr \\| 0" in text
+
+
+def test_user_text_cannot_break_out(make_run):
+    table = make_run().assign(data=NASTY, attack=lambda t: t["attack"].replace("inverting-gradients", NASTY))
+    markdown = to_markdown(table)
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "<b>" not in markdown
+    assert "\x1b" not in markdown
+    assert "\x1b" not in terminal(table)
+    assert "[link](u)" in terminal(table, 200)  # shown as it is, not taken for rich's markup
+
+
+@given(st.text(max_size=40))
+def test_tex_leaves_no_special_character_bare(text):
+    escaped = escape.tex(text)
+    known = r"\\text[a-z]+\{\}|\$\\[a-z]+\$|\\[&%$#_{}]|---?"
+    assert not re.search(r"[\\&%$#_{}~^<>|\n\r\x00-\x1f]", re.sub(known, "", escaped))
+
+
+@given(st.text(max_size=40))
+def test_markdown_leaves_no_special_character_bare(text):
+    escaped = re.sub(r"\\[\\`*_{}\[\]|#~$]", "", escape.markdown(text))
+    assert not re.search(r"[\\`*_{}\[\]|#~$<>\n\r\x00-\x1f]", escaped)
+
+
+@given(st.text(max_size=40))
+def test_plain_text_prints_in_one_line(text):
+    assert escape.plain(text).isprintable()
+
+
+def test_tex_has_as_many_cells_as_columns(make_run):
+    text = to_tex(make_run().assign(data=NASTY))
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1])
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+    assert text.count("\\multicolumn") == 2
+    assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+
+
+def test_tex_compiles_where_latex_is_there(make_run, tmp_path):
+    body = to_tex(make_run().assign(data=NASTY))
+    document = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(document + body + "\\end{document}\n")
+    try:
+        done = subprocess.run(
+            ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=60,
+        )
+    except FileNotFoundError:
+        pytest.skip("no pdflatex here")
+    assert done.returncode == 0, done.stdout[-2000:]
