@@ -1,0 +1,74 @@
+"""What can be had without the gradient: a reconstruction counts only above these floors.
+
+A constant image reaches 11-13 dB PSNR on photographs, and at 32 px noise alone can look good to LPIPS, so
+each floor is scored by the same metrics and the same assignment as the attacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dpbench.protocol import InputError, Release
+
+
+def mean_image(batch_size: int, mean_image: Tensor) -> Tensor:
+    """The public mean image of other people's data, guessed for every image of the batch.
+
+    Args:
+        batch_size: B.
+        mean_image: [C, H, W] in [0, 1], computed on images disjoint from the attacked ones.
+
+    Returns:
+        [B, C, H, W], a copy.
+
+    Raises:
+        InputError: for a batch size below 1 or a mean image that is not [C, H, W].
+    """
+    if batch_size < 1 or mean_image.ndim != 3:
+        raise InputError(
+            f"The mean image must be [C, H, W] and the batch at least 1; "
+            f"got {tuple(mean_image.shape)} and {batch_size}."
+        )
+    return mean_image.repeat(batch_size, 1, 1, 1)
+
+
+def constant_image(originals: Tensor) -> Tensor:
+    """Each original's own mean colour, spread over the image: of all constant images the one of highest PSNR.
+
+    An oracle, as it looks at the original; no guess of one colour can beat it.
+
+    Args:
+        originals: [B, C, H, W] in [0, 1].
+
+    Returns:
+        The same shape, constant over each image and channel.
+
+    Example:
+        >>> constant_image(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
+        tensor([[[[0.5000, 0.5000]]]])
+    """
+    return originals.mean((2, 3), keepdim=True).expand_as(originals).clone()
+
+
+def noise_release(release: Release, seed: int) -> Release:
+    """A release with Gaussian noise in place of each gradient tensor, scaled to that tensor's own l2 norm.
+
+    Of the original release only the size of each tensor is kept, so that step sizes and stopping rules behave
+    as they would; whatever an attack makes of it comes from its priors. The noise is drawn on the CPU, the
+    same for every device. The description of the defence stays, because an adaptive attack needs it to run;
+    the guarantee goes.
+
+    Args:
+        release: what the attack would have been given.
+        seed: decides the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gradients = []
+    for gradient in release.gradients:
+        noise = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        norm = gradient.double().norm()
+        gradients.append((noise.to(norm.device) * (norm / noise.norm())).to(gradient.dtype))
+    return replace(release, gradients=tuple(gradients), guarantee=None)
