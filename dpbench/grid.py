@@ -106,10 +106,13 @@ class Cell:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def describe(self) -> str:
-        """One line for progress and messages."""
+        """One line for messages: which gradient, and what is done with it."""
         seeds = f"batch {self.batch_seed}" + (f", attack seed {self.attack_seed}" if self.attack_seed else "")
-        words = [f"{self.model}/{self.norm}/{self.victim}", f"B={self.batch_size}", f"({seeds}):"]
-        words.append(self.attack + (f" ({self.floor_of})" if self.floor_of else ""))
+        return f"{self.model}/{self.norm}/{self.victim} B={self.batch_size} ({seeds}): {self.deed()}"
+
+    def deed(self) -> str:
+        """Attack and defence in a few words."""
+        words = [self.attack + (f" ({self.floor_of})" if self.floor_of else "")]
         if not self.attack.startswith("floor:"):
             words += ["on", self.defense]
             for name, sign in _SIGNS.items():

@@ -6,7 +6,8 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, Cell
 from dpbench.trial import CellResult
@@ -31,19 +32,19 @@ class Display:
         self._searches = sum(_searches(cell) for cell in cells)
         self._searched = 0
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[cells]} cells"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[cells]}"),
             TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
+            expand=True,
             console=console,
             transient=True,
             disable=quiet or not console.is_terminal,
             speed_estimate_period=120,
         )
-        self._task = self._bar.add_task("", total=self._searches, cells=f"0/{self._total}", rate="")
+        self._task = self._bar.add_task("", total=self._searches, cells=f"0/{self._total} cells", rate="")
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -64,7 +65,7 @@ class Display:
         self._bar.update(
             self._task,
             completed=self._searched + done / total,
-            description=cell.describe(),
+            description=cell.deed(),
             rate=rate,
         )
         if not self._quiet and not self._console.is_terminal and now - self._said > SILENCE:
@@ -76,7 +77,7 @@ class Display:
         seconds = time.monotonic() - self._begun
         self._finished += 1
         self._searched += _searches(cell)
-        self._bar.update(self._task, completed=self._searched, cells=f"{self._finished}/{self._total}")
+        self._bar.update(self._task, completed=self._searched, cells=f"{self._finished}/{self._total} cells")
         self._begun = time.monotonic()
         if result.status != "ok":
             self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")

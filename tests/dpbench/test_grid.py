@@ -165,3 +165,19 @@ def test_nothing_possible_is_the_first_reason():
 
     with pytest.raises(InputError, match=r"^Only 20 images\.$"):
         plan(axes(), lambda *_: "w", refuse)
+
+
+def test_description_tells_cells_apart():
+    found = cells(
+        axes(
+            defense=("dp", "clip", "prune", "noise"),
+            eps=(1.0, 2.0),
+            eps_scope=("training", "release"),
+            prune_scope=("layer", "global"),
+            adaptive=(True, False),
+            batch_seed=(0, 1),
+            attack_seed=(0, 1),
+            batch_size=(1, 4),
+        )
+    )
+    assert len({cell.describe() for cell in found}) == len(found)
