@@ -1,1 +1,31 @@
-"""Attacks that rebuild images from a released gradient."""
+"""Attacks that rebuild images from a released gradient.
+
+>>> import attacks
+>>> attacks.create("inverting-gradients", iterations=100)
+InvertingGradients(adaptive=True, engine='auto', iterations=100, learning_rate=0.1, restarts=1, tv=0.03)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attacks import dlg, idlg, inverting_gradients  # noqa: F401 (each registers its attack)
+from attacks.base import Attack, attacks
+
+
+def create(name: str, **hyperparameters: Any) -> Attack:
+    """The attack registered under `name`.
+
+    Raises:
+        InputError: for an unknown name; the message lists the known ones.
+        TypeError: for a hyper-parameter that the attack does not have.
+    """
+    return attacks[name](**hyperparameters)
+
+
+def names() -> tuple[str, ...]:
+    """All registered attacks, third-party ones (entry points `dpbench.attacks`) included."""
+    return tuple(attacks)
+
+
+__all__ = ["Attack", "create", "names"]

@@ -60,7 +60,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def norm_layer(norm: str) -> Callable[[int], nn.Module]:
-    """The constructor `channels -> module` of a norm in `NORMS`; `bn` trains victims and is refused under DP."""
+    """The constructor `channels -> module` of a norm in `NORMS`; `bn` is for training victims only."""
     if norm not in NORMS:
         raise InputError(f"Unknown norm {norm!r}; choose one of {', '.join(NORMS[:-1])}.")
     return {
@@ -72,7 +72,7 @@ def norm_layer(norm: str) -> Callable[[int], nn.Module]:
 
 
 class LeNet(nn.Module):
-    """DLG's LeNet: sigmoids, strides instead of pooling, twice differentiable everywhere (Zhu et al. 2019)."""
+    """DLG's LeNet: sigmoids, strides instead of pooling, smooth everywhere (Zhu et al. 2019)."""
 
     def __init__(
         self, num_classes: int, norm: str, size: int, mean: Sequence[float], std: Sequence[float]

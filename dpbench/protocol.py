@@ -1,7 +1,7 @@
 """The only words that victims, defences, attacks and the measurement share.
 
-`attacks` and `defenses` import nothing else of dpbench (import-linter holds it), so an attack can only see what
-leaves the client (`Release`) and what the attacker is told (`Knowledge`).
+`attacks` and `defenses` import nothing else of dpbench (import-linter holds it), so an attack can only see
+what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Guarantee:
     """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
 
     Attributes:
-        eps: budget of the whole training run, for Poisson-sampled inclusion; None where only the release counts.
+        eps: budget of the whole training run with Poisson sampling; None where only the release counts.
         eps_release: budget of the attacked release(s) alone, batch fixed (q = 1, T = releases).
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
@@ -79,7 +79,7 @@ class Guarantee:
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
         eps_scope: `training` or `release`: which of the two epsilons the user set.
-        rero_release: bound on the chance that an attacker with prior success 0.1 rebuilds a sample of the release.
+        rero_release: bound on the success of any attacker on the release whose prior success is 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
     """
 

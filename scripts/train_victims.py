@@ -1,7 +1,8 @@
 """Trains the small CIFAR-10 victims that dpbench ships: python scripts/train_victims.py [NAME ...].
 
-Writes dpbench/victims/NAME.safetensors (half precision, batch-norm statistics in float32) and victims.json with
-the accuracy of exactly those rounded weights on the 10,000 test images. Training uses the training set only.
+Writes dpbench/victims/NAME.safetensors (half precision, batch-norm statistics in float32) and victims.json
+with the accuracy of exactly those rounded weights on the 10,000 test images. Training uses the training set
+only.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from dpbench.data import cifar10
 from dpbench.models import build
 
 HOME = Path(__file__).parents[1] / "dpbench" / "victims"
-# name -> model, norm to train with, norm to ship as, epochs, peak learning rate, batch, augment
+# name -> model, norm to train with, norm to ship as, epochs, peak learning rate, batch size,
+# crops and mirroring, bfloat16
 RECIPES = {
-    "convnet-none-early": ("convnet", "none", "none", 1, 0.05, 64, False),
-    "convnet-none-trained": ("convnet", "none", "none", 15, 0.05, 64, False),
-    "resnet20-frozen-bn-early": ("resnet20", "bn", "frozen-bn", 1, 0.1, 128, False),
-    "resnet20-frozen-bn-trained": ("resnet20", "bn", "frozen-bn", 25, 0.4, 128, True),
+    "convnet-none-early": ("convnet", "none", "none", 1, 0.05, 64, False, False),
+    "convnet-none-trained": ("convnet", "none", "none", 15, 0.05, 64, False, False),
+    "resnet20-frozen-bn-early": ("resnet20", "bn", "frozen-bn", 1, 0.1, 128, False, False),
+    "resnet20-frozen-bn-trained": ("resnet20", "bn", "frozen-bn", 15, 0.4, 128, True, True),
 }
 
 
@@ -51,11 +53,11 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, f
 
 def train(name: str) -> dict[str, float | str | int]:
     """Trains one recipe, ships its weights, returns its record."""
-    arch, norm, ship, epochs, lr, batch, augmented = RECIPES[name]
+    arch, norm, ship, epochs, lr, batch, augmented, mixed = RECIPES[name]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     images, labels = cifar10("train")
-    model = build(arch, norm=norm).train()
+    model = build(arch, norm=norm).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
@@ -63,12 +65,15 @@ def train(name: str) -> dict[str, float | str | int]:
         order = torch.randperm(len(images), generator=generator)
         for index in track(order.split(batch)[: len(images) // batch], f"{name} epoch {epoch + 1}/{epochs}"):
             x = images[index].float() / 255
-            loss = F.cross_entropy(model(augment(x, generator) if augmented else x), labels[index])
+            x = (augment(x, generator) if augmented else x).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    kept = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     weights = {k: v if "running" in k else v.half() for k, v in kept.items()}
     HOME.mkdir(exist_ok=True)
     save_file(weights, HOME / f"{name}.safetensors")
@@ -84,6 +89,7 @@ def train(name: str) -> dict[str, float | str | int]:
         "peak_learning_rate": lr,
         "batch_size": batch,
         "augmented": augmented,
+        "bfloat16": mixed,
     }
 
 

@@ -1,0 +1,160 @@
+"""Deep Leakage from Gradients (Zhu et al., NeurIPS 2019): L-BFGS on images and soft labels together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Progress, attack, positive, to_images
+from attacks.engine.problem import Problem
+from attacks.objectives import SquaredL2, adapt
+from dpbench.protocol import Knowledge, Reconstruction, Release
+
+
+@attack("dlg")
+class DLG(Attack):
+    """Squared gradient distance, joint labels, restarts chosen by the distance alone.
+
+    Args:
+        iterations: gradient evaluations per restart, line searches included.
+        restarts: independent random starts; the search ends early once a restart explains the release.
+        adaptive: fit the scale of a clipped release, match on the support of a pruned one.
+        engine: accepted for uniformity; L-BFGS runs eagerly.
+    """
+
+    label_source = "joint"
+
+    def __init__(
+        self, *, iterations: int = 2000, restarts: int = 2, adaptive: bool = True, engine: str = "auto"
+    ) -> None:
+        positive(iterations=iterations, restarts=restarts)
+        self.iterations, self.restarts, self.adaptive, self.engine = iterations, restarts, adaptive, engine
+
+    def variables(
+        self, release: Release, knowledge: Knowledge, generator: torch.Generator
+    ) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
+        """The starting point (normalised pixels first) and how labels follow from it."""
+        pixels = torch.randn(release.batch_size, *knowledge.image_shape, generator=generator)
+        logits = torch.randn(release.batch_size, knowledge.num_classes, generator=generator)
+        return [pixels, logits], lambda inputs: inputs[1].softmax(1)
+
+    def run(
+        self,
+        release: Release,
+        knowledge: Knowledge,
+        generator: torch.Generator,
+        device: torch.device,
+        progress: Progress,
+        begun: float,
+    ) -> Reconstruction:
+        """See `Attack.__call__`."""
+        objective = adapt(SquaredL2(), release) if self.adaptive else SquaredL2()
+        problem = Problem(knowledge, release.gradients, objective)
+        solved = SOLVED * sum(float(g.square().sum()) for g in release.gradients)
+        best, spent, history = None, 0, []
+        for r in range(self.restarts):
+            guess, to_labels = self.variables(release, knowledge, generator)
+            guess = [v.to(device) for v in guess]
+            done = r * self.iterations
+            value, point, evaluations = lbfgs(
+                lambda inputs, to_labels=to_labels: problem.gradient(inputs, to_labels(inputs))[1:],
+                guess,
+                self.iterations,
+                solved,
+                lambda i, v, done=done: progress(done + i, self.iterations * self.restarts, v),
+            )
+            spent += evaluations
+            if best is None or value < best[0]:
+                best = (value, point, guess[0], to_labels)
+            history.append(best[0])
+            if best[0] <= solved:
+                break
+        value, point, start, to_labels = best
+        labels = to_labels(point)
+        return Reconstruction(
+            images=to_images(point[0], knowledge),
+            labels=labels.argmax(1) if labels.dim() == 2 else labels,
+            label_source=self.label_source
+            if knowledge.labels is None or self.label_source == "joint"
+            else "known",
+            gradient_distance=value,
+            start=to_images(start, knowledge),
+            iterations=spent,
+            seconds=time.perf_counter() - begun,
+            engine="eager",
+            history=tuple(history),
+        )
+
+
+SOLVED = 1e-6
+"""A squared distance of this share of the release's squared norm counts as explained."""
+
+
+def lbfgs(
+    gradient: Callable[[Sequence[Tensor]], tuple[Tensor, tuple[Tensor, ...]]],
+    start: Sequence[Tensor],
+    evaluations: int,
+    solved: float,
+    progress: Callable[[int, float], None],
+) -> tuple[float, list[Tensor], int]:
+    """PyTorch's L-BFGS; after a NaN it goes on from the best point without its history.
+
+    Args:
+        gradient: variables -> (value, gradient of each variable).
+        start: the first variables.
+        evaluations: calls of `gradient` allowed.
+        solved: a value at or below it ends the search.
+        progress: told (evaluations done, best value).
+
+    Returns:
+        The lowest value seen, the variables there, and the calls spent.
+    """
+    variables = [v.clone().requires_grad_() for v in start]
+    best_value, best_point, calls = float("inf"), [v.clone() for v in start], 0
+
+    class BudgetError(Exception):
+        """Raised inside the closure to leave the line search."""
+
+    def closure() -> Tensor:
+        nonlocal best_value, best_point, calls
+        if calls >= evaluations or best_value <= solved:
+            raise BudgetError
+        calls += 1
+        value, ways = gradient(variables)
+        for v, way in zip(variables, ways, strict=True):
+            v.grad = way
+        number = float(value)
+        if number < best_value:
+            best_value, best_point = number, [v.detach().clone() for v in variables]
+        if calls % 10 == 0:
+            progress(calls, best_value)
+        if not (torch.isfinite(value) and all(torch.isfinite(w).all() for w in ways)):
+            raise FloatingPointError
+        return value
+
+    while calls < evaluations and best_value > solved:
+        optimizer = torch.optim.LBFGS(
+            variables,
+            lr=1.0,
+            max_iter=evaluations,
+            history_size=100,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+        )
+        before = calls
+        try:
+            optimizer.step(closure)
+        except BudgetError:
+            break
+        except FloatingPointError:
+            pass
+        if calls - before <= 2:  # no step possible from here, even without history
+            break
+        with torch.no_grad():
+            for v, b in zip(variables, best_point, strict=True):
+                v.copy_(b)
+    return best_value, best_point, calls

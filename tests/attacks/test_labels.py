@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attacks import labels
+from dpbench import victim as victims
+from dpbench.assets import AssetUnavailable
+from dpbench.data import cifar10, load_data
+from dpbench.models import build
+from dpbench.protocol import InputError, Release
+
+from .conftest import know, plain_release
+
+
+@pytest.mark.parametrize("arch", ["lenet", "convnet", "resnet20"])
+def test_one_label_is_analytic(arch):
+    model = build(arch)
+    generator = torch.Generator().manual_seed(0)
+    for label in range(10):
+        release = plain_release(model, torch.rand(1, 3, 32, 32, generator=generator), torch.tensor([label]))
+        assert labels.infer(release, know(model)).tolist() == [label]
+
+
+def test_one_label_without_a_bias():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5, bias=False))
+    release = plain_release(model, torch.rand(1, 3, 8, 8), torch.tensor([3]))
+    assert labels.infer(release, know(model, shape=(3, 8, 8), classes=5)).tolist() == [3]
+
+
+def test_minimum_and_sum_are_the_papers_formulas():
+    weight = torch.tensor([[0.5, -0.1], [-3.0, 4.0], [-0.4, -0.4], [0.2, 0.3]])
+    assert labels.minimum(weight, 2).tolist() == [1, 2]
+    assert labels.by_sum(weight, 2).tolist() == [2, 0]
+
+
+def test_counts_find_repeated_labels_and_distinct_rules_cannot():
+    torch.manual_seed(0)
+    model = build("convnet")  # untrained: softmax outputs are nearly constant, so the counts are nearly exact
+    truth = torch.tensor([2, 2, 2, 5, 5, 7])
+    release = plain_release(model, torch.rand(6, 3, 32, 32), truth)
+    assert sorted(labels.infer(release, know(model), "counts").tolist()) == truth.tolist()
+    assert sorted(labels.infer(release, know(model), "minimum").tolist()) != truth.tolist()
+
+
+def test_more_images_than_classes_and_unknown_rules_are_refused():
+    model = build("convnet")
+    release = plain_release(model, torch.rand(12, 3, 32, 32), torch.arange(12) % 10)
+    assert len(labels.infer(release, know(model))) == 12
+    with pytest.raises(InputError, match="distinct labels only: 12 images, 10 classes"):
+        labels.infer(release, know(model), "minimum")
+    with pytest.raises(InputError, match="auto, minimum, sum, counts"):
+        labels.infer(release, know(model), "guess")
+    with pytest.raises(InputError, match="No fully connected layer"):
+        labels.infer(Release(("w",), (torch.zeros(3, 3),), 1), know(model))
+
+
+def restored(victim, batches, rule="minimum"):
+    """Share of labels the rule finds, and chance, over batches of 4 distinct labels in test order."""
+    try:
+        images, truth = cifar10("test")
+    except AssetUnavailable as error:
+        pytest.skip(str(error))
+    model = victims.load("resnet20", "frozen-bn", victim, None, load_data("samples"), 32).model
+    right = total = 0
+    waiting = list(range(len(truth)))
+    while batches and len(waiting) >= 4:
+        picked, seen = [], set()
+        for index in waiting:
+            if int(truth[index]) not in seen:
+                picked.append(index)
+                seen.add(int(truth[index]))
+            if len(picked) == 4:
+                break
+        if len(picked) < 4:
+            break
+        waiting = [i for i in waiting if i not in picked] if len(waiting) < 50 else drop(waiting, picked)
+        x, y = images[picked].float() / 255, truth[picked]
+        found = labels.infer(plain_release(model, x, y), know(model), rule)
+        right += len(set(found.tolist()) & seen)
+        total += 4
+        batches -= 1
+    return right / total, 4 / 10
+
+
+def drop(waiting, picked):
+    """`waiting` without `picked`, which all stand near its front."""
+    front, rest = waiting[:50], waiting[50:]
+    return [i for i in front if i not in picked] + rest
+
+
+@pytest.mark.parametrize("batches", [60, pytest.param(2500, marks=pytest.mark.slow)])
+def test_minimum_rule_on_an_early_victim(batches):
+    early, chance = restored("early", batches)
+    converged, _ = restored("trained", batches)
+    print(f"minimum rule, B=4: early {early:.3f}, converged {converged:.3f}, chance {chance:.2f}")
+    assert early >= 0.95
+
+
+def test_cross_entropy_bias_gradient_is_what_the_rules_assume():
+    model = build("convnet")
+    images, truth = torch.rand(3, 3, 32, 32), torch.tensor([0, 4, 4])
+    _, bias = labels.head(plain_release(model, images, truth), 10)
+    expected = (model(images).softmax(1) - F.one_hot(truth, 10)).mean(0)
+    torch.testing.assert_close(bias, expected.detach(), rtol=1e-4, atol=1e-6)
