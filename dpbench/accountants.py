@@ -1,6 +1,6 @@
 """Epsilon of a noise multiplier, and back, under four ways of accounting.
 
-Throughout: add/remove adjacency, sensitivity 1 (the clip norm is the unit), Poisson sampling with probability q.
+Throughout: add/remove adjacency, sensitivity 1 (the clip norm is the unit), Poisson sampling.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 ANALYTIC_RANGE = (1e-9, 1e6)
 SIGMA_RANGE = (0.02, 1e6)
 GRIDS = (2**15, 2**17)
-"""Sizes of the discretised composed loss, coarse to fine; smaller ones fall into dp-accounting's slow sparse form."""
+"""Sizes of the discretised composed loss, coarse to fine; smaller ones take dp-accounting's slow sparse way."""
 
 
 def analytic_epsilon(sigma: float, delta: float) -> float:
@@ -68,7 +68,7 @@ def analytic_sigma(eps: float, delta: float) -> float:
 
 
 def _excess(delta: float) -> Callable[[float, float], float]:
-    """(eps, sigma) -> log of the exact delta of a Gaussian release, less log `delta`; logs so nothing overflows."""
+    """(eps, sigma) -> log of a Gaussian release's exact delta, less log `delta`: nothing overflows in logs."""
 
     def log_ratio(eps: float, sigma: float) -> float:
         with_sample = log_ndtr(0.5 / sigma - eps * sigma)
@@ -81,8 +81,8 @@ def _excess(delta: float) -> Callable[[float, float], float]:
 def loss_distribution(sigma: float, sample_rate: float, steps: int, grid: int) -> PrivacyLossDistribution:
     """The composed privacy loss of `steps` subsampled releases on about `grid` points, rounded upwards.
 
-    The interval is chosen by the spread of the composed loss, so the cost does not depend on eps or steps. Every
-    grid gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022); finer ones a tighter one.
+    The interval is chosen by the spread of the composed loss, so the cost hardly depends on eps or steps. Every
+    grid gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022), finer ones a tighter.
     """
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
@@ -137,8 +137,8 @@ def pld_sigma(eps: float, delta: float, sample_rate: float, steps: int) -> float
     if (seen[-1] > eps) == (factor > 1):
         side = f"at least {min(seen):.3g}" if factor > 1 else f"at most {max(seen):.3g}"
         raise InputError(
-            f"eps {eps:g} is out of reach of the pld accountant at delta {delta:g}, sample rate {sample_rate:.3g} "
-            f"and {steps} steps: choose {side}."
+            f"eps {eps:g} is out of reach of the pld accountant at delta {delta:g}, sample rate "
+            f"{sample_rate:.3g} and {steps} steps: choose {side}."
         )
     low, high = sorted((sigma, sigma / factor))
     sigma = math.exp(
@@ -185,8 +185,8 @@ def opacus_epsilon(name: str, sigma: float, delta: float, sample_rate: float, st
             return float(accountant.get_epsilon(delta))
         except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
             raise InputError(
-                f"The prv accountant gives no answer at noise multiplier {sigma:.3g}, sample rate {sample_rate:.3g} "
-                f"and {steps} steps; use pld."
+                f"The prv accountant gives no answer at noise multiplier {sigma:.3g}, sample rate "
+                f"{sample_rate:.3g} and {steps} steps; use pld."
             ) from error
 
 
@@ -197,9 +197,9 @@ def opacus_sigma(name: str, eps: float, delta: float, sample_rate: float, steps:
 
 
 def _refine(spent: Callable[[float], float], eps: float, sigma: float, slope: float) -> tuple[float, float]:
-    """From a near `sigma` to one that spends just under `eps`: secant steps in log-log, bisection where they stray.
+    """From a near `sigma` to one that spends just under `eps`: secant steps, bisection where they stray.
 
-    `slope` is that of log eps over log sigma; returned refreshed beside the sigma found.
+    All in logarithms; `slope` is that of log eps over log sigma; returned refreshed beside the sigma found.
     """
     goal, before = math.log(eps * (1 - TOLERANCE / 2)), None
     low, high = 0.0, math.inf  # the largest sigma known to spend more than eps, the smallest to spend less

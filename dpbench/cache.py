@@ -21,9 +21,9 @@ def folder() -> Path:
 def remember(kind: str, arguments: dict[str, float | str], compute: Callable[[], float]) -> float:
     """`compute()`, or what it gave for the same `kind` and `arguments` in an earlier run.
 
-    The cache is a convenience: an entry that cannot be read is computed again, one that cannot be written is not
-    kept. Entries are written under a temporary name and renamed, so that processes running side by side never
-    see half of one.
+    The cache is a convenience: an entry that cannot be read is computed again, one that cannot be written is
+    not kept. Entries are written under a temporary name and renamed, so that processes running side by side
+    never see half of one.
     """
     text = json.dumps({"kind": kind, **arguments}, sort_keys=True)
     path = folder() / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"

@@ -1,8 +1,9 @@
 """What a noise multiplier is worth: epsilon, the noise for an epsilon, and the bound on reconstruction.
 
-Adjacency is add/remove of one sample, sensitivity the clip norm. Sampling rates below 1 assume Poisson sampling,
-which training loops rarely do to the letter; the attacked release itself is always judged with its batch fixed
-(sample rate 1), where no sampling helps. Full-batch releases are computed exactly, whatever the accountant.
+Adjacency is add/remove of one sample, sensitivity the clip norm. Sampling rates below 1 assume Poisson
+sampling, which training loops rarely do to the letter; the attacked release itself is always judged with its
+batch fixed (sample rate 1), where no sampling helps. Full-batch releases are computed exactly, whatever the
+accountant.
 Searches are remembered on disk ($DPBENCH_CACHE, else the XDG cache folder).
 """
 
@@ -58,8 +59,8 @@ def noise_multiplier(
 ) -> float:
     """Smallest noise multiplier whose `steps` releases spend at most `eps` (and at least 0.999 of it).
 
-    Args and errors are those of `epsilon`; an eps out of the accountant's reach is an InputError too, which says
-    what is within reach.
+    Args and errors are those of `epsilon`; an eps out of the accountant's reach is an InputError too, which
+    says what is within reach.
 
     Example:
         >>> round(noise_multiplier(1, 1e-5), 4)
@@ -84,8 +85,8 @@ def reconstruction_bound(
 ) -> float:
     """Upper bound on an informed attacker's chance to rebuild a sample (ReRo; Hayes et al. 2023).
 
-    The attacker knows every other sample of every batch; `kappa` is its success without the releases. Closed form
-    Phi(Phi^-1(kappa) + sqrt(steps) / sigma) at sample_rate 1, else from the privacy loss distribution.
+    The attacker knows every other sample of every batch; `kappa` is its success without the releases. Closed
+    form Phi(Phi^-1(kappa) + sqrt(steps) / sigma) at sample_rate 1, else from the privacy loss distribution.
 
     Args:
         noise_multiplier: sigma, above 0.
@@ -156,7 +157,8 @@ def calibrate(
     _positive("The number of epochs", epochs)
     if not 1 <= batch_size <= train_size:
         raise InputError(
-            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust --batch-size or --train-size."
+            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust --batch-size or "
+            "--train-size."
         )
     rate, steps = 1.0, 1
     if eps_scope == "training":
