@@ -1,6 +1,6 @@
 """Defences a client applies to its gradient before it is released.
 
-`create("dp", noise_multiplier=1.0)` gives a `Chain`; stages chain with `+`, as in `create("clip+prune", ...)`.
+`create("dp", noise_multiplier=1.0)` gives a `Chain`; stages chain with `+`, as in `clip+prune`.
 A package of your own adds a defence with the `defense` decorator and an entry point in `dpbench.defenses`.
 """
 

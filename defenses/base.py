@@ -117,8 +117,8 @@ class Chain:
                 random state is left as it was.
 
         Raises:
-            InputError: for an empty batch, a loss that is not a mean, gradients that are not finite, or a model
-                the first stage cannot treat.
+            InputError: for an empty batch, a loss that is not a mean, gradients that are not finite, or a
+                model the first stage cannot treat.
         """
         check_batch(model, images, labels)
         device = images.device

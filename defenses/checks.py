@@ -12,7 +12,7 @@ from dpbench.protocol import InputError, Loss
 
 
 def untouched(model: nn.Module) -> nn.Module:
-    """A copy to work on, in the same modes: forward passes in training mode would change the victim itself."""
+    """A copy to work on, in the same modes: forward passes in training mode would change the victim."""
     return copy.deepcopy(model)
 
 
@@ -31,8 +31,8 @@ def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def check_mean_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> None:
     """InputError unless `loss` of two samples is the mean of their losses.
 
-    A summed loss under Opacus' mean reduction would scale every per-sample gradient by the batch size. The logits
-    are made up, as those of a converged victim give no loss to compare.
+    A summed loss under Opacus' mean reduction would scale every per-sample gradient by the batch size. The
+    logits are made up, as those of a converged victim give no loss to compare.
     """
     first, last = labels[:1], labels[-1:]
     with torch.no_grad():
@@ -44,8 +44,8 @@ def check_mean_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor
         mean = (loss(logits[:1], first) + loss(logits[1:], last)) / 2
     if not torch.isclose(pair, mean, rtol=1e-3, atol=1e-6):
         raise InputError(
-            f"The loss must be the mean over the batch, but for two samples with a mean loss of {mean:.4g} it is "
-            f"{pair:.4g}: use reduction='mean' and no class weights."
+            f"The loss must be the mean over the batch, but for two samples with a mean loss of {mean:.4g} "
+            f"it is {pair:.4g}: use reduction='mean' and no class weights."
         )
 
 
@@ -61,8 +61,8 @@ def check_independent(model: nn.Module, images: Tensor) -> None:
         together, apart = model(pair), torch.cat([model(pair[:1]), model(pair[1:])])
     if not torch.allclose(together, apart, rtol=1e-2, atol=1e-2 * float(apart.abs().max()), equal_nan=True):
         raise InputError(
-            "The model's output for an image depends on the other images of the batch, so per-sample gradients "
-            "do not exist: remove what mixes samples."
+            "The model's output for an image depends on the other images of the batch, so per-sample "
+            "gradients do not exist: remove what mixes samples."
         )
 
 

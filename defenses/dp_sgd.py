@@ -1,4 +1,4 @@
-"""The release of DP-SGD, by Opacus: clip each sample's gradient, sum, add noise, divide (Abadi et al. 2016)."""
+"""The release of DP-SGD, by Opacus: clip each sample, sum, add noise, divide (Abadi et al. 2016)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clipped_mean(
     noise_multiplier: float,
     generator: torch.Generator,
 ) -> Gradients:
-    """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, as Opacus computes it.
+    """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, by Opacus.
 
     Raises:
         InputError: for a model that has no per-sample gradients, or that Opacus cannot handle.

@@ -1,4 +1,4 @@
-"""Per-sample gradients by Opacus' hooks, on a copy, for models of which each sample has a gradient of its own."""
+"""Per-sample gradients by Opacus' hooks, on a copy, where each sample has a gradient of its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ADVICE = "replace it, or use a defence that does not clip each sample"
 def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Iterator[list[nn.Parameter]]:
     """The trainable parameters of a copy of `model`, each with its `grad_sample` [B, *shape].
 
-    Dropout stays off. Modules with a method `normalised` (frozen batch norms) may own buffers; others may not.
+    Dropout stays off. Modules with a method `normalised` (frozen batch norms) may own buffers, others not.
 
     Raises:
         InputError: for training-mode batch norm, a trainable module with buffers, one that Opacus cannot
-            handle, a parameter that gets no gradient, a model that mixes samples, gradients that are not finite.
+            handle, a parameter that gets no gradient, a model that mixes samples, or infinite gradients.
     """
     copy = untouched(model)
     _refuse_unsupported(copy)
@@ -82,14 +82,15 @@ def _refuse_unsupported(model: nn.Module) -> None:
             )
         if isinstance(module, _BatchNorm) and trainable:
             raise InputError(
-                f"Opacus takes no per-sample gradients of {name or 'the model'} ({type(module).__name__}), even "
-                "in evaluation mode: use dpbench's FrozenBatchNorm2d (--norm frozen-bn) or group norm (--norm gn)."
+                f"Opacus takes no per-sample gradients of {name or 'the model'} ({type(module).__name__}), "
+                "even in evaluation mode: use dpbench's FrozenBatchNorm2d (--norm frozen-bn) or group norm "
+                "(--norm gn)."
             )
         buffered = any(True for _ in module.buffers(recurse=False))
         if trainable and buffered and not hasattr(module, "normalised"):
             raise InputError(
-                f"Module {name or 'the model'} ({type(module).__name__}) is trainable and has buffers, which may "
-                f"carry data from sample to sample: {ADVICE}."
+                f"Module {name or 'the model'} ({type(module).__name__}) is trainable and has buffers, which "
+                f"may carry data from sample to sample: {ADVICE}."
             )
 
 

@@ -17,7 +17,7 @@ SCOPES = ("layer", "global")
 @defense("prune")
 @dataclass(frozen=True, kw_only=True)
 class Prune(PostProcessor):
-    """Sets the entries of smallest magnitude to zero (gradient compression, Lin et al. 2018; Zhu et al. 2019).
+    """Sets the entries of smallest magnitude to zero (Lin et al. 2018; Zhu et al. 2019).
 
     Attributes:
         prune_ratio: share of entries set to zero, in [0, 1); at least one entry is kept. Entries as large as
@@ -50,7 +50,7 @@ class Prune(PostProcessor):
             thresholds = [self._threshold(g) for g in gradients]
         else:
             thresholds = [self._threshold(torch.cat([g.flatten() for g in gradients]))] * len(gradients)
-        return tuple(g * (g.abs() >= t) for g, t in zip(gradients, thresholds, strict=True))
+        return tuple(torch.where(g.abs() >= t, g, 0.0) for g, t in zip(gradients, thresholds, strict=True))
 
     def _threshold(self, gradient: Tensor) -> Tensor:
         """Magnitude of the smallest entry that is kept."""

@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 ANALYTIC_RANGE = (1e-9, 1e6)
 SIGMA_RANGE = (0.02, 1e6)
 GRIDS = (2**15, 2**17)
-"""Sizes of the discretised composed loss, coarse to fine; smaller ones take dp-accounting's slow sparse way."""
+"""Sizes of the discretised composed loss, coarse to fine; smaller go dp-accounting's slow sparse way."""
 
 
 def analytic_epsilon(sigma: float, delta: float) -> float:
@@ -68,7 +68,7 @@ def analytic_sigma(eps: float, delta: float) -> float:
 
 
 def _excess(delta: float) -> Callable[[float, float], float]:
-    """(eps, sigma) -> log of a Gaussian release's exact delta, less log `delta`: nothing overflows in logs."""
+    """(eps, sigma) -> log of a Gaussian release's exact delta less log `delta`: logs do not overflow."""
 
     def log_ratio(eps: float, sigma: float) -> float:
         with_sample = log_ndtr(0.5 / sigma - eps * sigma)
@@ -81,8 +81,9 @@ def _excess(delta: float) -> Callable[[float, float], float]:
 def loss_distribution(sigma: float, sample_rate: float, steps: int, grid: int) -> PrivacyLossDistribution:
     """The composed privacy loss of `steps` subsampled releases on about `grid` points, rounded upwards.
 
-    The interval is chosen by the spread of the composed loss, so the cost hardly depends on eps or steps. Every
-    grid gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022), finer ones a tighter.
+    The interval is chosen by the spread of the composed loss, so the cost hardly depends on eps or steps.
+    Every grid gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022), finer ones a
+    tighter one.
     """
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
