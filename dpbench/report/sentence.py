@@ -108,7 +108,9 @@ def _listed(defended: pd.DataFrame, expected: str | None = None) -> str:
         best = _strongest(rows)
         named = "" if best["attack"] == expected else f"{attack_label(best)}, "
         by.setdefault(_verdict(best), []).append(f"{label} ({named}{_short(best)})")
-    return ", ".join(f"under {_joined(by[name])} {words}" for name, words in _DEFENDED.items() if name in by)
+    return " while ".join(
+        f"under {_joined(by[name])} {words}" for name, words in _DEFENDED.items() if name in by
+    )
 
 
 def _strongest(rows: pd.DataFrame) -> pd.Series | None:
