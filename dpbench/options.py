@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 
 import attacks
+from attacks.engine import choose
 from dpbench.models import models
 from dpbench.protocol import InputError
 
@@ -143,6 +144,7 @@ def checked(options: Options) -> Options:
         raise InputError("Give --eps or --noise-multiplier, not both: one follows from the other.")
     for name in options.model:
         _ = models[name]
+    choose(options.engine)
     if options.weights is not None and (len(options.model) > 1 or len(options.victim) > 1):
         raise InputError("--weights is one network's file: give one --model and one --victim with it.")
     attack = tuple(attacks.names()) if "all" in options.attack else options.attack

@@ -46,10 +46,12 @@ def weights_digest(model: str, norm: str, state: str, weights: str | None, data:
     """A hash of the weights `load` would take; empty for `untrained`, which the program's version decides.
 
     Raises:
-        InputError: where that victim does not exist, or was trained on other classes or another size.
+        InputError: where that victim does not exist, was trained on other classes or another size, or where
+            the file of weights does not fit.
     """
     build_shape(model, norm)
     if weights is not None:
+        load(model, norm, state, weights, data, size)
         return digest.file(Path(weights))
     if state == "untrained":
         return ""
