@@ -1,0 +1,132 @@
+"""Chains, parameters, and the victim that must come out as it went in."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import defenses
+from defenses.base import defenses_registry
+from dpbench import models
+from dpbench.protocol import InputError
+
+torch.set_num_threads(1)
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 4, 9])
+PARAMETERS = {
+    "clip": {"max_grad_norm": 0.5},
+    "dp": {"noise_multiplier": 1.0, "max_grad_norm": 0.5},
+    "noise": {"noise_std": 0.1},
+    "prune": {"prune_ratio": 0.9, "prune_scope": "global"},
+    "none": {},
+}
+
+
+@pytest.fixture(scope="module")
+def victim():
+    return models.build("convnet", norm="frozen-bn")
+
+
+def release(victim, name, seed=0, **parameters):
+    chain = defenses.create(name, **parameters)
+    return chain.release(victim, F.cross_entropy, IMAGES, LABELS, seed=seed)
+
+
+def test_none_is_the_plain_gradient(victim):
+    plain = release(victim, "none")
+    expected = torch.autograd.grad(F.cross_entropy(victim(IMAGES), LABELS), list(victim.parameters()))
+    torch.testing.assert_close(plain.gradients, expected)
+    assert plain.names == tuple(name for name, _ in victim.named_parameters())
+    assert (plain.batch_size, plain.defense, plain.guarantee) == (3, (), None)
+    assert not any(g.requires_grad for g in plain.gradients)
+
+
+def test_stages_apply_from_left_to_right(victim):
+    both = {**PARAMETERS["noise"], "prune_ratio": 0.9}
+    noise_last, prune_last = (release(victim, n, **both) for n in ("prune+noise", "noise+prune"))
+    zeros = [sum(int((g == 0).sum()) for g in r.gradients) for r in (noise_last, prune_last)]
+    size = sum(p.numel() for p in victim.parameters())
+    assert zeros[0] < 0.01 * size < 0.89 * size < zeros[1]
+    assert [s.name for s in prune_last.defense] == ["noise", "prune"]
+
+
+def test_a_chain_is_its_stages_one_after_the_other(victim):
+    chained = release(victim, "clip+prune", **PARAMETERS["clip"], **PARAMETERS["prune"])
+    clipped = release(victim, "clip", **PARAMETERS["clip"])
+    (prune,) = defenses.create("prune", **PARAMETERS["prune"]).stages
+    expected = prune.process(clipped.gradients, torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(chained.gradients, expected, strict=True))
+
+
+def test_the_public_description_holds_every_parameter_and_nothing_else(victim):
+    described = release(victim, "dp+prune", **PARAMETERS["dp"], **PARAMETERS["prune"]).defense
+    assert [dict(s.parameters) for s in described] == [PARAMETERS["dp"], PARAMETERS["prune"]]
+
+
+@pytest.mark.parametrize("name", ["prune+clip", "noise+dp", "clip+dp", "dp+prune+clip"])
+def test_what_needs_each_samples_gradient_comes_first(name):
+    parameters = {k: v for part in name.split("+") for k, v in PARAMETERS[part].items()}
+    with pytest.raises(InputError, match="can only come first"):
+        defenses.create(name, **parameters)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(InputError, match="Unknown defense 'clop'; known: none, clip, dp, noise, prune"):
+        defenses.create("clop+prune", prune_ratio=0.5)
+    with pytest.raises(InputError, match="leave it out"):
+        defenses.create("none+prune", prune_ratio=0.5)
+    assert set(defenses.names()) >= {"none", "dp", "clip", "noise", "prune"}
+
+
+def test_parameters_nobody_takes_and_missing_ones_are_errors():
+    with pytest.raises(TypeError, match="takes no prune_ratio"):
+        defenses.create("clip", prune_ratio=0.5)
+    with pytest.raises(TypeError, match="noise_multiplier"):
+        defenses.create("dp", max_grad_norm=1.0)
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(ValueError, match="registered already"):
+        defenses.defense("prune")(type("Again", (defenses.PostProcessor,), {}))
+    assert defenses_registry["prune"].__name__ == "Prune"
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_victim_is_left_as_it_was(name, training):
+    model = nn.Sequential(models.build("convnet", norm="gn"), nn.Dropout(0.5)).train(training)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    attributes = {id(p): set(vars(p)) for p in model.parameters()}
+    images, labels, state = IMAGES.clone(), LABELS.clone(), torch.get_rng_state()
+    release(model, name, **PARAMETERS[name])
+    assert [m.training for m in model.modules()] == modes
+    assert not any(
+        m._forward_hooks or m._backward_hooks or hasattr(m, "activations") for m in model.modules()
+    )
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(bool((p.grad == 1).all()) and set(vars(p)) == attributes[id(p)] for p in model.parameters())
+    assert torch.equal(images, IMAGES)
+    assert torch.equal(labels, LABELS)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_undefended_training_mode_batch_norm_keeps_its_statistics():
+    model = models.build("convnet", norm="bn").train()
+    before = model.norm1.running_mean.clone()
+    release(model, "none")
+    assert torch.equal(model.norm1.running_mean, before)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_frozen_parameters_are_not_released(name):
+    model = models.build("convnet")
+    model.conv1.requires_grad_(False)
+    released = release(model, name, **PARAMETERS[name])
+    assert not any(n.startswith("conv1") for n in released.names)
+    assert len(released.gradients) == len(released.names) == 6
