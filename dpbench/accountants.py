@@ -160,7 +160,13 @@ def pld_sigma(eps: float, delta: float, sample_rate: float, steps: int) -> float
 
 
 def _on_grid(sigma: float, delta: float, sample_rate: float, steps: int, grid: int) -> float:
-    return float(loss_distribution(sigma, sample_rate, steps, grid).get_epsilon_for_delta(delta))
+    composed = loss_distribution(sigma, sample_rate, steps, grid)
+    with np.errstate(over="ignore"):
+        eps = composed.get_epsilon_for_delta(delta)
+    if math.isfinite(eps) or composed.get_delta_for_epsilon(1e9) > delta:
+        return float(eps)
+    # Near eps 710 dp-accounting divides by a probability that underflows; its delta has no such hole.
+    return float(brentq(lambda x: composed.get_delta_for_epsilon(x) - delta, 0.0, 1e9, rtol=1e-6))
 
 
 def opacus_epsilon(name: str, sigma: float, delta: float, sample_rate: float, steps: int) -> float:
