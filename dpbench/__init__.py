@@ -1,6 +1,7 @@
 """dpbench: what a curious server can rebuild from one gradient, and what defences do about it.
 
-Names load on first use (PEP 562): `attacks` imports `dpbench.protocol`, so importing them here would be a circle.
+Names load on first use (PEP 562): `attacks` imports `dpbench.protocol`, so importing them here would be a
+circle.
 """
 
 from __future__ import annotations

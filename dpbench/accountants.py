@@ -24,6 +24,8 @@ TOLERANCE = 1e-3
 """A searched sigma spends between (1 - TOLERANCE) * eps and eps."""
 ANALYTIC_RANGE = (1e-9, 1e6)
 SIGMA_RANGE = (0.02, 1e6)
+SMALLEST_EPS = 1e-4
+"""Below it rounding takes over the pld accountant, and the search over minutes."""
 GRIDS = (2**15, 2**17)
 """Sizes of the discretised composed loss, coarse to fine; smaller go dp-accounting's slow sparse way."""
 
@@ -123,6 +125,11 @@ def pld_sigma(eps: float, delta: float, sample_rate: float, steps: int) -> float
     def on(grid: int) -> Callable[[float], float]:
         return lambda sigma: _on_grid(sigma, delta, sample_rate, steps, grid)
 
+    if eps < SMALLEST_EPS:
+        raise InputError(
+            f"eps {eps:g} is out of reach of the pld accountant over a training: "
+            f"choose at least {SMALLEST_EPS:g}, or --eps-scope release."
+        )
     coarse = on(GRIDS[0])
     sigma, value = 1.0, coarse(1.0)
     factor = 2.0 if value > eps else 0.5

@@ -72,7 +72,7 @@ class Options:
     victim: tuple[Literal["early", "trained", "untrained"], ...] = ()
     """How far they were trained; early unless given (with --weights: trained, a name for your file only)."""
     weights: str | None = None
-    """Your own weights (.safetensors, or a .pt holding a state dict) for the one --model."""
+    """Weights for the one --model: your file (.safetensors, or a .pt state dict), or resnet50-imagenet."""
     data: str = "samples"
     """Images: samples, imagenet-samples, cifar10, folder:PATH."""
     image_size: int | None = None

@@ -117,7 +117,7 @@ def prepare(cell: Cell) -> Scene:
         batch.images,
         batch.labels,
         batch.indices,
-        data.num_classes,
+        victim.model.fc.out_features,
         data.mean,
         data.std,
         data.mean_image,

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from dpbench import digest
+from dpbench import assets, digest
 from dpbench.data import Dataset
 from dpbench.models import DEFAULT_NORM, build, models
 from dpbench.protocol import InputError, Loss
+from dpbench.weights import load_weights, outputs
 
 STATES = ("early", "trained", "untrained")
 
@@ -52,7 +53,7 @@ def weights_digest(model: str, norm: str, state: str, weights: str | None, data:
     build_shape(model, norm)
     if weights is not None:
         load(model, norm, state, weights, data, size)
-        return digest.file(Path(weights))
+        return digest.file(weights_file(weights))
     if state == "untrained":
         return ""
     known, name = _records(), f"{model}-{norm}-{state}"
@@ -82,12 +83,16 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
     Raises:
         InputError: for weights that do not exist or do not fit.
     """
-    network = build(model, data.num_classes, norm, size, data.mean, data.std)
     accuracy = None
     if weights is not None:
-        from dpbench.weights import load_weights
-
-        load_weights(network, Path(weights))
+        file = weights_file(weights)
+        classes = outputs(file)
+        if classes < data.num_classes:
+            raise InputError(
+                f"{weights} has {classes} outputs and the labels of {data.name} reach {data.num_classes - 1}: "
+                "use weights for these classes."
+            )
+        network = load_weights(build(model, classes, norm, size, data.mean, data.std), file)
     elif state != "untrained":
         name = f"{model}-{norm}-{state}"
         # the shipped victims learnt behind CIFAR-10's own statistics, whatever data is shown to them
@@ -95,7 +100,14 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
         stored = load_file(_home(name))
         network.load_state_dict({key: value.float() for key, value in stored.items()})
         accuracy = _records()[name]["accuracy"]
+    else:
+        network = build(model, data.num_classes, norm, size, data.mean, data.std)
     return Victim(network.eval(), F.cross_entropy, accuracy)
+
+
+def weights_file(weights: str) -> Path:
+    """The file `--weights` names: an asset's (`resnet50-imagenet`), fetched if need be, or the user's."""
+    return assets.path(weights) if weights in assets.ASSETS else Path(weights)
 
 
 def _home(name: str) -> Path:

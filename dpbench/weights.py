@@ -34,8 +34,6 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
         InputError: where the file is missing, damaged, not finite, does not fit, or holds more than tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no weights file {path}.")
     state, noted = _read(path)
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -49,8 +47,23 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
     return model
 
 
+def outputs(path: Path | str) -> int:
+    """How many classes the network in a file of weights knows: the rows of its last layer, `fc`.
+
+    Raises:
+        InputError: where the file is missing, damaged or holds more than tensors, or has no `fc.weight`.
+    """
+    path = Path(path)
+    state, _ = _read(path)
+    if "fc.weight" not in state or state["fc.weight"].ndim != 2:
+        raise InputError(f"{path} does not fit this model: it lacks fc.weight.")
+    return len(state["fc.weight"])
+
+
 def _read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """The state dict in `path` and the facts beside it."""
+    if not path.is_file():
+        raise InputError(f"There is no weights file {path}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), facts(path)

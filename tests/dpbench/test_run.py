@@ -202,6 +202,7 @@ def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "--defense encrypt": "none",
         "--attack guess": "known: dlg",
         "--defense dp --eps 1e-30 --eps-scope release": "choose one from",
+        "--defense dp --eps 1e-30": "choose at least 0.0001",
         "--defense dp --eps 1e30": "choose at most",
         "--defense dp --delta 1": "--delta",
         "--defense prune --prune-ratio 1": "--prune-ratio",
