@@ -89,7 +89,7 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
         classes = outputs(file)
         if classes < data.num_classes:
             raise InputError(
-                f"{weights} has {classes} outputs and the labels of {data.name} reach {data.num_classes - 1}: "
+                f"{weights} has {classes} outputs, and labels of {data.name} reach {data.num_classes - 1}: "
                 "use weights for these classes."
             )
         network = load_weights(build(model, classes, norm, size, data.mean, data.std), file)
