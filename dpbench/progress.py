@@ -61,7 +61,7 @@ class Display:
     def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
         """`done` of `total` iterations of `cell` are over."""
         now = time.monotonic()
-        rate = f"{done / max(now - self._begun, 1e-9):.0f} it/s"
+        rate = speed(done, now - self._begun)
         self._bar.update(
             self._task,
             completed=self._searched + done / total,
@@ -89,6 +89,17 @@ class Display:
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def speed(iterations: int, seconds: float) -> str:
+    """Iterations per second, or seconds per iteration where that is the larger number.
+
+    Example:
+        >>> speed(300, 4.0), speed(3, 60.0)
+        ('75 it/s', '20 s/it')
+    """
+    per_second = iterations / max(seconds, 1e-9)
+    return f"{per_second:.0f} it/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.0f} s/it"
 
 
 def _searches(cell: Cell) -> int:
