@@ -1,30 +1,35 @@
-"""How attacks, defences and numbers are called in tables and pictures."""
+"""How attacks, defences, conditions and numbers are called in tables and pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from dpbench import schema
+from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE
 
 FLOOR = "floor:"
 EMPTY = "—"
 
-_IN_LABELS = {"attack", "floor_of", "adaptive", "defense", "eps", "eps_release", "max_grad_norm", "noise_std"}
-_IN_LABELS |= {"prune_ratio", "prune_scope", "batch_size"}
-# what follows from other columns
-_DERIVED = {
-    "noise_multiplier",
-    "sample_rate",
-    "steps",
-    "adjacency",
-    "rero_release",
-    "victim_accuracy",
-    "accountant",
+SCENE = ("model", "norm", "mode", "victim", "weights", "bn_stats", "labels", "label_draw", "data")
+SCENE += ("threat_model", "releases", "max_iterations", "restarts")
+"""The conditions other than attack, defence and batch size: where they vary, headings and names give them."""
+
+_IMAGE_ONLY = ("label_draw", "data")  # what of the scene the mean and the constant image depend on
+_DEFENCE_SIGNS = {
+    "max_grad_norm": "C",
+    "delta": "δ",
+    "train_size": "N",
+    "epochs": "epochs",
+    "eps_scope": "scope",
+    "noise_std": "std",
+    "prune_ratio": "ratio",
 }
+
+
+_UNSAID = ("max_grad_norm", "delta", "train_size", "epochs", "eps_scope")  # in labels only where they vary
 
 
 def is_floor(table: pd.DataFrame) -> pd.Series:
@@ -54,7 +59,7 @@ def attack_label(row: Mapping[str, Any]) -> str:
 
 
 def defense_label(row: Mapping[str, Any], *, eps: bool = True) -> str:
-    """Name the defence of a row with the parameters it has.
+    """Name the defence of a row with the parameters it has; a floor has no defence to name.
 
     Args:
         row: of the results or the summary.
@@ -63,46 +68,72 @@ def defense_label(row: Mapping[str, Any], *, eps: bool = True) -> str:
     Example:
         >>> defense_label({"defense": "dp+prune", "eps": 1.0, "max_grad_norm": 1.0, "prune_ratio": 0.9})
         'dp+prune ε=1 C=1 ratio=0.9'
+        >>> defense_label({"attack": "dlg", "defense": "none"}), defense_label({"attack": "floor:start"})
+        ('no defence', '—')
     """
+    if str(row.get("attack", "")).startswith(FLOOR):
+        return EMPTY
     if not _given(row, "defense") or row["defense"] == "none":
-        return "none"
+        return "no defence"
     words = [str(row["defense"])]
     budget = "eps" if _given(row, "eps") else "eps_release"
     if eps and _given(row, budget):
         words.append(f"ε={number(row[budget], 'g')}")
-    for column, sign in (("max_grad_norm", "C"), ("noise_std", "std"), ("prune_ratio", "ratio")):
+    for column, sign in _DEFENCE_SIGNS.items():
         if _given(row, column):
-            words.append(f"{sign}={number(row[column], 'g')}")
+            words.append(f"{sign}={_value(row[column])}")
     if _given(row, "prune_scope") and row["prune_scope"] != "layer":
         words.append(str(row["prune_scope"]))
     return " ".join(words)
 
 
 def varying_conditions(table: pd.DataFrame) -> list[str]:
-    """Conditions that differ between attacks and stand in no label and no heading."""
-    attacked = table[~is_floor(table)]
-    named = [name for name in schema.CONDITIONS if name not in _IN_LABELS | _DERIVED]
-    return [name for name in named if attacked[name].nunique() > 1]
+    """Conditions of `SCENE` that differ for one attack; what an attack always brings along does not count."""
+    attacks = table[~is_floor(table)].groupby("attack")
+    return [name for name in SCENE if (attacks[name].nunique() > 1).any()]
 
 
-def conditions_label(row: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Name the conditions of a row.
+def conditions(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Name those of the conditions `names` that a row depends on; the mean image knows no victim.
 
     Example:
-        >>> conditions_label({"model": "lenet", "labels": None}, ["model", "labels"])
-        'model lenet'
+        >>> conditions({"attack": "dlg", "model": "lenet", "labels": None}, ["model", "labels"])
+        ['model lenet']
+        >>> conditions({"attack": "floor:mean-image", "model": "lenet"}, ["model"])
+        []
     """
-    return ", ".join(f"{name} {row[name]}" for name in names if _given(row, name)) or EMPTY
+    if row["attack"] in (MEAN_IMAGE, CONSTANT_IMAGE):
+        names = [name for name in names if name in _IMAGE_ONLY]
+    return [f"{name.replace('_', ' ')} {_value(row[name])}" for name in names if _given(row, name)]
+
+
+def sections(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Split results or a summary by batch size and varying conditions; floors stand in each they apply to.
+
+    Returns:
+        (heading, rows), by batch size and conditions; nothing where there is no attack.
+    """
+    names = varying_conditions(table)
+    heads = table[~is_floor(table)].drop_duplicates(["batch_size", *names])
+    found = []
+    for head in heads.sort_values(["batch_size", *names]).to_dict("records"):
+        inside = _same(table["batch_size"], head["batch_size"])
+        for name in names:
+            inside &= _same(table[name], head[name]) | (is_floor(table) & table[name].isna())
+        title = ", ".join([f"Batch of {head['batch_size']}", *conditions(head, names)])
+        found.append((title, table[inside]))
+    return found
 
 
 def distinguishing(table: pd.DataFrame) -> pd.DataFrame:
     """Empty what labels need not say in each row because it is the same in all: the one attack, the one C."""
     attacked = table[~is_floor(table)]
+    same = [name for name in _UNSAID if attacked[name].nunique() < 2]
     if attacked["attack"].nunique() < 2:
-        table = table.assign(floor_of=pd.NA)
-    if attacked["max_grad_norm"].nunique() < 2:
-        table = table.assign(max_grad_norm=float("nan"))
-    return table
+        same.append("floor_of")
+    return table.assign(
+        **{name: pd.Series(None, index=table.index, dtype=table[name].dtype) for name in same}
+    )
 
 
 def number(value: Any, spec: str) -> str:
@@ -117,5 +148,13 @@ def number(value: Any, spec: str) -> str:
     return "∞" if math.isinf(value) else format(value, spec)
 
 
+def _same(column: pd.Series, value: Any) -> pd.Series:
+    return column.isna() if pd.isna(value) else (column == value).fillna(False).astype(bool)
+
+
 def _given(row: Mapping[str, Any], column: str) -> bool:
     return column in row and row[column] is not None and not pd.isna(row[column])
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else number(value, "g")

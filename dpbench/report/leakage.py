@@ -9,31 +9,45 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dpbench import schema
 from dpbench.report import escape
 from dpbench.report.labels import (
     attack_label,
-    conditions_label,
     defense_label,
     distinguishing,
     is_defended,
     is_floor,
-    varying_conditions,
+    sections,
 )
+from dpbench.report.wrap import width, wrapped
+
+MAX_LINES = 12
+"""Rows of panels in one plot at most; the title says what was left out."""
 
 # Okabe and Ito's colours, told apart by colour-blind readers too
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX*"
 _FLOOR_COLOURS, _DASHES = ("0.2", "0.6"), ("--", "-.", ":", (0, (8, 2)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 _METRICS = {"psnr": "PSNR, dB (higher leaks more)", "lpips": "LPIPS (lower leaks more)"}
+_PARAMETERS = ["max_grad_norm", "noise_std", "prune_ratio"]
+_SMALL, _TITLE = 8, 9  # sizes of the font, points
+
+# all in inches: the layout is computed, as Matplotlib's engines give up where names are long or many
+_LINE = 0.16  # a line of text
+_PANEL, _LEFT, _RIGHT = 2.3, 0.75, 0.15  # the height of a panel; beside it, its scale and a margin
+_LEAST_WIDTH, _MOST_WIDTH = 3.2, 16  # of one panel; of panels side by side
+_LEAST_TICK, _MOST_TICK = 0.75, 1.3  # the room for a tick's name
+_HANDLE = 0.8  # beside a legend's text
 
 
 def leakage(table: pd.DataFrame) -> Figure | None:
     """Draw PSNR and LPIPS of every image over epsilon, with medians, floors and the undefended rows.
 
-    Epsilon's axis is logarithmic; defences without an epsilon, none among them, stand at its right end. One
-    row of panels per batch size, one column per metric; an empty LPIPS has no column.
+    Epsilon's axis is logarithmic; defences without an epsilon, none among them, stand at its right end. Each
+    batch size, and each of the other conditions that vary, has panels of its own, one per metric; an empty
+    LPIPS has none.
 
     Args:
         table: per-image results, columns of `dpbench.schema.SCHEMA`.
@@ -43,76 +57,121 @@ def leakage(table: pd.DataFrame) -> Figure | None:
     """
     table = schema.conform(table)
     table = distinguishing(table[table["status"].fillna("ok") == "ok"])
+    table = table.assign(
+        _series=[_series(row) for row in table.to_dict("records")], _defended=is_defended(table)
+    ).sort_values(["_defended", "defense", *_PARAMETERS], kind="stable")
     attacked = table[~is_floor(table)]
     if attacked.empty:
         return None
-    varying = varying_conditions(table)
-    table = table.assign(_series=[_series(row, varying) for row in table.to_dict("records")])
-    attacked = table[~is_floor(table)]
-    ticks = _Ticks(attacked)
+    ticks, styles = _Ticks(attacked), _styles(table)
     metrics = [metric for metric in _METRICS if attacked[metric].notna().any()]
-    sizes = sorted(attacked["batch_size"].dropna().unique())
-    width = max(4.2, 1.6 + 0.75 * len(ticks.labels))
-    figure = Figure(figsize=(width * len(metrics), 3.4 * len(sizes) + 0.8), layout="constrained")
-    panels = figure.subplots(len(sizes), len(metrics), squeeze=False, sharex=True)
-    styles = {name: i for i, name in enumerate(dict.fromkeys(attacked["_series"]))}
-    for size, line in zip(sizes, panels, strict=True):
-        part = table[(table["batch_size"] == size).fillna(False).astype(bool)]
-        for metric, axis in zip(metrics, line, strict=True):
-            _panel(axis, part, metric, ticks, styles)
-            axis.set_title(f"batch of {size}", fontsize=9)
-    _explain(figure, panels, attacked)
+    parts = sections(table)
+    panels = [
+        (wrapped(heading, ticks.inches, _TITLE), part, metric)
+        for heading, part in parts[:MAX_LINES]
+        for metric in metrics
+    ]
+    figure, axes = _layout(
+        _title(attacked, len(parts)), [panel[0] for panel in panels], styles, ticks, len(metrics)
+    )
+    for i, (axis, (heading, part, metric)) in enumerate(zip(axes, panels, strict=True)):
+        axis.sharey(axes[i % len(metrics)])
+        axis.set_title(escape.mathless(heading), fontsize=_TITLE)
+        _panel(axis, part, metric, ticks, styles)
     return figure
 
 
-def _explain(figure: Figure, panels: np.ndarray, attacked: pd.DataFrame) -> None:
-    entries = {}
-    for axis in panels.flat:
-        handles, labels = axis.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize=8, handlelength=4
-    )
-    scopes = [
-        name
-        for name, there in (
-            ("of the whole training", attacked["eps"].notna().any()),
-            ("of the attacked gradient", (attacked["eps"].isna() & attacked["eps_release"].notna()).any()),
-        )
-        if there
-    ]
-    budget = f", ε is the budget {' or '.join(scopes)}" if scopes else ""
-    missing = "" if attacked["lpips"].notna().any() else ", LPIPS is empty"
-    title = f"Small: one image, large: median; dashed: what needs no gradient{budget}{missing}"
-    figure.suptitle(title, fontsize=9)
+def _layout(
+    title: str, headings: list[str], styles: dict[str, dict[str, Any]], ticks: _Ticks, metrics: int
+) -> tuple[Figure, list[Axes]]:
+    """A figure as large as its text needs, with title, legend and an empty panel for each heading."""
+    panel = _LEFT + ticks.inches + _RIGHT
+    across = metrics if metrics * panel <= _MOST_WIDTH else 1
+    wide = across * panel
+    title = wrapped(title, wide - 0.2, _TITLE)
+    names = [wrapped(name, wide - _HANDLE - 0.2, _SMALL) for name in styles]
+    columns = max(1, int((wide - 0.2) / (max(width(name, _SMALL) for name in names) + _HANDLE)))
+    bottom = 0.25 + _LINE * math.ceil(len(names) / columns) * max(map(_lines, names))
+    above, below = 0.15 + _LINE * max(map(_lines, headings)), 0.15 + _LINE * max(map(_lines, ticks.labels))
+    pitch = above + _PANEL + below
+    down = math.ceil(len(headings) / across)
+    high = 0.15 + _LINE * _lines(title) + down * pitch + bottom
+    figure = Figure(figsize=(wide, high))
+    figure.text(0.5, 1 - 0.08 / high, escape.mathless(title), ha="center", va="top", fontsize=_TITLE)
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    words = [escape.mathless(name) for name in names]
+    figure.legend(handles, words, loc="lower center", ncols=columns, fontsize=_SMALL, handlelength=4)
+    axes = []
+    for i in range(len(headings)):
+        x, y = i % across * panel + _LEFT, bottom + (down - 1 - i // across) * pitch + below
+        axes.append(figure.add_axes((x / wide, y / high, ticks.inches / wide, _PANEL / high)))
+    return figure, axes
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def _title(attacked: pd.DataFrame, parts: int) -> str:
+    title = "Small: one image, large: median; dashed: what needs no gradient"
+    scopes = {
+        "of the whole training": attacked["eps"].notna().any(),
+        "of the attacked gradient": (attacked["eps"].isna() & attacked["eps_release"].notna()).any(),
+    }
+    if any(scopes.values()):
+        title += f", ε is the budget {' or '.join(scope for scope, there in scopes.items() if there)}"
+    if attacked["lpips"].isna().all():
+        title += ", LPIPS is empty"
+    return title if parts <= MAX_LINES else f"{title}\n{MAX_LINES} of {parts} batch sizes and conditions"
+
+
+def _styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How each series is drawn, the same in all panels: floors as lines, attacks as points."""
+    styles: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(sorted(set(table.loc[is_floor(table), "_series"]))):
+        colour = _FLOOR_COLOURS[(i + i // len(_DASHES)) % 2]
+        styles[name] = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 1.2}
+    for i, name in enumerate(dict.fromkeys(table.loc[~is_floor(table), "_series"])):
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        styles[name] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8}
+    return styles
 
 
 class _Ticks:
-    """Places on the x axis: epsilons at their logarithm, then one place for each defence without epsilon."""
+    """The x axis: epsilons at their logarithm, then one place for each defence without epsilon."""
 
     def __init__(self, attacked: pd.DataFrame) -> None:
         records = attacked.to_dict("records")
         budgets = sorted({budget for row in records if (budget := _budget(row)) is not None})
         bare = attacked[[_budget(row) is None for row in records]]
-        ordered = bare.assign(_defended=is_defended(bare)).sort_values(
-            ["_defended", "defense"], kind="stable"
-        )
-        names = dict.fromkeys(defense_label(row) for row in ordered.to_dict("records"))
+        names = dict.fromkeys(defense_label(row) for row in bare.to_dict("records"))
         logs = [math.log10(budget) for budget in budgets]
         span = logs[-1] - logs[0] if logs else 0.0
         self.step = max(span / max(len(logs) - 1, 1), 0.5) if len(logs) > 1 else 1.0
         first = logs[-1] + self.step if logs else 0.0
         self.border = first - self.step / 2 if logs and names else None
         self.places = [*logs, *(first + self.step * i for i in range(len(names)))]
-        self.labels = [
-            *(f"ε={budget:g}" for budget in budgets),
-            *("no defence" if name == "none" else name.replace(" ", "\n") for name in names),
-        ]
+        self.limits = self.places[0] - self.step / 2, self.places[-1] + self.step / 2
         self._bare = dict(zip(names, self.places[len(logs) :], strict=True))
+        texts = [wrapped(name.replace(" ", "\n"), _MOST_TICK, _SMALL) for name in names]
+        room = max([_LEAST_TICK, *(width(text, _SMALL) + 0.1 for text in texts)])
+        self.inches = max(_LEAST_WIDTH, room * len(self.places))
+        self.labels = [*self._staggered(budgets, logs), *texts]
 
     def place(self, row: dict[str, Any]) -> float:
         budget = _budget(row)
         return self._bare[defense_label(row)] if budget is None else math.log10(budget)
+
+    def _staggered(self, budgets: list[float], logs: list[float]) -> list[str]:
+        """Names of epsilons, one line lower wherever the one before is too near."""
+        per_inch = (self.limits[1] - self.limits[0]) / self.inches
+        names = [f"ε={budget:g}" for budget in budgets]
+        lower = 0
+        for i in range(1, len(names)):
+            near = (logs[i] - logs[i - 1]) / per_inch < width(names[i], _SMALL) + 0.1
+            lower = (lower + 1) % 3 if near else 0
+            names[i] = "\n" * lower + names[i]
+        return names
 
 
 def _budget(row: dict[str, Any]) -> float | None:
@@ -121,44 +180,37 @@ def _budget(row: dict[str, Any]) -> float | None:
     return float(value) if not pd.isna(value) and 0 < value < math.inf else None
 
 
-def _series(row: dict[str, Any], varying: list[str]) -> str:
-    """What shares a colour and a median line: the attack, what is chained to dp, the other conditions."""
-    words = [attack_label(row)]
-    if _budget(row) is not None and row["defense"] != "dp":
-        words.append(defense_label(row, eps=False))
-    if varying:
-        words.append(conditions_label(row, varying))
-    return ", ".join(words)
+def _series(row: dict[str, Any]) -> str:
+    """What shares a colour and a median line: the attack, and what is set beside epsilon."""
+    beside = defense_label(row, eps=False)
+    return attack_label(row) if _budget(row) is None or beside == "dp" else f"{attack_label(row)}, {beside}"
 
 
-def _panel(axis: Axes, part: pd.DataFrame, metric: str, ticks: _Ticks, styles: dict[str, int]) -> None:
+def _panel(
+    axis: Axes, part: pd.DataFrame, metric: str, ticks: _Ticks, styles: dict[str, dict[str, Any]]
+) -> None:
     part = part[np.isfinite(part[metric])]
-    for i, (name, rows) in enumerate(part[is_floor(part)].groupby("_series")):
-        style = {"color": _FLOOR_COLOURS[i % 2], "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 1.2}
-        axis.axhline(rows[metric].median(), label=_legend(name), **style)
-    for name, rows in part[~is_floor(part)].groupby("_series", sort=False):
-        index = styles[name]
-        style = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+    floors = is_floor(part)
+    for name, rows in part[floors].groupby("_series"):
+        axis.axhline(rows[metric].median(), gid=name, **styles[name])
+    attacks = [name for name, style in styles.items() if "marker" in style]
+    for name, rows in part[~floors].groupby("_series", sort=False):
+        style = styles[name]
         # attacks stand side by side at one tick, the images of one attack about its place
-        aside = ticks.step * 0.5 * ((index + 0.5) / len(styles) - 0.5)
+        aside = ticks.step * 0.5 * ((attacks.index(name) + 0.5) / len(attacks) - 0.5)
         records = rows.to_dict("records")
         places = np.array([ticks.place(row) for row in records]) + aside
         rank = rows.groupby(places).cumcount().to_numpy() % 7
-        jitter = ticks.step * 0.05 / len(styles) * ((rank + 1) // 2) * (-1.0) ** rank
-        axis.plot(places + jitter, rows[metric], linestyle="", markersize=4, alpha=0.4, **style)
+        jitter = ticks.step * 0.05 / len(attacks) * ((rank + 1) // 2) * (-1.0) ** rank
+        axis.plot(places + jitter, rows[metric], **style | {"markersize": 4, "alpha": 0.4})
         medians = rows[metric].groupby(places).median()
-        axis.plot(medians.index, medians, linestyle="", markersize=8, label=_legend(name), **style)
+        axis.plot(medians.index, medians, gid=name, **style)
         private = [_budget(row) is not None for row in records]
         curve = rows.loc[private, metric].groupby(places[private]).median()
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)
     if ticks.border is not None:
         axis.axvline(ticks.border, color="0.8", linewidth=1)
-    axis.set_xticks(ticks.places, [escape.mathless(label) for label in ticks.labels], fontsize=8)
-    axis.set_xlim(ticks.places[0] - ticks.step / 2, ticks.places[-1] + ticks.step / 2)
-    axis.set_ylabel(_METRICS[metric], fontsize=8)
-    axis.tick_params(labelsize=8, labelbottom=True)
-
-
-def _legend(name: Any) -> str:
-    text = escape.mathless(str(name))
-    return f" {text}" if text.startswith("_") else text  # Matplotlib hides what starts with an underscore
+    axis.set_xticks(ticks.places, [escape.mathless(label) for label in ticks.labels], fontsize=_SMALL)
+    axis.set_xlim(*ticks.limits)
+    axis.set_ylabel(_METRICS[metric], fontsize=_SMALL)
+    axis.tick_params(labelsize=_SMALL)

@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpbench import schema
+from dpbench.grid import CONSTANT_IMAGE, START
 from dpbench.report import escape
 from dpbench.report.labels import (
+    EMPTY,
     attack_label,
-    conditions_label,
+    conditions,
     defense_label,
     distinguishing,
     is_defended,
@@ -21,20 +23,25 @@ from dpbench.report.labels import (
     number,
     varying_conditions,
 )
+from dpbench.report.wrap import width, wrapped
 from dpbench.store import Store
 
-MAX_COLUMNS, MAX_PER_BATCH, MAX_ROWS = 9, 4, 40
+MAX_COLUMNS, MAX_ROWS = 9, 40
 """What one picture shows at most; the title says what was left out."""
 
-_INCHES = 1.25  # side of one image
+_UNDRAWN = (CONSTANT_IMAGE, START)  # a flat grey and plain noise: their numbers are in the tables
+_INCHES, _GAP_X, _GAP_Y = 1.25, 0.1, 0.2  # side of one image, and what is between two
+_NAME_INCHES = 2.2  # the most room for a row's name
+_SMALL, _TITLE = 7, 9  # sizes of the font, points
 _PLACE = ["batch_size", "data", "label_draw", "batch_seed", "image"]  # which original: one column each
 
 
 def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
     """Draw the originals on top and under them what each attack made of them, with PSNR and LPIPS.
 
-    Shows the lowest batch seed and attack seed and the first images of each batch size; floors first, then
-    the undefended, then the defended rows. Small pictures are enlarged without smoothing.
+    The columns are spread over batch sizes and batch seeds, the first images of each; of several attack seeds
+    the lowest is shown. Floors come first, then the undefended, then the defended rows. Small pictures are
+    enlarged without smoothing.
 
     Args:
         table: per-image results, columns of `dpbench.schema.SCHEMA`.
@@ -44,81 +51,79 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
         The figure; None if no cell left a picture.
     """
     table = schema.conform(table)
-    shown = _chosen(table)
+    candidates = _candidates(table)
+    names = list(dict.fromkeys(candidates["_name"]))
+    shown = candidates[candidates["_name"].isin(names[:MAX_ROWS])]
+    shown = shown.merge(_places(shown), on=_PLACE, how="inner")
     pixels = _pixels(shown, store)
     shown = shown[shown.index.isin(pixels)]
     if shown.empty:
         return None
-    places = shown[_PLACE].drop_duplicates().sort_values(_PLACE).head(MAX_COLUMNS)
+    places = shown[_PLACE].drop_duplicates().sort_values(_PLACE)
     columns = {place: i for i, place in enumerate(places.itertuples(index=False, name=None))}
-    names = list(dict.fromkeys(shown["_name"]))
-    rows = {name: i for i, name in enumerate(["original", *names[:MAX_ROWS]])}
-    title = _title(table, len(columns), len(names))
-    figure, axes = _grid(list(rows), len(columns), top=0.25 + 0.15 * (1 + title.count("\n")))
+    rows = {name: i for i, name in enumerate(["original", *dict.fromkeys(shown["_name"])])}
+    labels = [wrapped(name, _NAME_INCHES, _SMALL) for name in rows]
+    left = 0.25 + max(width(label, _SMALL) for label in labels)
+    inches = max(left + (_INCHES + _GAP_X) * len(columns), 4)
+    title = wrapped(_title(table, len(columns), len(names)), inches - 0.2, _TITLE)
+    figure, axes = _grid(len(rows), len(columns), left, 0.35 + 0.15 * (1 + title.count("\n")), inches)
     for axis in axes.flat:
         axis.set_axis_off()
-    for name, i in rows.items():
-        _name(axes[i, 0], name)
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        _name(axis, label)
+    several = shown["batch_seed"].nunique() > 1
     for index, row in shown.iterrows():
-        column, line = columns.get(tuple(row[_PLACE])), rows.get(row["_name"])
-        if column is not None and line is not None:
-            image, original = pixels[index]
-            if not axes[0, column].images:
-                _draw(axes[0, column], original, f"batch of {row['batch_size']}, image {row['image']}")
+        column, line = columns[tuple(row[_PLACE])], rows[row["_name"]]
+        image, original = pixels[index]
+        if not axes[0, column].images:
+            _draw(axes[0, column], original, _caption(row, several))
+        if not axes[line, column].images:  # the mean image is the same for every victim
             _draw(axes[line, column], image, _score(row))
-    figure.text(0.02, 1 - 0.08 / figure.get_figheight(), escape.mathless(title), va="top", fontsize=9)
+    x, y = 0.1 / inches, 1 - 0.08 / figure.get_figheight()
+    figure.text(x, y, escape.mathless(title), va="top", fontsize=_TITLE)
     return figure
 
 
-def _grid(names: list[str], columns: int, top: float) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int, left: float, top: float, inches: float) -> tuple[Figure, np.ndarray]:
     """Axes with room for captions and names: set by hand, as Matplotlib's layout engines take seconds."""
-    letters = max(len(line) for name in names for line in name.split("\n"))
-    left = 0.25 + 0.06 * letters
-    pitch_x, pitch_y = _INCHES + 0.1, _INCHES + 0.2
-    width, height = left + pitch_x * columns, top + pitch_y * len(names) + 0.05
-    figure = Figure(figsize=(max(width, 4), height))
-    places = [
-        [
-            (
-                (left + column * pitch_x) / figure.get_figwidth(),
-                1 - (top + (row + 1) * pitch_y) / height,
-                _INCHES / figure.get_figwidth(),
-                _INCHES / height,
-            )
-            for column in range(columns)
-        ]
-        for row in range(len(names))
-    ]
-    return figure, np.array([[figure.add_axes(place) for place in row] for row in places], dtype=object)
+    pitch_x, pitch_y = _INCHES + _GAP_X, _INCHES + _GAP_Y
+    height = top + pitch_y * rows + 0.05
+    figure = Figure(figsize=(inches, height))
+    axes = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        x, y = left + column * pitch_x, height - top - (row + 1) * pitch_y
+        axes[row, column] = figure.add_axes((x / inches, y / height, _INCHES / inches, _INCHES / height))
+    return figure, axes
 
 
-def _chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """Well-ended rows of the first seeds and images, named, in the order in which they are drawn."""
-    table = distinguishing(table[table["status"].fillna("ok") == "ok"])
-    for seed in ("batch_seed", "attack_seed"):
-        first = table[seed].min()
-        table = table[(table[seed].isna() | (table[seed] == first)).fillna(True).astype(bool)]
-    table = table[(table["image"] < MAX_PER_BATCH).fillna(False).astype(bool)]
+def _candidates(table: pd.DataFrame) -> pd.DataFrame:
+    """Well-ended rows of the first attack seed, named, in the order in which they are drawn."""
+    well = (table["status"].fillna("ok") == "ok") & ~table["attack"].isin(_UNDRAWN)
+    table = distinguishing(table[well.astype(bool)])
+    seed = table["attack_seed"]
+    table = table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)]
     varying = [name for name in varying_conditions(table) if name not in _PLACE]
-    names = [_row_name(row, varying) for row in table.to_dict("records")]
     order = ["_attack", "_defended", "_private", "attack", "defense", "prune_ratio", "noise_std"]
-    order += ["max_grad_norm", "eps", "eps_release"]
+    order += ["max_grad_norm", "eps", "eps_release", *varying]
     return table.assign(
-        _name=names,
+        _name=[_row_name(row, varying) for row in table.to_dict("records")],
         _attack=~is_floor(table),
         _defended=is_defended(table),
         _private=table["eps_release"].notna(),
     ).sort_values(order, kind="stable")
 
 
+def _places(shown: pd.DataFrame) -> pd.DataFrame:
+    """The originals to show: the first image of each batch before any second one, low seeds before high."""
+    places = shown[_PLACE].drop_duplicates()
+    return places.sort_values(["image", "batch_seed", "batch_size", "data", "label_draw"]).head(MAX_COLUMNS)
+
+
 def _row_name(row: dict[str, Any], varying: list[str]) -> str:
     words = [attack_label(row).replace(" (", "\n(")]
-    if not words[0].startswith("floor:"):
-        defense = defense_label(row)
-        words.append("no defence" if defense == "none" else defense)
-    if varying:
-        words.append(conditions_label(row, varying))
-    return "\n".join(words)
+    if (defense := defense_label(row)) != EMPTY:
+        words.append(defense)
+    return "\n".join([*words, *conditions(row, varying)])
 
 
 def _pixels(shown: pd.DataFrame, store: Store) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
@@ -142,12 +147,17 @@ def _pixels(shown: pd.DataFrame, store: Store) -> dict[Any, tuple[np.ndarray, np
 
 def _draw(axis: Axes, pixels: np.ndarray, caption: str) -> None:
     axis.imshow(pixels, interpolation="nearest")
-    axis.set_title(caption, fontsize=7, pad=2)
+    axis.set_title(caption, fontsize=_SMALL, pad=2)
 
 
 def _name(axis: Axes, name: str) -> None:
-    lines = "\n".join(escape.mathless(line) for line in name.split("\n"))
-    axis.text(-0.08, 0.5, lines, transform=axis.transAxes, ha="right", va="center", fontsize=7)
+    text = escape.mathless(name)
+    axis.text(-0.08, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=_SMALL)
+
+
+def _caption(row: pd.Series, seeds: bool) -> str:
+    seed = f"seed {row['batch_seed']}, " if seeds else ""
+    return f"batch of {row['batch_size']}\n{seed}image {row['image']}"
 
 
 def _score(row: pd.Series) -> str:

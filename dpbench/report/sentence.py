@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from dpbench import schema
-from dpbench.report.labels import attack_label, defense_label, distinguishing, is_defended, is_floor, number
+from dpbench.report.labels import (
+    attack_label,
+    conditions,
+    defense_label,
+    distinguishing,
+    is_defended,
+    is_floor,
+    number,
+    varying_conditions,
+)
 from dpbench.report.summary import summary
 
 WORKS_DB = 3.0
 """An attack works if its median image is this far above the best floor's PSNR and below the lowest LPIPS."""
 FLOOR_DB = 1.0
-"""Up to this much above the best floor, LPIPS not below `FLOOR_LPIPS`, it is no better than a guess."""
-FLOOR_LPIPS = 0.9
-"""LPIPS over its lowest floor; floors of neighbouring seeds differ by about a tenth."""
+"""Up to this much above the best floor in PSNR, an attack is no better than a guess, unless LPIPS says so."""
+FLOOR_LPIPS = 0.5
+"""Then LPIPS must be at most this share of the lowest floor's: at 32 pixels, where noise is at times nearer
+to the original than a floor is, a little below it shows nothing."""
 
-_UNDEFENDED = {
-    "works": "rebuilds the undefended images",
-    "partly": "rebuilds the undefended images only in part",
-    "floor": "does no better on the undefended gradient than a guess without it",
-    "unknown": "has no floors to be judged by",
-}
-_DEFENDED = {
-    "works": "they are still rebuilt",
-    "partly": "they are rebuilt in part",
-    "floor": "no attack does better than a guess without the gradient",
-    "unknown": "there are no floors to judge by",
-}
+_VICTIM = ["model", "norm", "victim"]
 
 
 def verdict(over_floor: float, lpips_ratio: float) -> str:
@@ -43,18 +41,18 @@ def verdict(over_floor: float, lpips_ratio: float) -> str:
         `works`, `partly`, `floor`, or `unknown` without floors.
 
     Example:
-        >>> verdict(7.0, 0.3), verdict(7.0, 1.2), verdict(0.5, 0.5), verdict(0.5, 1.2)
+        >>> verdict(7.0, 0.3), verdict(7.0, 1.2), verdict(0.5, 0.4), verdict(0.5, 0.8)
         ('works', 'partly', 'partly', 'floor')
     """
     if pd.isna(over_floor):
         return "unknown"
     if over_floor >= WORKS_DB and not lpips_ratio >= 1:
         return "works"
-    return "floor" if over_floor <= FLOOR_DB and not lpips_ratio < FLOOR_LPIPS else "partly"
+    return "floor" if over_floor <= FLOOR_DB and not lpips_ratio <= FLOOR_LPIPS else "partly"
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """Say in one sentence what the results mean, batch size by batch size.
+    """Say in one sentence per victim what the results mean, batch size by batch size.
 
     It names the victim's state, what the strongest attack reached on the undefended gradient and what is left
     of it under each defence, both over the floors, and the accountant. An attack that fails undefended
@@ -69,16 +67,13 @@ def sentence(table: pd.DataFrame) -> str:
     measured = lines[lines["images"] > 0]
     if measured.empty:
         return f"There is nothing to say: no attack ended well{_terms(table, lines, measured)}."
-    victims = [
-        f"against the {_victim(part.iloc[0])}, " + "; ".join(_batch(batch) for _, batch in _by_batch(part))
-        for _, part in measured.groupby(["model", "norm", "victim"], dropna=False, sort=False)
+    varying = [name for name in varying_conditions(lines) if name not in _VICTIM]
+    said = [
+        f"Against the {_victim(part.iloc[0])}, "
+        + "; ".join(_batch(batch, varying) for _, batch in part.groupby("batch_size", dropna=False))
+        for _, part in lines.groupby(_VICTIM, dropna=False, sort=False)
     ]
-    text = "; ".join(victims)
-    return f"{text[0].upper()}{text[1:]}{_terms(table, lines, measured)}."
-
-
-def _by_batch(part: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
-    return part.groupby("batch_size", dropna=False)
+    return ".\n".join(said) + f"{_terms(table, lines, measured)}."
 
 
 def _victim(row: pd.Series) -> str:
@@ -86,36 +81,67 @@ def _victim(row: pd.Series) -> str:
     return f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
 
 
-def _batch(lines: pd.DataFrame) -> str:
-    defended = lines[is_defended(lines)]
-    best = _strongest(lines[~is_defended(lines)])
+def _batch(lines: pd.DataFrame, varying: Sequence[str]) -> str:
     head = f"batch of {lines.iloc[0]['batch_size']}: "
-    if best is None:
-        return f"{head}{_listed(defended)}, but without an undefended result no defence can be credited"
+    measured, lost = lines[lines["images"] > 0], lines[lines["images"] == 0]
+    bare, defended = measured[~is_defended(measured)], measured[is_defended(measured)]
+    if measured.empty:
+        return f"{head}no attack ended well"
+    if bare.empty:
+        return f"{head}without an undefended result no defence can be credited"
+    best = _strongest(bare)
     found = _verdict(best)
-    text = f"{head}{attack_label(best)} {_UNDEFENDED[found]} ({_numbers(best)})"
-    if defended.empty:
-        return f"{text}, and no defence was tried"
+    them = "image" if lines.iloc[0]["batch_size"] == 1 and best["images"] == 1 else "images"
+    attack = attack_label(best)
+    if varying:
+        attack += f" ({', '.join(conditions(best, varying))})"
+    results = {
+        "works": f"{attack} rebuilds the undefended {them}",
+        "partly": f"{attack} rebuilds the undefended {them} only in part",
+        "floor": f"{attack} does no better on the undefended gradient than a guess without it",
+        "unknown": f"there are no floors to judge {attack} on the undefended gradient by",
+    }
+    text = f"{head}{results[found]} ({_numbers(best)})"
     if found == "floor":
         return f"{text}, so nothing here can be credited to a defence"
-    return f"{text} and {_listed(defended, best['attack'])}"
+    reached = set(_labels(defended))
+    gone = [label for label in _labels(lost[is_defended(lost)]).unique() if label not in reached]
+    if not defended.empty:
+        text += _listed(defended, best, them)
+    elif not gone:
+        return f"{text}; no defence was tried"
+    return f"{text}; there is no result under {_joined(gone)}" if gone else text
 
 
-def _listed(defended: pd.DataFrame, expected: str | None = None) -> str:
+def _listed(defended: pd.DataFrame, undefended: pd.Series, them: str) -> str:
     """Defences by verdict, each judged by the attack that got furthest, named where not the expected one."""
     by: dict[str, list[str]] = {}
-    for label, rows in defended.groupby(defended.apply(defense_label, axis=1), sort=False):
+    for label, rows in defended.groupby(_labels(defended), sort=False):
         best = _strongest(rows)
-        named = "" if best["attack"] == expected else f"{attack_label(best)}, "
+        named = "" if best["attack"] == undefended["attack"] else f"{attack_label(best)}, "
         by.setdefault(_verdict(best), []).append(f"{label} ({named}{_short(best)})")
-    return " while ".join(
-        f"under {_joined(by[name])} {words}" for name, words in _DEFENDED.items() if name in by
-    )
+    before = _verdict(undefended)
+    are = "it is" if them == "image" else "they are"
+    who = "no attack does" if defended["attack"].nunique() > 1 else "the attack does no"
+    results = {
+        "works": f"{are}{' still' if before == 'works' else ''} rebuilt",
+        "partly": f"{are} rebuilt in part",
+        "floor": f"{who} better than a guess without the gradient",
+        "unknown": "there are no floors to judge by",
+    }
+    said = ""
+    for name, words in results.items():
+        if name in by:
+            turn = name not in ("works", before) and ", but " not in said
+            said += f", {'but' if turn else 'and'} under {_joined(by[name])} {words}"
+    return said
 
 
-def _strongest(rows: pd.DataFrame) -> pd.Series | None:
-    if rows.empty:
-        return None
+def _labels(lines: pd.DataFrame) -> pd.Series:
+    return pd.Series([defense_label(row) for row in lines.to_dict("records")], index=lines.index)
+
+
+def _strongest(rows: pd.DataFrame) -> pd.Series:
     reach = rows["psnr_over_floor_median"].fillna(rows["psnr_median"])
     return rows.loc[reach.fillna(float("-inf")).idxmax()]
 
@@ -126,20 +152,27 @@ def _verdict(row: pd.Series) -> str:
 
 def _short(row: pd.Series) -> str:
     """What is over the floor, and the worst case where the median hides it."""
-    text = f"{number(row['psnr_over_floor_median'], '+.1f')} dB"
+    over = row["psnr_over_floor_median"]
+    text = f"{number(row['psnr_median'], '.1f')} dB PSNR" if pd.isna(over) else _signed(over)
     if _verdict(row) == "floor" and row["psnr_over_floor_max"] >= WORKS_DB:
-        text += f", yet {row['psnr_over_floor_max']:+.1f} dB for the most exposed image"
+        text += f", yet {_signed(row['psnr_over_floor_max'])} for the most exposed image"
     return text
+
+
+def _signed(decibels: float) -> str:
+    return f"{number(abs(decibels), '.1f')} dB {'below' if decibels < 0 else 'above'}"
 
 
 def _numbers(row: pd.Series) -> str:
     text = f"{number(row['psnr_median'], '.1f')} dB PSNR"
     if not pd.isna(row["psnr_over_floor_median"]):
-        text += f", {number(row['psnr_over_floor_median'], '+.1f')} over the best floor"
+        text += f", {_signed(row['psnr_over_floor_median'])} the best floor"
     if not pd.isna(row["lpips_median"]):
         text += f", LPIPS {row['lpips_median']:.2f}"
-        if not pd.isna(row["lpips_floor_mean"]):
-            text += f" against {row['lpips_floor_mean']:.2f}"
+        if not pd.isna(row["lpips_floor_median"]):
+            text += f" against the lowest floor's {row['lpips_floor_median']:.2f}"
+    if not pd.isna(row["label_accuracy"]) and row["labels"] != "known":
+        text += f", {row['label_accuracy']:.0%} of its labels right"
     return text
 
 
@@ -163,5 +196,5 @@ def _terms(table: pd.DataFrame, lines: pd.DataFrame, measured: pd.DataFrame) -> 
         terms.append("LPIPS is empty, so PSNR alone judges")
     failed = int(lines["failed"].sum())
     if failed:
-        terms.append(f"{failed} cell{'s' if failed > 1 else ''} failed")
+        terms.append(f"{failed} cell{'s have' if failed > 1 else ' has'} no result")
     return f" ({'; '.join(terms)})" if terms else ""

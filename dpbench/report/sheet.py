@@ -11,12 +11,11 @@ import pandas as pd
 from dpbench import schema
 from dpbench.report.labels import (
     attack_label,
-    conditions_label,
     defense_label,
     distinguishing,
     is_floor,
     number,
-    varying_conditions,
+    sections,
 )
 from dpbench.report.summary import summary
 
@@ -27,7 +26,7 @@ class Sheet:
 
     Attributes:
         header: one title per column.
-        sections: (title, rows), one per batch size.
+        sections: (title, rows), one per batch size and other conditions that vary.
         notes: what holds for the whole sheet.
         short: whether each column is kept where there is little room.
     """
@@ -101,17 +100,14 @@ def _sheet(table: pd.DataFrame, accountant: str | None) -> Sheet:
     lines = summary(table)
     attacked = lines[~is_floor(lines)]
     lines = distinguishing(lines)
-    varying = varying_conditions(lines)
+    lines["label_accuracy"] = lines["label_accuracy"].where(lines["labels"] != "known")  # no achievement
     fields = [field for field in _FIELDS if field.needs is None or _filled(lines[field.needs])]
-    if varying:
-        fields.insert(2, _Field("Conditions", lambda row: conditions_label(row, varying)))
-    sections = tuple(
-        (f"Batch of {size}", tuple(tuple(field.text(row) for field in fields) for row in _records(part)))
-        for size, part in lines.groupby("batch_size", sort=True)
-    )
     return Sheet(
         header=tuple(field.title for field in fields),
-        sections=sections,
+        sections=tuple(
+            (title, tuple(tuple(field.text(row) for field in fields) for row in part.to_dict("records")))
+            for title, part in sections(lines)
+        ),
         notes=tuple(_notes(table, attacked, accountant)),
         short=tuple(field.short for field in fields),
     )
@@ -119,24 +115,24 @@ def _sheet(table: pd.DataFrame, accountant: str | None) -> Sheet:
 
 def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -> list[str]:
     same = [name for name in ("model", "norm", "victim", "data", "labels") if attacked[name].nunique() == 1]
-    notes = [", ".join(f"{name} {attacked[name].dropna().iloc[0]}" for name in same)] if same else []
+    words = [f"{name} {attacked[name].dropna().iloc[0]}" for name in same]
     accuracy = attacked["victim_accuracy"].dropna().unique()
     if len(accuracy) == 1:
-        notes[-1:] = [f"{', '.join(notes[-1:])} (the victim's test accuracy is {accuracy[0]:.0%})"]
+        words.append(f"the victim's test accuracy {accuracy[0]:.0%}")
+    notes = [", ".join(words)] if words else []
     notes.append(
         "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min the "
-        "worst cases; over floor is the median of PSNR minus the best floor of the same image; labels is the "
-        "share that the attack had right"
+        "worst cases; over floor is the median of PSNR minus the best floor of the same image"
     )
+    if (attacked["labels"] != "known").any():
+        notes.append("labels is the share of labels that the attack had right")
     norms = attacked["max_grad_norm"].dropna().unique()
     if len(norms) == 1:
         notes.append(f"each sample's gradient is clipped to C={norms[0]:g} by clip and dp")
     private = attacked[attacked["eps_release"].notna()]
     if len(private):
-        scope = (
-            "ε is the budget of the whole training" if private["eps"].notna().any() else "ε of the release"
-        )
-        words = [f"{scope}, accountant {accountant}"]
+        scope = "whole training" if private["eps"].notna().any() else "attacked gradient"
+        words = [f"ε is the budget of the {scope}", f"accountant {accountant}"]
         words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
         notes.append(", ".join(words))
@@ -149,13 +145,10 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     if len(failed):
         reasons = failed["error"].dropna().unique()
         first = f"; the first reason: {reasons[0]}" if len(reasons) else ""
-        notes.append(f"{failed['key'].nunique()} cells have no result{first}")
+        cells = failed["key"].nunique()
+        notes.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return notes
 
 
 def _filled(column: pd.Series) -> bool:
     return bool((column > 0).any()) if column.name == "failed" else bool(column.notna().any())
-
-
-def _records(part: pd.DataFrame) -> list[dict[str, Any]]:
-    return part.to_dict("records")

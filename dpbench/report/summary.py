@@ -12,8 +12,8 @@ _STATISTICS = {
     "ssim": ("mean", "median", "max"),
     "lpips": ("mean", "median", "min", "q10", "q90"),
     "fft2d": ("mean", "median", "min"),
-    "psnr_floor": ("mean",),
-    "lpips_floor": ("mean",),
+    "psnr_floor": ("median",),
+    "lpips_floor": ("median",),
     "psnr_over_floor": ("median", "max"),
     "lpips_to_floor": ("median", "min"),
 }

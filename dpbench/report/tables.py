@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import compress
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from dpbench.report import escape
+from dpbench.report.labels import EMPTY
 from dpbench.report.sheet import Sheet, sheets
 from dpbench.report.summary import summary
 
 __all__ = ["rich_table", "summary", "to_markdown", "to_tex"]
 
 _WORDS = 2  # the columns before the numbers: attack, defence
+_GAP = 2  # between columns on the terminal
+_LEAST_NAME = 16  # the least room for names there
 
 
 def rich_table(table: pd.DataFrame) -> Group:
@@ -28,7 +33,7 @@ def rich_table(table: pd.DataFrame) -> Group:
     Returns:
         What `rich.print` shows. User text is never taken for rich's markup.
     """
-    return Group(*(_rich(sheet) for sheet in sheets(table)))
+    return Group(*(_Terminal(sheet) for sheet in sheets(table)))
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -70,13 +75,50 @@ def _tex(row: tuple[str, ...]) -> str:
     return " & ".join(escape.tex(text) for text in row) + r" \\"
 
 
-def _rich(sheet: Sheet) -> Group:
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for i, title in enumerate(compress(sheet.header, sheet.short)):
-        shown.add_column(title.replace(" ", "\n"), justify="left" if i < _WORDS else "right", no_wrap=i != 1)
-    for title, rows in sheet.sections:
-        shown.add_row(Text(title, style="bold"))
-        for row in rows:
-            shown.add_row(*(Text(escape.plain(text)) for text in compress(row, sheet.short)))
-        shown.add_section()
-    return Group(shown, *(Text(f"{escape.plain(note)}.", style="dim") for note in sheet.notes))
+class _Terminal:
+    """Headings over the whole width; under them rows of a name and its numbers, which are never shortened.
+
+    Attacks stand above their defences, so that long names of both are not side by side.
+    """
+
+    def __init__(self, sheet: Sheet) -> None:
+        titles, kept = sheet.header[_WORDS:], sheet.short[_WORDS:]
+        self._header = ("", *(title.replace(" ", "\n") for title in compress(titles, kept)))
+        self._sections = [(title, list(_tree(rows, kept))) for title, rows in sheet.sections]
+        self._notes = sheet.notes
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        lines = [self._header, *(line for _, section in self._sections for line in section)]
+        columns = zip(*lines, strict=True)
+        widths = [max(cell_len(part) for text in column for part in text.split("\n")) for column in columns]
+        numbers = sum(widths[1:]) + _GAP * len(widths[1:])
+        widths[0] = min(widths[0], max(options.max_width - numbers, _LEAST_NAME))
+        yield _grid([self._header], widths)
+        for title, section in self._sections:
+            yield Text(f"\n{escape.plain(title)}", style="bold")
+            yield _grid(section, widths)
+        yield Text()
+        yield from (Text(f"{escape.plain(note)}.", style="dim") for note in self._notes)
+
+
+def _tree(rows: Sequence[tuple[str, ...]], kept: Sequence[bool]) -> Iterator[tuple[str, ...]]:
+    """(name, numbers) of each row: floors by themselves, defences under their attack."""
+    for attack in dict.fromkeys(row[0] for row in rows):
+        found = [(row[1], *compress(row[_WORDS:], kept)) for row in rows if row[0] == attack]
+        if found[0][0] == EMPTY:
+            yield from ((attack, *line[1:]) for line in found)
+        else:
+            yield (attack, *[""] * sum(kept))
+            yield from ((f"  {line[0]}", *line[1:]) for line in found)
+
+
+def _grid(lines: Sequence[tuple[str, ...]], widths: Sequence[int]) -> Table:
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_column(width=widths[0], overflow="fold")
+    for width in widths[1:]:
+        grid.add_column(width=width, justify="right", vertical="bottom", no_wrap=True)
+    for name, *numbers in lines:
+        indent = len(name) - len(name.lstrip(" "))  # of a name's later lines too
+        named = Padding(Text(escape.plain(name[indent:])), (0, 0, 0, indent))
+        grid.add_row(named, *(Text(text) for text in numbers))
+    return grid

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dpbench.report.pictures import MAX_COLUMNS, MAX_PER_BATCH, MAX_ROWS, reconstructions
+from dpbench.report.pictures import MAX_COLUMNS, MAX_ROWS, reconstructions
 from dpbench.schema import frame
 from dpbench.store import open_run
 
@@ -29,9 +29,9 @@ def flat(colours):
 
 
 def grey(row):
-    return {"floor:": 0.1, "none": 0.2, "dp": 0.3}[
-        "floor:" if row["attack"].startswith("floor:") else row["defense"]
-    ]
+    if row["attack"].startswith("floor:"):
+        return 0.1
+    return 0.2 if row["defense"] == "none" else 0.3
 
 
 def axes_of(figure):
@@ -49,16 +49,13 @@ def test_every_panel_shows_its_own_picture(make_run, fill):
     store = fill(make_run())
     figure = reconstructions(store.frame(), store)
     lines = axes_of(figure)
-    expected = [
-        "original",
-        *(f"floor:{name}" for name in ("constant-image", "mean-image", "noise-gradient", "start")),
-    ]
+    expected = ["original", "floor:mean-image", "floor:noise-gradient"]
     expected += [f"inverting-gradients\n{words}" for words in ("no defence", "dp ε=1", "dp ε=1000")]
     assert list(lines) == expected
     assert {len(line) for line in lines.values()} == {
         5
     }  # one image of the batch of 1, four of the batch of 4
-    reds = dict(zip(expected, [0, *[0.1] * 4, 0.2, 0.3, 0.3], strict=True))
+    reds = dict(zip(expected, [0, 0.1, 0.1, 0.2, 0.3, 0.3], strict=True))
     for name, line in lines.items():
         blue, caption = (1.0, "batch of") if name == "original" else (0.5, " dB, LPIPS ")
         for axis, image in zip(line, (0, 0, 1, 2, 3), strict=True):
@@ -76,8 +73,7 @@ def test_the_png_is_not_empty(make_run, fill):
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     assert (pixels != 255).any(axis=-1).mean() > 0.5
-    boxes = [text.get_window_extent() for axis in figure.axes for text in axis.texts]
-    assert min(box.x0 for box in boxes) >= 0  # names are not cut off
+    nothing_cut_off(figure)
 
 
 def test_lpips_is_left_out_where_empty(make_run, fill):
@@ -86,16 +82,79 @@ def test_lpips_is_left_out_where_empty(make_run, fill):
     assert not any("LPIPS" in axis.get_title() for axis in figure.axes)
 
 
-def test_lowest_seed_only_and_limits(make_rows, fill):
-    rows = [row for seed in (3, 5) for row in make_rows("dlg", "none", 8, 20, 0.1, seed=seed)]
+def nothing_cut_off(figure):
+    FigureCanvasAgg(figure).draw()
+    texts = [*figure.texts, *(text for axis in figure.axes for text in (axis.title, *axis.texts))]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for box in boxes:
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+    assert max(box.y1 for box in boxes[1:]) <= boxes[0].y0  # the title stands clear of all else
+
+
+def captions(figure):
+    return [axis.get_title() for axis in next(iter(axes_of(figure).values()))]
+
+
+def test_batch_seeds_stand_side_by_side(make_rows, fill):
+    rows = [row for seed in range(8) for row in make_rows("dlg", "none", 1, 20, 0.1, seed=seed)]
     store = fill(frame(rows))
-    lines = axes_of(reconstructions(store.frame(), store))
-    assert len(lines["dlg\nno defence"]) == MAX_PER_BATCH
-    more = [row for size in (1, 2, 4, 8, 16) for row in make_rows("dlg", "none", size, 20, 0.1)]
-    store = fill(frame(more))
+    assert captions(reconstructions(store.frame(), store)) == [
+        f"batch of 1\nseed {seed}, image 0" for seed in range(8)
+    ]
+
+
+def test_columns_are_spread_over_sizes_and_seeds_first_images_first(make_rows, fill):
+    rows = [
+        row
+        for size in (1, 4)
+        for seed in (3, 5, 9)
+        for row in make_rows("dlg", "none", size, 20, 0.1, seed=seed)
+    ]
+    store = fill(frame(rows))
     figure = reconstructions(store.frame(), store)
-    assert len(axes_of(figure)["dlg\nno defence"]) == MAX_COLUMNS
-    assert f"{MAX_COLUMNS} of " in figure.texts[0].get_text()
+    expected = [f"batch of 1\nseed {seed}, image 0" for seed in (3, 5, 9)]
+    expected += [f"batch of 4\nseed {seed}, image {image}" for seed in (3, 5, 9) for image in (0, 1)]
+    assert captions(figure) == expected
+    assert "9 of 15 images" in figure.texts[0].get_text()
+
+
+def test_one_batch_fills_the_columns(make_rows, fill):
+    store = fill(frame(make_rows("dlg", "none", 16, 20, 0.1)))
+    expected = [f"batch of 16\nimage {image}" for image in range(MAX_COLUMNS)]
+    assert captions(reconstructions(store.frame(), store)) == expected
+
+
+def test_a_lone_attack_seed_is_the_lowest(make_rows, fill):
+    rows = make_rows("dlg", "none", 1, 20, 0.1, key="high", attack_seed=4, psnr=44.0)
+    rows += make_rows("dlg", "none", 1, 20, 0.1, key="low", attack_seed=2, psnr=22.0)
+    store = fill(frame(rows))
+    (axis,) = axes_of(reconstructions(store.frame(), store))["dlg\nno defence"]
+    assert "22.0 dB" in axis.get_title()
+
+
+def test_the_mean_image_is_drawn_once_for_all_victims(make_rows, fill):
+    rows = []
+    for victim in ("early", "trained"):
+        for attack in ("floor:mean-image", "floor:noise-gradient", "dlg"):
+            rows += make_rows(attack, "none", 1, 20, 0.1, victim=victim, key=f"{attack[-3:]}-{victim}")
+    store = fill(frame(rows))
+    assert list(axes_of(reconstructions(store.frame(), store))) == [
+        "original",
+        "floor:mean-image",
+        *(f"floor:noise-gradient\nvictim {victim}" for victim in ("early", "trained")),
+        *(f"dlg\nno defence\nvictim {victim}" for victim in ("early", "trained")),
+    ]
+
+
+@pytest.mark.parametrize("data", ["folder:/a/very long/path/" + "x" * 80, "samples"])
+def test_long_texts_are_wrapped_and_not_cut_off(make_rows, fill, data):
+    rows = make_rows("dlg", "none", 1, 20, 0.1, data=data)
+    name = "somebody-elses-attack-of-a-very-long-name-without-end"
+    rows += make_rows(name, "dp+their-own-stage-of-a-long-name", 1, 20, 0.1, data=data, eps=1.0)
+    store = fill(frame(rows))
+    nothing_cut_off(reconstructions(store.frame(), store))
 
 
 def test_too_many_rows_are_cut_and_said(make_rows, fill):
@@ -111,11 +170,11 @@ def test_too_many_rows_are_cut_and_said(make_rows, fill):
 
 
 def test_a_floor_in_the_same_cell_has_its_own_picture(make_rows, fill):
-    rows = make_rows("dlg", "none", 2, 20, 0.1, key="cell")
-    rows += make_rows("floor:start", "none", 2, 8, 0.4, key="cell", floor_of="dlg")
+    rows = make_rows("floor:start", "none", 2, 8, 0.4, key="cell", floor_of="dlg")
+    rows += make_rows("dlg", "none", 2, 20, 0.1, key="cell")
     store = fill(frame(rows))
     lines = axes_of(reconstructions(store.frame(), store))
-    assert lines["floor:start"][0].images[0].get_array()[0, 0, 0] == round(0.1 * 255)
+    assert list(lines) == ["original", "dlg\nno defence"]
     assert lines["dlg\nno defence"][0].images[0].get_array()[0, 0, 0] == round(0.2 * 255)
 
 

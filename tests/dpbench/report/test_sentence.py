@@ -10,10 +10,10 @@ from dpbench.schema import frame
 def test_success_undefended_and_dp_at_the_floor(make_run):
     said = sentence(make_run(batch_sizes=(1,)))
     assert said.startswith(
-        "Against the early convnet, batch of 1: inverting-gradients rebuilds the undefended images"
+        "Against the early convnet, batch of 1: inverting-gradients rebuilds the undefended image ("
     )
     assert "under dp ε=1 (" in said
-    assert "no attack does better than a guess without the gradient" in said
+    assert "the attack does no better than a guess without the gradient" in said
     assert "whole training by the pld accountant" in said
     assert "LPIPS is empty" not in said
 
@@ -22,8 +22,8 @@ def test_the_numbers_are_the_tables(make_rows, dp):
     undefended = make_rows("dlg", "none", 1, 0, 0, psnr=21.0, psnr_floor=12.5, lpips=0.11, lpips_floor=0.28)
     defended = make_rows("dlg", "dp", 1, 0, 0, **dp, psnr=9.0, psnr_floor=12.5, lpips=0.41, lpips_floor=0.28)
     said = sentence(frame(undefended + defended))
-    assert "(21.0 dB PSNR, +8.5 over the best floor, LPIPS 0.11 against 0.28)" in said
-    assert "dp ε=1 (-3.5 dB)" in said
+    assert "(21.0 dB PSNR, 8.5 dB above the best floor, LPIPS 0.11 against the lowest floor's 0.28, " in said
+    assert "dp ε=1 (3.5 dB below)" in said
 
 
 def test_failure_undefended_credits_no_defence(make_run):
@@ -50,14 +50,14 @@ def test_defences_are_listed_by_what_is_left(make_run, make_rows):
     more = frame(make_rows("inverting-gradients", "prune", 1, 19, 0.1, prune_ratio=0.9))
     said = sentence(pd.concat([make_run(batch_sizes=(1,)), more], ignore_index=True))
     assert "under prune ratio=0.9 (" in said
-    assert said.index("they are still rebuilt") < said.index("under dp ε=1 (")
+    assert said.index("it is still rebuilt") < said.index("under dp ε=1 (")
 
 
 def test_the_strongest_attack_speaks(make_run, make_rows):
     more = frame(make_rows("dlg", "none", 1, 40, 0.01))
     said = sentence(pd.concat([make_run(batch_sizes=(1,)), more], ignore_index=True))
     assert "batch of 1: dlg rebuilds" in said
-    assert "dp ε=1 (inverting-gradients, -" in said
+    assert "dp ε=1 (inverting-gradients, 3." in said
 
 
 def test_without_lpips(make_run):
@@ -76,13 +76,13 @@ def test_the_worst_case_behind_a_median_at_the_floor(make_run, make_rows, dp):
     rows = make_rows("inverting-gradients", "dp", 4, 9.0, 0.45, **dp)
     rows[2]["psnr"] = 19.0
     table = pd.concat([make_run(dp=False, batch_sizes=(4,)), frame(rows)], ignore_index=True)
-    assert "+6.8 dB for the most exposed image" in sentence(table)
+    assert "6.8 dB above for the most exposed image" in sentence(table)
 
 
 def test_without_floors_or_without_an_undefended_row(make_run):
     table = make_run()
     bare = table.assign(psnr_floor=float("nan"), lpips_floor=float("nan"))
-    assert "no floors to be judged by" in sentence(bare)
+    assert "there are no floors to judge inverting-gradients" in sentence(bare)
     assert "without an undefended result no defence can be credited" in sentence(
         table[table["defense"] == "dp"]
     )
@@ -90,9 +90,63 @@ def test_without_floors_or_without_an_undefended_row(make_run):
 
 def test_failures_and_nothing(make_run, make_rows):
     failed = frame(make_rows("inverting-gradients", "clip", 1, 0, 0, status="failed", key="bad"))
-    assert "1 cell failed" in sentence(pd.concat([make_run(), failed], ignore_index=True))
-    assert sentence(failed) == "There is nothing to say: no attack ended well (1 cell failed)."
+    assert "1 cell has no result" in sentence(pd.concat([make_run(), failed], ignore_index=True))
+    assert sentence(failed) == "There is nothing to say: no attack ended well (1 cell has no result)."
     assert sentence(frame([])).startswith("There is nothing to say")
+
+
+def test_noise_that_passes_lpips_is_a_guess(make_rows):
+    made = make_rows("dlg", "none", 1, 0, 0, psnr=10.5, psnr_floor=14.1, lpips=0.27, lpips_floor=0.31)
+    said = sentence(frame(made))
+    assert "does no better on the undefended gradient than a guess without it (10.5 dB PSNR" in said
+
+
+def test_a_defence_without_a_result_is_not_untried(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.08)
+    rows += make_rows("dlg", "clip", 1, 0, 0, status="failed", key="bad")
+    said = sentence(frame(rows))
+    assert said.endswith("; there is no result under clip (1 cell has no result).")
+    assert "no defence was tried" not in said
+    said = sentence(frame(rows + make_rows("dlg", "prune", 1, 9, 0.5, prune_ratio=0.9)))
+    assert "but under prune ratio=0.9 (3." in said
+    assert "; there is no result under clip" in said
+
+
+def test_wrong_inferred_labels_are_told(make_rows):
+    said = sentence(frame(make_rows("dlg", "none", 4, 20, 0.08)))
+    assert "50% of its labels right" in said
+    known = make_rows("dlg", "none", 4, 20, 0.08, labels="known", label_correct=True)
+    assert "labels right" not in sentence(frame(known))
+
+
+def test_conditions_that_vary_are_named(make_rows):
+    rows = make_rows("dlg", "none", 1, 14, 0.2) + make_rows("dlg", "none", 1, 20, 0.08, labels="known")
+    assert "dlg (labels known) rebuilds" in sentence(frame(rows))
+
+
+@pytest.mark.parametrize(
+    ("undefended", "defended", "expected"),
+    [
+        ((20.0, 0.08), (19.0, 0.1), ", and under clip (6.8 dB above) it is still rebuilt"),
+        ((20.0, 0.08), (14.0, 0.2), ", but under clip (1.8 dB above) it is rebuilt in part"),
+        ((20.0, 0.08), (9.0, 0.4), ", but under clip (3.2 dB below) the attack does no better than"),
+        ((14.0, 0.2), (14.0, 0.2), ", and under clip (1.8 dB above) it is rebuilt in part"),
+        ((14.0, 0.2), (19.0, 0.1), ", and under clip (6.8 dB above) it is rebuilt"),
+    ],
+)
+def test_what_a_defence_changes_decides_the_conjunction(make_rows, undefended, defended, expected):
+    rows = []
+    for defense, (psnr, lpips) in (("none", undefended), ("clip", defended)):
+        rows += make_rows("dlg", defense, 1, 0, 0, psnr=psnr, lpips=lpips)
+    assert expected in sentence(frame(rows))
+
+
+def test_each_victim_has_a_line(make_run):
+    table = pd.concat([make_run(), make_run().assign(victim="trained")], ignore_index=True)
+    assert [line[:22] for line in sentence(table).splitlines()] == [
+        "Against the early conv",
+        "Against the trained co",
+    ]
 
 
 def test_release_scope_is_named(make_rows, dp):
@@ -107,7 +161,7 @@ def test_victims_are_kept_apart(make_run):
     )
     said = sentence(table)
     assert "gainst the early convnet, batch of 1" in said
-    assert "against the trained convnet, batch of 1: inverting-gradients does no better" in said
+    assert "Against the trained convnet, batch of 1: inverting-gradients does no better" in said
 
 
 @pytest.mark.parametrize(
@@ -119,7 +173,10 @@ def test_victims_are_kept_apart(make_run):
         (2.9, 0.2, "partly"),
         (1.0, 0.9, "floor"),
         (1.0, float("nan"), "floor"),
+        (1.0, 0.51, "floor"),
+        (1.1, 0.9, "partly"),
         (-5.0, 0.5, "partly"),
+        (-3.6, 0.27 / 0.31, "floor"),
         (float("nan"), 0.1, "unknown"),
         (float("inf"), 0.0, "works"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dpbench.report import escape
-from dpbench.report.tables import rich_table, to_markdown, to_tex
+from dpbench.report.tables import rich_table, summary, to_markdown, to_tex
 from dpbench.schema import frame
 
 NASTY = "folder:C:\\my_data|100%$x^2~#{a}&<b>`*[link](u)\nnext\x1b[31m"
@@ -34,7 +34,8 @@ def test_terminal_table_fits_eighty_columns(make_run):
 def test_numbers_stand_in_their_row(make_rows):
     rows = make_rows("dlg", "none", 1, 0, 0)
     rows[0] |= {"psnr": 23.456, "lpips": 0.0789, "psnr_floor": 12.0}
-    line = next(line for line in terminal(frame(rows)).splitlines() if line.lstrip().startswith("dlg"))
+    shown = terminal(frame(rows)).splitlines()
+    line = next(line for line in shown if line.lstrip().startswith("no defence"))
     assert re.findall(r"[-+\d.]+", line)[:5] == ["23.5", "23.5", "+11.5", "0.08", "0.08"]
 
 
@@ -64,16 +65,70 @@ def test_one_accountant_per_table(make_rows, make_run, dp):
     assert all(part.count("floor:mean-image") == 2 for part in (parts[0], parts[2]))
 
 
-def test_conditions_that_vary_get_a_column(make_rows):
-    rows = make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "none", 1, 20, 0.1, victim="trained")
-    assert "victim trained" in terminal(frame(rows), 120)
-    assert "| Conditions |" in to_markdown(frame(rows))
-    assert "Conditions" not in to_markdown(frame(rows[:1]))
+def test_conditions_that_vary_are_headings(make_rows):
+    rows = make_rows("floor:mean-image", "none", 1, 11, 0.6)  # known to hold for both victims alike
+    rows[0] |= {"victim": None}
+    rows += make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "none", 1, 20, 0.1, victim="trained")
+    for text in (terminal(frame(rows)), to_markdown(frame(rows)), to_tex(frame(rows))):
+        assert text.index("Batch of 1, victim early") < text.index("Batch of 1, victim trained")
+        assert text.count("floor:mean-image") == 2
+    assert "victim early" not in to_markdown(frame(rows[:2])).split("- ")[0]
+
+
+def test_each_floor_stands_under_its_own_victim(make_rows):
+    rows = []
+    for victim, psnr in (("early", 11.11), ("trained", 12.22)):
+        rows += make_rows("dlg", "none", 1, 20, 0.1, victim=victim)
+        rows += make_rows("floor:mean-image", "none", 1, 0, 0, victim=victim, psnr=psnr)
+    first, second = to_markdown(frame(rows)).split("### ")[1:]
+    assert ("11.1" in first, "12.2" in first) == (True, False)
+    assert ("11.1" in second, "12.2" in second) == (False, True)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_wide_sweeps_keep_their_numbers(make_run, make_rows, dp, width):
+    parts = [make_run()]
+    for model in ("lenet", "resnet20"):
+        for norm in ("none", "frozen-bn"):
+            for victim in ("early", "trained"):
+                for labels in ("known", "inferred"):
+                    more = frame(make_rows("idlg", "dp+prune", 4, 15, 0.2, **dp, prune_ratio=0.9))
+                    parts.append(
+                        pd.concat([make_run(), more]).assign(
+                            model=model, norm=norm, victim=victim, labels=labels
+                        )
+                    )
+    failed = make_rows("idlg", "clip", 4, 0, 0, status="failed", key="bad", error="ValueError: x")
+    table = pd.concat([*parts, frame(failed)], ignore_index=True)
+    shown = terminal(table, width).splitlines()
+    assert max(map(len, shown)) <= width
+    assert "Batch of 4, model resnet20, norm frozen-bn, victim trained, labels inferred" in shown
+    for number in ("psnr", "lpips"):
+        column = summary(table)[f"{number}_median"].dropna()
+        spec = ".1f" if number == "psnr" else ".2f"
+        assert {format(value, spec) for value in column} <= {word for line in shown for word in line.split()}
+    rows = [line.rstrip() for line in shown if len(re.findall(r" [-+]?\d+\.\d+", line)) >= 5]
+    assert len({len(row) for row in rows}) == 1
+    assert len(rows) == int(summary(table).groupby("batch_size").size().sum()) - 1  # all but the failed one
+    assert "…" not in "".join(shown)
+
+
+def test_training_set_and_delta_name_a_defence_where_they_vary(make_rows, dp):
+    rows = make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "dp", 1, 9, 0.4, **dp)
+    assert "dp ε=1 |" in to_markdown(frame(rows))
+    rows += make_rows("dlg", "dp", 1, 9, 0.4, **(dp | {"train_size": 1000}))
+    text = to_markdown(frame(rows))
+    assert "dp ε=1 N=1000 |" in text
+    assert "dp ε=1 N=50000 |" in text
+    assert text.count("### ") == 1  # beside the undefended row, not in a table of their own
 
 
 def test_known_labels_are_given_not_found(make_rows):
     known = make_rows("dlg", "none", 1, 20, 0.1, labels="known", label_correct=True)
-    assert "given" in to_markdown(frame(known))
+    assert "| Labels |" not in to_markdown(frame(known))
+    text = to_markdown(frame(known + make_rows("idlg", "none", 1, 20, 0.1)))
+    assert "| given |" in text
+    assert "| 100% |" in text
 
 
 def test_failures_are_shown_with_a_reason(make_rows):
