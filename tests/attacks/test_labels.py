@@ -10,7 +10,7 @@ from dpbench.data import cifar10, load_data
 from dpbench.models import build
 from dpbench.protocol import InputError, Release
 
-from .conftest import know, plain_release
+from .conftest import know, photograph, plain_release
 
 
 @pytest.mark.parametrize("arch", ["lenet", "convnet", "resnet20"])
@@ -41,6 +41,22 @@ def test_counts_find_repeated_labels_and_distinct_rules_cannot():
     release = plain_release(model, torch.rand(6, 3, 32, 32), truth)
     assert sorted(labels.infer(release, know(model), "counts").tolist()) == truth.tolist()
     assert sorted(labels.infer(release, know(model), "minimum").tolist()) != truth.tolist()
+
+
+def test_counts_find_distinct_labels_as_the_minimum_rule_does():
+    model = victims.load("convnet", "none", "early", None, load_data("samples"), 32).model
+    for seed in range(8):
+        images, truth = photograph(seed, batch=4)
+        found = labels.infer(plain_release(model, images, truth), know(model))
+        assert sorted(found.tolist()) == sorted(truth.tolist())
+
+
+def test_counts_without_a_bias():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5, bias=False))
+    truth = torch.tensor([1, 1, 1, 4])
+    release = plain_release(model, torch.rand(4, 3, 8, 8), truth)
+    assert sorted(labels.infer(release, know(model, shape=(3, 8, 8), classes=5)).tolist()) == truth.tolist()
 
 
 def test_more_images_than_classes_and_unknown_rules_are_refused():
