@@ -28,7 +28,7 @@ class DLG(Attack):
     label_source = "joint"
 
     def __init__(
-        self, *, iterations: int = 2000, restarts: int = 2, adaptive: bool = True, engine: str = "auto"
+        self, *, iterations: int = 3000, restarts: int = 2, adaptive: bool = True, engine: str = "auto"
     ) -> None:
         positive(iterations=iterations, restarts=restarts)
         self.iterations, self.restarts, self.adaptive, self.engine = iterations, restarts, adaptive, engine
@@ -89,7 +89,7 @@ class DLG(Attack):
         )
 
 
-SOLVED = 1e-6
+SOLVED = 1e-7
 """A squared distance of this share of the release's squared norm counts as explained."""
 
 
