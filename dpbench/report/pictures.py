@@ -103,7 +103,7 @@ def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     seed = table["attack_seed"]
     table = table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)]
     varying = [name for name in varying_conditions(table) if name not in _PLACE]
-    order = ["_attack", "_defended", "_private", "attack", "defense", "prune_ratio", "noise_std"]
+    order = ["_attack", "_defended", "_private", "attack", "floor_of", "defense", "prune_ratio", "noise_std"]
     order += ["max_grad_norm", "eps", "eps_release", *varying]
     return table.assign(
         _name=[_row_name(row, varying) for row in table.to_dict("records")],
