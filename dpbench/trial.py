@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import traceback
@@ -21,7 +22,7 @@ from dpbench import metrics, privacy
 from dpbench.data import Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.protocol import Guarantee, InputError, Knowledge, Reconstruction, Release
-from dpbench.victim import Victim, load
+from dpbench.victim import Victim, accuracy, load
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
@@ -289,9 +290,12 @@ def _result(
 
 
 def _without_result(cell: Cell, status: str, reason: str) -> CellResult:
-    rows = [
-        _conditions(cell) | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)
-    ]
+    # whatever is known without the result, so that the rows stand beside those of the other seeds
+    known = accuracy(cell.model, cell.norm, cell.victim, cell.weights)
+    common = _conditions(cell) | {"mode": "eval", "victim_accuracy": known}
+    with contextlib.suppress(InputError):
+        common |= _guaranteed(defence_of(cell).guarantee)
+    rows = [common | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)]
     return CellResult(rows, torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
 
 

@@ -83,7 +83,6 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
     Raises:
         InputError: for weights that do not exist or do not fit.
     """
-    accuracy = None
     if weights is not None:
         file = weights_file(weights)
         classes = outputs(file)
@@ -99,10 +98,15 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
         network = build(model, data.num_classes, norm, size)
         stored = load_file(_home(name))
         network.load_state_dict({key: value.float() for key, value in stored.items()})
-        accuracy = _records()[name]["accuracy"]
     else:
         network = build(model, data.num_classes, norm, size, data.mean, data.std)
-    return Victim(network.eval(), F.cross_entropy, accuracy)
+    return Victim(network.eval(), F.cross_entropy, accuracy(model, norm, state, weights))
+
+
+def accuracy(model: str, norm: str, state: str, weights: str | None) -> float | None:
+    """Test accuracy in [0, 1] of a shipped victim; None of any other."""
+    record = _records().get(f"{model}-{norm}-{state}") if weights is None else None
+    return record["accuracy"] if record else None
 
 
 def weights_file(weights: str) -> Path:

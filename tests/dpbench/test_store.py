@@ -148,7 +148,7 @@ Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])
 def test_a_process_killed_before_the_rename_leaves_the_old_state(run):
     run.write("cell", [small_row(psnr=20.0)])
     before = (run.path / "cells" / "cell.safetensors").read_bytes()
-    done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], timeout=300)
     assert done.returncode == 9
     leftovers = [path for path in (run.path / "cells").iterdir() if path.suffix == ".tmp"]
     assert len(leftovers) == 1  # it was killed in between, not before
@@ -161,7 +161,7 @@ def test_a_process_killed_before_the_rename_leaves_the_old_state(run):
 def test_a_run_killed_before_its_configuration_can_start_again(tmp_path):
     script = KILLED.replace('Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])', "")
     script += "\nfrom dpbench.store import open_run\nopen_run(sys.argv[1], {'a': 1})"
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], timeout=300).returncode == 9
     assert list((tmp_path / "run").iterdir())
     open_run(tmp_path / "run", {"a": 2})
 
@@ -258,7 +258,7 @@ except InputError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=300
     )
     assert "Cannot write" in done.stdout, done.stderr
     assert [path.name for path in (run.path / "cells").iterdir()] == ["small.safetensors"]

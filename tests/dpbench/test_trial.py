@@ -210,6 +210,24 @@ def test_broken_attack_is_a_failed_row_and_no_exception(monkeypatch):
     schema.checked(result.rows[0])
 
 
+def test_failed_row_stands_beside_those_of_the_same_conditions(monkeypatch):
+    asked = dp(
+        noise_multiplier=None,
+        eps=8.0,
+        eps_scope="release",
+        train_size=None,
+        epochs=None,
+        model="convnet",
+        norm="none",
+        victim="early",
+    )
+    whole = trial.run_cell(asked).rows[0]
+    monkeypatch.setattr(trial, "attack_of", lambda cell: 1 / 0)
+    failed = trial.run_cell(asked).rows[0]
+    names = [name for name in schema.CONDITIONS if name != "labels"]
+    assert {name: failed.get(name) for name in names} == {name: whole.get(name) for name in names}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

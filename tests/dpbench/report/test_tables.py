@@ -187,7 +187,7 @@ def test_tex_compiles_where_latex_is_there(make_run, tmp_path):
             ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
             cwd=tmp_path,
             capture_output=True,
-            timeout=60,
+            timeout=300,
         )
     except FileNotFoundError:
         pytest.skip("no pdflatex here")
