@@ -148,8 +148,13 @@ def _sentence(report: Report, name: str) -> str:
     if report.claimed_eps is None:
         return f"{found}; it claims nothing."
     if report.exceeded:
-        return f"BUG. {found}; but it claims {report.claimed_eps:.4g}."
-    return f"Passed. {found}; it claims {report.claimed_eps:.4g}."
+        return f"BUG. {found}; the claim is {report.claimed_eps:.4g}."
+    if report.claimed_eps >= report.reach:
+        return (
+            f"Passed for want of evidence. {found}; the claim is {report.claimed_eps:.4g}, and so few "
+            f"releases refute none above {report.reach:.3g}."
+        )
+    return f"Passed. {found}; the claim is {report.claimed_eps:.4g}."
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ class Report:
         delta: of all epsilons.
         claimed_eps: for one release; None where nothing is claimed.
         gaussian: the claim is that of a Gaussian release, so a bound on mu counts.
+        reach: the epsilon so many releases would show if they gave the canary away every time; no claim above
+            it can be refuted.
     """
 
     findings: tuple[Finding, ...]
@@ -57,6 +59,7 @@ class Report:
     delta: float
     claimed_eps: float | None
     gaussian: bool
+    reach: float
 
     @property
     def eps(self) -> float:
@@ -129,21 +132,25 @@ def audit(
             _scores(defense, canary, images, releases // 2, [seed, i, world], progress)
             for world, images in enumerate((canary.absent, canary.present))
         )
-        mu = lower_bound(absent, present, mu_bound, alpha)
-        findings.append(
-            Finding(
-                canary=canary.name,
-                eps=lower_bound(absent, present, epsilon_bound(delta), alpha),
-                mu=mu,
-                eps_gaussian=privacy.epsilon(1 / mu, delta) if mu > 0 else 0.0,
-            )
-        )
+        findings.append(_finding(canary.name, absent, present, delta, alpha))
     gaussian = claimed_eps is None and claim is not None
     if gaussian:
         claimed_eps = claim.eps_release
         own = privacy.epsilon(claim.noise_multiplier, delta)
         gaussian = math.isclose(own, claimed_eps, rel_tol=1e-3)
-    return Report(tuple(findings), releases, confidence, delta, claimed_eps, gaussian)
+    plain = _finding("told apart every time", np.zeros(releases // 2), np.ones(releases // 2), delta, alpha)
+    reach = plain.eps_gaussian if gaussian else plain.eps
+    return Report(tuple(findings), releases, confidence, delta, claimed_eps, gaussian, reach)
+
+
+def _finding(name: str, absent: np.ndarray, present: np.ndarray, delta: float, alpha: float) -> Finding:
+    mu = lower_bound(absent, present, mu_bound, alpha)
+    return Finding(
+        canary=name,
+        eps=lower_bound(absent, present, epsilon_bound(delta), alpha),
+        mu=mu,
+        eps_gaussian=privacy.epsilon(1 / mu, delta) if mu > 0 else 0.0,
+    )
 
 
 def _scores(

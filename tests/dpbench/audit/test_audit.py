@@ -171,11 +171,18 @@ def test_own_dp_passes_and_clipping_alone_claims_nothing(capsys):
     assert main(["--defense", "dp", "--eps", "8", "--releases", "2000"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Passed. 2,000 releases for each of 4 canaries" in said
-    assert "it claims 8." in said
+    assert "the claim is 8." in said
     assert main(["--defense", "clip", "--releases", "400"]) == 0
     assert "claims nothing" in " ".join(capsys.readouterr().out.split())
     assert main(["--defense", "clip", "--releases", "400", "--claimed-eps", "1", "--quiet"]) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_a_claim_beyond_the_reach_of_the_releases_is_not_confirmed(capsys):
+    assert main(["--defense", "dp", "--eps", "100", "--releases", "400"]) == 0
+    assert "Passed for want of evidence." in " ".join(capsys.readouterr().out.split())
+    report = audit(create("clip"), releases=400, claimed_eps=100.0)
+    assert report.eps == pytest.approx(report.reach)
 
 
 def test_postprocessing_passes_and_noise_without_clipping_does_not():
