@@ -54,6 +54,18 @@ class Aggregator(Defense):
             Detached tensors of the trainable parameters' shapes.
         """
 
+    def aggregates(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        count: int,
+    ) -> list[Gradients]:
+        """`count` times `aggregate` of the same batch; override it where there is a faster way."""
+        return [self.aggregate(model, loss, images, labels, generator) for _ in range(count)]
+
 
 class PostProcessor(Defense):
     """A stage that sees the batch's gradient only, so it cannot weaken a guarantee given before it."""
@@ -106,15 +118,24 @@ class Chain:
         return first.guarantee if isinstance(first, Aggregator) else None
 
     def release(self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, *, seed: int) -> Release:
-        """What the client sends for one batch.
+        """What the client sends for one batch; see `releases`."""
+        return self.releases(model, loss, images, labels, seed=seed, count=1)[0]
+
+    def releases(
+        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, *, seed: int, count: int
+    ) -> list[Release]:
+        """What the client sends where it is asked `count` times for the gradient of the same batch.
+
+        The guarantee is that of each single one.
 
         Args:
             model: the victim, left untouched (gradients, modes, statistics and hooks).
             loss: mean-reduced over the batch, which is checked.
             images: float [B, C, H, W] on the model's device.
             labels: int64 [B] (or soft labels [B, K]) on the model's device.
-            seed: decides the noise; the same seed gives the same release on the same device. The caller's
+            seed: decides the noise; the same seed gives the same releases on the same device. The caller's
                 random state is left as it was.
+            count: how many, at least 1.
 
         Raises:
             InputError: for an empty batch, a loss that is not a mean, gradients that are not finite, or a
@@ -128,18 +149,14 @@ class Chain:
             check_mean_loss(model, loss, images, labels)
             stages = list(self.stages)
             if stages and isinstance(stages[0], Aggregator):
-                gradients = stages.pop(0).aggregate(model, loss, images, labels, generator)
+                released = stages.pop(0).aggregates(model, loss, images, labels, generator, count)
             else:
-                gradients = mean_gradient(model, loss, images, labels)
+                released = [mean_gradient(model, loss, images, labels) for _ in range(count)]
             for stage in stages:
-                gradients = stage.process(gradients, generator)
-        return Release(
-            names=tuple(name for name, p in model.named_parameters() if p.requires_grad),
-            gradients=gradients,
-            batch_size=len(images),
-            defense=tuple(stage.stage() for stage in self.stages),
-            guarantee=self.guarantee,
-        )
+                released = [stage.process(gradients, generator) for gradients in released]
+        names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
+        public = tuple(stage.stage() for stage in self.stages)
+        return [Release(names, gradients, len(images), public, self.guarantee) for gradients in released]
 
 
 def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Gradients:

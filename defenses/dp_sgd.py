@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -13,7 +14,7 @@ from defenses.grad_sample import per_sample
 from dpbench.protocol import Guarantee, Loss
 
 
-def clipped_mean(
+def clipped_means(
     model: nn.Module,
     loss: Loss,
     images: Tensor,
@@ -22,8 +23,11 @@ def clipped_mean(
     max_grad_norm: float,
     noise_multiplier: float,
     generator: torch.Generator,
-) -> Gradients:
+    count: int,
+) -> list[Gradients]:
     """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, by Opacus.
+
+    `count` of them: the sum is computed once, the noise is drawn anew each time.
 
     Raises:
         InputError: for a model that has no per-sample gradients, or that Opacus cannot handle.
@@ -36,13 +40,55 @@ def clipped_mean(
             expected_batch_size=len(images),
             generator=generator,
         )
-        optimizer.pre_step()
-        return tuple(p.grad.detach().clone() for p in parameters)
+        optimizer.clip_and_accumulate()
+        sums = [p.summed_grad for p in parameters]
+        released = []
+        for _ in range(count):
+            for p, total in zip(parameters, sums, strict=True):
+                p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
+            optimizer.add_noise()
+            optimizer.scale_grad()
+            released.append(tuple(p.grad.detach() for p in parameters))
+        return released
+
+
+class _Clipped(Aggregator):
+    """What `clip` and `dp` have in common: all but the noise."""
+
+    max_grad_norm: float
+    noise_multiplier: float
+
+    def aggregate(
+        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Gradients:
+        """The mean of the clipped gradients, noised by `dp`."""
+        return self.aggregates(model, loss, images, labels, generator, 1)[0]
+
+    def aggregates(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        count: int,
+    ) -> list[Gradients]:
+        """Clipped once, noised `count` times."""
+        return clipped_means(
+            model,
+            loss,
+            images,
+            labels,
+            max_grad_norm=self.max_grad_norm,
+            noise_multiplier=self.noise_multiplier,
+            generator=generator,
+            count=count,
+        )
 
 
 @defense("clip")
 @dataclass(frozen=True, kw_only=True)
-class Clip(Aggregator):
+class Clip(_Clipped):
     """Each sample's gradient scaled down to an l2 norm of at most `max_grad_norm`; no noise, so no privacy.
 
     Attributes:
@@ -53,28 +99,15 @@ class Clip(Aggregator):
     """
 
     max_grad_norm: float = 1.0
+    noise_multiplier: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_positive("The clip norm (max_grad_norm)", self.max_grad_norm)
 
-    def aggregate(
-        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Gradients:
-        """The mean of the clipped gradients; the generator is not used."""
-        return clipped_mean(
-            model,
-            loss,
-            images,
-            labels,
-            max_grad_norm=self.max_grad_norm,
-            noise_multiplier=0.0,
-            generator=generator,
-        )
-
 
 @defense("dp")
 @dataclass(frozen=True, kw_only=True)
-class DPSGD(Aggregator):
+class DPSGD(_Clipped):
     """Clipping plus Gaussian noise of standard deviation `noise_multiplier * max_grad_norm` on the sum.
 
     Attributes:
@@ -102,17 +135,3 @@ class DPSGD(Aggregator):
             raise ValueError(
                 "The guarantee is about another noise multiplier or clip norm than the release has."
             )
-
-    def aggregate(
-        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Gradients:
-        """The noised mean of the clipped gradients."""
-        return clipped_mean(
-            model,
-            loss,
-            images,
-            labels,
-            max_grad_norm=self.max_grad_norm,
-            noise_multiplier=self.noise_multiplier,
-            generator=generator,
-        )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-import tyro
-
 import attacks
 from attacks.engine import choose
+from dpbench.command_line import read
 from dpbench.models import models
 from dpbench.protocol import InputError
 
@@ -115,17 +112,7 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: for what cannot be understood or can never work, in one sentence.
     """
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            options = tyro.cli(
-                Options, args=list(arguments), prog=COMMAND, config=(tyro.conf.FlagCreatePairsOff,)
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise InputError(_one_sentence(said.getvalue())) from None
-    return checked(options)
+    return checked(read(Options, arguments, COMMAND))
 
 
 def checked(options: Options) -> Options:
@@ -196,11 +183,3 @@ def _check_number(name: str, value: object) -> None:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _one_sentence(box: str) -> str:
-    """The first paragraph of tyro's framed message."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-    text = " ".join(lines[:rule]).strip()
-    return f"{text.rstrip('.')}; see {COMMAND} --help."

@@ -1,9 +1,9 @@
 """What a noise multiplier is worth: epsilon, the noise for an epsilon, and the bound on reconstruction.
 
-Adjacency is add/remove of one sample, sensitivity the clip norm. Sampling rates below 1 assume Poisson
-sampling, which training loops rarely do to the letter; the attacked release itself is always judged with its
-batch fixed (sample rate 1), where no sampling helps. Full-batch releases are computed exactly, whatever the
-accountant.
+Adjacency is add/remove of one sample, sensitivity the clip norm C (`eps_replace`: replacement, 2C). Sampling
+rates below 1 assume Poisson sampling, which training loops rarely do to the letter; the attacked releases
+themselves are always judged with their batch fixed (sample rate 1), where no sampling helps. Full-batch
+releases are computed exactly, whatever the accountant.
 Searches are remembered on disk ($DPBENCH_CACHE, else the XDG cache folder).
 """
 
@@ -80,6 +80,21 @@ def noise_multiplier(
 _noise_for = noise_multiplier  # `calibrate` has an argument of that name
 
 
+def eps_replace(noise_multiplier: float, delta: float, releases: int = 1) -> float:
+    """Epsilon of full-batch releases where one sample is replaced by another instead of added or removed.
+
+    Two clipped gradients differ by 2C at most, so the noise counts for half as much. It is the epsilon that
+    concerns an attacker who asks which of two known samples is in the batch.
+
+    Args and errors are those of `epsilon`.
+
+    Example:
+        >>> [round(eps_replace(noise_multiplier(eps, 1e-5), 1e-5), 2) for eps in (1, 8)]
+        [2.15, 19.12]
+    """
+    return epsilon(noise_multiplier / 2, delta, 1.0, releases)
+
+
 def reconstruction_bound(
     noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1, kappa: float = PRIOR
 ) -> float:
@@ -122,6 +137,7 @@ def calibrate(
     batch_size: int,
     max_grad_norm: float,
     accountant: str = "pld",
+    releases: int = 1,
 ) -> Guarantee:
     """The full account of a DP release: give eps and get the noise, or the other way round.
 
@@ -129,16 +145,18 @@ def calibrate(
         eps: the budget to spend; None where `noise_multiplier` is given.
         noise_multiplier: sigma; None where `eps` is given.
         eps_scope: `training`: eps is the budget of a whole run of `epochs` over `train_size` samples;
-            `release`: of the one attacked release.
+            `release`: of the attacked releases, all of them together.
         delta: in (0, 1).
         train_size: samples in the client's training set.
         epochs: passes over it.
         batch_size: expected batch, at most `train_size`.
         max_grad_norm: clip norm C, above 0.
         accountant: `pld`, `prv` or `rdp`, for the training scope.
+        releases: how many noisy gradients of the same batch are attacked, at least 1.
 
     Returns:
-        A Guarantee with both epsilons; under the release scope `eps` is None.
+        A Guarantee with both epsilons; under the release scope `eps` is None. `eps_release`, `eps_replace`
+        and `rero_release` are of all `releases` together.
 
     Raises:
         InputError: for a value outside its range, an eps out of reach, or both or neither of eps and sigma.
@@ -160,7 +178,9 @@ def calibrate(
             f"A batch of {batch_size} does not fit a training set of {train_size}; adjust --batch-size or "
             "--train-size."
         )
-    rate, steps = 1.0, 1
+    if releases != int(releases) or releases < 1:
+        raise InputError(f"The number of releases must be a whole number of at least 1, not {releases:g}.")
+    rate, steps = 1.0, releases
     if eps_scope == "training":
         rate, steps = batch_size / train_size, math.ceil(epochs * train_size / batch_size)
     if eps is not None:
@@ -170,15 +190,17 @@ def calibrate(
         eps = epsilon(sigma, delta, rate, steps, accountant)
     return Guarantee(
         eps=float(eps) if eps_scope == "training" else None,
-        eps_release=epsilon(sigma, delta),
+        eps_release=epsilon(sigma, delta, steps=releases),
         delta=delta,
         noise_multiplier=sigma,
         max_grad_norm=max_grad_norm,
         sample_rate=rate,
-        steps=steps,
+        steps=steps if eps_scope == "training" else 1,
         accountant="analytic" if rate == 1 else accountant,
         eps_scope=eps_scope,
-        rero_release=reconstruction_bound(sigma),
+        rero_release=reconstruction_bound(sigma, steps=releases),
+        releases=releases,
+        eps_replace=eps_replace(sigma, delta, releases),
     )
 
 

@@ -79,8 +79,10 @@ class Guarantee:
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
         eps_scope: `training` or `release`: which of the two epsilons the user set.
-        rero_release: bound on the success of any attacker on the release whose prior success is 0.1 (ReRo).
+        rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
+        releases: how many noisy gradients of the batch `eps_release` and `rero_release` are about.
+        eps_replace: `eps_release` for the replacement of one sample by another (sensitivity 2C).
     """
 
     eps: float | None
@@ -94,6 +96,8 @@ class Guarantee:
     eps_scope: str
     rero_release: float
     adjacency: str = "add-remove"
+    releases: int = 1
+    eps_replace: float | None = None
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,16 @@ def test_frozen_parameters_are_not_released(name):
     released = release(model, name, **PARAMETERS[name])
     assert not any(n.startswith("conv1") for n in released.names)
     assert len(released.gradients) == len(released.names) == 6
+
+
+@pytest.mark.parametrize("name", ["none", "clip", "dp", "noise", "dp+prune"])
+def test_many_releases_begin_with_the_single_one_and_draw_new_noise(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    chain = defenses.create(name, **{k: v for part in name.split("+") for k, v in PARAMETERS[part].items()})
+    single = chain.release(model, F.cross_entropy, IMAGES[:, :, :2, :2], LABELS, seed=4)
+    many = chain.releases(model, F.cross_entropy, IMAGES[:, :, :2, :2], LABELS, seed=4, count=3)
+    for a, b in zip(single.gradients, many[0].gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(many) == 3
+    assert many[1].defense == single.defense
+    assert torch.equal(many[0].gradients[0], many[1].gradients[0]) == (name in ("none", "clip"))

@@ -197,6 +197,8 @@ def test_release_scope_accounts_for_one_release():
         ({"batch_size": 60_000}, "does not fit a training set of 50000"),
         ({"max_grad_norm": 0.0}, "clip norm"),
         ({"epochs": 0}, "epochs"),
+        ({"releases": 0}, "number of releases"),
+        ({"releases": 1.5}, "number of releases"),
     ],
 )
 def test_bad_values_get_one_sentence_each(changed, match):
@@ -239,3 +241,30 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(accountants, "pld_sigma", lambda *_: 1.5)
     assert privacy.noise_multiplier(5, 1e-5, 0.01, 10) == 1.5
+
+
+@pytest.mark.parametrize(("eps", "replaced"), [(1, 2.15), (8, 19.1)])
+def test_replacing_a_sample_costs_the_epsilon_of_twice_the_sensitivity(eps, replaced):
+    sigma = privacy.noise_multiplier(eps, 1e-5)
+    assert privacy.eps_replace(sigma, 1e-5) == pytest.approx(replaced, rel=3e-3)
+    assert calibrated(eps=float(eps), eps_scope="release").eps_replace == pytest.approx(replaced, rel=3e-3)
+
+
+@pytest.mark.parametrize("releases", [1, 10])
+def test_attacked_releases_add_up(releases):
+    """T releases of one batch are one release with sqrt(T) times less noise; the training budget stays."""
+    guarantee = calibrated(releases=releases)
+    sigma = guarantee.noise_multiplier
+    assert (guarantee.eps, guarantee.releases, sigma) == (1.0, releases, calibrated().noise_multiplier)
+    single = accountants.analytic_epsilon(sigma / math.sqrt(releases), 1e-5)
+    assert guarantee.eps_release == pytest.approx(single, rel=1e-9)
+    mu = math.sqrt(releases) / sigma
+    assert guarantee.rero_release == pytest.approx(stats.norm.cdf(stats.norm.ppf(0.1) + mu), rel=1e-9)
+
+
+def test_a_release_budget_is_of_all_attacked_releases_together():
+    guarantee = calibrated(eps=8.0, eps_scope="release", releases=4)
+    assert guarantee.eps_release == pytest.approx(8, rel=1e-9)
+    assert guarantee.noise_multiplier == pytest.approx(2 * 0.6002, rel=1e-3)
+    assert guarantee.rero_release == pytest.approx(0.650, abs=1e-3)
+    assert (guarantee.sample_rate, guarantee.steps, guarantee.accountant) == (1.0, 1, "analytic")

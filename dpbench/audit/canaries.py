@@ -1,0 +1,73 @@
+"""Samples planted to be found, in batches chosen to give them away, on a model that hides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+SHAPE = (3, 4, 4)
+SIZE = 48
+LARGE = 100
+"""How many times the clip norm the gradient of a large canary has."""
+
+
+class Probe(nn.Module):
+    """A linear model whose loss, the mean output, has the image itself as each sample's gradient.
+
+    The gradient lies in two tensors, so that a defence that treats them one by one shows it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Linear(SIZE // 2, 1, bias=False) for _ in range(2))
+        for p in self.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs [B, 1] of images [B, *SHAPE]."""
+        halves = images.flatten(1).split(SIZE // 2, dim=1)
+        return self.first(halves[0]) + self.second(halves[1])
+
+
+def mean_output(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The probe's loss; the labels do not matter."""
+    return outputs.mean()
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One sample and the rest of its batch.
+
+    Attributes:
+        name: for the table.
+        direction: [SIZE], unit vector along the canary's gradient.
+        present: [B, *SHAPE], the batch with the canary.
+        absent: [B, *SHAPE], the same with a sample of zero gradient in its place, so that the size of the
+            batch, which is public, gives nothing away.
+    """
+
+    name: str
+    direction: Tensor
+    present: Tensor
+    absent: Tensor
+
+
+def canaries(max_grad_norm: float, batch_size: int, seed: int) -> list[Canary]:
+    """Canaries of gradient norm C and 100 C, each among random samples and among samples opposed to it.
+
+    The others have norm C. Random ones are what noise per sample or per layer fails on; opposed ones show a
+    defence whose treatment of the whole batch a single large sample can turn round.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction, *random = nn.functional.normalize(torch.randn(batch_size, SIZE, generator=generator))
+    batches = {"random": torch.stack(random), "opposed": -direction.repeat(batch_size - 1, 1)}
+    found = []
+    for factor in (1, LARGE):
+        for others, batch in batches.items():
+            canary = torch.stack([factor * direction, torch.zeros(SIZE)])
+            present, absent = (max_grad_norm * torch.cat([first[None], batch]) for first in canary)
+            name = f"{'C' if factor == 1 else f'{factor} C'}, others {others}"
+            found.append(Canary(name, direction, present.view(-1, *SHAPE), absent.view(-1, *SHAPE)))
+    return found
