@@ -9,9 +9,6 @@ from dpbench.data import draw_batch, load_data
 from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, build
 from dpbench.protocol import Knowledge, Release
 
-torch.set_num_threads(1)
-torch.set_flush_denormal(True)
-
 
 def plain_release(model, images, labels):
     gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))

@@ -1,0 +1,15 @@
+"""One thread, and arithmetic as PyTorch starts with it: the command line changes it for its whole process."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Hypothesis refuses to draw floats where denormals are flushed."""
+    yield
+    torch.set_flush_denormal(False)
