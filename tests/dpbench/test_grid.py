@@ -109,7 +109,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "7484a11e98d88179"
+KEY = "f1333c4e9d4fc496"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
