@@ -131,19 +131,18 @@ def prepare(cell: Cell) -> Scene:
             f"The victims take square images; those of {data.name} are {height}x{width}: give --image-size."
         )
     victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
-    others = other_images(data, batch)
-    prior = data.prior
+    num_classes, others, prior = victim.model.fc.out_features, other_images(data, batch), data.prior
     if cell.threat_model == "malicious-linear":
         prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
         edges = planted.edges_for(cell.batch_size, prior)
-        model = planted.Planted(victim.model, edges, batch.images[0].numel(), data.num_classes)
+        model = planted.Planted(victim.model, edges, batch.images[0].numel(), num_classes)
         victim = replace(victim, model=model)
     return Scene(
         victim,
         batch.images,
         batch.labels,
         batch.indices,
-        victim.model.fc.out_features,
+        num_classes,
         data.mean,
         data.std,
         data.mean_image,
@@ -417,7 +416,7 @@ def _conditions(cell: Cell) -> dict[str, Any]:
             "noise_std",
         ),
         *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "model", "norm"),
-        *("releases", "threat_model", "candidates", "trials", "prior"),
+        *("releases", "candidates", "trials", "prior"),
         *("victim", "bn_stats", "label_draw", "data", "batch_size", "batch_seed", "restarts", "version"),
     )
     guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
@@ -427,6 +426,7 @@ def _conditions(cell: Cell) -> dict[str, Any]:
         "eps_release": cell.eps if cell.eps_scope == "release" else None,
         "weights": cell.weights_digest if cell.weights else None,
         "labels": None if guesses else cell.labels,
+        "threat_model": None if guesses else cell.threat_model,
         "attack_seed": None if guesses else cell.attack_seed,
         "max_iterations": cell.iterations,
         "device": device_name(cell.device),
