@@ -28,7 +28,7 @@ def sentence(lines: pd.DataFrame) -> str:
         text = f"{_percent(row['rero_release'])} {where}"
         if not pd.isna(row["success"]):
             text += (
-                f" (measured with {row['candidates']} candidates: {100 * row['success']:.0f} %, 95 % interval "
+                f" (measured, {row['candidates']} candidates: {100 * row['success']:.0f} %, 95 % interval "
                 f"{100 * row['success_low']:.0f} to {100 * row['success_high']:.0f} %)"
             )
         said[where] = (row["rero_release"], text)

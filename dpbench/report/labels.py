@@ -133,7 +133,7 @@ def sections(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         inside = _same(table["batch_size"], head["batch_size"])
         for name in names:
             inside &= _same(table[name], head[name]) | (is_floor(table) & table[name].isna())
-        if head["threat_model"] == "informed":  # it picks a candidate: no picture to set a floor beside
+        if str(head["threat_model"]) == "informed":  # it picks a candidate: no picture to set a floor beside
             inside &= ~is_floor(table)
         title = ", ".join([f"Batch of {head['batch_size']}", *conditions(head, names)])
         found.append((title, table[inside]))

@@ -65,7 +65,7 @@ def sentence(table: pd.DataFrame) -> str:
     """
     table = schema.conform(table)
     lines = distinguishing(summary(table))
-    attacked = lines[~is_floor(lines)]
+    attacked = lines[~is_floor(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
     lines = attacked[attacked["threat_model"] != "informed"].sort_values("threat_model", kind="stable")
     bound = informed.sentence(attacked)
     measured = lines[lines["images"] > 0]

@@ -85,7 +85,7 @@ _FIELDS = (
     _Field("Bound 1/n", _one("success_bound", ".2f"), "success_bound", short=False),
     _Field("Member", _one("membership", ".0%"), "membership", short=False),
     _Field("Labels", _labels, "label_accuracy"),
-    _Field("Failed", _one("failed", "d"), "failed"),
+    _Field("Failed", _one("failed", "d"), "failed", short=False),
 )
 
 
