@@ -159,6 +159,12 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
             "picked: the informed attacker's share of right answers among its n candidates, its bound at "
             "prior 1/n; member: its share of right answers to whether the sample is in the batch"
         )
+    passed = int((attacked["success_low"] > attacked["success_bound"]).sum())
+    if passed:
+        notes.append(
+            f"{passed} of {attacked['success_bound'].notna().sum()} intervals of the informed attacker lie above "
+            "the bound: more than one in forty is a bug in the defence or in its accounting"
+        )
     if table["lpips"].isna().all():
         notes.append("LPIPS is empty: its trained trunk was not to be had")
     nets = table["lpips_net"].dropna().unique()

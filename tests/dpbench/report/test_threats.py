@@ -117,3 +117,10 @@ def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
 def test_no_plot_without_threat_models_to_compare(table):
     assert threats(table[table["threat_model"] == "honest"]) is None
     assert threats(table[table["defense"] == "none"]) is None
+
+
+def test_an_attacker_above_the_bound_is_told(table):
+    assert "lie above" not in to_markdown(table)
+    row = table["threat_model"] == "informed"
+    table.loc[row, ["success", "success_bound"]] = [0.9, 0.16]
+    assert "2 of 2 intervals of the informed attacker lie above the bound" in to_markdown(table)
