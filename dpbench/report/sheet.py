@@ -162,8 +162,8 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     passed = int((attacked["success_low"] > attacked["success_bound"]).sum())
     if passed:
         notes.append(
-            f"{passed} of {attacked['success_bound'].notna().sum()} intervals of the informed attacker lie above "
-            "the bound: more than one in forty is a bug in the defence or in its accounting"
+            f"{passed} of {attacked['success_bound'].notna().sum()} intervals of the informed attacker lie "
+            "above the bound: more than one in forty is a bug in the defence or in its accounting"
         )
     if table["lpips"].isna().all():
         notes.append("LPIPS is empty: its trained trunk was not to be had")
