@@ -33,11 +33,11 @@ def threats(table: pd.DataFrame) -> Figure | None:
         table: per-image results, columns of `dpbench.schema.SCHEMA`.
 
     Returns:
-        The figure; None where there are fewer than two budgets or threat models to compare.
+        The figure; None where there are fewer than two budgets or nobody but the honest server.
     """
     table = schema.conform(table)
     table = table[(table["status"].fillna("ok") == "ok") & ~is_floor(table) & table["eps_release"].notna()]
-    if table["threat_model"].nunique() < 2 or table["eps_release"].nunique() < 2:
+    if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
     sizes = sorted(table["batch_size"].unique())
     figure = Figure(figsize=(6.5, 3.6 * len(sizes) + 0.9), layout="constrained")

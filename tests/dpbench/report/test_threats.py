@@ -114,7 +114,7 @@ def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
     assert np.all(np.diff(bound.get_ydata()) >= 0)
 
 
-def test_no_plot_without_threat_models_to_compare(table):
+def test_no_plot_for_the_honest_server_alone_or_without_budgets(table):
     assert threats(table[table["threat_model"] == "honest"]) is None
     assert threats(table[table["defense"] == "none"]) is None
 
