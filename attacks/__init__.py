@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attacks import dlg, idlg, inverting_gradients  # noqa: F401 (each registers its attack)
+from attacks import analytic, dlg, idlg, inverting_gradients, prior_aware  # noqa: F401 (each registers its attack)
 from attacks.base import Attack, attacks
 
 
@@ -28,4 +28,9 @@ def names() -> tuple[str, ...]:
     return tuple(attacks)
 
 
-__all__ = ["Attack", "create", "names"]
+def threat_models(name: str) -> tuple[str, ...]:
+    """The threat models that attack is made for, the usual one first; InputError for an unknown name."""
+    return attacks[name].threat_models
+
+
+__all__ = ["Attack", "create", "names", "threat_models"]

@@ -6,7 +6,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,8 +31,15 @@ def attack(name: str) -> Callable[[A], A]:
 
 
 class Attack(ABC):
-    """A search for the images behind a release. Subclasses keep their hyper-parameters as attributes."""
+    """A search for the images behind a release. Subclasses keep their hyper-parameters as attributes.
 
+    Attributes:
+        threat_models: the attackers it is an attack of, the usual one first: `honest` (follows the protocol),
+            `malicious-linear` (planted a layer that isolates samples), `informed` (knows all but one sample
+            and candidates for that one).
+    """
+
+    threat_models: ClassVar[tuple[str, ...]] = ("honest",)
     iterations: int
     restarts: int
     adaptive: bool

@@ -130,6 +130,7 @@ def benchmark(
         norm=("own",),
         victim=(victim,),
         batch_size=(len(images),),
+        threat_model=("honest",),
         label_draw=("own",),
         labels=("known" if labels_known else "inferred",),
         defense=_several(defense),

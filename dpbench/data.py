@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from dpbench import assets
 from dpbench.image_files import ImageFiles, folder, resize, to_tensor
 from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
-from dpbench.protocol import InputError
+from dpbench.protocol import ImagePrior, InputError
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -51,6 +51,7 @@ class Dataset:
             constant colour, ImageNet's.
         class_names: K names, or empty where nobody gave them.
         note: what a reader of a table must know about the choice of images; may be empty.
+        prior: statistics of OTHER (training) images of this size, where they are shipped.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     mean_image: Tensor
     class_names: tuple[str, ...] = ()
     note: str = ""
+    prior: ImagePrior | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,10 @@ def draw_batch(data: Dataset, batch_size: int, seed: int, label_draw: str = "dis
 
 
 def _like_cifar10(name: str, images: Tensor, labels: Tensor, note: str) -> Dataset:
-    mean_image = load_file(Path(__file__).parent / "statistics" / "cifar10.safetensors")["mean_image"]
-    return Dataset(name, images, labels, 10, CIFAR10_MEAN, CIFAR10_STD, mean_image, CIFAR10_CLASSES, note)
+    prior = ImagePrior(**load_file(Path(__file__).parent / "statistics" / "cifar10.safetensors"))
+    return Dataset(
+        name, images, labels, 10, CIFAR10_MEAN, CIFAR10_STD, prior.mean_image, CIFAR10_CLASSES, note, prior
+    )
 
 
 def _bundled(prefix: str) -> tuple[list[Path], Tensor]:
@@ -218,4 +222,4 @@ def _resized(data: Dataset, size: int) -> Dataset:
     pixels = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.images]
     images = torch.stack([to_tensor(resize(image, size)) for image in pixels])
     mean_image = F.interpolate(data.mean_image[None], (size, size), mode="bilinear", antialias=True)[0]
-    return replace(data, images=images, mean_image=mean_image)
+    return replace(data, images=images, mean_image=mean_image, prior=None)

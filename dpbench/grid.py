@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
+import attacks
 from dpbench import digest
 from dpbench.protocol import InputError
 from dpbench.victim import usual_norm
@@ -17,11 +18,15 @@ from dpbench.victim import usual_norm
 MEAN_IMAGE, CONSTANT_IMAGE, NOISE_GRADIENT, START = (
     f"floor:{name}" for name in ("mean-image", "constant-image", "noise-gradient", "start")
 )
+THREAT_MODELS = ("honest", "malicious-linear", "informed")
 CONCERNS = {
     "none": (),
     "clip": ("max_grad_norm",),
-    "dp": ("eps", "noise_multiplier", "max_grad_norm", "eps_scope", "delta", "train_size", "epochs"),
-    "noise": ("noise_std",),
+    "dp": (
+        *("eps", "noise_multiplier", "max_grad_norm", "eps_scope", "delta", "train_size", "epochs"),
+        "releases",
+    ),
+    "noise": ("noise_std", "releases"),
     "prune": ("prune_ratio", "prune_scope"),
 }
 """Which axes multiply a stage of a defence; none do one that is not named here, somebody's own."""
@@ -46,7 +51,8 @@ class Cell:
 
     Beside the columns: `images_digest` and `weights_digest` are hashes of the batch and of the victim's
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
-    pixels; `iterations` and `restarts` are None where the attack's own defaults hold.
+    pixels; `iterations` and `restarts` are None where the attack's own defaults hold; `candidates` and
+    `trials` are the informed attacker's, `prior` the analytic attack's under a defence.
     """
 
     data: str
@@ -74,6 +80,11 @@ class Cell:
     noise_std: float | None = None
     prune_ratio: float | None = None
     prune_scope: str | None = None
+    releases: int = 1
+    threat_model: str = "honest"
+    candidates: int | None = None
+    trials: int | None = None
+    prior: str | None = None
     attack: str
     floor_of: str | None = None
     adaptive: bool = False
@@ -118,6 +129,8 @@ class Cell:
             for name, sign in _SIGNS.items():
                 if (value := getattr(self, name)) not in (None, *_USUAL):
                     words.append(f"{sign}={value}" if isinstance(value, str) else f"{sign}={value:g}")
+            words += [f"T={self.releases}"] if self.releases > 1 else []
+            words += [self.threat_model] if self.threat_model != "honest" else []
             if self.defense != "none" and not self.adaptive:
                 words.append("not adaptive")
         return " ".join(words)
@@ -127,8 +140,8 @@ class Cell:
 class Axes:
     """What a sweep varies (tuples) and what it holds fixed; names and units are those of `Cell`.
 
-    An empty `norm` is each network's usual one. Exactly one of `eps` and `noise_multiplier` has values where
-    a defence contains `dp`.
+    An empty `norm` is each network's usual one, an empty `threat_model` each attack's. Exactly one of `eps`
+    and `noise_multiplier` has values where a defence contains `dp`.
     """
 
     data: str
@@ -158,6 +171,11 @@ class Axes:
     noise_std: tuple[float, ...] = (0.01,)
     prune_ratio: tuple[float, ...] = (0.9,)
     prune_scope: tuple[str, ...] = ("layer",)
+    releases: tuple[int, ...] = (1,)
+    threat_model: tuple[str, ...] = ()
+    candidates: tuple[int, ...] = (10,)
+    trials: int = 100
+    prior: tuple[str, ...] = ("wiener",)
     attack: tuple[str, ...] = ("inverting-gradients",)
     adaptive: tuple[bool, ...] = (True,)
     attack_seed: tuple[int, ...] = (0,)
@@ -257,17 +275,45 @@ def _attacked(axes: Axes, batch: Cell) -> Iterator[Cell]:
                 defended = replace(defended, train_size=None, epochs=None)
             # without a defence there is nothing to adapt to
             for adaptive in axes.adaptive if defense != "none" else (False,):
-                for attack, seed, iterations, restarts in product(
-                    axes.attack, axes.attack_seed, axes.iterations, axes.restarts
+                for attacker, seed, iterations, restarts in product(
+                    _attackers(axes, defense), axes.attack_seed, axes.iterations, axes.restarts
                 ):
                     yield replace(
                         defended,
-                        attack=attack,
+                        **attacker,
                         adaptive=adaptive,
                         attack_seed=seed,
                         iterations=iterations,
                         restarts=restarts,
                     )
+
+
+def _attackers(axes: Axes, defense: str) -> Iterator[dict[str, object]]:
+    """Attacks with their threat model and what belongs to it.
+
+    A threat model that none of the attacks asked for is made for brings its own.
+    """
+    pairs = {(t, attack): None for attack in axes.attack for t in _threat_models(axes, attack)}
+    for lacking in set(axes.threat_model) - {t for t, _ in pairs}:
+        pairs |= {(lacking, name): None for name in attacks.names() if usual_threat_model(name) == lacking}
+    for threat_model, attack in sorted(pairs, key=lambda pair: THREAT_MODELS.index(pair[0])):
+        same = {"threat_model": threat_model, "attack": attack}
+        if threat_model == "informed":
+            yield from ({**same, "candidates": n, "trials": axes.trials} for n in axes.candidates)
+        elif attack == "analytic" and defense != "none":
+            yield from ({**same, "prior": prior} for prior in axes.prior)
+        else:
+            yield same
+
+
+def _threat_models(axes: Axes, attack: str) -> tuple[str, ...]:
+    own = attacks.threat_models(attack)
+    return tuple(t for t in axes.threat_model if t in own) if axes.threat_model else own[:1]
+
+
+def usual_threat_model(attack: str) -> str:
+    """The attacker that attack is usually of."""
+    return attacks.threat_models(attack)[0]
 
 
 def _concerned(defense: str, axes: Axes) -> tuple[str, ...]:
@@ -279,8 +325,11 @@ def _concerned(defense: str, axes: Axes) -> tuple[str, ...]:
 def _floors(attacked: list[Cell]) -> Iterator[Cell]:
     """What can be had without this batch's gradient; `floor:start` comes with the undefended cell's rows."""
     undefended = [cell for cell in attacked if cell.defense == "none"]
+    nobody = {"threat_model": "honest", "candidates": None, "trials": None}
     for name in (MEAN_IMAGE, CONSTANT_IMAGE):
         for cell in undefended[:1]:
-            yield replace(cell, attack=name, attack_seed=0, iterations=None, restarts=None)
+            yield replace(cell, attack=name, attack_seed=0, iterations=None, restarts=None, **nobody)
     for cell in undefended:
+        if cell.threat_model == "informed":  # it picks a candidate and rebuilds nothing
+            continue
         yield replace(cell, attack=NOISE_GRADIENT, floor_of=cell.attack)

@@ -53,7 +53,17 @@ class Options:
     batch_seed: tuple[int, ...] = (0,)
     """Which batches are drawn, by the published rule of dpbench.data.draw_batch."""
     attack: tuple[str, ...] = ("inverting-gradients",)
-    """Attacks: dlg, idlg, inverting-gradients; or all."""
+    """Attacks: dlg, idlg, inverting-gradients, analytic, prior-aware; or all."""
+    threat_model: tuple[Literal["honest", "malicious-linear", "informed"], ...] = ()
+    """Honest server, one that planted a linear layer, or one that knows all but one sample; the attack's."""
+    releases: tuple[int, ...] = (1,)
+    """Noisy gradients of the same batch that the attacker gets, for dp and noise."""
+    candidates: tuple[int, ...] = (10,)
+    """How many candidates for the one sample the informed attacker has."""
+    trials: int = 100
+    """How often the informed attacker is tried."""
+    prior: tuple[Literal["wiener", "none"], ...] = ("wiener",)
+    """What the analytic attack believes of images under noise: statistics of public images, or nothing."""
     attack_seed: tuple[int, ...] = (0,)
     """Seeds of the attack's start and of the defence's noise."""
     adaptive: tuple[Literal["yes", "no"], ...] = ("yes",)
@@ -101,9 +111,9 @@ class Options:
 _SHOWING = ("out", "resume", "dry_run", "quiet")
 _POSITIVE = (
     *("eps", "noise_multiplier", "epochs", "max_grad_norm", "train_size", "batch_size", "iterations"),
-    *("restarts", "image_size"),
+    *("restarts", "image_size", "releases", "candidates", "trials"),
 )
-_MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim")
+_MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim", "threat_model")
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -83,8 +83,11 @@ class Display:
             self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")
         elif not self._quiet and not self._console.is_terminal:
             rows = result.rows[: cell.batch_size]
-            psnr = sum(row["psnr"] for row in rows) / len(rows)
-            self._say(f"[{self._finished}/{self._total}] {cell.describe()}: {psnr:.1f} dB, {seconds:.1f} s")
+            if "success" in rows[0]:
+                found = f"{rows[0]['success']:.0%} right"
+            else:
+                found = f"{sum(row['psnr'] for row in rows) / len(rows):.1f} dB"
+            self._say(f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {seconds:.1f} s")
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()

@@ -6,11 +6,13 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -110,14 +112,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Release:
-    """All that leaves the client: one gradient of the mean loss over the batch, after the defence.
+    """All that leaves the client: gradients of the mean loss over one batch, after the defence.
 
     Attributes:
         names: parameter names, in the order of `gradients`.
-        gradients: one tensor per trainable parameter of the model, same shapes.
+        gradients: one tensor per trainable parameter of the model, same shapes; the mean over the releases
+            where the batch was released several times.
         batch_size: the expected batch, which the sum was divided by.
         defense: the public description of what was done, stage by stage.
-        guarantee: the privacy it carries; None where there is none.
+        guarantee: the privacy it carries, all releases together; None where there is none.
+        repeats: the single releases, each like `gradients`; empty where there was one only.
     """
 
     names: tuple[str, ...]
@@ -125,6 +129,69 @@ class Release:
     batch_size: int
     defense: tuple[Stage, ...] = ()
     guarantee: Guarantee | None = None
+    repeats: tuple[tuple[Tensor, ...], ...] = ()
+
+    @property
+    def each(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Every single release, be there one or several."""
+        return self.repeats or (self.gradients,)
+
+    def noise_on_sum(self) -> float:
+        """Standard deviation of the noise on the SUM of gradients in each single release; 0 without noise.
+
+        `dp` adds sigma * C to the sum, `noise` its standard deviation to the mean; pruning is not counted.
+        """
+        variance = 0.0
+        for stage in self.defense:
+            if stage.name == "dp":
+                variance += (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
+            if stage.name == "noise":
+                variance += (stage.parameters["noise_std"] * self.batch_size) ** 2
+        return math.sqrt(variance)
+
+
+def together(releases: Sequence[Release]) -> Release:
+    """Several releases of one batch as one; the guarantee of each has to be that of all of them together."""
+    first, *others = releases
+    if not others:
+        return first
+    repeats = tuple(release.gradients for release in releases)
+    mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
+    return replace(first, gradients=mean, repeats=repeats)
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What an informed attacker is told: all samples of the batch but one, and n candidates for that one.
+
+    Gradients are flat, in the order of the release, and clipped as the defence clips them.
+
+    Attributes:
+        images: the candidates, float32 [n, C, H, W] in [0, 1].
+        labels: int64 [n].
+        gradients: the candidates' gradients [n, P].
+        known: sum of the known samples' gradients [P].
+    """
+
+    images: Tensor
+    labels: Tensor
+    gradients: Tensor
+    known: Tensor
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """Second-order statistics of public images: pixels as a stationary Gaussian field around a mean image.
+
+    Attributes:
+        mean_image: [C, H, W] in [0, 1].
+        colours: orthogonal [C, C]; row k is the k-th principal colour.
+        spectrum: [C, H, W], power of each principal colour at each frequency of the orthonormal 2-D FFT.
+    """
+
+    mean_image: Tensor
+    colours: Tensor
+    spectrum: Tensor
 
 
 @dataclass(frozen=True)
@@ -140,6 +207,8 @@ class Knowledge:
         std: public per-channel standard deviation, length C.
         labels: int64 [B] where the attacker knows them, else None.
         bn_stats: `running` where batch-norm statistics are public, else `none`.
+        lineup: the candidates of an informed attacker; None for any other.
+        prior: statistics of other people's images, disjoint from the attacked ones; None where not to be had.
     """
 
     model: nn.Module
@@ -150,6 +219,8 @@ class Knowledge:
     std: tuple[float, ...]
     labels: Tensor | None = None
     bn_stats: str = "none"
+    lineup: Lineup | None = None
+    prior: ImagePrior | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
-from dpbench.report import leakage, pictures, sentence, tables
+from dpbench.report import leakage, pictures, sentence, tables, threats
 from dpbench.trial import attach_floors, attack_of, dataset, defence_of
 from dpbench.victim import weights_digest
 
@@ -198,6 +198,7 @@ def _finish(results: store.Store, options: Options) -> int:
     for name, figure in (
         ("reconstructions.png", pictures.reconstructions(table, results)),
         ("leakage.png", leakage.leakage(table)),
+        ("threats.png", threats.threats(table)),
     ):
         if figure is not None:
             with replacing(results.path / name) as temporary:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,24 @@ from torch import Tensor
 
 import attacks
 import defenses
-from dpbench import metrics, privacy
-from dpbench.data import Dataset, draw_batch, load_data
+from dpbench import image_prior, informed, metrics, planted, privacy
+from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
-from dpbench.protocol import Guarantee, InputError, Knowledge, Reconstruction, Release
+from dpbench.intervals import clopper_pearson
+from dpbench.protocol import (
+    Guarantee,
+    ImagePrior,
+    InputError,
+    Knowledge,
+    Lineup,
+    Reconstruction,
+    Release,
+    together,
+)
 from dpbench.victim import Victim, accuracy, load
 
+GALLERY = 200
+"""Images among which a reconstruction has to point out its original, at most."""
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
 
@@ -41,6 +54,9 @@ class Scene:
         mean: public per-channel mean of the data.
         std: public per-channel standard deviation.
         mean_image: public mean of other images, [3, H, W] in [0, 1].
+        others: images of the same data outside the batch, [G, 3, H, W] in [0, 1], and their labels: the
+            gallery, and the informed attacker's candidates.
+        prior: statistics of public images; None where not to be had.
     """
 
     victim: Victim
@@ -51,6 +67,8 @@ class Scene:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mean_image: Tensor
+    others: tuple[Tensor, Tensor] | None = None
+    prior: ImagePrior | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +131,32 @@ def prepare(cell: Cell) -> Scene:
             f"The victims take square images; those of {data.name} are {height}x{width}: give --image-size."
         )
     victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
+    num_classes, others, prior = victim.model.fc.out_features, other_images(data, batch), data.prior
+    if cell.threat_model == "malicious-linear":
+        prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
+        edges = planted.edges_for(cell.batch_size, prior)
+        model = planted.Planted(victim.model, edges, batch.images[0].numel(), num_classes)
+        victim = replace(victim, model=model)
     return Scene(
         victim,
         batch.images,
         batch.labels,
         batch.indices,
-        victim.model.fc.out_features,
+        num_classes,
         data.mean,
         data.std,
         data.mean_image,
+        others,
+        prior,
     )
+
+
+def other_images(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Up to `GALLERY - 1` images outside `batch`, in the data set's order, and their labels; no copies."""
+    indices = [i for i in range(len(data.labels)) if i not in batch.indices][: GALLERY - 1]
+    images = data.images[torch.tensor(indices, dtype=torch.int64)].float() / 255
+    new = torch.tensor([not any(torch.equal(image, own) for own in batch.images) for image in images])
+    return images[new.bool()], data.labels[indices][new.bool()]
 
 
 def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellResult:
@@ -136,6 +170,8 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         return _result(cell, scene, metrics.floors.mean_image(len(scene.images), scene.mean_image))
     if cell.attack == CONSTANT_IMAGE:
         return _result(cell, scene, metrics.floors.constant_image(scene.images))
+    if cell.threat_model == "informed":
+        return _informed(cell, scene, progress)
     release = released(cell, scene)
     if cell.attack == NOISE_GRADIENT:
         release = metrics.floors.noise_release(release, cell.search_seed())
@@ -171,6 +207,7 @@ def defence_of(cell: Cell) -> defenses.Chain:
             batch_size=cell.batch_size,
             max_grad_norm=cell.max_grad_norm,
             accountant=cell.accountant,
+            releases=cell.releases,
         )
         parameters |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
     return defenses.create(cell.defense, **parameters)
@@ -182,20 +219,23 @@ def attack_of(cell: Cell) -> attacks.Attack:
     Raises:
         InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
     """
-    asked = {"iterations": cell.iterations, "restarts": cell.restarts}
+    asked = {"iterations": cell.iterations, "restarts": cell.restarts, "prior": cell.prior}
     search = {name: value for name, value in asked.items() if value is not None}
     return attacks.create(cell.floor_of or cell.attack, adaptive=cell.adaptive, engine=cell.engine, **search)
 
 
 def released(cell: Cell, scene: Scene) -> Release:
-    """The gradient that leaves the client of `cell`, with its guarantee."""
-    victim = scene.victim
-    return defence_of(cell).release(
-        victim.model, victim.loss, scene.images, scene.labels, seed=cell.release_seed()
-    )
+    """All that leaves the client of `cell`, with its guarantee."""
+    return _released(cell, defence_of(cell), scene.victim, scene.images, scene.labels, cell.release_seed())
 
 
-def attacked(cell: Cell, scene: Scene, release: Release, progress: Progress | None = None) -> Reconstruction:
+def attacked(
+    cell: Cell,
+    scene: Scene,
+    release: Release,
+    progress: Progress | None = None,
+    lineup: Lineup | None = None,
+) -> Reconstruction:
     """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
     victim = scene.victim
     knowledge = Knowledge(
@@ -207,6 +247,8 @@ def attacked(cell: Cell, scene: Scene, release: Release, progress: Progress | No
         std=scene.std,
         labels=scene.labels.clone() if cell.labels == "known" else None,
         bn_stats=cell.bn_stats,
+        lineup=lineup,
+        prior=scene.prior,
     )
     seed, device = cell.search_seed(), scene.images.device
     return attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)
@@ -271,6 +313,9 @@ def _result(
     scores = metrics.score(guess, scene.images, net=cell.lpips_net or "alex")
     order = scores.pop("match")
     common = _conditions(cell) | _measured(scene) | _search(found) | _guaranteed(guarantee)
+    identified = [None] * len(guess)
+    if scene.others is not None and len(scene.others[0]):
+        identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
     rows = []
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
@@ -280,6 +325,8 @@ def _result(
             "image_loss": loss,
             "image_grad_share": share,
             "status": "ok",
+            "identified": identified[i],
+            "gallery_size": None if identified[i] is None else len(scene.others[0]) + 1,
         }
         row |= {name: float(values[i]) for name, values in scores.items()}
         row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
@@ -287,6 +334,62 @@ def _result(
             row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
         rows.append(row)
     return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
+
+
+def _released(
+    cell: Cell, chain: defenses.Chain, victim: Victim, images: Tensor, labels: Tensor, seed: int
+) -> Release:
+    return together(chain.releases(victim.model, victim.loss, images, labels, seed=seed, count=cell.releases))
+
+
+def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult:
+    """One row: the informed attacker's success over `cell.trials` releases, the bound beside it."""
+    if scene.others is None:
+        raise InputError("The informed attacker needs candidates: images of the same data outside the batch.")
+    victim, chain = scene.victim, defence_of(cell)
+    given = informed.lineup(
+        victim.model,
+        victim.loss,
+        scene.images,
+        scene.labels,
+        scene.others,
+        cell.candidates,
+        cell.max_grad_norm,
+        cell.search_seed(),
+    )
+    done = 0
+
+    def releases(truth: int) -> Iterator[Release]:
+        nonlocal done
+        images = torch.cat([given.images[truth : truth + 1], scene.images[1:]])
+        labels = torch.cat([given.labels[truth : truth + 1], scene.labels[1:]])
+        for trial in range(truth, cell.trials, cell.candidates):
+            seed = cell.release_seed() ^ trial
+            yield _released(cell, chain, victim, images, labels, seed)
+            done += 1
+            if progress is not None:
+                progress(done, cell.trials, math.nan)
+
+    begun = time.perf_counter()
+    found = informed.tally(given, releases, lambda r: attacked(cell, scene, r, lineup=given).images[0])
+    low, high = clopper_pearson(found.right, found.trials)
+    row = _conditions(cell) | _measured(scene) | _guaranteed(chain.guarantee)
+    row |= {
+        "image": 0,
+        "original_index": scene.indices[0],
+        "label": int(scene.labels[0]),
+        "success": found.right / found.trials,
+        "success_low": low,
+        "success_high": high,
+        "membership": found.member_right / (2 * found.trials),
+        "seconds": time.perf_counter() - begun,
+        "status": "ok",
+    }
+    if chain.guarantee is not None:
+        row["success_bound"] = privacy.reconstruction_bound(
+            chain.guarantee.noise_multiplier, steps=cell.releases, kappa=1 / cell.candidates
+        )
+    return CellResult([row], torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
 
 
 def _without_result(cell: Cell, status: str, reason: str) -> CellResult:
@@ -313,6 +416,7 @@ def _conditions(cell: Cell) -> dict[str, Any]:
             "noise_std",
         ),
         *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "model", "norm"),
+        *("releases", "candidates", "trials", "prior"),
         *("victim", "bn_stats", "label_draw", "data", "batch_size", "batch_seed", "restarts", "version"),
     )
     guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
@@ -322,10 +426,9 @@ def _conditions(cell: Cell) -> dict[str, Any]:
         "eps_release": cell.eps if cell.eps_scope == "release" else None,
         "weights": cell.weights_digest if cell.weights else None,
         "labels": None if guesses else cell.labels,
+        "threat_model": None if guesses else cell.threat_model,
         "attack_seed": None if guesses else cell.attack_seed,
         "max_iterations": cell.iterations,
-        "threat_model": "honest",
-        "releases": 1,
         "device": device_name(cell.device),
     }
 
@@ -356,8 +459,14 @@ def _moved(scene: Scene, device: torch.device) -> Scene:
     """A copy of `scene` on `device`; the caller's model stays where and as it is."""
     model = copy.deepcopy(scene.victim.model).to(device)
     images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
+    others = scene.others and tuple(x.to(device) for x in scene.others)
     return replace(
-        scene, victim=replace(scene.victim, model=model), images=images, labels=labels, mean_image=mean_image
+        scene,
+        victim=replace(scene.victim, model=model),
+        images=images,
+        labels=labels,
+        mean_image=mean_image,
+        others=others,
     )
 
 
@@ -372,4 +481,13 @@ _SAME_IMAGE = [
     "label_draw",
     "image",
 ]
-_SAME_SEARCH = [*_SAME_IMAGE, "labels", "bn_stats", "attack", "attack_seed", "max_iterations", "restarts"]
+_SAME_SEARCH = [
+    *_SAME_IMAGE,
+    "threat_model",
+    "labels",
+    "bn_stats",
+    "attack",
+    "attack_seed",
+    "max_iterations",
+    "restarts",
+]

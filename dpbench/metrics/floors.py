@@ -71,4 +71,4 @@ def noise_release(release: Release, seed: int) -> Release:
         noise = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
         norm = gradient.double().norm()
         gradients.append((noise.to(norm.device) * (norm / noise.norm())).to(gradient.dtype))
-    return replace(release, gradients=tuple(gradients), guarantee=None)
+    return replace(release, gradients=tuple(gradients), guarantee=None, repeats=())

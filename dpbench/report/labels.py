@@ -14,7 +14,7 @@ FLOOR = "floor:"
 EMPTY = "—"
 
 SCENE = ("model", "norm", "mode", "victim", "weights", "bn_stats", "labels", "label_draw", "data")
-SCENE += ("threat_model", "releases", "max_iterations", "restarts")
+SCENE += ("threat_model", "prior", "candidates", "max_iterations", "restarts")
 """The conditions other than attack, defence and batch size: where they vary, headings and names give them."""
 
 _IMAGE_ONLY = ("label_draw", "data")  # what of the scene the mean and the constant image depend on
@@ -24,12 +24,20 @@ _DEFENCE_SIGNS = {
     "train_size": "N",
     "epochs": "epochs",
     "eps_scope": "scope",
+    "releases": "T",
     "noise_std": "std",
     "prune_ratio": "ratio",
 }
 
 
-_UNSAID = ("max_grad_norm", "delta", "train_size", "epochs", "eps_scope")  # in labels only where they vary
+_UNSAID = (
+    "max_grad_norm",
+    "delta",
+    "train_size",
+    "epochs",
+    "eps_scope",
+    "releases",
+)  # in labels only where they vary
 
 
 def is_floor(table: pd.DataFrame) -> pd.Series:
@@ -88,9 +96,14 @@ def defense_label(row: Mapping[str, Any], *, eps: bool = True) -> str:
 
 
 def varying_conditions(table: pd.DataFrame) -> list[str]:
-    """Conditions of `SCENE` that differ for one attack; what an attack always brings along does not count."""
-    attacks = table[~is_floor(table)].groupby("attack")
-    return [name for name in SCENE if (attacks[name].nunique() > 1).any()]
+    """Conditions of `SCENE` that differ for one attack; what an attack always brings along does not count.
+
+    Threat models are kept apart whatever their attacks.
+    """
+    attacked = table[~is_floor(table)]
+    attacks = attacked.groupby("attack")
+    apart = ["threat_model"] if attacked["threat_model"].nunique() > 1 else []
+    return [name for name in SCENE if name in apart or (attacks[name].nunique() > 1).any()]
 
 
 def conditions(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -120,6 +133,8 @@ def sections(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         inside = _same(table["batch_size"], head["batch_size"])
         for name in names:
             inside &= _same(table[name], head[name]) | (is_floor(table) & table[name].isna())
+        if str(head["threat_model"]) == "informed":  # it picks a candidate: no picture to set a floor beside
+            inside &= ~is_floor(table)
         title = ", ".join([f"Batch of {head['batch_size']}", *conditions(head, names)])
         found.append((title, table[inside]))
     return found

@@ -56,7 +56,8 @@ def leakage(table: pd.DataFrame) -> Figure | None:
         The figure; None if no attack ended well.
     """
     table = schema.conform(table)
-    table = distinguishing(table[table["status"].fillna("ok") == "ok"])
+    well = (table["status"].fillna("ok") == "ok") & (table["threat_model"] != "informed").fillna(True)
+    table = distinguishing(table[well])
     table = table.assign(
         _series=[_series(row) for row in table.to_dict("records")], _defended=is_defended(table)
     ).sort_values(["_defended", "defense", *_PARAMETERS], kind="stable")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dpbench import schema
+from dpbench.report import informed
 from dpbench.report.labels import (
     attack_label,
     conditions,
@@ -27,7 +28,7 @@ FLOOR_LPIPS = 2 / 3
 """Then LPIPS must be at most this share of the lowest floor's: at 32 pixels one noise is often a tenth nearer
 to the original than another, but from two thirds on outlines can be seen."""
 
-_VICTIM = ["model", "norm", "victim"]
+_VICTIM = ["model", "norm", "victim", "threat_model"]
 
 
 def verdict(over_floor: float, lpips_ratio: float) -> str:
@@ -55,7 +56,8 @@ def sentence(table: pd.DataFrame) -> str:
     """Say in one sentence per victim what the results mean, batch size by batch size.
 
     It names the victim's state, what the strongest attack reached on the undefended gradient and what is left
-    of it under each defence, both over the floors, and the accountant. An attack that fails undefended
+    of it under each defence, both over the floors, and the accountant; then what an informed attacker gets at
+    most. An attack that fails undefended
     credits no defence, and the sentence says so.
 
     Args:
@@ -63,8 +65,12 @@ def sentence(table: pd.DataFrame) -> str:
     """
     table = schema.conform(table)
     lines = distinguishing(summary(table))
-    lines = lines[~is_floor(lines)]
+    attacked = lines[~is_floor(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
+    lines = attacked[attacked["threat_model"] != "informed"].sort_values("threat_model", kind="stable")
+    bound = informed.sentence(attacked)
     measured = lines[lines["images"] > 0]
+    if measured.empty and bound:
+        return bound
     if measured.empty:
         return f"There is nothing to say: no attack ended well{_terms(table, lines, measured)}."
     varying = [name for name in varying_conditions(lines) if name not in _VICTIM]
@@ -73,12 +79,13 @@ def sentence(table: pd.DataFrame) -> str:
         + "; ".join(_batch(batch, varying) for _, batch in part.groupby("batch_size", dropna=False))
         for _, part in lines.groupby(_VICTIM, dropna=False, sort=False)
     ]
-    return ".\n".join(said) + f"{_terms(table, lines, measured)}."
+    return ".\n".join(said) + f"{_terms(table, lines, measured)}." + (f"\n{bound}" if bound else "")
 
 
 def _victim(row: pd.Series) -> str:
     norm = row["norm"]
-    return f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
+    name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
+    return f"{name} with a layer the server planted" if row["threat_model"] == "malicious-linear" else name
 
 
 def _batch(lines: pd.DataFrame, varying: Sequence[str]) -> str:

@@ -58,12 +58,16 @@ def _labels(row: Mapping[str, Any]) -> str:
     return "given" if known else number(row["label_accuracy"], ".0%")
 
 
+def _interval(row: Mapping[str, Any]) -> str:
+    return "–".join(number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+
+
 _FIELDS = (
     _Field("Attack", attack_label),
     _Field("Defence", defense_label),
     _Field("ε release", _one("eps_release", ".3g"), "eps_release"),
     _Field("σ", _one("noise_multiplier", ".3g"), "noise_multiplier", short=False),
-    _Field("Bound", _one("rero_release", ".2f"), "rero_release", short=False),
+    _Field("Bound", _one("rero_release", ".2f"), "rero_release"),
     _Field("Images", _one("images", "d"), short=False),
     _Field("PSNR", _one("psnr_median", ".1f")),
     _Field("PSNR mean", _one("psnr_mean", ".1f"), short=False),
@@ -75,8 +79,13 @@ _FIELDS = (
     _Field("LPIPS mean", _one("lpips_mean", ".2f"), "lpips_median", short=False),
     _Field("LPIPS 10–90 %", _quantiles("lpips", ".2f"), "lpips_median", short=False),
     _Field("LPIPS min", _one("lpips_min", ".2f"), "lpips_median"),
+    _Field("Identified", _one("identified_share", ".0%"), "identified_share", short=False),
+    _Field("Picked", _one("success", ".0%"), "success"),
+    _Field("Picked 95 %", _interval, "success", short=False),
+    _Field("Bound 1/n", _one("success_bound", ".2f"), "success_bound", short=False),
+    _Field("Member", _one("membership", ".0%"), "membership", short=False),
     _Field("Labels", _labels, "label_accuracy"),
-    _Field("Failed", _one("failed", "d"), "failed"),
+    _Field("Failed", _one("failed", "d"), "failed", short=False),
 )
 
 
@@ -136,6 +145,26 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
         words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
         notes.append(", ".join(words))
+    if attacked["rero_release"].notna().any():
+        notes.append(
+            "bound: no attacker who is right about a sample in 10 % of cases without the release is right in "
+            "a larger share with it (ReRo)"
+        )
+    galleries = attacked["gallery_size"].dropna().unique()
+    if len(galleries):
+        sizes = " and ".join(f"{size:g}" for size in sorted(galleries))
+        notes.append(f"identified: the original was picked out of a gallery of {sizes} images")
+    if attacked["success"].notna().any():
+        notes.append(
+            "picked: the informed attacker's share of right answers among its n candidates, its bound at "
+            "prior 1/n; member: its share of right answers to whether the sample is in the batch"
+        )
+    passed = int((attacked["success_low"] > attacked["success_bound"]).sum())
+    if passed:
+        notes.append(
+            f"{passed} of {attacked['success_bound'].notna().sum()} intervals of the informed attacker lie "
+            "above the bound: more than one in forty is a bug in the defence or in its accounting"
+        )
     if table["lpips"].isna().all():
         notes.append("LPIPS is empty: its trained trunk was not to be had")
     nets = table["lpips_net"].dropna().unique()

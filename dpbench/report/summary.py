@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dpbench import schema
+from dpbench.intervals import clopper_pearson
 from dpbench.report.labels import is_defended, is_floor
 
 _STATISTICS = {
@@ -34,7 +35,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         ended well), `failed` (cells that did not), per metric its mean, median, worst and quantiles,
         `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
         lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` (mean over
-        cells).
+        cells), `identified_share` (of the images, in a gallery of `gallery_size`), and of the informed
+        attacker `success` with its 95 % interval `success_low` to `success_high`, `success_bound` and
+        `membership`, over all trials.
     """
     table = schema.conform(table)
     well = table["status"].fillna("ok") == "ok"
@@ -56,6 +59,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     columns["label_accuracy"] = (
         measured["label_correct"].astype("Float64").astype("float64").groupby(by).mean()
     )
+    columns["identified_share"] = (
+        measured["identified"].astype("Float64").astype("float64").groupby(by).mean()
+    )
+    for name in ("gallery_size", "success_bound", "membership"):
+        columns[name] = measured[name].astype("Float64").astype("float64").groupby(by).mean()
+    picked = measured[measured["success"].notna()]
+    tried = [(group, *pooled(rows)) for group, rows in picked.groupby(by[picked.index])]
+    columns["success"] = pd.Series({i: right / trials for i, right, trials in tried}, dtype="float64")
+    for name, end in (("success_low", 0), ("success_high", 1)):
+        columns[name] = pd.Series(
+            {i: clopper_pearson(right, trials)[end] for i, right, trials in tried}, dtype="float64"
+        )
     per_cell = measured.drop_duplicates("key")
     columns["seconds"] = per_cell["seconds"].groupby(by[per_cell.index]).mean()
     heads = table.loc[~group.duplicated(), conditions].set_axis(group[~group.duplicated()])
@@ -63,6 +78,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     counts = ["images", "cells", "failed"]
     result[counts] = result[counts].fillna(0).astype("Int64")
     return _ordered(result)
+
+
+def pooled(rows: pd.DataFrame) -> tuple[int, int]:
+    """Successes and trials: of the informed attacker, or else images identified in a gallery and images."""
+    informed = rows[rows["success"].notna()]
+    if len(informed):
+        return round(float((informed["success"] * informed["trials"]).sum())), int(informed["trials"].sum())
+    asked = rows["identified"].dropna()
+    return int(asked.sum()), len(asked)
 
 
 def _statistic(values: pd.api.typing.SeriesGroupBy, statistic: str) -> pd.Series:

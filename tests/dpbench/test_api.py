@@ -93,7 +93,7 @@ BAD_CALLS = [
     ({"model": nn.Flatten()}, "no trainable parameter"),
     ({"model": network(nn.BatchNorm2d(8)).train(), "defense": "dp"}, "(?i)batch ?norm"),
     ({"defense": "encrypt"}, "none"),
-    ({"attacks": "guess"}, "known: dlg"),
+    ({"attacks": "guess"}, "known: analytic, dlg"),
     ({"defense": "dp", "eps": -1}, "eps"),
     ({"defense": "dp", "eps": 1, "noise_multiplier": 1}, "not both"),
     ({"defense": "prune", "prune_ratio": 1.5}, "prune"),

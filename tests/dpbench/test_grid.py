@@ -109,7 +109,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "7484a11e98d88179"
+KEY = "f1333c4e9d4fc496"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
@@ -181,3 +181,45 @@ def test_description_tells_cells_apart():
         )
     )
     assert len({cell.describe() for cell in found}) == len(found)
+
+
+def models_of(**changed) -> set[tuple[str, str]]:
+    return {(cell.threat_model, cell.attack) for cell in attacked(axes(**changed))}
+
+
+def test_each_attack_has_its_own_attacker():
+    found = models_of(attack=("dlg", "analytic", "prior-aware"))
+    assert found == {("honest", "dlg"), ("malicious-linear", "analytic"), ("informed", "prior-aware")}
+
+
+def test_threat_model_chooses_among_the_attacks_and_brings_its_own():
+    assert models_of(threat_model=("informed",)) == {("informed", "prior-aware")}
+    assert models_of(attack=("dlg", "analytic"), threat_model=("honest",)) == {
+        ("honest", "dlg"),
+        ("honest", "analytic"),
+    }
+    assert models_of(threat_model=("malicious-linear", "honest")) == {
+        ("malicious-linear", "analytic"),
+        ("honest", "inverting-gradients"),
+    }
+
+
+def test_what_belongs_to_one_attacker_does_not_multiply_the_others():
+    given = {"attack": ("dlg", "analytic", "prior-aware"), "defense": ("dp",)}
+    found = attacked(axes(**given, candidates=(5, 10), prior=("wiener", "none"), releases=(1, 10)))
+    count = {name: sum(c.attack == name for c in found) for name in given["attack"]}
+    # the undefended cell of each, twice for two numbers of candidates, then both numbers of releases
+    assert count == {"dlg": 1 + 2, "analytic": 1 + 2 * 2, "prior-aware": 2 + 2 * 2}
+    assert {c.releases for c in found if c.defense == "none"} == {1}
+    assert {c.prior for c in found if c.attack == "analytic"} == {None, "wiener", "none"}
+    assert all((c.candidates is None) == (c.attack != "prior-aware") for c in found)
+
+
+def test_public_floors_are_nobodys_and_the_informed_attacker_has_none():
+    found = cells(axes(attack=("analytic", "prior-aware")))
+    floors = {(c.threat_model, c.attack, c.floor_of) for c in found if c.attack.startswith("floor:")}
+    assert floors == {
+        ("honest", MEAN_IMAGE, None),
+        ("honest", CONSTANT_IMAGE, None),
+        ("malicious-linear", NOISE_GRADIENT, "analytic"),
+    }

@@ -318,3 +318,48 @@ def test_floor_without_lpips_and_without_floors():
     assert found["lpips_floor"].isna().all()
     assert found["psnr_floor"][0] == 13.0
     assert pd.isna(found["psnr_floor"][1])
+
+
+def planted(given: Cell) -> Cell:
+    return replace(given, attack="analytic", threat_model="malicious-linear", iterations=None)
+
+
+def test_planted_layer_is_attacked_and_scored():
+    row = trial.run_cell(planted(cell(batch_size=1))).rows[0]
+    assert row["psnr"] > 60
+    assert (row["identified"], row["gallery_size"], row["threat_model"]) == (True, 20, "malicious-linear")
+    defended = trial.run_cell(planted(dp(batch_size=1, noise_multiplier=0.001, prior="wiener"))).rows[0]
+    assert 20 < defended["psnr"] < row["psnr"]
+    assert defended["prior"] == "wiener"
+
+
+def test_releases_are_noised_anew_and_attacks_get_their_mean():
+    scene = trial.prepare(dp(releases=4))
+    found = trial.released(dp(releases=4), scene)
+    assert len(found.each) == 4
+    flat = torch.stack([torch.cat([g.flatten() for g in each]) for each in found.each])
+    mean = torch.cat([g.flatten() for g in found.gradients])
+    torch.testing.assert_close(flat.mean(0), mean)
+    # sigma C / B each, and the noise of different releases is independent
+    noise = flat - mean
+    assert float(noise.std() * (4 / 3) ** 0.5) == pytest.approx(0.6 / 2, rel=0.02)
+    assert found.guarantee.releases == 4
+    single = trial.released(dp(), scene).guarantee
+    assert found.guarantee.eps_release > single.eps_release
+    assert found.guarantee.eps == single.eps
+
+
+def test_the_attack_sees_all_releases_and_no_original(spy):
+    trial.run_cell(dp(releases=3))
+    assert len(spy.release.repeats) == 3
+    assert spy.knowledge.lineup is None
+    assert not torch.equal(spy.knowledge.prior.mean_image, draw_batch(load_data("samples"), 1, 0).images[0])
+
+
+def test_data_without_shipped_statistics_are_judged_by_their_other_images():
+    given = planted(
+        dp(data="imagenet-samples", image_size=16, label_draw="random", prior="wiener", batch_size=1)
+    )
+    scene = trial.prepare(given)
+    assert scene.prior.spectrum.shape == (3, 16, 16)
+    assert trial.run_cell(given).status == "ok"

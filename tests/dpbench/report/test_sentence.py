@@ -146,6 +146,7 @@ def test_each_victim_has_a_line(make_run):
     assert [line[:22] for line in sentence(table).splitlines()] == [
         "Against the early conv",
         "Against the trained co",
+        "An informed attacker, ",
     ]
 
 
