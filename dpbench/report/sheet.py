@@ -147,8 +147,8 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
         notes.append(", ".join(words))
     if attacked["rero_release"].notna().any():
         notes.append(
-            "bound: no attacker who is right about a sample in 10 % of cases without the release is right in "
-            "a larger share with it (ReRo)"
+            "bound (ReRo): the largest share of cases in which an attacker can be right about a sample, if "
+            "it is right in 10 % of them without the release"
         )
     galleries = attacked["gallery_size"].dropna().unique()
     if len(galleries):
