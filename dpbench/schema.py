@@ -7,11 +7,12 @@ the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import pyarrow
 
 Row = dict[str, Any]
 
@@ -128,6 +129,15 @@ SCHEMA: tuple[Column, ...] = (
 COLUMNS: dict[str, Column] = {column.name: column for column in SCHEMA}
 CONDITIONS: tuple[str, ...] = tuple(column.name for column in SCHEMA if column.condition)
 
+_ARROW: dict[str, pyarrow.DataType] = {
+    column.name: {
+        "string": pyarrow.large_string(),
+        "Int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "boolean": pyarrow.bool_(),
+    }[column.dtype]
+    for column in SCHEMA
+}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "Int64": (int,),
@@ -167,12 +177,24 @@ def checked(row: Mapping[str, Any]) -> Row:
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Put checked rows into a table with every column of the schema, each of its dtype."""
-    records = list(rows)
-    columns = {
-        name: pd.Series([record.get(name) for record in records], dtype=column.dtype)
-        for name, column in COLUMNS.items()
-    }
-    return pd.DataFrame(columns)
+    return to_pandas(pyarrow.Table.from_batches([record_batch(list(rows))]))
+
+
+def record_batch(rows: Sequence[Mapping[str, Any]]) -> pyarrow.RecordBatch:
+    """The same in Arrow's compact form.
+
+    Raises:
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: a value that does not fit its column.
+    """
+    arrays = [pyarrow.array([row.get(name) for row in rows], kind) for name, kind in _ARROW.items()]
+    return pyarrow.RecordBatch.from_arrays(arrays, names=list(_ARROW))
+
+
+def to_pandas(table: pyarrow.Table) -> pd.DataFrame:
+    """A table of `record_batch`es in the schema's dtypes; `table` is used up."""
+    kinds = {_ARROW[column.name]: pd.api.types.pandas_dtype(column.dtype) for column in SCHEMA}
+    del kinds[pyarrow.float64()]  # NumPy's own
+    return table.to_pandas(types_mapper=kinds.get, split_blocks=True, self_destruct=True)
 
 
 def conform(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,10 @@
 A run's folder holds
 
 - `config.toml`: what was asked for; written before anything else,
+- `cells.csv`: key and description of every cell that belongs to it,
 - `cells/<key>.safetensors`: one per cell, its rows as JSON in the header and its pictures behind it,
+- `failed/<key>.safetensors`: likewise, for cells that broke; a later success takes its place in `cells`,
+- `logs/<key>.log`: when a cell was run, how it ended, and the traceback where it broke,
 - `results.parquet`, `results.csv`, `summary.csv`, `environment.json`: made from the cells by `Store.export`.
 
 The columns are those of `dpbench.schema.SCHEMA`.
@@ -11,13 +14,15 @@ The columns are those of `dpbench.schema.SCHEMA`.
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import re
 import tempfile
 import tomllib
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow
+import pyarrow.csv
 import tomli_w
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -38,7 +44,8 @@ from dpbench.schema import COLUMNS, CONDITIONS, SCHEMA, Column, Row
 __all__ = ["COLUMNS", "CONDITIONS", "SCHEMA", "Column", "Row", "Store", "StoredCell", "load", "open_run"]
 
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
-_TABLE, _CONFIG = "results.parquet", "config.toml"
+_TABLE, _CONFIG, _CELLS = "results.parquet", "config.toml", "cells.csv"
+_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,37 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._cells = self.path / "cells"
+        self._cells, self._failed, self._logs = (self.path / name for name in ("cells", "failed", "logs"))
+
+    def expect(self, cells: Iterable[tuple[str, str]]) -> None:
+        """Note which cells belong to the run: (key, description), in the order they run.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        with replacing(self.path / _CELLS) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(cells)
+
+    def expected(self) -> dict[str, str]:
+        """Key to description, as noted by `expect`; empty where nothing was."""
+        try:
+            with (self.path / _CELLS).open(newline="") as file:
+                return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return {}
 
     def has(self, key: str) -> bool:
         """Whether cell `key` is done: its file is sound and none of its rows failed."""
-        try:
-            rows = self.read(key).rows
-        except KeyError:
-            return False
-        return all(row.get("status") != "failed" for row in rows)
+        return self._file(key).exists() and self._sound(self._file(key)) is not None
+
+    def done(self) -> set[str]:
+        """Keys of the cells that are done; as `has`, but pictures are not read, only known to be there."""
+        return {key for key in _keys(self._cells) if self._rows_of(self._file(key)) is not None}
+
+    def counts(self) -> tuple[set[str], set[str]]:
+        """Keys of the files of finished and of failed cells, by their names alone: fast, damage unseen."""
+        finished = set(_keys(self._cells))
+        return finished, set(_keys(self._failed)) - finished
 
     def write(
         self, key: str, rows: Sequence[Mapping[str, Any]], images: Any = None, originals: Any = None
@@ -95,11 +124,14 @@ class Store:
             if batch is not None
         }
         sums = {"rows": text, "rows_crc32": str(zlib.crc32(text.encode())), "pixels_crc32": str(_crc(pixels))}
-        path = self._file(key)
+        broken = any(row.get("status") == "failed" for row in rows)
+        path = self._broken(key) if broken else self._file(key)
         with refused_as_sentence(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(save(pixels, metadata=sums))
+        if not broken:
+            self._broken(key).unlink(missing_ok=True)
 
     def read(self, key: str) -> StoredCell:
         """Read a cell.
@@ -107,31 +139,34 @@ class Store:
         Raises:
             KeyError: there is none, or its file is damaged (then a warning names it).
         """
-        path = self._file(key)
-        if not path.exists():
-            raise KeyError(key)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                rows = _rows(file.metadata())
-                pixels = {name: file.get_tensor(name) for name in list(file.keys())}
-                if int(file.metadata()["pixels_crc32"]) != _crc(pixels):
-                    raise ValueError("the pictures do not match their checksum")
-        except _DAMAGE as error:
-            _warn(path, error)
-            raise KeyError(key) from error
-        return StoredCell(rows, pixels.get("images"), pixels.get("originals"))
+        for path in (self._file(key), self._broken(key)):
+            if path.exists() and (cell := self._sound(path)) is not None:
+                return cell
+        raise KeyError(key)
+
+    def log(self, key: str, text: str) -> None:
+        """Add `text` to the log of cell `key`.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        path = self._logs / f"{key}.log"
+        with refused_as_sentence(path):
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a") as file:
+                file.write(text)
 
     def keys(self) -> list[str]:
         """Keys of all cell files, sound or not, in order."""
-        return sorted(path.stem for path in self._cells.glob("*.safetensors"))
+        return sorted({*_keys(self._cells), *_keys(self._failed)})
 
     def frame(self) -> pd.DataFrame:
         """All sound cells' rows as one table with the schema's columns and dtypes, sorted by content."""
-        rows = self._all_rows()
-        tables = []
+        rows, batches = self._all_rows(), [schema.record_batch([])]
         while chunk := list(islice(rows, _CHUNK)):
-            tables.append(schema.frame(row for cell in chunk for row in cell))
-        table = pd.concat(tables, ignore_index=True) if tables else schema.frame([])
+            batches.append(schema.record_batch([row for cell in chunk for row in cell]))
+        table = schema.to_pandas(pyarrow.Table.from_batches(batches))
+        del batches
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
         return table.sort_values(order, kind="stable", ignore_index=True)
 
@@ -154,7 +189,7 @@ class Store:
         with replacing(files[0]) as temporary:
             table.to_parquet(temporary, index=False)
         with replacing(files[1]) as temporary:
-            table.to_csv(temporary, index=False)
+            pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), temporary)
         with replacing(files[2]) as temporary:
             summary(table).to_csv(temporary, index=False)
         with replacing(files[3]) as temporary:
@@ -164,16 +199,38 @@ class Store:
     def _file(self, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
             raise ValueError(f"A cell's key is letters, digits, - and _, not {key!r}.")
-        return self._cells / f"{key}.safetensors"
+        return self._cells / f"{key}{_SUFFIX}"
+
+    def _broken(self, key: str) -> Path:
+        return self._failed / self._file(key).name
 
     def _all_rows(self) -> Iterator[list[Row]]:
         for key in self.keys():
-            path = self._file(key)
-            try:
-                with safe_open(path, framework="numpy") as file:  # the header only: pictures stay on disk
-                    yield _rows(file.metadata())
-            except _DAMAGE as error:
-                _warn(path, error)
+            for path in (self._file(key), self._broken(key)):
+                if path.exists() and (rows := self._rows_of(path)) is not None:
+                    yield rows
+                    break
+
+    def _rows_of(self, path: Path) -> list[Row] | None:
+        """The rows of a sound file, read from its header alone; None with a warning where it is damaged."""
+        try:
+            with safe_open(path, framework="numpy") as file:  # refuses a file shorter than its header says
+                return _rows(file.metadata())
+        except _DAMAGE as error:
+            _warn(path, error)
+            return None
+
+    def _sound(self, path: Path) -> StoredCell | None:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                rows = _rows(file.metadata())
+                pixels = {name: file.get_tensor(name) for name in list(file.keys())}
+                if int(file.metadata()["pixels_crc32"]) != _crc(pixels):
+                    raise ValueError("the pictures do not match their checksum")
+        except _DAMAGE as error:
+            _warn(path, error)
+            return None
+        return StoredCell(rows, pixels.get("images"), pixels.get("originals"))
 
 
 def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
@@ -251,6 +308,16 @@ def load(path: str | Path) -> pd.DataFrame:
             f"{path} is no readable Parquet file; name a run's folder or its {_TABLE}."
         ) from error
     return schema.conform(table)
+
+
+def _keys(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name.removesuffix(_SUFFIX) for entry in entries if entry.name.endswith(_SUFFIX)
+            )
+    except FileNotFoundError:
+        return []
 
 
 _DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, OSError)
