@@ -20,7 +20,16 @@ def create(name: str, **hyperparameters: Any) -> Attack:
         InputError: for an unknown name; the message lists the known ones.
         TypeError: for a hyper-parameter that the attack does not have.
     """
-    return attacks[name](**hyperparameters)
+    return kind(name)(**hyperparameters)
+
+
+def kind(name: str) -> type[Attack]:
+    """The class registered under `name`.
+
+    Raises:
+        InputError: for an unknown name; the message lists the known ones.
+    """
+    return attacks[name]
 
 
 def names() -> tuple[str, ...]:
@@ -33,4 +42,4 @@ def threat_models(name: str) -> tuple[str, ...]:
     return attacks[name].threat_models
 
 
-__all__ = ["Attack", "create", "names", "threat_models"]
+__all__ = ["Attack", "create", "kind", "names", "threat_models"]

@@ -105,7 +105,9 @@ def export(folder: Path) -> str:
     store = Store(folder)
     table = attach_floors(store.frame())
     files = store.export(table)
-    return f"{len(table)} rows, " + ", ".join(f"{file.name} {file.stat().st_size >> 20} MiB" for file in files)
+    return f"{len(table)} rows, " + ", ".join(
+        f"{file.name} {file.stat().st_size >> 20} MiB" for file in files
+    )
 
 
 def measure(work: Callable[[Path], str], folder: Path) -> None:

@@ -15,7 +15,7 @@ from dpbench import digest, metrics, schema
 from dpbench.grid import Axes, Cell, plan
 from dpbench.models import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
-from dpbench.trial import Scene, attach_floors, attack_of, measure, released
+from dpbench.trial import Scene, attach_floors, attack_of, code_of, measure, released
 from dpbench.victim import Victim
 
 Progress = Callable[[Cell, int, int, float], None]
@@ -152,7 +152,7 @@ def benchmark(
     )
     weights = digest.tensors(kept.state_dict())
     batch = digest.tensors({"images": scene.images, "labels": scene.labels})
-    cells = plan(axes, lambda *_: weights, lambda *_: batch).cells
+    cells = plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells
     for cell in cells:  # what is wrong comes out before minutes are spent
         if not cell.attack.startswith("floor:"):
             attack_of(cell)

@@ -14,13 +14,14 @@ from dpbench.protocol import InputError
 Options = TypeVar("Options")
 
 
-def read(options: type[Options], arguments: Sequence[str], command: str) -> Options:
+def read(options: type[Options], arguments: Sequence[str], command: str, default: Options | None = None) -> Options:
     """The `options` that `arguments` stand for; `--help` is printed and ends the program.
 
     Args:
         options: a dataclass, one field an option.
         arguments: without the program's name.
         command: the program's name, as users type it.
+        default: what holds for options that are not given; the dataclass's own defaults unless given.
 
     Raises:
         InputError: for what cannot be understood.
@@ -29,7 +30,11 @@ def read(options: type[Options], arguments: Sequence[str], command: str) -> Opti
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                options, args=list(arguments), prog=command, config=(tyro.conf.FlagCreatePairsOff,)
+                options,
+                args=list(arguments),
+                prog=command,
+                default=options() if default is None else default,
+                config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:
         if not end.code:

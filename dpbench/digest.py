@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,6 +34,16 @@ def tensors(named: Mapping[str, Tensor]) -> str:
     for name, value in sorted(named.items()):
         found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
         found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+@cache
+def source(thing: type) -> str:
+    """The hash of all Python files of the package, or of the module, that defines `thing`."""
+    top = Path(sys.modules[thing.__module__.partition(".")[0]].__file__)
+    found = hashlib.sha256()
+    for path in sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [top]:
+        found.update(f"{path.relative_to(top.parent).as_posix()} ".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 

@@ -51,8 +51,9 @@ class Cell:
 
     Beside the columns: `images_digest` and `weights_digest` are hashes of the batch and of the victim's
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
-    pixels; `iterations` and `restarts` are None where the attack's own defaults hold; `candidates` and
-    `trials` are the informed attacker's, `prior` the analytic attack's under a defence.
+    pixels; `attack_code` is a hash of the attack's source; `iterations` and `restarts` are None where the
+    attack's own defaults hold; `candidates` and `trials` are the informed attacker's, `prior` the analytic
+    attack's under a defence.
     """
 
     data: str
@@ -86,6 +87,7 @@ class Cell:
     trials: int | None = None
     prior: str | None = None
     attack: str
+    attack_code: str = ""
     floor_of: str | None = None
     adaptive: bool = False
     attack_seed: int
@@ -195,6 +197,7 @@ def plan(
     axes: Axes,
     weights_digest: Callable[[str, str, str], str],
     images_digest: Callable[[int, int, str], str],
+    code_digest: Callable[[str], str],
 ) -> Plan:
     """Expand `axes`: every batch with its floors, its undefended cells, and its defended cells.
 
@@ -206,6 +209,7 @@ def plan(
         weights_digest: (model, norm, victim) to the hash of its weights; InputError where there are none.
         images_digest: (batch size, batch seed, label draw) to the hash of that batch; InputError where it
             cannot be drawn.
+        code_digest: attack to the hash of its source; InputError where there is no such attack.
 
     Raises:
         InputError: if nothing is left; with the first reason.
@@ -213,7 +217,7 @@ def plan(
     chosen: dict[Cell, None] = {}
     reasons: dict[str, None] = {}
     for batch in _batches(axes, weights_digest, images_digest, reasons):
-        attacked = list(_attacked(axes, batch))
+        attacked = list(_attacked(axes, batch, code_digest))
         for cell in (*_floors(attacked), *attacked):
             chosen[cell] = None
     if not chosen:
@@ -263,7 +267,7 @@ def _batches(
             )
 
 
-def _attacked(axes: Axes, batch: Cell) -> Iterator[Cell]:
+def _attacked(axes: Axes, batch: Cell, code_digest: Callable[[str], str]) -> Iterator[Cell]:
     """The undefended cells of `batch`, then the defended ones."""
     for defense in dict.fromkeys(("none", *axes.defense)):
         concerned = _concerned(defense, axes)
@@ -281,6 +285,7 @@ def _attacked(axes: Axes, batch: Cell) -> Iterator[Cell]:
                     yield replace(
                         defended,
                         **attacker,
+                        attack_code=code_digest(attacker["attack"]),
                         adaptive=adaptive,
                         attack_seed=seed,
                         iterations=iterations,
@@ -328,7 +333,8 @@ def _floors(attacked: list[Cell]) -> Iterator[Cell]:
     nobody = {"threat_model": "honest", "candidates": None, "trials": None}
     for name in (MEAN_IMAGE, CONSTANT_IMAGE):
         for cell in undefended[:1]:
-            yield replace(cell, attack=name, attack_seed=0, iterations=None, restarts=None, **nobody)
+            nothing = {"attack_code": "", "attack_seed": 0, "iterations": None, "restarts": None}
+            yield replace(cell, attack=name, **nothing, **nobody)
     for cell in undefended:
         if cell.threat_model == "informed":  # it picks a candidate and rebuilds nothing
             continue

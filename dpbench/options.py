@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import attacks
 from attacks.engine import choose
+from dpbench import suite
 from dpbench.command_line import read
 from dpbench.models import models
 from dpbench.protocol import InputError
@@ -94,12 +95,24 @@ class Options:
     """Where to run; the graphics card if there is one."""
     engine: str = "auto"
     """What runs an attack's iterations: auto or eager."""
+    suite: str | None = None
+    """Options from a named sweep (quick, epsilon, batch-size, pruning) or a .toml file; options here win."""
+    executor: Literal["local", "workers", "ray"] = "local"
+    """Where cells run: in this process, in one per graphics card or core, or on a Ray cluster."""
+    workers: int | None = None
+    """Processes of --executor workers; one per graphics card, or per core on the CPU, unless given."""
+    ray_address: str = "auto"
+    """The cluster of --executor ray, in Ray's own words: auto, HOST:PORT or local."""
+    gpus_per_cell: float = 1.0
+    """Share of a graphics card that --executor ray reserves for a cell."""
     out: str | None = None
     """The folder for the results; results/NAME unless given, NAME made from the configuration."""
     resume: bool = False
-    """Take every option from the config.toml in --out and finish what is missing there."""
+    """Take every option from the config.toml in --out and run what is missing or failed there."""
+    status: str | None = None
+    """Show how far the run in this folder is, and do nothing else."""
     dry_run: bool = False
-    """Say what would be run, and run nothing."""
+    """Say what would be run and, from a second of each kind of cell, how long and in how much memory."""
     quiet: bool = False
     """Print errors only."""
 
@@ -108,10 +121,12 @@ class Options:
         return {name: value for name, value in asdict(self).items() if name not in _SHOWING}
 
 
-_SHOWING = ("out", "resume", "dry_run", "quiet")
+_SHOWING = ("out", "resume", "status", "dry_run", "quiet", "suite")
+_SHOWING += ("executor", "workers", "ray_address", "gpus_per_cell")
+MOST_CELLS = 1_000_000
 _POSITIVE = (
     *("eps", "noise_multiplier", "epochs", "max_grad_norm", "train_size", "batch_size", "iterations"),
-    *("restarts", "image_size", "releases", "candidates", "trials"),
+    *("restarts", "image_size", "releases", "candidates", "trials", "workers", "gpus_per_cell"),
 )
 _MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim", "threat_model")
 
@@ -122,7 +137,16 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: for what cannot be understood or can never work, in one sentence.
     """
-    return checked(read(Options, arguments, COMMAND))
+    options = read(Options, arguments, COMMAND)
+    if options.suite is not None:  # once more, upon the suite's values, so that those given here win
+        values = suite.load(options.suite, _configurable())
+        options = read(Options, arguments, COMMAND, Options(**values))
+    return checked(options)
+
+
+def _configurable() -> dict[str, Any]:
+    """Options that decide results, with their types."""
+    return {name: hint for name, hint in get_type_hints(Options).items() if name not in _SHOWING}
 
 
 def checked(options: Options) -> Options:
@@ -141,6 +165,11 @@ def checked(options: Options) -> Options:
         raise InputError("Give --eps or --noise-multiplier, not both: one follows from the other.")
     for name in options.model:
         _ = models[name]
+    axes = [value for value in asdict(options).values() if isinstance(value, tuple)]
+    if math.prod(len(axis) or 1 for axis in axes) > MOST_CELLS:
+        raise InputError(
+            f"That is more than {MOST_CELLS:,} combinations: give fewer values, or split them into several."
+        )
     choose(options.engine)
     if options.weights is not None and (len(options.model) > 1 or len(options.victim) > 1):
         raise InputError("--weights is one network's file: give one --model and one --victim with it.")
@@ -159,26 +188,22 @@ def from_configuration(stored: dict[str, Any], options: Options) -> Options:
     """The options a run's `config.toml` holds, shown the way `options` says.
 
     Raises:
-        InputError: where `options` say anything else, or `stored` was not written by this version.
+        InputError: where `options` say anything else, or `stored` holds what is no option of this version.
     """
     if options.configuration() != checked(Options()).configuration():
-        raise InputError("--resume takes its options from the folder: give nothing but --out (and --quiet).")
-    known = {field.name for field in fields(Options)}
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stored.items()
-        if name in known
-    }
+        raise InputError(
+            "--resume takes what is run from the folder: give nothing but --out, --executor and --quiet."
+        )
+    values = suite.fitting(stored, _configurable(), f"{options.out}/config.toml")
     shown = {name: getattr(options, name) for name in _SHOWING}
-    try:
-        return checked(Options(**values, **shown))
-    except TypeError as error:
-        raise InputError(f"The config.toml there does not fit this version of dpbench ({error}).") from None
+    return checked(Options(**values, **shown))
 
 
 def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if name.endswith("seed") and not 0 <= value < 2**63:
+        raise InputError(f"{_flag(name)} must be at least 0 and below 2**63, not {value}.")
     if not math.isfinite(value):
         raise InputError(f"{_flag(name)} must be a finite number, not {value}.")
     if name in _POSITIVE and value <= 0:

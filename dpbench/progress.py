@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -27,8 +28,10 @@ class Display:
 
     def __init__(self, cells: list[Cell], console: Console, quiet: bool = False) -> None:
         self._total, self._console, self._quiet = len(cells), console, quiet
-        self._finished = 0
-        self._begun = self._said = time.monotonic()
+        self._finished = self._failed = 0
+        self._best = -math.inf
+        self._hand: dict[Cell, tuple[float, float]] = {}  # begun, share done: executors run several at once
+        self._start = self._begun = self._said = time.monotonic()
         self._searches = sum(_searches(cell) for cell in cells)
         self._searched = 0
         self._bar = Progress(
@@ -61,33 +64,49 @@ class Display:
     def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
         """`done` of `total` iterations of `cell` are over."""
         now = time.monotonic()
-        rate = speed(done, now - self._begun)
-        self._bar.update(
-            self._task,
-            completed=self._searched + done / total,
-            description=cell.deed(),
-            rate=rate,
-        )
+        begun, _ = self._hand.get(cell, (now if self._hand else self._begun, 0.0))
+        self._hand[cell] = (begun, done / total)
+        rate = speed(done, now - begun)
+        self._bar.update(self._task, completed=self._reached(), description=cell.deed(), rate=rate)
         if not self._quiet and not self._console.is_terminal and now - self._said > SILENCE:
-            left = (total - done) * (now - self._begun) / max(done, 1)
-            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {left:.0f} s left")
+            left = (total - done) * (now - begun) / max(done, 1)
+            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {duration(left)} left")
 
     def finished(self, cell: Cell, result: CellResult) -> None:
         """`cell` is over."""
-        seconds = time.monotonic() - self._begun
+        now = time.monotonic()
+        begun, _ = self._hand.pop(cell, (self._begun, 0.0))
+        self._begun = now
         self._finished += 1
+        self._failed += result.status == "failed"
         self._searched += _searches(cell)
-        self._bar.update(self._task, completed=self._searched, cells=f"{self._finished}/{self._total} cells")
-        self._begun = time.monotonic()
+        rows = result.rows[: cell.batch_size]
+        if result.status == "ok" and not cell.attack.startswith("floor:"):
+            self._best = max(self._best, *(row.get("psnr", -math.inf) for row in rows))
+        self._bar.update(self._task, completed=self._reached(), cells=self._count())
         if result.status != "ok":
             self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")
         elif not self._quiet and not self._console.is_terminal:
-            rows = result.rows[: cell.batch_size]
             if "success" in rows[0]:
                 found = f"{rows[0]['success']:.0%} right"
             else:
                 found = f"{sum(row['psnr'] for row in rows) / len(rows):.1f} dB"
-            self._say(f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {seconds:.1f} s")
+            left = (self._total - self._finished) * (now - self._start) / self._finished
+            self._say(
+                f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {now - begun:.1f} s; "
+                f"so far {self._count()}, {duration(left)} left"
+            )
+
+    def _reached(self) -> float:
+        return self._searched + sum(share for _, share in self._hand.values())
+
+    def _count(self) -> str:
+        words = [f"{self._finished}/{self._total} cells"]
+        if self._failed:
+            words.append(f"{self._failed} failed")
+        if self._best > -math.inf:
+            words.append(f"best {self._best:.1f} dB")
+        return ", ".join(words)
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
@@ -103,6 +122,19 @@ def speed(iterations: int, seconds: float) -> str:
     """
     per_second = iterations / max(seconds, 1e-9)
     return f"{per_second:.0f} it/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.0f} s/it"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a reader can picture.
+
+    Example:
+        >>> duration(59), duration(200), duration(10_000), duration(1e6)
+        ('59 s', '3.3 minutes', '2.8 hours', '11.6 days')
+    """
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _searches(cell: Cell) -> int:

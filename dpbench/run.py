@@ -6,8 +6,6 @@ import importlib.metadata
 import os
 import shlex
 import sys
-import tomllib
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,26 +14,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dpbench import digest, executor, metrics, store
+from dpbench import digest, executor, interrupts, metrics, process, status, store, suite, sweep
 from dpbench.atomic import replacing
 from dpbench.data import draw_batch
+from dpbench.estimate import estimate
 from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
 from dpbench.report import leakage, pictures, sentence, tables, threats
-from dpbench.trial import attach_floors, attack_of, dataset, defence_of
+from dpbench.trial import attach_floors, attack_of, code_of, dataset, defence_of
 from dpbench.victim import weights_digest
 
 SMALL = 64
 """Pixels up to which one thread is used on the CPU, unless OMP_NUM_THREADS says otherwise."""
 WIDTH = 120
 """Columns of the table where it goes to a file or a pipe."""
-_EXPECTED_WARNINGS = (
-    "Secure RNG turned off",
-    "Full backward hook is firing",
-    "Optimal order is the largest alpha",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,23 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of this process unless given.
 
     Returns:
-        The exit status: 0; 1 where a cell failed; 2 for what the user has to change; 130 after Ctrl-C.
+        The exit status: 0; 1 where a cell failed; 2 for what the user has to change; 130 after Ctrl-C or
+        SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(parse(arguments), arguments)
+        with interrupts.in_order():
+            return _run(parse(arguments), arguments)
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted before anything was run.", file=sys.stderr)
-        return 130
+        return interrupts.STATUS
 
 
 def _run(options: Options, arguments: list[str]) -> int:
+    if options.status:
+        print(status.describe(Path(options.status), COMMAND))
+        return 0
     if options.resume:
         options = _resumed(options)
-    _settle()
+    process.settle()
     notes = Console(stderr=True)
 
     def note(line: str) -> None:
@@ -80,33 +79,33 @@ def _run(options: Options, arguments: list[str]) -> int:
     }
     folder = Path(options.out) if options.out else Path("results") / _name(options, configuration)
     if options.dry_run:
-        return _dry_run(planned, folder)
+        return _dry_run(planned, folder, options, axes.device)
     results = store.open_run(folder, configuration)
-    missing = [cell for cell in planned.cells if not results.has(cell.key())]
-    if len(missing) < len(planned.cells):
-        note(f"{len(planned.cells) - len(missing)} of {len(planned.cells)} cells are in {folder} already.")
+    keys = {cell.key(): cell for cell in planned.cells}
+    results.expect((key, cell.describe()) for key, cell in keys.items())
+    done = results.done()
+    missing = [cell for key, cell in keys.items() if key not in done]
+    if len(missing) < len(keys):
+        note(f"{len(keys) - len(missing)} of {len(keys)} cells are in {folder} already.")
     try:
-        with Display(missing, notes, options.quiet) as display:
-            for cell, result in executor.local(missing, display.iteration):
-                pictures = (result.images, result.originals) if len(result.images) else (None, None)
-                results.write(cell.key(), result.rows, *pictures)
-                display.finished(cell, result)
+        if missing:
+            with Display(missing, notes, options.quiet) as display:
+                sweep.run(missing, results, _executor(options, axes.device), display)
+        return _finish(results, options)
     except KeyboardInterrupt:
-        done = sum(results.has(cell.key()) for cell in planned.cells)
+        done = len(results.counts()[0] & keys.keys())
         print(
-            f"Interrupted: {done} of {len(planned.cells)} cells are kept in {folder}; "
+            f"Interrupted: {done} of {len(keys)} cells are kept in {folder}; "
             f"go on with: {COMMAND} {shlex.join(arguments)}",
             file=sys.stderr,
         )
-        return 130
-    return _finish(results, options)
+        return interrupts.STATUS
 
 
-def _settle() -> None:
-    """Settings of the process that a library must not touch: arithmetic, and which warnings are no news."""
-    torch.set_flush_denormal(True)  # denormals of a converging search cost the CPU tenfold
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
+def _executor(options: Options, device: str) -> executor.Executor:
+    return executor.create(
+        options.executor, device, options.workers, options.ray_address, options.gpus_per_cell
+    )
 
 
 def _axes(options: Options, note: Any) -> Axes:
@@ -114,10 +113,10 @@ def _axes(options: Options, note: Any) -> Axes:
     if options.device == "cuda" and device == "cpu":
         raise InputError("--device cuda: PyTorch finds no graphics card here; use --device cpu.")
     data = dataset(options.data, options.image_size)
-    if data.images.shape[-1] <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+    if data.images.shape[-1] <= SMALL:
         # a second thread gains 1.6 times at best on an idle machine, and loses twentyfold on a busy one;
         # and with one the numbers do not depend on how many cores there are
-        torch.set_num_threads(1)
+        process.one_thread()
     if data.note:
         note(f"Data: {data.note}.")
     reason = metrics.why_no_lpips(*data.images.shape[2:])
@@ -147,7 +146,7 @@ def _plan(axes: Axes, options: Options) -> Plan:
         batch = draw_batch(data, size, seed, draw)
         return digest.tensors({"images": batch.images, "labels": batch.labels})
 
-    planned = plan(axes, weights, images)
+    planned = plan(axes, weights, images, code_of)
     for cell in planned.cells:
         defence_of(cell)
         if not cell.attack.startswith("floor:") or cell.floor_of:
@@ -155,16 +154,17 @@ def _plan(axes: Axes, options: Options) -> Plan:
     return planned
 
 
-def _dry_run(planned: Plan, folder: Path) -> int:
+def _dry_run(planned: Plan, folder: Path, options: Options, device: str) -> int:
     for cell in planned.cells:
         print(cell.describe())
+    print(estimate(planned.cells).sentence(_executor(options, device).slots))
     print(f"{len(planned.cells)} cells; the results would go to {folder}.")
     return 0
 
 
 def _name(options: Options, configuration: dict[str, Any]) -> str:
-    words = [*options.defense]
-    if any("dp" in defense.split("+") for defense in options.defense):
+    words = [Path(options.suite).stem] if options.suite else [*options.defense]
+    if not options.suite and any("dp" in defense.split("+") for defense in options.defense):
         words += [f"eps{eps:g}" for eps in options.eps]
         words += [f"sigma{sigma:g}" for sigma in options.noise_multiplier]
     return f"{'-'.join(words)[:60]}-{digest.described(configuration)[:8]}"
@@ -174,15 +174,9 @@ def _resumed(options: Options) -> Options:
     if options.out is None:
         raise InputError("--resume needs the folder to go on with: give it as --out DIR.")
     file = Path(options.out) / "config.toml"
-    try:
-        stored = tomllib.loads(file.read_text())
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be read ({error.strerror}); --out must name a run's folder."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is damaged ({error}); give the run's options again.") from None
-    return from_configuration(stored, options)
+    if not file.exists():
+        raise InputError(f"{file} does not exist; --out must name a run's folder.")
+    return from_configuration(suite.read(file), options)
 
 
 def _finish(results: store.Store, options: Options) -> int:

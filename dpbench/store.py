@@ -144,13 +144,22 @@ class Store:
                 return cell
         raise KeyError(key)
 
+    def failure(self, key: str) -> str:
+        """Why cell `key` failed."""
+        rows = self._rows_of(self._broken(key)) or [{}]
+        return rows[0].get("error", "for a reason that is lost, its file is damaged")
+
+    def log_file(self, key: str) -> Path:
+        """Where the log of cell `key` lies, or would."""
+        return self._logs / f"{key}.log"
+
     def log(self, key: str, text: str) -> None:
         """Add `text` to the log of cell `key`.
 
         Raises:
             InputError: the disk is full or the folder cannot be written.
         """
-        path = self._logs / f"{key}.log"
+        path = self.log_file(key)
         with refused_as_sentence(path):
             path.parent.mkdir(exist_ok=True)
             with path.open("a") as file:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from torch import Tensor
 
 import attacks
 import defenses
-from dpbench import image_prior, informed, metrics, planted, privacy
+from dpbench import digest, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.intervals import clopper_pearson
@@ -79,11 +82,13 @@ class CellResult:
         rows: by the names of `dpbench.schema.SCHEMA`.
         images: float32 [rows, 3, H, W] in [0, 1], on the CPU; empty [0, 3, 1, 1] where the cell failed.
         originals: likewise.
+        log: when and where it was run, how it ended, and the traceback if it broke.
     """
 
     rows: list[dict[str, Any]]
     images: Tensor
     originals: Tensor
+    log: str = ""
 
     @property
     def status(self) -> str:
@@ -106,15 +111,21 @@ def run_cell(cell: Cell, progress: Progress | None = None) -> CellResult:
 
 
 def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
-    """`work()`, or rows that say why there is no result."""
+    """`work()`, or rows that say why there is no result; either with its log."""
+    began, clock, trace = datetime.now(UTC), time.perf_counter(), ""
     try:
-        return work()
+        result = work()
     except InputError as error:
-        return _without_result(cell, "skipped", str(error))
+        result = without_result(cell, "skipped", str(error))
     except Exception as error:  # whatever a third-party attack raises, the other cells go on
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        return _without_result(cell, "failed", reason)
+        result, trace = without_result(cell, "failed", reason), traceback.format_exc()
+    seconds = time.perf_counter() - clock
+    log = (
+        f"{began:%Y-%m-%d %H:%M:%S} UTC, {platform.node()}, process {os.getpid()}: {cell.describe()}\n{trace}"
+    )
+    return replace(result, log=f"{log}{result.status} after {seconds:.1f} s\n")
 
 
 def prepare(cell: Cell) -> Scene:
@@ -222,6 +233,15 @@ def attack_of(cell: Cell) -> attacks.Attack:
     asked = {"iterations": cell.iterations, "restarts": cell.restarts, "prior": cell.prior}
     search = {name: value for name, value in asked.items() if value is not None}
     return attacks.create(cell.floor_of or cell.attack, adaptive=cell.adaptive, engine=cell.engine, **search)
+
+
+def code_of(attack: str) -> str:
+    """A hash of the source of the attack of that name.
+
+    Raises:
+        InputError: for an unknown attack.
+    """
+    return digest.source(attacks.kind(attack))
 
 
 def released(cell: Cell, scene: Scene) -> Release:
@@ -392,14 +412,16 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     return CellResult([row], torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
 
 
-def _without_result(cell: Cell, status: str, reason: str) -> CellResult:
+def without_result(cell: Cell, status: str, reason: str) -> CellResult:
+    """Rows that say why `cell` has none: `status` is `skipped` or `failed`, `reason` one line."""
     # whatever is known without the result, so that the rows stand beside those of the other seeds
     known = accuracy(cell.model, cell.norm, cell.victim, cell.weights)
     common = _conditions(cell) | {"mode": "eval", "victim_accuracy": known}
     with contextlib.suppress(InputError):
         common |= _guaranteed(defence_of(cell).guarantee)
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)]
-    return CellResult(rows, torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
+    empty = torch.empty(0, 3, 1, 1)
+    return CellResult(rows, empty, empty, f"{cell.describe()}: {status}. {reason}\n")
 
 
 def _conditions(cell: Cell) -> dict[str, Any]:

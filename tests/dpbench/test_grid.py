@@ -13,7 +13,8 @@ def axes(**changed):
 
 
 def cells(given: Axes) -> list[Cell]:
-    return list(plan(given, lambda *_: "w", lambda size, seed, draw: f"{size}{seed}{draw}").cells)
+    draw = "{}{}{}".format
+    return list(plan(given, lambda *_: "w", draw, lambda name: f"source of {name}").cells)
 
 
 def attacked(given: Axes) -> list[Cell]:
@@ -109,7 +110,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "f1333c4e9d4fc496"
+KEY = "KEYHERE"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
@@ -128,6 +129,15 @@ def test_noise_floor_starts_where_its_attack_starts():
     found = cells(axes(attack=("dlg",)))
     seeds = {cell.search_seed() for cell in found if "dlg" in (cell.attack, cell.floor_of)}
     assert len(seeds) == 1
+
+
+def test_an_attack_whose_source_changed_is_another_cell_and_floors_without_it_are_not():
+    def keys(code):
+        found = plan(axes(attack=("dlg",)), lambda *_: "w", lambda *_: "i", lambda _: code).cells
+        return {(c.attack, c.floor_of): c.key() for c in found}
+
+    old, new = keys("old"), keys("new")
+    assert {what[0] for what in old if old[what] == new[what]} == {MEAN_IMAGE, CONSTANT_IMAGE}
 
 
 def test_usual_norm_follows_the_network():
@@ -150,7 +160,7 @@ def test_impossible_combinations_are_left_out_and_named():
         return "i"
 
     given = axes(model=("lenet", "convnet"), victim=("early", "untrained"), batch_size=(1, 21))
-    planned = plan(given, weights, images)
+    planned = plan(given, weights, images, lambda _: "")
     assert planned.left_out == ("No early lenet.", "Only 20 images.")
     assert {(c.model, c.victim, c.batch_size) for c in planned.cells} == {
         ("lenet", "untrained", 1),
@@ -164,7 +174,7 @@ def test_nothing_possible_is_the_first_reason():
         raise InputError("Only 20 images.")
 
     with pytest.raises(InputError, match=r"^Only 20 images\.$"):
-        plan(axes(), lambda *_: "w", refuse)
+        plan(axes(), lambda *_: "w", refuse, lambda _: "")
 
 
 def test_description_tells_cells_apart():

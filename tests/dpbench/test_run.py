@@ -19,7 +19,8 @@ from dpbench.run import main
 
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
-    *("config.toml", "cells", "results.parquet", "results.csv", "summary.csv", "environment.json"),
+    *("config.toml", "cells.csv", "cells", "logs"),
+    *("results.parquet", "results.csv", "summary.csv", "environment.json"),
     *("table.md", "table.tex", "reconstructions.png", "leakage.png"),
 }
 
@@ -83,7 +84,7 @@ def test_every_axis_of_the_issue_in_one_plan(tmp_path, capsys):
     line += " --attack dlg idlg inverting-gradients"
     assert run(tmp_path / "x", *line.split(), "--dry-run") == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 * (2 + 3 + 7 * 3) + 1
+    assert len(said) == 2 * (2 + 3 + 7 * 3) + 2
     assert len(set(said)) == len(said)
     assert not (tmp_path / "x").exists()
 
