@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from types import ModuleType
 
 from dpbench.executor import TRIES, CellProgress
 from dpbench.grid import Cell
@@ -34,13 +37,7 @@ class Ray:
             raise InputError("--executor ray needs Ray: pip install 'dpbench[cluster]'.") from None
         self._ray, self._needs = ray, {"CPU": 1.0} | ({"GPU": gpus_per_cell} if device == "cuda" else {})
         if not ray.is_initialized():
-            try:
-                ray.init(address, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"No Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
-                    "'ray start --head', name another with --ray-address, or use --executor workers."
-                ) from None
+            _join(ray, address)
         if not self.slots:
             raise InputError(f"The Ray cluster has no room for a cell, which needs {self._needs}.")
         self._task = ray.remote(
@@ -76,6 +73,22 @@ class Ray:
         except self._ray.exceptions.RayError as error:
             reason = f"Ray gave it up after {TRIES} tries: {_first_line(error)}"
             return without_result(cell, "failed", reason)
+
+
+def _join(ray: ModuleType, address: str) -> None:
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(
+            f"No Ray cluster answers at {address!r} ({_first_line(error)}): start one with "
+            "'ray start --head', name another with --ray-address, or use --executor workers."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, ours)  # Ray's own handler would end the run without a word
 
 
 def _run(cell: Cell) -> CellResult:

@@ -33,7 +33,7 @@ def read(options: type[Options], arguments: Sequence[str], command: str, default
                 options,
                 args=list(arguments),
                 prog=command,
-                default=options() if default is None else default,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:

@@ -173,7 +173,7 @@ class Store:
         """All sound cells' rows as one table with the schema's columns and dtypes, sorted by content."""
         rows, batches = self._all_rows(), [schema.record_batch([])]
         while chunk := list(islice(rows, _CHUNK)):
-            batches.append(schema.record_batch([row for cell in chunk for row in cell]))
+            batches.append(self._batch(chunk))
         table = schema.to_pandas(pyarrow.Table.from_batches(batches))
         del batches
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
@@ -219,6 +219,21 @@ class Store:
                 if path.exists() and (rows := self._rows_of(path)) is not None:
                     yield rows
                     break
+
+    def _batch(self, chunk: list[list[Row]]) -> pyarrow.RecordBatch:
+        try:
+            return schema.record_batch([row for cell in chunk for row in cell])
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+            return schema.record_batch([row for cell in chunk if self._fits(cell) for row in cell])
+
+    def _fits(self, rows: list[Row]) -> bool:
+        try:
+            schema.record_batch(rows)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            key = rows[0].get("key", "")
+            _warn(self._cells / f"{key}{_SUFFIX}", f"it is of another version's schema: {error}")
+            return False
+        return True
 
     def _rows_of(self, path: Path) -> list[Row] | None:
         """The rows of a sound file, read from its header alone; None with a warning where it is damaged."""
@@ -339,7 +354,7 @@ def _rows(metadata: Mapping[str, str]) -> list[Row]:
     return json.loads(text)
 
 
-def _warn(path: Path, error: Exception) -> None:
+def _warn(path: Path, error: Exception | str) -> None:
     warnings.warn(f"{path} is damaged and counts as missing ({error}).", RuntimeWarning, stacklevel=3)
 
 
@@ -376,6 +391,12 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if "version" in held and "version" in wanted and held["version"] != wanted["version"]:
+        raise InputError(
+            f"{path} was written by dpbench {held['version']}, and this is {wanted['version']}: it is left as "
+            "it is and can still be read (dpbench.load); name another folder with --out, or install that "
+            "version to resume it."
+        )
     differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
     if differing:
         shown = ", ".join(
