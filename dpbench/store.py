@@ -393,8 +393,8 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if "version" in held and "version" in wanted and held["version"] != wanted["version"]:
         raise InputError(
-            f"{path} was written by dpbench {held['version']}, and this is {wanted['version']}: it is left as "
-            "it is and can still be read (dpbench.load); name another folder with --out, or install that "
+            f"{path} was written by dpbench {held['version']}, and this is {wanted['version']}: it is left "
+            "as it is and can still be read (dpbench.load); name another folder with --out, or install that "
             "version to resume it."
         )
     differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
