@@ -224,7 +224,7 @@ hostile = st.one_of(
 
 def check_name(folder: Path, name: str) -> None:
     """As an option, as a key, and in a table."""
-    for option in ("--attack", "--defense", "--suite", "--data", "--engine", "--model"):
+    for option in ("--suite", "--model", "--engine"):  # the others are looked up later
         one_sentence(parse, [f"{option}={name}"])
     store = Store(folder)
     with contextlib.suppress(ValueError):
