@@ -14,7 +14,9 @@ from dpbench.protocol import InputError
 Options = TypeVar("Options")
 
 
-def read(options: type[Options], arguments: Sequence[str], command: str, default: Options | None = None) -> Options:
+def read(
+    options: type[Options], arguments: Sequence[str], command: str, default: Options | None = None
+) -> Options:
     """The `options` that `arguments` stand for; `--help` is printed and ends the program.
 
     Args:

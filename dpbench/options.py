@@ -96,7 +96,7 @@ class Options:
     engine: str = "auto"
     """What runs an attack's iterations: auto or eager."""
     suite: str | None = None
-    """Options from a named sweep (quick, epsilon, batch-size, pruning) or a .toml file; options here win."""
+    """Options from a named sweep (quick, epsilon, ...) or a .toml file; options given here win."""
     executor: Literal["local", "workers", "ray"] = "local"
     """Where cells run: in this process, in one per graphics card or core, or on a Ray cluster."""
     workers: int | None = None
