@@ -50,7 +50,8 @@ class Display:
         self._task = self._bar.add_task("", total=self._searches, cells=f"0/{self._total} cells", rate="")
 
     def __enter__(self) -> Display:
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -59,7 +60,8 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich ends with an empty line even then
+            self._bar.stop()
 
     def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
         """`done` of `total` iterations of `cell` are over."""

@@ -66,6 +66,12 @@ def test_failure_is_said_even_where_all_else_is_quiet(shown):
     assert shown.file.getvalue().strip().endswith("failed. KeyError: x")
 
 
+def test_quiet_is_without_a_line(shown):
+    with progress.Display([CELL], shown, quiet=True) as display:
+        display.finished(CELL, result(1.0, 1.0))
+    assert shown.file.getvalue() == ""
+
+
 def test_bar_on_a_terminal_fits_eighty_columns():
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     with progress.Display([CELL], console) as display:
