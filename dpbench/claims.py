@@ -24,15 +24,13 @@ class Claims:
     """The cells this process has in hand; a context manager that lets go of them all.
 
     Args:
-        folder: where the locked files lie; made if it is not there, removed if nobody needs it any more.
+        folder: where the locked files lie; made when it is needed, removed when nobody needs it any more.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._held = folder, {}
 
     def __enter__(self) -> Claims:
-        with refused_as_sentence(self._folder):
-            self._folder.mkdir(exist_ok=True)
         return self
 
     def __exit__(
@@ -57,7 +55,7 @@ class Claims:
         """
         path = self._folder / key
         with refused_as_sentence(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._open(path)
             if not _lock(descriptor) or not _is(path, descriptor):
                 os.close(descriptor)
                 return False
@@ -65,6 +63,14 @@ class Claims:
             os.write(descriptor, f"{platform.node()}, process {os.getpid()}".encode())
         self._held[key] = descriptor
         return True
+
+    def _open(self, path: Path) -> int:
+        while True:
+            self._folder.mkdir(exist_ok=True)
+            with suppress(
+                FileNotFoundError
+            ):  # another process, the last at work, has just removed the folder
+                return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def release(self, key: str) -> None:
         """Let go of `key`."""

@@ -40,11 +40,20 @@ def test_a_claim_is_one_process_es_until_it_ends(tmp_path):
     assert not (tmp_path / "claims").exists()
 
 
+def test_the_folder_may_be_removed_by_whoever_is_done(tmp_path):
+    with Claims(tmp_path / "claims") as longer:
+        with Claims(tmp_path / "claims") as shorter:
+            assert shorter.take("a")
+        assert not (tmp_path / "claims").exists()
+        assert longer.take("a")
+
+
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "dead").write_text("")
+    assert running(tmp_path / "claims") == {}
     with Claims(tmp_path / "claims"):
-        assert running(tmp_path / "claims") == {}
+        pass
     assert not (tmp_path / "claims").exists()
 
 
