@@ -8,14 +8,13 @@ et al. 2022, "Robbing the Fed"); `dpbench.planted` makes such a layer.
 from __future__ import annotations
 
 import math
-import time
 
 import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
-from attacks.base import Attack, Progress, attack
-from dpbench.protocol import ImagePrior, InputError, Knowledge, Reconstruction, Release
+from attacks.base import Attack, Task, attack
+from dpbench.protocol import ImagePrior, InputError, Reconstruction, Release
 
 PRIORS = ("wiener", "none")
 ROUNDS = 10
@@ -29,9 +28,6 @@ class Analytic(Attack):
     Args:
         prior: what is believed of images under noise: `wiener` (statistics of public images) or `none`.
         adaptive: use the noise level that the defence declares; else the plain ratio.
-        iterations: accepted for uniformity; there is no search.
-        restarts: likewise.
-        engine: likewise.
     """
 
     threat_models = ("malicious-linear", "honest")
@@ -41,25 +37,14 @@ class Analytic(Attack):
         *,
         prior: str = "wiener",
         adaptive: bool = True,
-        iterations: int = 1,
-        restarts: int = 1,
-        engine: str = "auto",
     ) -> None:
         if prior not in PRIORS:
             raise InputError(f"Unknown prior {prior!r}; choose one of {', '.join(PRIORS)}.")
-        self.prior, self.adaptive, self.engine = prior, adaptive, engine
-        self.iterations, self.restarts = iterations, restarts
+        self.prior, self.adaptive = prior, adaptive
 
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
+    def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; the mean of several releases is all that matters of them."""
+        release, knowledge = task.release, task.knowledge
         weights, biases = pixel_layer(release, math.prod(knowledge.image_shape))
         order = (weights.square().sum(1) + biases.square()).argsort(descending=True)
         rows = order[torch.arange(release.batch_size, device=order.device) % len(order)]
@@ -75,15 +60,15 @@ class Analytic(Attack):
         else:
             rows = zip(weights, biases, strict=True)
             images = torch.stack([wiener(w, float(b), noise, knowledge.prior) for w, b in rows])
-        known = knowledge.labels
+        labels, source = label_rules.given_or_inferred(release, knowledge)
         return Reconstruction(
             images=images.clamp(0, 1),
-            labels=label_rules.infer(release, knowledge) if known is None else known,
-            label_source="inferred" if known is None else "known",
+            labels=labels,
+            label_source=source,
             gradient_distance=math.nan,
             start=guess.contiguous(),
             iterations=1,
-            seconds=time.perf_counter() - begun,
+            seconds=task.seconds(),
             engine="none",
         )
 

@@ -6,6 +6,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
@@ -30,8 +31,40 @@ def attack(name: str) -> Callable[[A], A]:
     return register
 
 
+@dataclass(frozen=True)
+class Task:
+    """What an attack is asked to do.
+
+    Attributes:
+        release: what left the client.
+        knowledge: what the attacker is told.
+        generator: on the CPU; every random draw comes from it.
+        device: where release and knowledge are and the search runs.
+        progress: told how far it is.
+        begun: the clock (`time.perf_counter`) that `seconds` count from.
+    """
+
+    release: Release
+    knowledge: Knowledge
+    generator: torch.Generator
+    device: torch.device
+    progress: Progress
+    begun: float
+
+    def noise(self, *shape: int) -> Tensor:
+        """A standard normal draw, made on the CPU so that it does not depend on the device it is moved to."""
+        return torch.randn(*shape, generator=self.generator).to(self.device)
+
+    def seconds(self) -> float:
+        """Since the attack began."""
+        return time.perf_counter() - self.begun
+
+
 class Attack(ABC):
     """A search for the images behind a release. Subclasses keep their hyper-parameters as attributes.
+
+    Hyper-parameters with these names mean the same everywhere: `iterations`, `restarts`, `adaptive` (use what
+    is known of the defence) and `engine`; an attack has those it can use.
 
     Attributes:
         threat_models: the attackers it is an attack of, the usual one first: `honest` (follows the protocol),
@@ -40,10 +73,6 @@ class Attack(ABC):
     """
 
     threat_models: ClassVar[tuple[str, ...]] = ("honest",)
-    iterations: int
-    restarts: int
-    adaptive: bool
-    engine: str
 
     def __call__(
         self,
@@ -73,24 +102,14 @@ class Attack(ABC):
             )
         if not all(torch.isfinite(g).all() for g in release.gradients):
             raise InputError("The release holds NaN or infinite gradients; there is nothing to attack.")
-        # Drawn on the CPU so that a start does not depend on the device it is then moved to.
-        generator = torch.Generator().manual_seed(seed)
-        begun = time.perf_counter()
+        generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
         return self.run(
-            release, knowledge, generator, torch.device(device), progress or (lambda *_: None), begun
+            Task(release, knowledge, generator, torch.device(device), progress or (lambda *_: None), begun)
         )
 
     @abstractmethod
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
-        """The attack itself; `begun` is the clock (`time.perf_counter`) its `seconds` count from."""
+    def run(self, task: Task) -> Reconstruction:
+        """The attack itself."""
 
     def __repr__(self) -> str:
         known = inspect.signature(type(self)).parameters

@@ -1,17 +1,19 @@
-"""Deep Leakage from Gradients (Zhu et al., NeurIPS 2019): L-BFGS on images and soft labels together."""
+"""Deep Leakage from Gradients (Zhu et al., NeurIPS 2019): L-BFGS on images and soft labels together.
+
+Its line search asks for values on the host, so it runs eagerly whichever engine the others use.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Progress, attack, positive, to_images
+from attacks.base import Attack, Task, attack, positive, to_images
 from attacks.engine.problem import Problem
 from attacks.objectives import SquaredL2, adapt
-from dpbench.protocol import Knowledge, Reconstruction, Release
+from dpbench.protocol import Reconstruction
 
 
 @attack("dlg")
@@ -22,49 +24,36 @@ class DLG(Attack):
         iterations: gradient evaluations per restart, line searches included.
         restarts: independent random starts; the search ends early once a restart explains the release.
         adaptive: fit the scale of a clipped release, match on the support of a pruned one.
-        engine: accepted for uniformity; L-BFGS runs eagerly.
     """
 
     label_source = "joint"
 
-    def __init__(
-        self, *, iterations: int = 3000, restarts: int = 2, adaptive: bool = True, engine: str = "auto"
-    ) -> None:
+    def __init__(self, *, iterations: int = 3000, restarts: int = 2, adaptive: bool = True) -> None:
         positive(iterations=iterations, restarts=restarts)
-        self.iterations, self.restarts, self.adaptive, self.engine = iterations, restarts, adaptive, engine
+        self.iterations, self.restarts, self.adaptive = iterations, restarts, adaptive
 
-    def variables(
-        self, release: Release, knowledge: Knowledge, generator: torch.Generator
-    ) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
+    def variables(self, task: Task) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
         """The starting point (normalised pixels first) and how labels follow from it."""
-        pixels = torch.randn(release.batch_size, *knowledge.image_shape, generator=generator)
-        logits = torch.randn(release.batch_size, knowledge.num_classes, generator=generator)
+        batch, knowledge = task.release.batch_size, task.knowledge
+        pixels, logits = task.noise(batch, *knowledge.image_shape), task.noise(batch, knowledge.num_classes)
         return [pixels, logits], lambda inputs: inputs[1].softmax(1)
 
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
+    def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
+        release, knowledge = task.release, task.knowledge
         objective = adapt(SquaredL2(), release) if self.adaptive else SquaredL2()
         problem = Problem(knowledge, release.gradients, objective)
         solved = SOLVED * sum(float(g.square().sum()) for g in release.gradients)
         best, spent, history = None, 0, []
         for r in range(self.restarts):
-            guess, to_labels = self.variables(release, knowledge, generator)
-            guess = [v.to(device) for v in guess]
+            guess, to_labels = self.variables(task)
             done = r * self.iterations
             value, point, evaluations = lbfgs(
                 lambda inputs, to_labels=to_labels: problem.gradient(inputs, to_labels(inputs))[1:],
                 guess,
                 self.iterations,
                 solved,
-                lambda i, v, done=done: progress(done + i, self.iterations * self.restarts, v),
+                lambda i, v, done=done: task.progress(done + i, self.iterations * self.restarts, v),
             )
             spent += evaluations
             if best is None or value < best[0]:
@@ -83,7 +72,7 @@ class DLG(Attack):
             gradient_distance=value,
             start=to_images(start, knowledge),
             iterations=spent,
-            seconds=time.perf_counter() - begun,
+            seconds=task.seconds(),
             engine="eager",
             history=tuple(history),
         )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
-from attacks.base import attack
+from attacks.base import Task, attack
 from attacks.dlg import DLG
-from dpbench.protocol import Knowledge, Release
 
 
 @attack("idlg")
@@ -19,10 +17,8 @@ class IDLG(DLG):
 
     label_source = "inferred"
 
-    def variables(
-        self, release: Release, knowledge: Knowledge, generator: torch.Generator
-    ) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
+    def variables(self, task: Task) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
         """Pixels only; the labels do not change during the search."""
-        labels = label_rules.infer(release, knowledge) if knowledge.labels is None else knowledge.labels
-        pixels = torch.randn(release.batch_size, *knowledge.image_shape, generator=generator)
+        labels, _ = label_rules.given_or_inferred(task.release, task.knowledge)
+        pixels = task.noise(task.release.batch_size, *task.knowledge.image_shape)
         return [pixels], lambda _: labels

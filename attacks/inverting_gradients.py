@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
-import torch
-
 from attacks import labels as label_rules
-from attacks.base import Attack, Progress, attack, positive, to_images
-from attacks.engine import choose
+from attacks.base import Attack, Task, attack, positive, to_images
+from attacks.engine import Schedule, search, step_decay
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, adapt
 from attacks.priors import TotalVariation
-from dpbench.protocol import Knowledge, Reconstruction, Release
+from dpbench.protocol import Reconstruction
 
 
 @attack("inverting-gradients")
@@ -42,58 +38,33 @@ class InvertingGradients(Attack):
         self.iterations, self.restarts, self.learning_rate = iterations, restarts, learning_rate
         self.tv, self.adaptive, self.engine = tv, adaptive, engine
 
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
+    def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
-        known = knowledge.labels
-        labels = label_rules.infer(release, knowledge) if known is None else known
+        release, knowledge = task.release, task.knowledge
+        labels, source = label_rules.given_or_inferred(release, knowledge)
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         problem = Problem(knowledge, release.gradients, objective, [TotalVariation(self.tv)])
-        rates = step_decay(self.learning_rate, self.iterations).to(device)
-        name, search = choose(self.engine)
-        all_iterations = self.iterations * self.restarts
-        found, starts = [], []
-        for r in range(self.restarts):
-            start = torch.randn(release.batch_size, *knowledge.image_shape, generator=generator).to(device)
-            starts.append(start)
-            done = r * self.iterations
-            found.append(
-                search(
-                    problem,
-                    start,
-                    labels,
-                    rates,
-                    signed=True,
-                    progress=lambda i, _, value, done=done: progress(done + i, all_iterations, value),
-                )
-            )
-        best = min(range(self.restarts), key=lambda r: found[r].total)
-        return Reconstruction(
-            images=to_images(found[best].z, knowledge),
-            labels=labels,
-            label_source="inferred" if known is None else "known",
-            gradient_distance=found[best].distance,
-            start=to_images(starts[best], knowledge),
-            iterations=all_iterations,
-            seconds=time.perf_counter() - begun,
-            engine=name,
-            history=found[best].history,
+        starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
+        outcome = search(
+            problem,
+            [[start] for start in starts],
+            labels,
+            Schedule(step_decay(self.learning_rate, self.iterations)),
+            engine=self.engine,
+            signed=True,
+            progress=task.progress,
         )
-
-
-def step_decay(rate: float, iterations: int) -> torch.Tensor:
-    """Step sizes float [iterations]: a tenth from 3/8, a hundredth from 5/8, a thousandth from 7/8 on.
-
-    Example:
-        >>> step_decay(1.0, 8)
-        tensor([1.0000, 1.0000, 1.0000, 0.1000, 0.1000, 0.0100, 0.0100, 0.0010])
-    """
-    drops = torch.tensor([iterations * k // 8 for k in (3, 5, 7)])
-    return rate * 0.1 ** (torch.arange(iterations)[:, None] >= drops).sum(1).float()
+        best = min(range(self.restarts), key=lambda r: outcome.found[r].total)
+        found = outcome.found[best]
+        return Reconstruction(
+            images=to_images(found.variables[0], knowledge),
+            labels=labels,
+            label_source=source,
+            gradient_distance=found.distance,
+            start=to_images(starts[best], knowledge),
+            iterations=self.iterations * self.restarts,
+            seconds=task.seconds() - outcome.compile_seconds,
+            compile_seconds=outcome.compile_seconds,
+            engine=outcome.engine,
+            history=found.history,
+        )

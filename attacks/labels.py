@@ -56,6 +56,13 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     return minimum(weight, batch) if rule == "minimum" else by_sum(weight, batch)
 
 
+def given_or_inferred(release: Release, knowledge: Knowledge, rule: str = "auto") -> tuple[Tensor, str]:
+    """Labels int64 [B] and whether they are `known` or `inferred`; InputError as `infer`."""
+    if knowledge.labels is not None:
+        return knowledge.labels, "known"
+    return infer(release, knowledge, rule), "inferred"
+
+
 def analytic(weight: Tensor, bias: Tensor | None) -> Tensor:
     """The one label of a single sample: the only negative entry (iDLG, eq. 4); int64 [1]."""
     return (weight.sum(1) if bias is None else bias).argmin()[None]

@@ -1,7 +1,8 @@
 """How far a trial gradient is from the released one: the value and its closed-form cotangent.
 
 The cotangent d value / d trial is what the double backward needs; written out, it saves building a second
-graph through the distance (about half of the operations of an iteration for a ResNet).
+graph through the distance (about half of the operations of an iteration for a ResNet). Objectives are
+modules: what they hold (masks, weights) are buffers, so that a compiled iteration serves other values.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpbench.protocol import Release
 
@@ -22,27 +23,57 @@ def dot(a: Gradients, b: Gradients) -> Tensor:
     return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
 
 
-class Objective(ABC):
+def norms(gradients: Gradients) -> Tensor:
+    """The l2 norm of each tensor, [tensors]; never below the smallest normal number."""
+    squares = torch.stack([(g * g).sum() for g in gradients])
+    return squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
+
+
+class Objective(nn.Module, ABC):
     """A distance between gradients that is differentiable in the first one."""
 
     @abstractmethod
-    def __call__(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """The value (a scalar) and the cotangent (d value / d trial, one tensor per parameter)."""
 
 
 class SquaredL2(Objective):
     """sum over all parameters of (trial - target)^2 (DLG, Zhu et al. 2019, eq. 5)."""
 
-    def __call__(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent 2 (trial - target)."""
         difference = [g - t for g, t in zip(trial, target, strict=True)]
         return dot(difference, difference), [2 * d for d in difference]
 
 
+class LayerL2(Objective):
+    """weight * sum over tensors of |trial - target|, the norms not squared (GradInversion, eq. 3).
+
+    With `relative` each tensor's norm is divided by the target's and the mean is taken, so that a weight
+    carries from one network to another; without, it is the paper's sum.
+    """
+
+    def __init__(self, weight: float = 1.0, relative: bool = False) -> None:
+        super().__init__()
+        self.relative = relative
+        self.register_buffer("weight", torch.tensor(float(weight)))
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent weight_l (trial - target) / |trial - target|."""
+        difference = [g - t for g, t in zip(trial, target, strict=True)]
+        lengths = norms(difference)
+        weights = self.weight.to(lengths.dtype).expand_as(lengths)
+        if self.relative:
+            weights = weights / (norms(target) * len(target))
+        return weights @ lengths, [
+            w * d for w, d in zip((weights / lengths).unbind(), difference, strict=True)
+        ]
+
+
 class Cosine(Objective):
     """1 - cosine similarity over all parameters at once (Geiping et al. 2020, eq. 4)."""
 
-    def __call__(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value in [0, 2] and cotangent (cos * trial / |trial| - target / |target|) / |trial|."""
         tiny = torch.finfo(trial[0].dtype).tiny
         n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt().clamp_min(tiny)
@@ -52,13 +83,40 @@ class Cosine(Objective):
         return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, goals, strict=True)]
 
 
+class LayerCosine(Objective):
+    """Mean over tensors of 1 - cosine similarity: a small layer counts as much as a large one."""
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value in [0, 2] and cotangent, each tensor's that of `Cosine` over the number of tensors."""
+        alone = [Cosine()([g], [t]) for g, t in zip(trial, target, strict=True)]
+        value = torch.stack([value for value, _ in alone]).mean()
+        return value, [way / len(alone) for _, (way,) in alone]
+
+
+class Weighted(Objective):
+    """A weighted sum of objectives."""
+
+    def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.objectives = nn.ModuleList(objectives)
+        self.register_buffer("weights", torch.tensor([float(w) for w in weights]))
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent, summed."""
+        found = [objective(trial, target) for objective in self.objectives]
+        values = torch.stack([value for value, _ in found])
+        weights = self.weights.to(values.dtype)
+        scaled = [[w * v for v in ways] for w, (_, ways) in zip(weights.unbind(), found, strict=True)]
+        return weights @ values, [torch.stack(same).sum(0) for same in zip(*scaled, strict=True)]
+
+
 class FittedScale(Objective):
     """Squared distance to the best multiple of the trial: what is left to match once clipping hid the norm.
 
     min over s of |s * trial - target|^2; by the envelope theorem s counts as a constant in the cotangent.
     """
 
-    def __call__(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent 2 s (s * trial - target)."""
         tiny = torch.finfo(trial[0].dtype).tiny
         scale = dot(trial, target) / dot(trial, trial).clamp_min(tiny)
@@ -70,12 +128,21 @@ class Masked(Objective):
     """An objective on the entries that pruning left: the release's zeros say little of the images."""
 
     def __init__(self, objective: Objective, masks: Gradients) -> None:
-        self.objective, self.masks = objective, masks
+        super().__init__()
+        self.objective = objective
+        for i, mask in enumerate(masks):
+            self.register_buffer(f"mask{i}", mask)
 
-    def __call__(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+    @property
+    def masks(self) -> list[Tensor]:
+        """One per parameter, ones and zeros."""
+        return list(self.buffers(recurse=False))
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value on the support; the cotangent is zero off it."""
-        value, cotangent = self.objective([g * m for g, m in zip(trial, self.masks, strict=True)], target)
-        return value, [v * m for v, m in zip(cotangent, self.masks, strict=True)]
+        masks = self.masks
+        value, cotangent = self.objective([g * m for g, m in zip(trial, masks, strict=True)], target)
+        return value, [v * m for v, m in zip(cotangent, masks, strict=True)]
 
 
 def adapt(objective: Objective, release: Release) -> Objective:

@@ -5,14 +5,13 @@ Both are as strong as an attacker gets against the mechanism: they know all of t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Progress, attack
-from dpbench.protocol import InputError, Knowledge, Reconstruction, Release
+from attacks.base import Attack, Task, attack
+from dpbench.protocol import InputError, Reconstruction
 
 
 def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
@@ -61,9 +60,6 @@ class PriorAware(Attack):
     Args:
         inclusion: chance of the sample to be in each release (Poisson sampling); 1 where it is known to be.
         adaptive: accepted for uniformity; the attack always uses what it knows of the noise.
-        iterations: accepted for uniformity; there is no search.
-        restarts: likewise.
-        engine: likewise.
     """
 
     threat_models = ("informed",)
@@ -73,32 +69,21 @@ class PriorAware(Attack):
         *,
         inclusion: float = 1.0,
         adaptive: bool = True,
-        iterations: int = 1,
-        restarts: int = 1,
-        engine: str = "auto",
     ) -> None:
         if not 0 < inclusion <= 1:
             raise InputError(f"The chance of inclusion must lie above 0 and be at most 1, not {inclusion:g}.")
-        self.inclusion, self.adaptive, self.engine = inclusion, adaptive, engine
-        self.iterations, self.restarts = iterations, restarts
+        self.inclusion, self.adaptive = inclusion, adaptive
 
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
+    def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `gradient_distance` is minus the winner's log-likelihood ratio."""
+        release, knowledge = task.release, task.knowledge
         lineup = knowledge.lineup
         if lineup is None:
             raise InputError("prior-aware needs candidates for the sample: use --threat-model informed.")
         sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - lineup.known
         scores = log_likelihood(sums, lineup.gradients, release.noise_on_sum(), self.inclusion)
         best = int(scores.argmax())
-        progress(1, 1, -float(scores[best]))
+        task.progress(1, 1, -float(scores[best]))
         return Reconstruction(
             images=lineup.images[best : best + 1],
             labels=lineup.labels[best : best + 1],
@@ -106,6 +91,6 @@ class PriorAware(Attack):
             gradient_distance=-float(scores[best]),
             start=lineup.images.mean(0, keepdim=True),
             iterations=1,
-            seconds=time.perf_counter() - begun,
+            seconds=task.seconds(),
             engine="none",
         )

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpbench import digest, metrics, schema
+from dpbench import digest, engines, metrics, schema
 from dpbench.grid import Axes, Cell, plan
 from dpbench.models import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
-from dpbench.trial import Scene, attach_floors, attack_of, code_of, measure, released
+from dpbench.trial import Scene, attach_floors, code_of, measure, released
 from dpbench.victim import Victim
 
 Progress = Callable[[Cell, int, int, float], None]
@@ -44,6 +44,7 @@ def benchmark(
     adaptive: bool = True,
     iterations: int | None = None,
     restarts: int | None = None,
+    engine: str = "auto",
     attack_seed: int | Sequence[int] = 0,
     loss: Loss = F.cross_entropy,
     mean: Sequence[float] = IMAGENET_MEAN,
@@ -77,6 +78,7 @@ def benchmark(
         adaptive: whether the attack uses what it knows of the defence.
         iterations: per restart; None is each attack's own default.
         restarts: independent starts; None likewise.
+        engine: what runs iterations: `eager`, `graph`, `compiled`, or `auto` for what pays.
         attack_seed: seeds of the attack's start and of the defence's noise.
         loss: (logits [B, K], labels [B]) -> mean over the batch.
         mean: public per-channel mean of the data in [0, 1], which attacks start from.
@@ -125,6 +127,7 @@ def benchmark(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         version=importlib.metadata.version("dpbench"),
         accountant=accountant,
+        engine=engine,
         lpips_net=None if metrics.why_no_lpips(*images.shape[2:]) else "alex",
         model=(type(model).__name__,),
         norm=("own",),
@@ -152,10 +155,9 @@ def benchmark(
     )
     weights = digest.tensors(kept.state_dict())
     batch = digest.tensors({"images": scene.images, "labels": scene.labels})
-    cells = plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells
+    cells = engines.settle(plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells)
     for cell in cells:  # what is wrong comes out before minutes are spent
         if not cell.attack.startswith("floor:"):
-            attack_of(cell)
             released(cell, scene)
     rows = []
     for cell in cells:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -53,7 +53,7 @@ def estimate(cells: Iterable[Cell]) -> Estimate:
     """Time one cell of each shape, for `PROBE` seconds of its search, and add up.
 
     A shape is all that decides the time of a cell; budgets, seeds and the like do not. A cell that cannot be
-    run counts as taking no time.
+    run counts as taking no time. Nothing is compiled, so a sweep that will be takes less than this.
     """
     counts, examples = Counter(map(_shape, cells := list(cells))), {}
     for cell in cells:
@@ -83,7 +83,7 @@ def _seconds(cell: Cell) -> float:
             raise _EnoughError(now - begun + (total - done) * rate)
 
     try:
-        measure(cell, prepare(cell), watch)
+        measure(replace(cell, engine="eager"), prepare(cell), watch)
     except _EnoughError as enough:
         return enough.args[0]
     except InputError:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
 
 import attacks
-from attacks.engine import choose
 from dpbench import suite
 from dpbench.command_line import read
 from dpbench.models import models
@@ -93,8 +92,8 @@ class Options:
     """Whether the attacker is told batch-norm statistics; no matter for networks without."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; the graphics card if there is one."""
-    engine: str = "auto"
-    """What runs an attack's iterations: auto or eager."""
+    engine: Literal["auto", "eager", "graph", "compiled"] = "auto"
+    """What runs iterations: PyTorch's operations, a CUDA graph, or a compiled program; auto: what pays."""
     suite: str | None = None
     """Options from a named sweep (quick, epsilon, ...) or a .toml file; options given here win."""
     executor: Literal["local", "workers", "ray"] = "local"
@@ -170,7 +169,6 @@ def checked(options: Options) -> Options:
         raise InputError(
             f"That is more than {MOST_CELLS:,} combinations: give fewer values, or split them into several."
         )
-    choose(options.engine)
     if options.weights is not None and (len(options.model) > 1 or len(options.victim) > 1):
         raise InputError("--weights is one network's file: give one --model and one --victim with it.")
     attack = tuple(attacks.names()) if "all" in options.attack else options.attack

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dpbench import digest, executor, interrupts, metrics, process, status, store, suite, sweep
+from dpbench import digest, engines, executor, interrupts, metrics, process, status, store, suite, sweep
 from dpbench.atomic import replacing
 from dpbench.data import draw_batch
 from dpbench.estimate import estimate
@@ -23,7 +24,7 @@ from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
 from dpbench.report import leakage, pictures, sentence, tables, threats
-from dpbench.trial import attach_floors, attack_of, code_of, dataset, defence_of
+from dpbench.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.victim import weights_digest
 
 SMALL = 64
@@ -149,9 +150,7 @@ def _plan(axes: Axes, options: Options) -> Plan:
     planned = plan(axes, weights, images, code_of)
     for cell in planned.cells:
         defence_of(cell)
-        if not cell.attack.startswith("floor:") or cell.floor_of:
-            attack_of(cell)
-    return planned
+    return replace(planned, cells=tuple(engines.settle(planned.cells)))
 
 
 def _dry_run(planned: Plan, folder: Path, options: Options, device: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
+import inspect
 import math
 import os
 import platform
@@ -22,6 +24,7 @@ from torch import Tensor
 
 import attacks
 import defenses
+from attacks import engine
 from dpbench import digest, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
@@ -120,7 +123,12 @@ def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
     except Exception as error:  # whatever a third-party attack raises, the other cells go on
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = f"Out of memory: use a smaller --batch-size or fewer --restarts. {reason}"
         result, trace = without_result(cell, "failed", reason), traceback.format_exc()
+    if result.status == "failed":  # only now that the traceback no longer holds the search's tensors
+        gc.collect()
+        engine.forget()
     seconds = time.perf_counter() - clock
     log = (
         f"{began:%Y-%m-%d %H:%M:%S} UTC, {platform.node()}, process {os.getpid()}: {cell.describe()}\n{trace}"
@@ -230,9 +238,11 @@ def attack_of(cell: Cell) -> attacks.Attack:
     Raises:
         InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
     """
-    asked = {"iterations": cell.iterations, "restarts": cell.restarts, "prior": cell.prior}
-    search = {name: value for name, value in asked.items() if value is not None}
-    return attacks.create(cell.floor_of or cell.attack, adaptive=cell.adaptive, engine=cell.engine, **search)
+    name = cell.floor_of or cell.attack
+    asked = {axis: getattr(cell, axis) for axis in ("adaptive", "engine", "iterations", "restarts", "prior")}
+    known = inspect.signature(attacks.kind(name)).parameters
+    chosen = {axis: value for axis, value in asked.items() if value is not None and axis in known}
+    return attacks.create(name, **chosen)
 
 
 def code_of(attack: str) -> str:

@@ -1,24 +1,19 @@
-"""What turns objective, priors and a search rule into iterations.
+"""What turns a problem, a start and a schedule into iterations, on one of several backends."""
 
-A backend is a function with `eager.adam`'s signature.
-"""
+from attacks.engine.choice import ENGINES, auto, checked
+from attacks.engine.programs import forget
+from attacks.engine.schedule import Schedule, step_decay, warm_cosine
+from attacks.engine.search import Found, Outcome, search
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from attacks.engine import eager
-from dpbench.protocol import Registry
-
-engines: Registry[Callable[..., eager.Found]] = Registry("engine")
-engines.add("eager", eager.adam)
-
-
-def choose(name: str) -> tuple[str, Callable[..., eager.Found]]:
-    """The backend called `name` and its name; `auto` takes the fastest that pays, today `eager`.
-
-    Raises:
-        InputError: for an unknown name.
-    """
-    name = "eager" if name == "auto" else name
-    return name, engines[name]
+__all__ = [
+    "ENGINES",
+    "Found",
+    "Outcome",
+    "Schedule",
+    "auto",
+    "checked",
+    "forget",
+    "search",
+    "step_decay",
+    "warm_cosine",
+]

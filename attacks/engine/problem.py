@@ -1,53 +1,90 @@
-"""One attack's question: how well do these pixels explain the release, and which way is better?"""
+"""One attack's question: how well do these variables explain the release, and which way is better?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from attacks.base import channel_statistics
+from attacks.engine.variables import Pixels
+from attacks.engine.watch import watching
 from attacks.objectives import Gradients, Objective
 from attacks.priors import Prior
 from dpbench.protocol import Knowledge
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What to match and what to believe.
+class Problem(nn.Module):
+    """What is searched, what has to be matched and what is believed.
 
-    Attributes:
+    A module, so that all its tensors (the victim's parameters, the release, masks, statistics, weights) can
+    be handed to a compiled iteration as inputs.
+
+    Args:
         knowledge: the victim, its loss, and the public channel statistics.
-        target: the released gradients.
-        objective: their distance to a trial gradient.
+        target: the released gradients; never looked at without an `objective`.
+        objective: their distance to a trial gradient. None matches nothing but the labels: the distance is
+            then `label_weight` times the victim's loss, and no gradient is read (DeepInversion).
         priors: penalties on the normalised pixels.
+        variables: how pixels follow from what is searched; normalised pixels themselves unless given.
+        label_weight: weight of the victim's loss where there is no objective.
     """
 
-    knowledge: Knowledge
-    target: Gradients
-    objective: Objective
-    priors: Sequence[Prior] = ()
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        target: Gradients,
+        objective: Objective | None,
+        priors: Sequence[Prior] = (),
+        variables: nn.Module | None = None,
+        label_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
+        self.variables = variables or Pixels(knowledge.mean, knowledge.std)
+        self.priors = nn.ModuleList(priors)
+        like = next(iter(knowledge.model.parameters()))
+        for name, values in (("mean", knowledge.mean), ("std", knowledge.std)):
+            value = torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+            self.register_buffer(name, value)
+        self.register_buffer("label_weight", torch.tensor(label_weight, device=like.device, dtype=like.dtype))
+        self._trainable = tuple(name for name, p in self.model.named_parameters() if p.requires_grad)
+        self._targets = len(target) if objective is not None else 0
+        for i in range(self._targets):
+            self.register_buffer(f"target{i}", target[i])
+        self.to(like.device)
 
-    def gradient(self, inputs: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Distance, distance plus priors (detached scalars), and the latter's gradient to `inputs`.
+    def gradient(
+        self, variables: Sequence[Tensor], labels: Tensor, factors: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Distance, distance plus priors (detached scalars), and the latter's gradient to `variables`.
 
         Args:
-            inputs: normalised pixels [B, C, H, W] first, then whatever else `labels` was computed from; all
-                require gradients.
-            labels: int64 [B], or soft labels [B, K] that depend on `inputs`.
+            variables: what is searched (the first ones are the `variables` module's), then whatever else
+                `labels` was computed from; all require gradients.
+            labels: int64 [B], or soft labels [B, K] that depend on `variables`.
+            factors: [priors], what each prior's weight is multiplied by; ones unless given.
         """
-        z = inputs[0]
-        mean, std = channel_statistics(self.knowledge, z)
-        parameters = [p for p in self.knowledge.model.parameters() if p.requires_grad]
-        loss = self.knowledge.loss(self.knowledge.model(z * std + mean), labels)
-        trial = torch.autograd.grad(loss, parameters, create_graph=True)
-        distance, cotangent = self.objective([g.detach() for g in trial], self.target)
-        ways = torch.autograd.grad(trial, inputs, grad_outputs=cotangent)
-        total = distance
-        if self.priors:
-            penalty = torch.stack([prior(z) for prior in self.priors]).sum()
-            pull = torch.autograd.grad(penalty, z)[0]
-            total, ways = distance + penalty.detach(), (ways[0] + pull, *ways[1:])
-        return distance, total, ways
+        z = self.variables(variables)
+        with watching(self.model, any(prior.watches for prior in self.priors)) as activations:
+            loss = self.loss(self.model(z * self.std + self.mean), labels)
+        outputs, pulls = [], []
+        if self.objective is None:
+            distance = self.label_weight * loss
+            outputs, pulls = [distance], [None]
+        else:
+            target = [self.get_buffer(f"target{i}") for i in range(self._targets)]
+            # attrgetter, as parameters are plain tensors where the iteration is traced
+            parameters = [attrgetter(name)(self.model) for name in self._trainable]
+            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True))
+            with torch.no_grad():
+                distance, pulls = self.objective([g.detach() for g in outputs], target)
+        distance = total = distance.detach()
+        if len(self.priors):
+            penalties = torch.stack([prior(z, activations) for prior in self.priors])
+            penalty = penalties.sum() if factors is None else (factors * penalties).sum()
+            total = distance + penalty.detach()
+            # one backward pass for both, as they share the network's first half
+            outputs, pulls = [*outputs, penalty], [*pulls, torch.ones_like(penalty)]
+        return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=pulls)

@@ -145,7 +145,6 @@ def test_failing_cell_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch, capsys
         return true(cell)
 
     monkeypatch.setattr(trial, "attack_of", broken)
-    monkeypatch.setattr("dpbench.run.attack_of", true)
     words = ["--defense", "clip", "prune", "--batch-size", "1"]
     assert run(tmp_path / "x", *words) == 1
     table = dpbench.load(tmp_path / "x")

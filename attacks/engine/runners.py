@@ -1,0 +1,126 @@
+"""What runs iterations: one PyTorch operation after the other, a compiled program, a replayed CUDA graph.
+
+A runner holds one search at a time: `load` puts a state in, `run` iterates, `read` takes the state out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Mapping[str, Tensor], list[Tensor], Tensor, Tensor, list[Tensor]], Sequence[Tensor]]
+"""(tensors of the iteration's modules, state, row, labels, noise) -> next state."""
+Noise = Callable[[], list[Tensor]]
+"""Draws one iteration's noise; an empty list where there is none."""
+
+
+class Direct:
+    """Calls a step once for each iteration.
+
+    Args:
+        step: what to call.
+        tensors: of the iteration's modules, by name.
+        labels: int64 [B].
+    """
+
+    def __init__(self, step: Step, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
+        self._step, self._tensors, self._labels = step, tensors, labels
+        self._flat: list[Tensor] = []
+
+    def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Take another search's weights, release and labels in."""
+        self._tensors, self._labels = tensors, labels
+
+    def load(self, flat: Sequence[Tensor]) -> None:
+        """Take a state in."""
+        self._flat = list(flat)
+
+    def run(self, rows: Tensor, noise: Noise) -> None:
+        """One iteration for each row of the schedule."""
+        for row in rows.unbind():
+            self._flat = list(self._step(self._tensors, self._flat, row, self._labels, noise()))
+
+    def read(self) -> list[Tensor]:
+        """The state."""
+        return self._flat
+
+
+class Graph:
+    """A CUDA graph of one step: no Python and no launches between its kernels.
+
+    All it reads lies in tensors of its own, which stay where they are: what changes is copied in, on the
+    device, so that it serves every search of the same shapes.
+
+    Args:
+        step: what to capture.
+        tensors: of the iteration's modules, by name.
+        flat: a state, for its shapes.
+        row: a row of the schedule, likewise.
+        labels: int64 [B].
+        noise: a draw, likewise.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        tensors: Mapping[str, Tensor],
+        flat: Sequence[Tensor],
+        row: Tensor,
+        labels: Tensor,
+        noise: Sequence[Tensor],
+    ) -> None:
+        # channels_last spares the layout conversions around each convolution
+        self._tensors = {name: _own(t) for name, t in tensors.items()}
+        self._flat, self._noise = [_own(t) for t in flat], [_own(t) for t in noise]
+        self._row, self._labels = row.clone(), labels.clone()
+        self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        # Warm-up and capture share a side stream: the parameters' autograd nodes are tied to the stream of
+        # their first use, and a capture that meets a node of another stream fails.
+        with torch.cuda.stream(self._stream):
+            for _ in range(3):
+                step(self._tensors, self._flat, self._row, self._labels, self._noise)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            new = step(self._tensors, self._flat, self._row, self._labels, self._noise)
+            for old, value in zip(self._flat, new, strict=True):
+                old.copy_(value)
+
+    def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Copy another search's weights, release and labels in."""
+        with self._queue():
+            for name, mine in self._tensors.items():
+                mine.detach().copy_(tensors[name])
+            self._labels.copy_(labels)
+
+    def load(self, flat: Sequence[Tensor]) -> None:
+        """Copy a state in."""
+        with self._queue():
+            for mine, given in zip(self._flat, flat, strict=True):
+                mine.copy_(given)
+
+    def run(self, rows: Tensor, noise: Noise) -> None:
+        """One replay for each row, queued on the graph's own stream; returns before they are done."""
+        with self._queue():
+            for row in rows.unbind():
+                self._row.copy_(row)
+                for mine, drawn in zip(self._noise, noise(), strict=True):
+                    mine.copy_(drawn)
+                self._graph.replay()
+
+    def read(self) -> list[Tensor]:
+        """A copy of the state, once all iterations queued are done."""
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return [t.clone() for t in self._flat]
+
+    def _queue(self) -> torch.cuda.StreamContext:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        return torch.cuda.stream(self._stream)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+    return tensor.detach().clone(memory_format=layout).requires_grad_(tensor.requires_grad)

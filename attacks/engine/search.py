@@ -1,0 +1,237 @@
+"""Several starts of one problem, searched side by side on one backend."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.base import Progress
+from attacks.engine import programs, steps
+from attacks.engine.choice import auto, checked
+from attacks.engine.iteration import Iteration, State
+from attacks.engine.problem import Problem
+from attacks.engine.runners import Direct, Graph, Step
+from attacks.engine.schedule import Schedule
+
+REPORTS = 100
+"""How often a search reports, at most; each report waits for the device once."""
+MEMORY = 0.9
+"""Share of a graphics card's free memory that searches side by side may take."""
+PARITY = 1e-2
+"""Relative difference from the plain iteration's gradient at which a compiled one is not trusted."""
+Lane = Direct | Graph
+Refresh = Callable[[int, list[list[Tensor]]], None]
+"""(iterations done, each start's variables) -> None; may change the problem's buffers in place."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One start's best point, the distance and distance plus priors there, its last point, and the trace."""
+
+    variables: list[Tensor]
+    distance: float
+    total: float
+    last: list[Tensor]
+    history: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of each start, and of the backend.
+
+    Attributes:
+        found: one for each start.
+        engine: what ran, with the reason in brackets where it is not what was asked for.
+        compile_seconds: spent on tracing, compiling and capturing; 0 where a program was at hand.
+    """
+
+    found: tuple[Found, ...]
+    engine: str
+    compile_seconds: float
+
+
+def search(
+    problem: Problem,
+    starts: Sequence[Sequence[Tensor]],
+    labels: Tensor,
+    schedule: Schedule,
+    *,
+    engine: str = "auto",
+    signed: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+    refresh: Refresh | None = None,
+    every: int = 0,
+) -> Outcome:
+    """Adam from each start; keeps each one's point of the lowest objective.
+
+    Args:
+        problem: what to minimise.
+        starts: for each search its variables, those of `problem.variables`.
+        labels: int64 [B].
+        schedule: step sizes, Langevin noise and the priors' factors over the iterations.
+        engine: one of `ENGINES`.
+        signed: feed Adam the sign of the gradient.
+        betas: Adam's decay rates.
+        seed: of the Langevin noise.
+        progress: told (done, all, lowest objective so far) over all starts; done 0 while compiling.
+        refresh: called before the first iteration and after every `every` of them, with all starts' points.
+        every: see `refresh`.
+
+    Raises:
+        FloatingPointError: where the objective was finite at no point of any start.
+        torch.OutOfMemoryError: where not even one search fits.
+    """
+    device, iterations = starts[0][0].device, len(schedule)
+    iteration = Iteration(problem, signed, betas).to(device)
+    rows = schedule.rows(len(problem.priors), betas, starts[0][0])
+    noises = [_noise(start, schedule.langevin, seed + i) for i, start in enumerate(starts)]
+    engine = auto(checked(engine, device.type), device.type, iterations * len(starts))
+    if engine != "eager":
+        progress(0, iterations * len(starts), torch.nan)
+    begun = time.perf_counter()
+    states = [State.at(start).flat() for start in starts]
+    noise = [torch.zeros_like(v) for v in starts[0]] if schedule.langevin else []
+    lanes, engine = _lanes(engine, iteration, states, rows[0], labels, noise)
+    compile_seconds = time.perf_counter() - begun if engine != "eager" else 0.0
+
+    histories: list[list[float]] = [[] for _ in starts]
+    stops = {*range(0, iterations, max(1, iterations // REPORTS)), iterations}
+    refreshes = set(range(0, iterations, every)) if refresh is not None else set()
+    stops = sorted(stops | refreshes)
+    for begin, end in itertools.pairwise(stops):
+        if begin in refreshes:
+            refresh(begin, [State.unflat(flat).variables for flat in states])
+            for lane in lanes:
+                lane.adopt(steps.tensors_of(iteration), labels)
+        for first in range(0, len(states), len(lanes)):
+            turn = range(first, min(first + len(lanes), len(states)))
+            for lane, i in zip(lanes, turn, strict=False):
+                lane.load(states[i])
+                lane.run(rows[begin:end], noises[i])
+            for lane, i in zip(lanes, turn, strict=False):
+                states[i] = lane.read()
+        for flat, history in zip(states, histories, strict=True):
+            history.append(float(State.unflat(flat).total))
+        progress(end * len(states), iterations * len(states), min(history[-1] for history in histories))
+    if all(history[-1] == torch.inf for history in histories):
+        raise FloatingPointError(
+            "The objective was NaN or infinite at every point of the search; smaller weights or a smaller "
+            "learning rate may help."
+        )
+    found = []
+    for flat, history in zip(states, histories, strict=True):
+        state = State.unflat(flat)
+        found.append(
+            Found(state.best, float(state.distance), float(state.total), state.variables, tuple(history))
+        )
+    return Outcome(tuple(found), engine, compile_seconds)
+
+
+def _noise(start: Sequence[Tensor], langevin: float, seed: int) -> Callable[[], list[Tensor]]:
+    """What draws one iteration's noise for one start, on its device."""
+    if not langevin:
+        return list
+    generator = torch.Generator(start[0].device).manual_seed(seed)
+    return lambda: [torch.randn(v.shape, generator=generator, device=v.device, dtype=v.dtype) for v in start]
+
+
+def _lanes(
+    engine: str,
+    iteration: Iteration,
+    states: Sequence[list[Tensor]],
+    row: Tensor,
+    labels: Tensor,
+    noise: list[Tensor],
+) -> tuple[list[Lane], str]:
+    """Runners for as many searches at a time as fit, and what they run on."""
+    tensors, reasons = steps.tensors_of(iteration), []
+    for name in dict.fromkeys((engine, "graph", "eager")):
+        if name == "graph" and row.device.type != "cuda":
+            continue
+        try:
+            lanes = _built(name, iteration, tensors, states, row, labels, noise)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
+            reasons.append(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            warnings.warn(f"The engine {reasons[-1]}; the search goes on without it.", stacklevel=3)
+        else:
+            return lanes, f"{name} ({'; '.join(reasons)})" if reasons else name
+    raise AssertionError("eager always works")
+
+
+def _built(
+    name: str,
+    iteration: Iteration,
+    tensors: Mapping[str, Tensor],
+    states: Sequence[list[Tensor]],
+    row: Tensor,
+    labels: Tensor,
+    noise: list[Tensor],
+) -> list[Lane]:
+    if name == "eager":
+        return [Direct(lambda _, *rest: iteration(*rest), tensors, labels)]
+    flat = states[0]
+    inputs = [*tensors.values(), *flat, row, labels, *noise]
+    # by the names of the tensors, too: which of them stand for what decides the program
+    key = (programs.structure(iteration), tuple(tensors), programs.shapes(inputs))
+
+    def make() -> tuple[Step, Iteration]:
+        if name == "graph":
+            return steps.plain(iteration), iteration
+        step = steps.compiled(iteration, tensors, flat, row, labels, noise)
+        _compare(step, iteration, tensors, flat, row, labels, noise)
+        return step, iteration  # the iteration is kept for the functions that its structure names by address
+
+    step, _ = programs.cached((name, key), make)
+    if row.device.type != "cuda":
+        return [Direct(step, tensors, labels)]
+    capture = lambda: Graph(step, tensors, flat, row, labels, noise)  # noqa: E731
+    lanes = programs.cached((name, key, len(states)), lambda: _side_by_side(capture, len(states)))
+    for lane in lanes:
+        lane.adopt(tensors, labels)
+    return lanes
+
+
+def _side_by_side(capture: Callable[[], Graph], wanted: int) -> list[Graph]:
+    """As many graphs as are wanted and fit, found by making them."""
+    lanes: list[Graph] = []
+    while len(lanes) < wanted:
+        before = torch.cuda.mem_get_info()[0]
+        try:
+            lanes.append(capture())
+        except torch.OutOfMemoryError:
+            if not lanes:
+                raise
+            break
+        free = torch.cuda.mem_get_info()[0]
+        if before - free > MEMORY * free:  # one more like this one would not fit
+            break
+    return lanes
+
+
+def _compare(
+    step: Step,
+    iteration: Iteration,
+    tensors: Mapping[str, Tensor],
+    flat: list[Tensor],
+    row: Tensor,
+    labels: Tensor,
+    noise: list[Tensor],
+) -> None:
+    """Raise ArithmeticError where the compiled iteration's gradient is not the plain one's."""
+    ways = [
+        torch.cat([way.flatten() for way in State.unflat(new).way]).double()
+        for new in (step(tensors, flat, row, labels, noise), iteration(flat, row, labels, noise))
+    ]
+    difference = float((ways[0] - ways[1]).norm() / ways[1].norm().clamp_min(1e-30))
+    if not difference < PARITY:
+        raise ArithmeticError(f"its gradient is {difference:.2g} (relative) off the plain iteration's")

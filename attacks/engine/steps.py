@@ -1,0 +1,87 @@
+"""An iteration as a function of all its tensors: called as it is, or traced and compiled by Inductor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch._inductor
+from torch import Tensor
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from attacks.engine.iteration import Iteration
+from attacks.engine.runners import Step
+
+
+def tensors_of(iteration: Iteration) -> dict[str, Tensor]:
+    """Parameters and buffers by name; what is trainable in the victim requires gradients."""
+    return {**dict(iteration.named_parameters()), **dict(iteration.named_buffers())}
+
+
+def plain(iteration: Iteration) -> Step:
+    """The iteration, one PyTorch operation after the other."""
+
+    def step(
+        tensors: Mapping[str, Tensor], flat: list[Tensor], row: Tensor, labels: Tensor, noise: list[Tensor]
+    ) -> list[Tensor]:
+        return functional_call(iteration, dict(tensors), (flat, row, labels, noise))
+
+    return step
+
+
+def compiled(
+    iteration: Iteration,
+    tensors: Mapping[str, Tensor],
+    flat: Sequence[Tensor],
+    row: Tensor,
+    labels: Tensor,
+    noise: Sequence[Tensor],
+) -> Step:
+    """The iteration traced with `make_fx`, without what nothing depends on, compiled by Inductor.
+
+    torch.compile has no double backward; the trace holds both backward passes as plain operations. Every
+    tensor is an input, so that the program serves other weights, releases and schedules. Inductor keeps what
+    it compiled on disk, for the next process.
+
+    Raises:
+        Exception: whatever tracing or Inductor (its C++ or Triton compiler) raises.
+    """
+    names = list(tensors)
+    arguments = _detached([*tensors.values(), *flat, row, labels, *noise])
+    traced = make_fx(_whole(iteration, tensors, len(flat), len(noise)))(*arguments)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    with torch.no_grad():
+        program = torch._inductor.compile(traced, arguments)
+
+    def step(
+        tensors: Mapping[str, Tensor], flat: list[Tensor], row: Tensor, labels: Tensor, noise: list[Tensor]
+    ) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return program(*_detached([*(tensors[name] for name in names), *flat, row, labels, *noise]))
+
+    return step
+
+
+def _whole(
+    iteration: Iteration, tensors: Mapping[str, Tensor], state: int, noise: int
+) -> Callable[..., list[Tensor]]:
+    """The iteration as a function of plain tensors: its modules', a state's, row, labels, noise."""
+    trainable = {name: tensor.requires_grad for name, tensor in tensors.items()}
+    counts = (len(trainable), state, 1, 1, noise)
+
+    def whole(*arguments: Tensor) -> list[Tensor]:
+        parts = iter(arguments)
+        given, flat, (row,), (labels,), drawn = ([next(parts) for _ in range(n)] for n in counts)
+        named = {
+            name: tensor.detach().requires_grad_(wanted)
+            for (name, wanted), tensor in zip(trainable.items(), given, strict=True)
+        }
+        return functional_call(iteration, named, (flat, row, labels, drawn))
+
+    return whole
+
+
+def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.detach() for t in tensors]
