@@ -7,9 +7,20 @@ InvertingGradients(adaptive=True, engine='auto', iterations=100, learning_rate=0
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from attacks import analytic, dlg, idlg, inverting_gradients, prior_aware  # noqa: F401 (each registers its attack)
+from attacks import (  # noqa: F401 (each registers its attack)
+    analytic,
+    deepinversion,
+    dlg,
+    gradinversion,
+    idlg,
+    inverting_gradients,
+    label_restoration,
+    latent_projection,
+    prior_aware,
+)
 from attacks.base import Attack, attacks
 
 
@@ -42,4 +53,9 @@ def threat_models(name: str) -> tuple[str, ...]:
     return attacks[name].threat_models
 
 
-__all__ = ["Attack", "create", "kind", "names", "threat_models"]
+def takes(name: str) -> frozenset[str]:
+    """The hyper-parameters of that attack, and what else it needs; InputError for an unknown name."""
+    return frozenset(inspect.signature(attacks[name]).parameters) | attacks[name].needs
+
+
+__all__ = ["Attack", "create", "kind", "names", "takes", "threat_models"]

@@ -70,9 +70,11 @@ class Attack(ABC):
         threat_models: the attackers it is an attack of, the usual one first: `honest` (follows the protocol),
             `malicious-linear` (planted a layer that isolates samples), `informed` (knows all but one sample
             and candidates for that one).
+        needs: fields of `Knowledge` that it cannot do without.
     """
 
     threat_models: ClassVar[tuple[str, ...]] = ("honest",)
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(
         self,

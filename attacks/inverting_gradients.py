@@ -54,17 +54,6 @@ class InvertingGradients(Attack):
             signed=True,
             progress=task.progress,
         )
-        best = min(range(self.restarts), key=lambda r: outcome.found[r].total)
-        found = outcome.found[best]
-        return Reconstruction(
-            images=to_images(found.variables[0], knowledge),
-            labels=labels,
-            label_source=source,
-            gradient_distance=found.distance,
-            start=to_images(starts[best], knowledge),
-            iterations=self.iterations * self.restarts,
-            seconds=task.seconds() - outcome.compile_seconds,
-            compile_seconds=outcome.compile_seconds,
-            engine=outcome.engine,
-            history=found.history,
-        )
+        found = outcome.found[outcome.best]
+        images, start = (to_images(z, knowledge) for z in (found.variables[0], starts[outcome.best]))
+        return outcome.reconstruction(task, outcome.best, images, start, labels, source)

@@ -56,6 +56,28 @@ class L2(Prior):
         return z.square().mean()
 
 
+class DiagonalVariation(Prior):
+    """Sum of the norms of four differences: to the right, down, and along both diagonals.
+
+    Total variation as GradInversion and DeepInversion weigh it (Yin et al. 2020, 2021): it grows with the
+    batch and the image.
+    """
+
+    def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
+        """Over all images at once."""
+        right, down = z[..., 1:] - z[..., :-1], z[..., 1:, :] - z[..., :-1, :]
+        falling, rising = z[..., 1:, 1:] - z[..., :-1, :-1], z[..., 1:, :-1] - z[..., :-1, 1:]
+        return _length(right) + _length(down) + _length(falling) + _length(rising)
+
+
+class ImageNorm(Prior):
+    """Mean over the images of each one's l2 norm (GradInversion's R_l2)."""
+
+    def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
+        """Mean over the batch."""
+        return torch.stack([_length(image) for image in z]).mean()
+
+
 class BatchNormStatistics(Prior):
     """How far the batch's statistics at every batch-norm layer are from those the attacker was told.
 
@@ -94,15 +116,26 @@ class BatchNormStatistics(Prior):
 
 
 class GroupConsistency(Prior):
-    """Distance to what several seeds agree upon: |x - consensus| (GradInversion, eq. 11)."""
+    """Distance to what several seeds agree upon: |x - consensus| (GradInversion, eq. 11).
 
-    def __init__(self, weight: float, consensus: Tensor) -> None:
+    With `relative` the norm is divided by the root of the number of pixels, so that a weight carries from one
+    size of image and batch to another.
+
+    Args:
+        weight: its weight.
+        consensus: normalised pixels [B, C, H, W]; changed in place as the seeds move.
+        relative: see above.
+    """
+
+    def __init__(self, weight: float, consensus: Tensor, relative: bool = False) -> None:
         super().__init__(weight)
+        self.relative = relative
         self.register_buffer("consensus", consensus)
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
-        """The l2 norm over all pixels; `consensus` is on the scale of z and of its shape."""
-        return _length(z - self.consensus)
+        """Over all pixels."""
+        length = _length(z - self.consensus)
+        return length / z.numel() ** 0.5 if self.relative else length
 
 
 def _length(x: Tensor) -> Tensor:

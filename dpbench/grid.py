@@ -31,6 +31,8 @@ CONCERNS = {
 }
 """Which axes multiply a stage of a defence; none do one that is not named here, somebody's own."""
 _DEFENCE_AXES = tuple(dict.fromkeys(axis for axes in CONCERNS.values() for axis in axes))
+ATTACK_AXES = ("preset", "terms", "label_rule", "generator")
+"""Which axes multiply an attack: those of its hyper-parameters and needs (`attacks.takes`) named here."""
 _SIGNS = {
     "eps": "eps",
     "eps_scope": "scope",
@@ -40,9 +42,10 @@ _SIGNS = {
     "prune_ratio": "ratio",
     "prune_scope": "scope",
 }
-_USUAL = ("training", "layer")
+_SIGNS |= {"preset": "preset", "terms": "terms", "label_rule": "labels by"}
+_USUAL = ("training", "layer", "tuned", "registered", "minimum")
 _BATCH_FIELDS = ("data", "images_digest", "image_size", "model", "norm", "victim", "weights_digest")
-_BATCH_FIELDS += ("batch_size", "batch_seed", "label_draw", "labels", "bn_stats")
+_BATCH_FIELDS += ("batch_size", "batch_seed", "label_draw", "labels", "bn_stats", "logit_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Cell:
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
     pixels; `attack_code` is a hash of the attack's source; `iterations` and `restarts` are None where the
     attack's own defaults hold; `candidates` and `trials` are the informed attacker's, `prior` the analytic
-    attack's under a defence.
+    attack's under a defence; `generator_digest` is a hash of the generator's weights.
     """
 
     data: str
@@ -69,6 +72,7 @@ class Cell:
     label_draw: str
     labels: str
     bn_stats: str
+    logit_scale: float = 1.0
     defense: str = "none"
     eps: float | None = None
     noise_multiplier: float | None = None
@@ -86,6 +90,11 @@ class Cell:
     candidates: int | None = None
     trials: int | None = None
     prior: str | None = None
+    preset: str | None = None
+    terms: str | None = None
+    label_rule: str | None = None
+    generator: str | None = None
+    generator_digest: str = ""
     attack: str
     attack_code: str = ""
     floor_of: str | None = None
@@ -121,7 +130,8 @@ class Cell:
     def describe(self) -> str:
         """One line for messages: which gradient, and what is done with it."""
         seeds = f"batch {self.batch_seed}" + (f", attack seed {self.attack_seed}" if self.attack_seed else "")
-        return f"{self.model}/{self.norm}/{self.victim} B={self.batch_size} ({seeds}): {self.deed()}"
+        scaled = f" logits x{self.logit_scale:g}" if self.logit_scale != 1 else ""
+        return f"{self.model}/{self.norm}/{self.victim}{scaled} B={self.batch_size} ({seeds}): {self.deed()}"
 
     def deed(self) -> str:
         """Attack and defence in a few words."""
@@ -162,6 +172,7 @@ class Axes:
     label_draw: tuple[str, ...] = ("distinct",)
     labels: tuple[str, ...] = ("known",)
     bn_stats: tuple[str, ...] = ("running",)
+    logit_scale: tuple[float, ...] = (1.0,)
     defense: tuple[str, ...] = ("none",)
     eps: tuple[float, ...] = ()
     noise_multiplier: tuple[float, ...] = ()
@@ -178,6 +189,10 @@ class Axes:
     candidates: tuple[int, ...] = (10,)
     trials: int = 100
     prior: tuple[str, ...] = ("wiener",)
+    preset: tuple[str, ...] = ("tuned",)
+    terms: tuple[str, ...] = ("registered",)
+    label_rule: tuple[str, ...] = ("minimum",)
+    generator: tuple[str, ...] = ("cifar10",)
     attack: tuple[str, ...] = ("inverting-gradients",)
     adaptive: tuple[bool, ...] = (True,)
     attack_seed: tuple[int, ...] = (0,)
@@ -198,6 +213,7 @@ def plan(
     weights_digest: Callable[[str, str, str], str],
     images_digest: Callable[[int, int, str], str],
     code_digest: Callable[[str], str],
+    generator_digest: Callable[[str], str] = lambda _: "",
 ) -> Plan:
     """Expand `axes`: every batch with its floors, its undefended cells, and its defended cells.
 
@@ -210,6 +226,7 @@ def plan(
         images_digest: (batch size, batch seed, label draw) to the hash of that batch; InputError where it
             cannot be drawn.
         code_digest: attack to the hash of its source; InputError where there is no such attack.
+        generator_digest: generator to the hash of its weights; InputError where there is no such generator.
 
     Raises:
         InputError: if nothing is left; with the first reason.
@@ -217,7 +234,7 @@ def plan(
     chosen: dict[Cell, None] = {}
     reasons: dict[str, None] = {}
     for batch in _batches(axes, weights_digest, images_digest, reasons):
-        attacked = list(_attacked(axes, batch, code_digest))
+        attacked = list(_attacked(axes, batch, code_digest, generator_digest))
         for cell in (*_floors(attacked), *attacked):
             chosen[cell] = None
     if not chosen:
@@ -236,8 +253,9 @@ def _batches(
     """Cells that say all about victim and batch, and nothing yet about defence and attack."""
     networks = [(model, norm) for model in axes.model for norm in axes.norm or (usual_norm(model),)]
     for (model, norm), victim in product(networks, axes.victim):
-        for size, seed, draw, labels, stats in product(
-            axes.batch_size, axes.batch_seed, axes.label_draw, axes.labels, axes.bn_stats
+        for size, seed, draw, labels, stats, scale in product(
+            *(axes.batch_size, axes.batch_seed, axes.label_draw),
+            *(axes.labels, axes.bn_stats, axes.logit_scale),
         ):
             try:
                 weights, images = weights_digest(model, norm, victim), images_digest(size, seed, draw)
@@ -258,6 +276,7 @@ def _batches(
                 label_draw=draw,
                 labels=labels,
                 bn_stats=stats if "bn" in norm else "none",
+                logit_scale=scale,
                 attack="",
                 attack_seed=0,
                 engine=axes.engine,
@@ -267,7 +286,12 @@ def _batches(
             )
 
 
-def _attacked(axes: Axes, batch: Cell, code_digest: Callable[[str], str]) -> Iterator[Cell]:
+def _attacked(
+    axes: Axes,
+    batch: Cell,
+    code_digest: Callable[[str], str],
+    generator_digest: Callable[[str], str],
+) -> Iterator[Cell]:
     """The undefended cells of `batch`, then the defended ones."""
     for defense in dict.fromkeys(("none", *axes.defense)):
         concerned = _concerned(defense, axes)
@@ -278,9 +302,10 @@ def _attacked(axes: Axes, batch: Cell, code_digest: Callable[[str], str]) -> Ite
             if defended.eps_scope == "release":  # one release, whatever training it may be part of
                 defended = replace(defended, train_size=None, epochs=None)
             # without a defence there is nothing to adapt to
+            attackers = list(_attackers(axes, batch, defense, generator_digest))
             for adaptive in axes.adaptive if defense != "none" else (False,):
                 for attacker, seed, iterations, restarts in product(
-                    _attackers(axes, defense), axes.attack_seed, axes.iterations, axes.restarts
+                    attackers, axes.attack_seed, axes.iterations, axes.restarts
                 ):
                     yield replace(
                         defended,
@@ -293,8 +318,10 @@ def _attacked(axes: Axes, batch: Cell, code_digest: Callable[[str], str]) -> Ite
                     )
 
 
-def _attackers(axes: Axes, defense: str) -> Iterator[dict[str, object]]:
-    """Attacks with their threat model and what belongs to it.
+def _attackers(
+    axes: Axes, batch: Cell, defense: str, generator_digest: Callable[[str], str]
+) -> Iterator[dict[str, object]]:
+    """Attacks with their threat model, their own axes, and what belongs to either.
 
     A threat model that none of the attacks asked for is made for brings its own.
     """
@@ -308,7 +335,14 @@ def _attackers(axes: Axes, defense: str) -> Iterator[dict[str, object]]:
         elif attack == "analytic" and defense != "none":
             yield from ({**same, "prior": prior} for prior in axes.prior)
         else:
-            yield same
+            own = [axis for axis in ATTACK_AXES if axis in attacks.takes(attack)]
+            if batch.labels == "known":  # there is nothing to infer
+                own = [axis for axis in own if axis != "label_rule"]
+            for values in product(*(getattr(axes, axis) for axis in own)):
+                chosen = dict(zip(own, values, strict=True))
+                if "generator" in chosen:
+                    chosen["generator_digest"] = generator_digest(chosen["generator"])
+                yield same | chosen
 
 
 def _threat_models(axes: Axes, attack: str) -> tuple[str, ...]:

@@ -53,7 +53,16 @@ class Options:
     batch_seed: tuple[int, ...] = (0,)
     """Which batches are drawn, by the published rule of dpbench.data.draw_batch."""
     attack: tuple[str, ...] = ("inverting-gradients",)
-    """Attacks: dlg, idlg, inverting-gradients, analytic, prior-aware; or all."""
+    """Attacks: inverting-gradients, gradinversion, deepinversion, latent-projection, dlg, idlg, analytic,
+    prior-aware, label-restoration; or all."""
+    preset: tuple[Literal["tuned", "paper"], ...] = ("tuned",)
+    """Gradinversion's weights and steps: ours, or the paper's."""
+    terms: tuple[Literal["gradient", "fidelity", "lazy", "registered"], ...] = ("registered",)
+    """What gradinversion optimises, each with all before it: the rows of the paper's ablation."""
+    label_rule: tuple[Literal["minimum", "sum", "counts", "auto"], ...] = ("minimum",)
+    """How gradinversion and label-restoration infer labels."""
+    generator: tuple[str, ...] = ("cifar10",)
+    """What latent-projection searches: cifar10, biggan, or your file (docs/generators.md)."""
     threat_model: tuple[Literal["honest", "malicious-linear", "informed"], ...] = ()
     """Honest server, one that planted a linear layer, or one that knows all but one sample; the attack's."""
     releases: tuple[int, ...] = (1,)
@@ -88,8 +97,10 @@ class Options:
     """Whether the attacker is told the labels or has to infer them."""
     label_draw: tuple[Literal["distinct", "random"], ...] = ("distinct",)
     """Whether the labels of a batch differ from each other."""
-    bn_stats: tuple[Literal["running", "none"], ...] = ("running",)
-    """Whether the attacker is told batch-norm statistics; no matter for networks without."""
+    bn_stats: tuple[Literal["running", "exact", "recovered", "none"], ...] = ("running",)
+    """Batch-norm statistics the attacker is told: public ones, the batch's own, or those a client sent."""
+    logit_scale: tuple[float, ...] = (1.0,)
+    """What the victim's last layer is multiplied by; below 1 the victim is another, less sure of itself."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; the graphics card if there is one."""
     engine: Literal["auto", "eager", "graph", "compiled"] = "auto"
@@ -126,6 +137,7 @@ MOST_CELLS = 1_000_000
 _POSITIVE = (
     *("eps", "noise_multiplier", "epochs", "max_grad_norm", "train_size", "batch_size", "iterations"),
     *("restarts", "image_size", "releases", "candidates", "trials", "workers", "gpus_per_cell"),
+    "logit_scale",
 )
 _MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim", "threat_model")
 

@@ -206,9 +206,14 @@ class Knowledge:
         mean: public per-channel mean of the data, in [0, 1], length C.
         std: public per-channel standard deviation, length C.
         labels: int64 [B] where the attacker knows them, else None.
-        bn_stats: `running` where batch-norm statistics are public, else `none`.
+        bn_stats: where `statistics` are from: `running` (the model's own), `exact` (of the attacked batch),
+            `recovered` (from the client's update of the running ones) or `none`.
+        statistics: mean and biased variance [channels] of each batch-norm layer's input, in the order of the
+            model's modules; empty for `none` and for networks without such layers.
         lineup: the candidates of an informed attacker; None for any other.
         prior: statistics of other people's images, disjoint from the attacked ones; None where not to be had.
+        generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]` trained on other
+            people's images; None where there is none.
     """
 
     model: nn.Module
@@ -219,8 +224,10 @@ class Knowledge:
     std: tuple[float, ...]
     labels: Tensor | None = None
     bn_stats: str = "none"
+    statistics: tuple[tuple[Tensor, Tensor], ...] = ()
     lineup: Lineup | None = None
     prior: ImagePrior | None = None
+    generator: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dpbench import digest, engines, executor, interrupts, metrics, process, sta
 from dpbench.atomic import replacing
 from dpbench.data import draw_batch
 from dpbench.estimate import estimate
+from dpbench.generators import load_generator
 from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
@@ -147,7 +148,15 @@ def _plan(axes: Axes, options: Options) -> Plan:
         batch = draw_batch(data, size, seed, draw)
         return digest.tensors({"images": batch.images, "labels": batch.labels})
 
-    planned = plan(axes, weights, images, code_of)
+    @cache
+    def generator(spec: str) -> str:
+        try:
+            found = load_generator(spec, num_classes=data.num_classes, size=data.images.shape[-1])
+        except InputError:  # the cell that wants it says why it cannot be had
+            return ""
+        return digest.tensors(found.state_dict())
+
+    planned = plan(axes, weights, images, code_of, generator)
     for cell in planned.cells:
         defence_of(cell)
     return replace(planned, cells=tuple(engines.settle(planned.cells)))

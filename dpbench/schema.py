@@ -85,7 +85,19 @@ SCHEMA: tuple[Column, ...] = (
     _words("victim", "`trained`, `early` or `untrained`", True),
     _words("weights", "the user's own weights file, by hash", True),
     _number("victim_accuracy", "its accuracy on the test set, 0 to 1", "", True),
-    _words("bn_stats", "where the attacker has batch-norm statistics from", True),
+    _words(
+        "bn_stats",
+        "where the attacker has batch-norm statistics from: running (public), exact or recovered (un-noised "
+        "statistics of the batch: an oracle, under dp without epsilon and bound), none",
+        True,
+    ),
+    _number(
+        "logit_scale", "what the victim's last layer was multiplied by; 1 is the victim itself", "", True
+    ),
+    _words("preset", "gradinversion: whose weights and steps", True),
+    _words("terms", "gradinversion: gradient, + fidelity, + lazy group, + registered group", True),
+    _words("label_rule", "how labels were inferred, where the attack has a choice", True),
+    _words("generator", "latent-projection: what was searched", True),
     _words("labels", "`known`, `inferred` or `joint`: how the attacker has the labels", True),
     _words("label_draw", "`distinct` or `random`: how the batch was drawn", True),
     _words("data", "data set of the attacked images", True),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-import inspect
 import math
 import os
 import platform
@@ -20,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import attacks
 import defenses
 from attacks import engine
-from dpbench import digest, image_prior, informed, metrics, planted, privacy
+from dpbench import bn_statistics, digest, generators, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.intervals import clopper_pearson
@@ -41,6 +40,8 @@ from dpbench.protocol import (
 )
 from dpbench.victim import Victim, accuracy, load
 
+ORACLES = ("exact", "recovered")
+"""Sources of batch-norm statistics that are un-noised outputs of the private batch."""
 GALLERY = 200
 """Images among which a reconstruction has to point out its original, at most."""
 Progress = Callable[[int, int, float], None]
@@ -63,6 +64,7 @@ class Scene:
         others: images of the same data outside the batch, [G, 3, H, W] in [0, 1], and their labels: the
             gallery, and the informed attacker's candidates.
         prior: statistics of public images; None where not to be had.
+        generator: trained on other images; None where the attack needs none.
     """
 
     victim: Victim
@@ -75,6 +77,7 @@ class Scene:
     mean_image: Tensor
     others: tuple[Tensor, Tensor] | None = None
     prior: ImagePrior | None = None
+    generator: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def prepare(cell: Cell) -> Scene:
         )
     victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
     num_classes, others, prior = victim.model.fc.out_features, other_images(data, batch), data.prior
+    if cell.logit_scale != 1:
+        victim = scaled(victim, cell.logit_scale)
     if cell.threat_model == "malicious-linear":
         prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
         edges = planted.edges_for(cell.batch_size, prior)
@@ -167,7 +172,28 @@ def prepare(cell: Cell) -> Scene:
         data.mean_image,
         others,
         prior,
+        generator_of(cell, num_classes, width),
     )
+
+
+def scaled(victim: Victim, logit_scale: float) -> Victim:
+    """A copy with its last layer times `logit_scale`: as accurate, and less confident where that is below 1."""
+    model = copy.deepcopy(victim.model)
+    with torch.no_grad():
+        for parameter in model.fc.parameters():
+            parameter.mul_(logit_scale)
+    return replace(victim, model=model)
+
+
+def generator_of(cell: Cell, num_classes: int, size: int) -> nn.Module | None:
+    """The generator that `cell` names; None where it names none.
+
+    Raises:
+        InputError: for one that cannot be had, or that makes other images or classes.
+    """
+    if cell.generator is None:
+        return None
+    return generators.load_generator(cell.generator, num_classes=num_classes, size=size)
 
 
 def other_images(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -196,6 +222,8 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         release = metrics.floors.noise_release(release, cell.search_seed())
     found = attacked(cell, scene, release, progress)
     result = _result(cell, scene, found.images, found, release.guarantee)
+    if cell.bn_stats in ORACLES:
+        result = without_guarantee(result)
     if cell.defense != "none" or cell.attack == NOISE_GRADIENT:
         return result
     start = _result(replace(cell, attack=START, floor_of=cell.attack), scene, found.start)
@@ -206,6 +234,12 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         torch.cat([result.images, start.images]),
         torch.cat([result.originals, start.originals]),
     )
+
+
+def without_guarantee(result: CellResult) -> CellResult:
+    """`result` with every epsilon and bound empty: un-noised statistics of the batch left the client, too."""
+    empty = dict.fromkeys(("eps", "eps_release", "eps_replace", "delta", "rero_release", "success_bound"))
+    return replace(result, rows=[row | empty for row in result.rows])
 
 
 def defence_of(cell: Cell) -> defenses.Chain:
@@ -239,9 +273,9 @@ def attack_of(cell: Cell) -> attacks.Attack:
         InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
     """
     name = cell.floor_of or cell.attack
-    asked = {axis: getattr(cell, axis) for axis in ("adaptive", "engine", "iterations", "restarts", "prior")}
-    known = inspect.signature(attacks.kind(name)).parameters
-    chosen = {axis: value for axis, value in asked.items() if value is not None and axis in known}
+    axes = ("adaptive", "engine", "iterations", "restarts", "prior", "preset", "terms", "label_rule")
+    asked = {axis: getattr(cell, axis) for axis in axes if axis in attacks.takes(name)}
+    chosen = {axis: value for axis, value in asked.items() if value is not None}
     return attacks.create(name, **chosen)
 
 
@@ -277,8 +311,10 @@ def attacked(
         std=scene.std,
         labels=scene.labels.clone() if cell.labels == "known" else None,
         bn_stats=cell.bn_stats,
+        statistics=bn_statistics.statistics(victim.model, scene.images, cell.bn_stats),
         lineup=lineup,
         prior=scene.prior,
+        generator=scene.generator,
     )
     seed, device = cell.search_seed(), scene.images.device
     return attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)
@@ -436,23 +472,8 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
 
 def _conditions(cell: Cell) -> dict[str, Any]:
     """The columns that `cell` alone decides."""
-    same = (
-        *(
-            "attack",
-            "floor_of",
-            "adaptive",
-            "defense",
-            "delta",
-            "noise_multiplier",
-            "max_grad_norm",
-            "noise_std",
-        ),
-        *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "model", "norm"),
-        *("releases", "candidates", "trials", "prior"),
-        *("victim", "bn_stats", "label_draw", "data", "batch_size", "batch_seed", "restarts", "version"),
-    )
     guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
-    return {name: getattr(cell, name) for name in same} | {
+    return {name: getattr(cell, name) for name in _CELLS_OWN} | {
         "key": cell.key(),
         "eps": cell.eps if cell.eps_scope == "training" else None,
         "eps_release": cell.eps if cell.eps_scope == "release" else None,
@@ -492,6 +513,7 @@ def _moved(scene: Scene, device: torch.device) -> Scene:
     model = copy.deepcopy(scene.victim.model).to(device)
     images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
     others = scene.others and tuple(x.to(device) for x in scene.others)
+    generator = scene.generator and copy.deepcopy(scene.generator).to(device)
     return replace(
         scene,
         victim=replace(scene.victim, model=model),
@@ -499,15 +521,25 @@ def _moved(scene: Scene, device: torch.device) -> Scene:
         labels=labels,
         mean_image=mean_image,
         others=others,
+        generator=generator,
     )
 
 
+_CELLS_OWN = (
+    *("attack", "floor_of", "adaptive", "defense", "delta", "noise_multiplier", "max_grad_norm", "noise_std"),
+    *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "releases"),
+    *("candidates", "trials", "prior", "preset", "terms", "label_rule", "generator", "restarts"),
+    *("model", "norm", "victim", "logit_scale", "bn_stats", "label_draw", "data", "batch_size"),
+    *("batch_seed", "version"),
+)
+"""Columns that are a cell's fields of the same name."""
 _SAME_IMAGE = [
     "data",
     "model",
     "norm",
     "victim",
     "weights",
+    "logit_scale",
     "batch_size",
     "batch_seed",
     "label_draw",
@@ -522,4 +554,8 @@ _SAME_SEARCH = [
     "attack_seed",
     "max_iterations",
     "restarts",
+    "preset",
+    "terms",
+    "label_rule",
+    "generator",
 ]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.base import Progress
+from attacks.base import Progress, Task
 from attacks.engine import programs, steps
 from attacks.engine.choice import auto, checked
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
 from attacks.engine.runners import Direct, Graph, Step
 from attacks.engine.schedule import Schedule
+from dpbench.protocol import Reconstruction
 
 REPORTS = 100
 """How often a search reports, at most; each report waits for the device once."""
@@ -49,11 +50,53 @@ class Outcome:
         found: one for each start.
         engine: what ran, with the reason in brackets where it is not what was asked for.
         compile_seconds: spent on tracing, compiling and capturing; 0 where a program was at hand.
+        iterations: over all starts.
     """
 
     found: tuple[Found, ...]
     engine: str
     compile_seconds: float
+    iterations: int
+
+    @property
+    def best(self) -> int:
+        """The start that came to the lowest objective."""
+        return min(range(len(self.found)), key=lambda i: self.found[i].total)
+
+    def reconstruction(
+        self,
+        task: Task,
+        which: int,
+        images: Tensor,
+        start: Tensor,
+        labels: Tensor,
+        label_source: str,
+        distance: float | None = None,
+    ) -> Reconstruction:
+        """What the attack hands back: `images` from start number `which`, and what the search cost.
+
+        Args:
+            task: what the attack was asked to do.
+            which: index of the start.
+            images: [B, C, H, W] in [0, 1].
+            start: the first guess, likewise.
+            labels: int64 [B].
+            label_source: `known` or `inferred`.
+            distance: the gradient distance at `images`; that of the best point found unless given.
+        """
+        found = self.found[which]
+        return Reconstruction(
+            images=images,
+            labels=labels,
+            label_source=label_source,
+            gradient_distance=found.distance if distance is None else distance,
+            start=start,
+            iterations=self.iterations,
+            seconds=task.seconds() - self.compile_seconds,
+            compile_seconds=self.compile_seconds,
+            engine=self.engine,
+            history=found.history,
+        )
 
 
 def search(
@@ -132,7 +175,7 @@ def search(
         found.append(
             Found(state.best, float(state.distance), float(state.total), state.variables, tuple(history))
         )
-    return Outcome(tuple(found), engine, compile_seconds)
+    return Outcome(tuple(found), engine, compile_seconds, iterations * len(states))
 
 
 def _noise(start: Sequence[Tensor], langevin: float, seed: int) -> Callable[[], list[Tensor]]:

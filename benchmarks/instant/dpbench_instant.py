@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-import torch
-
-from attacks.base import Attack, Progress, to_images
-from dpbench.protocol import Knowledge, Reconstruction, Release
+from attacks import labels as label_rules
+from attacks.base import Attack, Task, to_images
+from dpbench.protocol import Reconstruction
 
 
 class Instant(Attack):
@@ -15,40 +14,24 @@ class Instant(Attack):
 
     Args:
         iterations: milliseconds of sleep; one, by default.
-        restarts: of no effect.
-        adaptive: of no effect.
-        engine: of no effect.
     """
 
-    def __init__(
-        self, *, iterations: int = 1, restarts: int = 1, adaptive: bool = True, engine: str = "auto"
-    ) -> None:
-        self.iterations, self.restarts, self.adaptive, self.engine = iterations, restarts, adaptive, engine
+    def __init__(self, *, iterations: int = 1) -> None:
+        self.iterations = iterations
 
-    def run(
-        self,
-        release: Release,
-        knowledge: Knowledge,
-        generator: torch.Generator,
-        device: torch.device,
-        progress: Progress,
-        begun: float,
-    ) -> Reconstruction:
+    def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
         for i in range(self.iterations):
             time.sleep(1e-3)
-            progress(i + 1, self.iterations, 0.0)
-        start = torch.randn(release.batch_size, *knowledge.image_shape, generator=generator)
-        images = to_images(start.to(device), knowledge)
-        labels = knowledge.labels
-        if labels is None:
-            labels = torch.zeros(release.batch_size, dtype=torch.int64, device=device)
+            task.progress(i + 1, self.iterations, 0.0)
+        images = to_images(task.noise(task.release.batch_size, *task.knowledge.image_shape), task.knowledge)
+        labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
         return Reconstruction(
             images=images,
             labels=labels,
-            label_source="known" if knowledge.labels is not None else "inferred",
+            label_source=source,
             gradient_distance=0.0,
             start=images,
             iterations=self.iterations,
-            seconds=time.perf_counter() - begun,
+            seconds=task.seconds(),
         )

@@ -219,7 +219,7 @@ def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "--victim trained --data imagenet-samples": "--victim untrained",
         f"--weights {tmp_path}/w.pt": "w.pt",
         f"--weights {tmp_path}/none.pt": "none.pt",
-        "--engine steam": "known: eager",
+        "--engine steam": "invalid choice",
         "--resume": "--out",
         f"--resume --out {tmp_path}/nowhere": "config.toml",
         "--eps one": "--eps",
