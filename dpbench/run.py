@@ -123,7 +123,7 @@ def _axes(options: Options, note: Any) -> Axes:
         note(f"Data: {data.note}.")
     reason = metrics.why_no_lpips(*data.images.shape[2:])
     if reason is not None:
-        note(f"The LPIPS column stays empty: {reason}")
+        note(f"The columns lpips and iip stay empty: {reason}")
     asked = options.configuration()
     del asked["device"]
     asked["iterations"], asked["restarts"] = options.iterations or (None,), options.restarts or (None,)

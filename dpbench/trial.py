@@ -10,7 +10,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -382,6 +382,7 @@ def _result(
     identified = [None] * len(guess)
     if scene.others is not None and len(scene.others[0]):
         identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
+    features = _identified_by_features(cell, scene, guess[order])
     rows = []
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
@@ -393,6 +394,7 @@ def _result(
             "status": "ok",
             "identified": identified[i],
             "gallery_size": None if identified[i] is None else len(scene.others[0]) + 1,
+            **{name: values[i] for name, values in features.items()},
         }
         row |= {name: float(values[i]) for name, values in scores.items()}
         row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
@@ -400,6 +402,16 @@ def _result(
             row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
         rows.append(row)
     return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
+
+
+def _identified_by_features(cell: Cell, scene: Scene, guess: Tensor) -> dict[str, Sequence[Any]]:
+    """The columns of IIP, each as long as `guess`; none where there is no gallery or no trunk."""
+    net = cell.lpips_net or "alex"
+    if scene.others is None or not len(scene.others[0]) or metrics.why_no_lpips(*guess.shape[2:], net):
+        return {}
+    gallery = torch.cat([scene.images, scene.others[0]])
+    found, count = metrics.iip(guess, scene.images, gallery, net), len(guess)
+    return {"iip": found, "iip_net": [net] * count, "iip_chance": [1 / len(gallery)] * count}
 
 
 def _released(

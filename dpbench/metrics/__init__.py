@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dpbench.metrics import floors
-from dpbench.metrics.identification import identified
+from dpbench.metrics.identification import identified, iip
 from dpbench.metrics.image import fft2d, psnr, ssim
 from dpbench.metrics.matching import match, score
 from dpbench.metrics.perceptual import lpips, why_no_lpips
 
-__all__ = ["fft2d", "floors", "identified", "lpips", "match", "psnr", "score", "ssim", "why_no_lpips"]
+__all__ = ["fft2d", "floors", "identified", "iip", "lpips", "match", "psnr", "score", "ssim", "why_no_lpips"]

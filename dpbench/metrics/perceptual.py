@@ -8,6 +8,7 @@ random features.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -55,10 +56,14 @@ class LpipsEmbedding(nn.Module):
         for i in range(len(heads)):
             self.register_buffer(f"head{i}", heads[f"lin{i}.model.1.weight"])
 
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The trunk's maps [B, D, h, w] of `images` [B, 3, H, W] in [0, 1], first layer first."""
+        return tuple(self.net(self.scaling(2 * images - 1)))
+
     def forward(self, images: Tensor) -> Tensor:
         """Vectors [B, D] of `images` [B, 3, H, W] in [0, 1]."""
         parts = []
-        for i, features in enumerate(self.net(self.scaling(2 * images - 1))):
+        for i, features in enumerate(self.features(images)):
             weight = (self.get_buffer(f"head{i}") / features[0, 0].numel()).sqrt()
             parts.append((self.unit_length(features) * weight).flatten(1))
         return torch.cat(parts, 1)
@@ -105,12 +110,34 @@ def embed(images: Tensor, net: str = "alex") -> Tensor:
         InputError: for an unknown net or images too small for it.
         dpbench.assets.AssetUnavailable: if no source has the net's trunk.
     """
+    return _in_chunks(lambda network, chunk: network(chunk), images, net)
+
+
+@torch.no_grad()
+def pooled(images: Tensor, net: str = "alex") -> Tensor:
+    """The trunk's last convolutional features, averaged over the image.
+
+    Args:
+        images: floating point [B, 3, H, W] in [0, 1], on any device.
+        net: `alex` (256 features) or `vgg` (512).
+
+    Returns:
+        float32 [B, D], none negative.
+
+    Raises:
+        InputError: for an unknown net or images too small for it.
+        dpbench.assets.AssetUnavailable: if no source has the net's trunk.
+    """
+    return _in_chunks(lambda network, chunk: network.features(chunk)[-1].mean((2, 3)), images, net)
+
+
+def _in_chunks(work: Callable[[LpipsEmbedding, Tensor], Tensor], images: Tensor, net: str) -> Tensor:
     if reason := _too_small(*images.shape[2:], net):
         raise InputError(reason)
     network = _embedding(net, _trunk(net), images.device)
     # TF32, PyTorch's default for convolutions on CUDA, would move the third digit.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        return torch.cat([network(chunk.float()) for chunk in images.split(CHUNK)])
+        return torch.cat([work(network, chunk.float()) for chunk in images.split(CHUNK)])
 
 
 def lpips(images: Tensor, originals: Tensor, net: str = "alex") -> Tensor:

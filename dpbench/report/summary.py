@@ -35,9 +35,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         ended well), `failed` (cells that did not), per metric its mean, median, worst and quantiles,
         `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
         lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` (mean over
-        cells), `identified_share` (of the images, in a gallery of `gallery_size`), and of the informed
-        attacker `success` with its 95 % interval `success_low` to `success_high`, `success_bound` and
-        `membership`, over all trials.
+        cells), `identified_share` (of the images, in a gallery of `gallery_size`), `iip` (likewise, by a
+        network's features; `iip_chance` is a blind guess's), and of the informed attacker `success` with
+        its 95 % interval `success_low` to `success_high`, `success_bound` and `membership`, over all trials.
     """
     table = schema.conform(table)
     well = table["status"].fillna("ok") == "ok"
@@ -62,7 +62,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     columns["identified_share"] = (
         measured["identified"].astype("Float64").astype("float64").groupby(by).mean()
     )
-    for name in ("gallery_size", "success_bound", "membership"):
+    for name in ("gallery_size", "iip", "iip_chance", "success_bound", "membership"):
         columns[name] = measured[name].astype("Float64").astype("float64").groupby(by).mean()
     picked = measured[measured["success"].notna()]
     tried = [(group, *pooled(rows)) for group, rows in picked.groupby(by[picked.index])]

@@ -166,7 +166,7 @@ def test_without_a_source_lpips_is_empty_and_said_so(tmp_path, monkeypatch, caps
     assert metrics.why_no_lpips(32, 32) is not None
     assert run(tmp_path / "x", "--defense", "clip", "--batch-size", "1") == 0
     said = capsys.readouterr()
-    assert "The LPIPS column stays empty: No source of lpips-alex answers." in said.err
+    assert "The columns lpips and iip stay empty: No source of lpips-alex answers." in said.err
     table = dpbench.load(tmp_path / "x")
     assert table["lpips"].isna().all()
     assert table["lpips_net"].isna().all()

@@ -363,3 +363,33 @@ def test_data_without_shipped_statistics_are_judged_by_their_other_images():
     scene = trial.prepare(given)
     assert scene.prior.spectrum.shape == (3, 16, 16)
     assert trial.run_cell(given).status == "ok"
+
+
+def test_iip_asks_a_gallery_of_the_batch_and_the_others(monkeypatch):
+    asked = []
+
+    def iip(images, originals, gallery, net):
+        asked.append((images, originals, gallery, net))
+        return torch.tensor([True, False])
+
+    monkeypatch.setattr(metrics, "why_no_lpips", lambda *_: None)
+    monkeypatch.setattr(metrics, "iip", iip)
+    scene = trial.prepare(cell())
+    rows = trial.measure(cell(attack=CONSTANT_IMAGE), scene).rows
+    (images, originals, gallery, net), *more = asked
+    assert not more
+    assert originals.equal(scene.images)
+    assert images.equal(metrics.floors.constant_image(scene.images))  # in the originals' order
+    assert gallery.equal(torch.cat([scene.images, scene.others[0]]))
+    assert [row["iip"] for row in map(schema.checked, rows)] == [True, False]
+    assert {(row["iip_net"], row["iip_chance"]) for row in rows} == {(net, 1 / 20)} == {("alex", 0.05)}
+
+
+def test_no_iip_without_a_trunk_or_a_gallery(monkeypatch):
+    monkeypatch.setattr(metrics, "iip", None)  # would be called
+    scene = replace(trial.prepare(cell()), others=None)
+    assert "iip" not in trial.measure(cell(attack=MEAN_IMAGE), scene).rows[0]
+    monkeypatch.setattr(metrics, "why_no_lpips", lambda *_: "No source.")
+    row = trial.measure(cell(attack=MEAN_IMAGE), trial.prepare(cell())).rows[0]
+    assert not {"iip", "iip_net", "iip_chance"} & set(row)
+    assert row["gallery_size"] == 19

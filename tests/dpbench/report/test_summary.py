@@ -22,7 +22,17 @@ def test_numbers_by_hand(make_rows):
     for seed in range(3):
         row = make_rows("dlg", "none", 1, 0, 0, seed=seed)[0]
         row |= {"psnr": psnr[seed], "lpips": lpips[seed], "label_correct": right[seed], "seconds": seed + 1.0}
-        rows.append(row | {"psnr_floor": 12.0, "lpips_floor": 0.4, "ssim": psnr[seed] / 100})
+        row |= {"iip": seed == 2, "iip_chance": 0.02}
+        rows.append(
+            row
+            | {
+                "psnr_floor": 12.0,
+                "lpips_floor": 0.4,
+                "ssim": psnr[seed] / 100,
+                "iip": seed == 2,
+                "iip_chance": 0.02,
+            }
+        )
     line = one(summary(frame(rows)), attack="dlg")
     expected = {
         "psnr_mean": 18.0,
@@ -44,6 +54,8 @@ def test_numbers_by_hand(make_rows):
         "images": 3,
         "cells": 3,
         "failed": 0,
+        "iip": 1 / 3,
+        "iip_chance": 0.02,
     }
     for name, value in expected.items():
         assert line[name] == pytest.approx(value), name
