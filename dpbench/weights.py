@@ -34,7 +34,7 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
         InputError: where the file is missing, damaged, not finite, does not fit, or holds more than tensors.
     """
     path = Path(path)
-    state, noted = _read(path)
+    state, noted = read(path)
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     if problem := _mismatch(state, own):
@@ -54,14 +54,18 @@ def outputs(path: Path | str) -> int:
         InputError: where the file is missing, damaged or holds more than tensors, or has no `fc.weight`.
     """
     path = Path(path)
-    state, _ = _read(path)
+    state, _ = read(path)
     if "fc.weight" not in state or state["fc.weight"].ndim != 2:
         raise InputError(f"{path} does not fit this model: it lacks fc.weight.")
     return len(state["fc.weight"])
 
 
-def _read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """The state dict in `path` and the facts beside it."""
+def read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """The state dict in `path` and the facts beside it.
+
+    Raises:
+        InputError: where the file is missing, damaged or holds more than tensors.
+    """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}.")
     try:
