@@ -177,7 +177,7 @@ def prepare(cell: Cell) -> Scene:
 
 
 def scaled(victim: Victim, logit_scale: float) -> Victim:
-    """A copy with its last layer times `logit_scale`: as accurate, and less confident where that is below 1."""
+    """A copy with its last layer times `logit_scale`: as accurate, and less confident if that is below 1."""
     model = copy.deepcopy(victim.model)
     with torch.no_grad():
         for parameter in model.fc.parameters():
