@@ -40,8 +40,6 @@ from dpbench.protocol import (
 )
 from dpbench.victim import Victim, accuracy, load
 
-ORACLES = ("exact", "recovered")
-"""Sources of batch-norm statistics that are un-noised outputs of the private batch."""
 GALLERY = 200
 """Images among which a reconstruction has to point out its original, at most."""
 Progress = Callable[[int, int, float], None]
@@ -222,7 +220,7 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         release = metrics.floors.noise_release(release, cell.search_seed())
     found = attacked(cell, scene, release, progress)
     result = _result(cell, scene, found.images, found, release.guarantee)
-    if cell.bn_stats in ORACLES:
+    if cell.bn_stats in bn_statistics.ORACLES:
         result = without_guarantee(result)
     if cell.defense != "none" or cell.attack == NOISE_GRADIENT:
         return result
