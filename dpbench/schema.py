@@ -98,6 +98,9 @@ SCHEMA: tuple[Column, ...] = (
     _number("image_loss", "the victim's loss on the image", "nat"),
     _number("image_grad_share", "its gradient norm over the sum of the batch's, 0 to 1"),
     _number("psnr", "peak signal-to-noise ratio, peak 1; infinite if identical", "dB"),
+    _number(
+        "psnr_unbiased_probe", "planted layer: PSNR of the unbiased estimate; no bound, priors beat it", "dB"
+    ),
     _number("ssim", "structural similarity, Gaussian window, border cropped"),
     _number("lpips", "perceptual distance, lower is more alike; empty without the real trunk"),
     _words("lpips_net", "its trunk: `alex` or `vgg`"),

@@ -26,6 +26,7 @@ from dpbench import digest, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.intervals import clopper_pearson
+from dpbench.predictions import psnr_unbiased_probe
 from dpbench.protocol import (
     Guarantee,
     ImagePrior,
@@ -146,7 +147,7 @@ def prepare(cell: Cell) -> Scene:
     if cell.threat_model == "malicious-linear":
         prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
         edges = planted.edges_for(cell.batch_size, prior)
-        model = planted.Planted(victim.model, edges, batch.images[0].numel(), num_classes)
+        model = planted.Planted(victim.model, edges, prior, num_classes)
         victim = replace(victim, model=model)
     return Scene(
         victim,
@@ -336,7 +337,7 @@ def _result(
     identified = [None] * len(guess)
     if scene.others is not None and len(scene.others[0]):
         identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
-    rows = []
+    rows, probes = [], _probes(cell, scene, guarantee)
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
             "image": i,
@@ -345,6 +346,7 @@ def _result(
             "image_loss": loss,
             "image_grad_share": share,
             "status": "ok",
+            "psnr_unbiased_probe": probes[i],
             "identified": identified[i],
             "gallery_size": None if identified[i] is None else len(scene.others[0]) + 1,
         }
@@ -354,6 +356,19 @@ def _result(
             row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
         rows.append(row)
     return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
+
+
+def _probes(cell: Cell, scene: Scene, guarantee: Guarantee | None) -> list[float | None]:
+    """PSNR of the unbiased estimate of each image from its planted row; None where it has none of its own."""
+    if guarantee is None or cell.defense != "dp" or not isinstance(scene.victim.model, planted.Planted):
+        return [None] * len(scene.images)
+    found = planted.exposures(scene.victim.model, scene.victim.loss, scene.images, scene.labels)
+    noise = guarantee.noise_multiplier / math.sqrt(cell.releases)
+    # a gradient shorter than C is not clipped, and one of norm C would not be either
+    return [
+        exposed and psnr_unbiased_probe(noise, max(exposed[0], guarantee.max_grad_norm), exposed[1])
+        for exposed in found
+    ]
 
 
 def _released(
