@@ -41,6 +41,8 @@ _SIGNS = {
     "prune_scope": "scope",
 }
 _USUAL = ("training", "layer")
+_LATER = ("inclusion",)
+"""Fields that came later, left out of the key where they do not apply: older results keep theirs."""
 _BATCH_FIELDS = ("data", "images_digest", "image_size", "model", "norm", "victim", "weights_digest")
 _BATCH_FIELDS += ("batch_size", "batch_seed", "label_draw", "labels", "bn_stats")
 
@@ -52,8 +54,8 @@ class Cell:
     Beside the columns: `images_digest` and `weights_digest` are hashes of the batch and of the victim's
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
     pixels; `attack_code` is a hash of the attack's source; `iterations` and `restarts` are None where the
-    attack's own defaults hold; `candidates` and `trials` are the informed attacker's, `prior` the analytic
-    attack's under a defence.
+    attack's own defaults hold; `candidates`, `trials` and `inclusion` are the informed attacker's, the
+    last None where the sample is in every release; `prior` is the analytic attack's under a defence.
     """
 
     data: str
@@ -85,6 +87,7 @@ class Cell:
     threat_model: str = "honest"
     candidates: int | None = None
     trials: int | None = None
+    inclusion: float | None = None
     prior: str | None = None
     attack: str
     attack_code: str = ""
@@ -100,7 +103,8 @@ class Cell:
 
     def key(self) -> str:
         """16 hexadecimal digits: the SHA-256 of all fields as canonical JSON."""
-        return digest.described(asdict(self))
+        described = asdict(self)
+        return digest.described({k: v for k, v in described.items() if v is not None or k not in _LATER})
 
     def release_seed(self) -> int:
         """Seeds the defence's noise: the same for every attack, so that they are compared on one release."""
@@ -132,6 +136,7 @@ class Cell:
                 if (value := getattr(self, name)) not in (None, *_USUAL):
                     words.append(f"{sign}={value}" if isinstance(value, str) else f"{sign}={value:g}")
             words += [f"T={self.releases}"] if self.releases > 1 else []
+            words += [f"q={self.inclusion:g}"] if self.inclusion is not None else []
             words += [self.threat_model] if self.threat_model != "honest" else []
             if self.defense != "none" and not self.adaptive:
                 words.append("not adaptive")
@@ -177,6 +182,7 @@ class Axes:
     threat_model: tuple[str, ...] = ()
     candidates: tuple[int, ...] = (10,)
     trials: int = 100
+    inclusion: tuple[float, ...] = (1.0,)
     prior: tuple[str, ...] = ("wiener",)
     attack: tuple[str, ...] = ("inverting-gradients",)
     adaptive: tuple[bool, ...] = (True,)
@@ -304,7 +310,12 @@ def _attackers(axes: Axes, defense: str) -> Iterator[dict[str, object]]:
     for threat_model, attack in sorted(pairs, key=lambda pair: THREAT_MODELS.index(pair[0])):
         same = {"threat_model": threat_model, "attack": attack}
         if threat_model == "informed":
-            yield from ({**same, "candidates": n, "trials": axes.trials} for n in axes.candidates)
+            several = "releases" in _concerned(
+                defense, axes
+            )  # only where releases differ can one lack the sample
+            chances = [None if q == 1 else q for q in axes.inclusion] if several else [None]
+            for n, q in product(axes.candidates, chances):
+                yield {**same, "candidates": n, "trials": axes.trials, "inclusion": q}
         elif attack == "analytic" and defense != "none":
             yield from ({**same, "prior": prior} for prior in axes.prior)
         else:

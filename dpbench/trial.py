@@ -41,6 +41,8 @@ from dpbench.victim import Victim, accuracy, load
 
 GALLERY = 200
 """Images among which a reconstruction has to point out its original, at most."""
+_COINS = 1 << 62
+"""Sets the seed of who is in which release apart from that of the noise."""
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
 
@@ -220,6 +222,7 @@ def defence_of(cell: Cell) -> defenses.Chain:
             max_grad_norm=cell.max_grad_norm,
             accountant=cell.accountant,
             releases=cell.releases,
+            inclusion=cell.inclusion or 1.0,
         )
         parameters |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
     return defenses.create(cell.defense, **parameters)
@@ -232,6 +235,7 @@ def attack_of(cell: Cell) -> attacks.Attack:
         InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
     """
     asked = {"iterations": cell.iterations, "restarts": cell.restarts, "prior": cell.prior}
+    asked["inclusion"] = cell.inclusion
     search = {name: value for name, value in asked.items() if value is not None}
     return attacks.create(cell.floor_of or cell.attack, adaptive=cell.adaptive, engine=cell.engine, **search)
 
@@ -381,7 +385,11 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     """One row: the informed attacker's success over `cell.trials` releases, the bound beside it."""
     if scene.others is None:
         raise InputError("The informed attacker needs candidates: images of the same data outside the batch.")
-    victim, chain = scene.victim, defence_of(cell)
+    victim, chain, chance = scene.victim, defence_of(cell), cell.inclusion or 1.0
+    if chance < 1 and not {"dp", "noise"}.issuperset(cell.defense.split("+")):
+        raise InputError(
+            f"--inclusion below 1 is for dp and noise only, not for {cell.defense}: leave it at 1."
+        )
     given = informed.lineup(
         victim.model,
         victim.loss,
@@ -394,19 +402,24 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     )
     done = 0
 
-    def releases(truth: int) -> Iterator[Release]:
+    def releases(truth: int) -> Iterator[tuple[Release, Tensor]]:
         nonlocal done
         images = torch.cat([given.images[truth : truth + 1], scene.images[1:]])
         labels = torch.cat([given.labels[truth : truth + 1], scene.labels[1:]])
         for trial in range(truth, cell.trials, cell.candidates):
             seed = cell.release_seed() ^ trial
-            yield _released(cell, chain, victim, images, labels, seed)
+            # a stream of its own, so that the noise is that of the sample in every release
+            coins = torch.rand(cell.releases, generator=torch.Generator().manual_seed(seed ^ _COINS))
+            release = _released(cell, chain, victim, images, labels, seed)
+            yield informed.thinned(release, given.gradients[truth], coins < chance), coins < chance
             done += 1
             if progress is not None:
                 progress(done, cell.trials, math.nan)
 
     begun = time.perf_counter()
-    found = informed.tally(given, releases, lambda r: attacked(cell, scene, r, lineup=given).images[0])
+    found = informed.tally(
+        given, releases, lambda r: attacked(cell, scene, r, lineup=given).images[0], chance
+    )
     low, high = clopper_pearson(found.right, found.trials)
     row = _conditions(cell) | _measured(scene) | _guaranteed(chain.guarantee)
     row |= {
@@ -422,7 +435,7 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     }
     if chain.guarantee is not None:
         row["success_bound"] = privacy.reconstruction_bound(
-            chain.guarantee.noise_multiplier, steps=cell.releases, kappa=1 / cell.candidates
+            chain.guarantee.noise_multiplier, chance, cell.releases, kappa=1 / cell.candidates
         )
     return CellResult([row], torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
 
@@ -453,7 +466,7 @@ def _conditions(cell: Cell) -> dict[str, Any]:
             "noise_std",
         ),
         *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "model", "norm"),
-        *("releases", "candidates", "trials", "prior"),
+        *("releases", "candidates", "trials", "inclusion", "prior"),
         *("victim", "bn_stats", "label_draw", "data", "batch_size", "batch_seed", "restarts", "version"),
     )
     guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
