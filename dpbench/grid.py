@@ -220,6 +220,9 @@ def plan(
     Raises:
         InputError: if nothing is left; with the first reason.
     """
+    for name in axes.threat_model:
+        if name not in THREAT_MODELS:
+            raise InputError(f"Unknown threat model {name!r}; known: {', '.join(THREAT_MODELS)}.")
     chosen: dict[Cell, None] = {}
     reasons: dict[str, None] = {}
     for batch in _batches(axes, weights_digest, images_digest, reasons):

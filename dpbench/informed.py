@@ -56,11 +56,7 @@ def lineup(
     Raises:
         InputError: where there are too few others.
     """
-    if not 2 <= count <= len(others[0]) + 1:
-        raise InputError(
-            f"{count} candidates cannot be drawn: give --candidates from 2 to {len(others[0]) + 1}, or more "
-            "images than the batch and they need."
-        )
+    check_count(count, len(others[0]))
     order = torch.randperm(len(others[0]), generator=torch.Generator().manual_seed(seed))[: count - 1]
     order = order.to(images.device)
     candidates = torch.cat([images[:1], others[0][order]])
@@ -70,6 +66,15 @@ def lineup(
     if len(images) > 1:
         known = clipped_gradients(model, loss, images[1:], labels[1:], max_grad_norm).sum(0)
     return Lineup(candidates, classes, gradients, known)
+
+
+def check_count(candidates: int, others: int) -> None:
+    """InputError where `others` images are too few for so many candidates, or there is nothing to choose."""
+    if not 2 <= candidates <= others + 1:
+        raise InputError(
+            f"{candidates} candidates cannot be drawn: give --candidates from 2 to {others + 1}, or more "
+            "images than the batch and they need."
+        )
 
 
 def clipped_gradients(

@@ -145,24 +145,28 @@ def prepare(cell: Cell) -> Scene:
             f"The victims take square images; those of {data.name} are {height}x{width}: give --image-size."
         )
     victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
-    num_classes, others, prior = victim.model.fc.out_features, other_images(data, batch), data.prior
-    if cell.threat_model == "malicious-linear":
-        prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
-        edges = planted.edges_for(cell.batch_size, prior)
-        model = planted.Planted(victim.model, edges, prior, num_classes)
-        victim = replace(victim, model=model)
-    return Scene(
+    scene = Scene(
         victim,
         batch.images,
         batch.labels,
         batch.indices,
-        num_classes,
+        victim.model.fc.out_features,
         data.mean,
         data.std,
         data.mean_image,
-        others,
-        prior,
+        other_images(data, batch),
+        data.prior,
     )
+    return with_planted_layer(scene) if cell.threat_model == "malicious-linear" else scene
+
+
+def with_planted_layer(scene: Scene) -> Scene:
+    """The scene a malicious server sets; statistics of public images are made from `others` if need be."""
+    others, _ = scene.others
+    prior = scene.prior or image_prior.fit((others * 255).round().byte(), scene.mean_image)
+    edges = planted.edges_for(len(scene.images), prior)
+    model = planted.Planted(scene.victim.model, edges, prior, scene.num_classes)
+    return replace(scene, victim=replace(scene.victim, model=model), prior=prior)
 
 
 def other_images(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,20 @@ def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
     assert np.all(np.diff(bound.get_ydata()) >= 0)
 
 
+def test_drawn_inclusion_has_a_curve_and_a_bound_of_its_own(table):
+    drawn = table[table["threat_model"] == "informed"].assign(inclusion=0.5, releases=4, success=0.05)
+    drawn["success_bound"] = drawn["eps_release"].map({1.0: 0.14, 100.0: 0.8})
+    both = pd.concat([table, drawn])
+    found = curves(both[both["eps_release"].notna()])
+    assert found.loc[found["inclusion"] == 0.5, "bound"].tolist() == [0.14, 0.8]
+    axis = threats(both).axes[0]
+    lines = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    said = ", 4 releases, each with chance 0.5"
+    assert f"informed attacker, sample picked{said}" in lines
+    assert "informed attacker, sample picked, 1 release" in lines
+    assert lines[f"no attacker passes{said}"].get_ydata().tolist() == [0.14, 0.8]
+
+
 def test_no_plot_for_the_honest_server_alone_or_without_budgets(table):
     assert threats(table[table["threat_model"] == "honest"]) is None
     assert threats(table[table["defense"] == "none"]) is None
