@@ -119,10 +119,10 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
     for size in sorted(set(table["gallery_size"].dropna()) | set(table["candidates"].dropna())):
         axis.axhline(1 / size, color="0.5", linestyle=":", linewidth=0.8)
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
     if table["eps_release"].max() < 100 * table["eps_release"].min():  # too few powers of ten to go by
-        axis.set_xticks(sorted(table["eps_release"].unique()))
-    axis.minorticks_off()
+        axis.set_xticks(budgets := sorted({float(f"{eps:.3g}") for eps in table["eps_release"]}))
+        axis.set_xticklabels([f"{eps:g}" for eps in budgets])
+        axis.minorticks_off()
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}", fontsize=8)
     axis.set_ylabel("share of successes", fontsize=8)

@@ -58,6 +58,21 @@ def test_threat_models_have_sections_of_their_own(table):
         }
 
 
+def test_what_the_informed_attacker_has_no_number_for_has_no_column(table):
+    alone = to_markdown(
+        table[(table["threat_model"] == "informed") | table["attack"].str.startswith("floor:")]
+    )
+    assert "PSNR" not in alone
+    assert "Picked" in alone
+
+
+def test_releases_stand_in_order_whatever_the_rounding_of_their_budget(table):
+    again = table.assign(releases=10, eps_release=table["eps_release"] * (1 - 1e-12))
+    lines = summary(pd.concat([again, table]))
+    lines = lines[(lines["threat_model"] == "informed") & lines["eps_release"].notna()]
+    assert lines["releases"].tolist() == [1, 10, 1, 10]
+
+
 def test_trials_of_all_cells_are_pooled(table):
     lines = summary(table)
     line = lines[(lines["threat_model"] == "informed") & (lines["eps_release"] == 1)].iloc[0]
