@@ -29,6 +29,7 @@ _DEFENCE_SIGNS = {
     "epochs": "epochs",
     "eps_scope": "scope",
     "releases": "T",
+    "inclusion": "q",
     "noise_std": "std",
     "prune_ratio": "ratio",
 }

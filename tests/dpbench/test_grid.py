@@ -225,6 +225,19 @@ def test_what_belongs_to_one_attacker_does_not_multiply_the_others():
     assert all((c.candidates is None) == (c.attack != "prior-aware") for c in found)
 
 
+def test_inclusion_concerns_informed_attackers_of_defences_with_noise():
+    given = {"attack": ("dlg", "prior-aware"), "defense": ("dp", "clip", "dp+prune")}
+    found = attacked(axes(**given, inclusion=(0.5, 1.0), releases=(4,)))
+    have = {(c.attack, c.defense, c.inclusion) for c in found if c.attack == "prior-aware"}
+    assert have == {
+        ("prior-aware", "none", None),
+        ("prior-aware", "clip", None),
+        *(("prior-aware", defense, q) for defense in ("dp", "dp+prune") for q in (None, 0.5)),
+    }
+    assert {c.inclusion for c in found if c.attack == "dlg"} == {None}
+    assert len({c.key() for c in found}) == len(found)
+
+
 def test_public_floors_are_nobodys_and_the_informed_attacker_has_none():
     found = cells(axes(attack=("analytic", "prior-aware")))
     floors = {(c.threat_model, c.attack, c.floor_of) for c in found if c.attack.startswith("floor:")}
