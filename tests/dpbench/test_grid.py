@@ -110,7 +110,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "63137a01ce419193"
+KEY = "1ca16aae89332713"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
