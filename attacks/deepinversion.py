@@ -29,6 +29,8 @@ class DeepInversion(Attack):
         engine: backend of the search.
     """
 
+    noise_floor = False
+
     def __init__(
         self,
         *,

@@ -18,6 +18,8 @@ from dpbench.victim import usual_norm
 MEAN_IMAGE, CONSTANT_IMAGE, NOISE_GRADIENT, START = (
     f"floor:{name}" for name in ("mean-image", "constant-image", "noise-gradient", "start")
 )
+LABELS_ONLY = "label-restoration"
+"""The attack that rebuilds no image."""
 THREAT_MODELS = ("honest", "malicious-linear", "informed")
 CONCERNS = {
     "none": (),
@@ -380,8 +382,11 @@ def _floors(attacked: list[Cell]) -> Iterator[Cell]:
     for name in (MEAN_IMAGE, CONSTANT_IMAGE):
         for cell in undefended[:1]:
             nothing = {"attack_code": "", "attack_seed": 0, "iterations": None, "restarts": None}
+            nothing |= dict.fromkeys(ATTACK_AXES) | {"generator_digest": ""}
             yield replace(cell, attack=name, **nothing, **nobody)
     for cell in undefended:
         if cell.threat_model == "informed":  # it picks a candidate and rebuilds nothing
+            continue
+        if not attacks.kind(cell.attack).noise_floor:
             continue
         yield replace(cell, attack=NOISE_GRADIENT, floor_of=cell.attack)

@@ -135,7 +135,10 @@ SCHEMA: tuple[Column, ...] = (
     _flag("iip", "a network's features pick the original out of a gallery that holds the whole batch"),
     _words("iip_net", "that network; empty without its real weights"),
     _number("iip_chance", "chance of a blind guess at it: 1 over the images in that gallery"),
-    _flag("label_correct", "the attack's label for the image was right"),
+    _flag(
+        "label_correct",
+        "the attack's label for the image was right; label-restoration: it is among those restored",
+    ),
     _number("psnr_floor", "highest PSNR among the floors of the same image", "dB"),
     _number("lpips_floor", "lowest LPIPS among the floors of the same image"),
     _number("gradient_distance", "the attack's objective at the end, without priors"),

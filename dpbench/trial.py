@@ -26,7 +26,7 @@ import defenses
 from attacks import engine
 from dpbench import bn_statistics, digest, generators, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
-from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
+from dpbench.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.intervals import clopper_pearson
 from dpbench.predictions import psnr_unbiased_probe
 from dpbench.protocol import (
@@ -401,6 +401,10 @@ def _result(
         identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
     features = _identified_by_features(cell, scene, guess[order])
     rows, probes = [], _probes(cell, scene, guarantee)
+    if found is not None and (cell.floor_of or cell.attack) == LABELS_ONLY:  # no image says whose label it is
+        right = metrics.labels_restored(found.labels, scene.labels)
+    elif found is not None:
+        right = found.labels[order] == scene.labels
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
             "image": i,
@@ -417,7 +421,7 @@ def _result(
         row |= {name: float(values[i]) for name, values in scores.items()}
         row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
         if found is not None:
-            row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
+            row["label_correct"] = bool(right[i])
         rows.append(row)
     return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
 
@@ -519,7 +523,8 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
         common |= _guaranteed(defence_of(cell).guarantee)
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)]
     empty = torch.empty(0, 3, 1, 1)
-    return CellResult(rows, empty, empty, f"{cell.describe()}: {status}. {reason}\n")
+    result = CellResult(rows, empty, empty, f"{cell.describe()}: {status}. {reason}\n")
+    return without_guarantee(result) if cell.bn_stats in bn_statistics.ORACLES else result
 
 
 def _conditions(cell: Cell) -> dict[str, Any]:

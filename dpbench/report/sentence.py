@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dpbench import schema
+from dpbench.grid import LABELS_ONLY
 from dpbench.report import informed
 from dpbench.report.labels import (
     attack_label,
@@ -64,6 +65,12 @@ def sentence(table: pd.DataFrame) -> str:
         table: per-image results, columns of `dpbench.schema.SCHEMA`.
     """
     table = schema.conform(table)
+    # the attack that rebuilds no image is judged by its labels, and only where it is alone
+    only_labels = (table["attack"] == LABELS_ONLY) | (table["floor_of"] == LABELS_ONLY).fillna(False)
+    if not is_floor(table[~only_labels]).all():
+        table = table[~only_labels]
+    elif only_labels.any():
+        return _restored(table[table["attack"] == LABELS_ONLY])
     lines = distinguishing(summary(table))
     attacked = lines[~is_floor(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
     lines = attacked[attacked["threat_model"] != "informed"].sort_values("threat_model", kind="stable")
@@ -80,6 +87,15 @@ def sentence(table: pd.DataFrame) -> str:
         for _, part in lines.groupby(_VICTIM, dropna=False, sort=False)
     ]
     return ".\n".join(said) + f"{_terms(table, lines, measured)}." + (f"\n{bound}" if bound else "")
+
+
+def _restored(table: pd.DataFrame) -> str:
+    said = []
+    for (defense, rule), rows in table.groupby(["defense", "label_rule"], dropna=False, sort=False):
+        name = "the labels it was told" if pd.isna(rule) else f"the {rule} rule"
+        right = number(rows["label_correct"].astype("float64").mean(), ".1%")
+        said.append(f"{right} of the labels by {name}{'' if defense == 'none' else f' under {defense}'}")
+    return f"Restored, over all batches: {', '.join(said)}."
 
 
 def _victim(row: pd.Series) -> str:
