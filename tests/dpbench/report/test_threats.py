@@ -68,7 +68,7 @@ def test_what_the_informed_attacker_has_no_number_for_has_no_column(table):
 
 def test_releases_stand_in_order_whatever_the_rounding_of_their_budget(table):
     again = table.assign(releases=10, eps_release=table["eps_release"] * (1 - 1e-12))
-    lines = summary(pd.concat([again, table]))
+    lines = summary(pd.concat([again, table], ignore_index=True))
     lines = lines[(lines["threat_model"] == "informed") & lines["eps_release"].notna()]
     assert lines["releases"].tolist() == [1, 10, 1, 10]
 
