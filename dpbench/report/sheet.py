@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench import schema
 from dpbench.report.labels import (
+    EMPTY,
     attack_label,
     defense_label,
     distinguishing,
@@ -59,7 +60,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return "–".join(number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    low, high = (number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    return low if low == EMPTY else f"{low}–{high}"
 
 
 _FIELDS = (
