@@ -29,6 +29,9 @@ FLOOR_LPIPS = 2 / 3
 """Then LPIPS must be at most this share of the lowest floor's: at 32 pixels one noise is often a tenth nearer
 to the original than another, but from two thirds on outlines can be seen."""
 
+SHOWN = 4
+"""Defences of one verdict that are all named; of more, the first and the last."""
+
 _VICTIM = ["model", "norm", "victim", "threat_model"]
 
 
@@ -156,7 +159,7 @@ def _listed(defended: pd.DataFrame, undefended: pd.Series, them: str) -> str:
     for name, words in results.items():
         if name in by:
             turn = name not in ("works", before) and ", but " not in said
-            said += f", {'but' if turn else 'and'} under {_joined(by[name])} {words}"
+            said += f", {'but' if turn else 'and'} under {_several(by[name])} {words}"
     return said
 
 
@@ -197,6 +200,13 @@ def _numbers(row: pd.Series) -> str:
     if not pd.isna(row["label_accuracy"]) and row["labels"] != "known":
         text += f", {row['label_accuracy']:.0%} of its labels right"
     return text
+
+
+def _several(settings: Sequence[str]) -> str:
+    """All of them, or the first and the last: they are in order of their budgets."""
+    if len(settings) <= SHOWN:
+        return _joined(settings)
+    return f"{settings[0]} to {settings[-1]}, {len(settings)} settings in all,"
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench import schema
 from dpbench.report.labels import (
+    EMPTY,
     attack_label,
     defense_label,
     distinguishing,
@@ -59,7 +60,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return "–".join(number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    low, high = (number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    return low if low == EMPTY else f"{low}–{high}"
 
 
 _FIELDS = (
@@ -74,12 +76,12 @@ _FIELDS = (
     _Field("PSNR 10–90 %", _quantiles("psnr", ".1f"), "psnr_median", short=False),
     _Field("PSNR max", _one("psnr_max", ".1f"), "psnr_median"),
     _Field("over floor", _one("psnr_over_floor_median", "+.1f"), "psnr_over_floor_median"),
-    _Field("SSIM", _one("ssim_median", ".2f"), short=False),
+    _Field("SSIM", _one("ssim_median", ".2f"), "ssim_median", short=False),
     _Field("LPIPS", _one("lpips_median", ".2f"), "lpips_median"),
     _Field("LPIPS mean", _one("lpips_mean", ".2f"), "lpips_median", short=False),
     _Field("LPIPS 10–90 %", _quantiles("lpips", ".2f"), "lpips_median", short=False),
     _Field("LPIPS min", _one("lpips_min", ".2f"), "lpips_median"),
-    _Field("Identified", _one("identified_share", ".0%"), "identified_share", short=False),
+    _Field("Identified", _one("identified_share", ".0%"), "identified_share"),
     _Field("Picked", _one("success", ".0%"), "success"),
     _Field("Picked 95 %", _interval, "success", short=False),
     _Field("Bound 1/n", _one("success_bound", ".2f"), "success_bound", short=False),

@@ -15,6 +15,7 @@ from dpbench.report.summary import pooled
 
 _COLOURS = dict(zip(THREAT_MODELS, ("#0072B2", "#D55E00", "#009E73"), strict=True))
 _MARKERS, _STYLES = "os^D", ("-", "--", ":", "-.")
+_APART = 1.07  # what neighbouring curves are moved by, so that their bars do not hide each other
 _DEEDS = {
     "honest": "honest server, image identified",
     "malicious-linear": "malicious server, image identified",
@@ -77,15 +78,17 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
     found = curves(table)
     settings = sorted({*zip(found["releases"], found["inclusion"], strict=True)})
-    for (threat_model, *setting), rows in found.groupby(["threat_model", "releases", "inclusion"]):
+    each = found.groupby(["threat_model", "releases", "inclusion"])
+    for place, ((threat_model, *setting), rows) in enumerate(each):
         i = settings.index(tuple(setting)) % len(_STYLES)
         share = (rows["right"] / rows["trials"]).to_numpy()
         low, high = np.array(
             [clopper_pearson(*pair) for pair in rows[["right", "trials"]].itertuples(index=False)]
         ).T
         label = _DEEDS[threat_model] + (_setting(*setting) if len(settings) > 1 else "")
+        budgets = rows["eps_release"] * _APART ** (place - (len(each) - 1) / 2)
         axis.errorbar(
-            rows["eps_release"],
+            budgets,
             share,
             yerr=(share - low, high - share),
             color=_COLOURS[threat_model],
@@ -99,7 +102,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
         )
         if setting[1] < 1:
             axis.plot(
-                rows["eps_release"],
+                budgets,
                 rows["bound"],
                 color="0.5",
                 linestyle=_STYLES[i],
@@ -117,7 +120,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
             budgets, bounds, color="black", linewidth=1, label=f"no attacker passes (prior 1/{candidates})"
         )
     for size in sorted(set(table["gallery_size"].dropna()) | set(table["candidates"].dropna())):
-        axis.axhline(1 / size, color="0.5", linestyle=":", linewidth=0.8)
+        axis.axhline(1 / size, color="0.5", linestyle=":", linewidth=0.8, label=f"chance, 1/{size}")
     axis.set_xscale("log")
     if table["eps_release"].max() < 100 * table["eps_release"].min():  # too few powers of ten to go by
         axis.set_xticks(budgets := sorted({float(f"{eps:.3g}") for eps in table["eps_release"]}))
