@@ -36,8 +36,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
         lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` and
         `compile_seconds` (means over cells), `identified_share` (of the images, in a gallery of
-        `gallery_size`), `iip` (likewise, by a network's features; `iip_chance` is a blind guess's), and of the informed attacker `success` with
-        its 95 % interval `success_low` to `success_high`, `success_bound` and `membership`, over all trials.
+        `gallery_size`), `iip` (likewise, by a network's features; `iip_chance` is a blind guess's), and of
+        the informed attacker `success` with its 95 % interval `success_low` to `success_high`,
+        `success_bound` and `membership`, over all trials.
     """
     table = schema.conform(table)
     well = table["status"].fillna("ok") == "ok"
