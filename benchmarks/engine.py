@@ -1,7 +1,7 @@
 """The attack engine's backends side by side.
 
     python -m benchmarks.engine                                          # the standard cases of this machine
-    python -m benchmarks.engine --case convnet:32:1 --iterations 200     # MODEL:SIZE:BATCH
+    python -m benchmarks.engine --case convnet:32:1 lenet:32:4 --iterations 200     # MODEL:SIZE:BATCH
 
 Each backend first runs once alone, without programs or Inductor's cache: that gives its compile time and its
 peak memory. Then all run in turns, on the same start; the median of the repeats is reported. Operations are
@@ -24,6 +24,7 @@ import tyro
 from torch._inductor import metrics
 
 from attacks.engine import Outcome, Schedule, forget, search, step_decay
+from attacks.engine.search import REPORTS
 from benchmarks.cases import CASES, Case, Scene, scene
 from benchmarks.measure import Operations, Row, peak, seconds, show
 
@@ -131,7 +132,7 @@ def operations(found: Scene, engine: str, device: str, generated: int) -> int:
     return counts[1] - counts[0] + (generated if device == "cpu" else 0)
 
 
-def waits(found: Scene, engine: str, iterations: int = 200) -> float:
+def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
     """Synchronisations per iteration: of twice as many iterations, with as many reports, less these."""
     counts = []
     torch.cuda.set_sync_debug_mode("warn")

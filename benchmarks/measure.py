@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import gc
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def peak(device: str) -> Iterator[Callable[[], float]]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     elif _CLEAR.exists():
+        with suppress(AttributeError):  # where there is no glibc
+            ctypes.CDLL(None).malloc_trim(0)
         _CLEAR.write_text("5")  # the high-water mark starts anew
         before = _resident("VmRSS")
     found = float("nan")
