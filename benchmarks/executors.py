@@ -1,7 +1,7 @@
 """What a cell costs beyond its attack, and what a second worker gains.
 
-    python benchmarks/executors.py              # 1,000 cells that do nothing; 3 pairs of runs on real cells
-    python benchmarks/executors.py 100 1        # fewer
+    python -m benchmarks.executors              # 1,000 cells that do nothing; 3 pairs of runs on real cells
+    python -m benchmarks.executors 100 1        # fewer
 
 The first figure is the whole command's time, start and export included, over its cells. The second runs
 the same cells of a real attack with one worker and with two, side by side in time, and takes the median.

@@ -1,7 +1,7 @@
 """How a run of 100,000 cells is looked at, taken up and exported: time and memory.
 
-    python benchmarks/store.py            # 100,000 cells, 400,000 rows, in a temporary folder
-    python benchmarks/store.py 1000       # fewer
+    python -m benchmarks.store            # 100,000 cells, 400,000 rows, in a temporary folder
+    python -m benchmarks.store 1000       # fewer
 
 Each figure is taken in a process of its own, so that its peak memory is its own.
 """

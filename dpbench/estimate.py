@@ -76,9 +76,9 @@ def _seconds(cell: Cell) -> float:
     def watch(done: int, total: int, value: float) -> None:
         nonlocal first
         now = time.perf_counter()
-        if first is None:
+        if first is None and done:
             first = (now, done)  # the first iteration warms up
-        elif now - first[0] > PROBE:
+        elif first is not None and now - first[0] > PROBE:
             rate = (now - first[0]) / (done - first[1])
             raise _EnoughError(now - begun + (total - done) * rate)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +16,14 @@ from dpbench.trial import CellResult
 
 SILENCE = 20.0
 """Seconds after which a cell that is still running says so where there is no bar."""
+
+
+class _Hand(NamedTuple):
+    """A cell that is being run: when it was begun, when its search was, and the share that is done."""
+
+    begun: float
+    searching: float
+    share: float = 0.0
 
 
 class Display:
@@ -30,7 +39,8 @@ class Display:
         self._total, self._console, self._quiet = len(cells), console, quiet
         self._finished = self._failed = 0
         self._best = -math.inf
-        self._hand: dict[Cell, tuple[float, float]] = {}  # begun, share done: executors run several at once
+        self._compiling = 0.0
+        self._hand: dict[Cell, _Hand] = {}  # executors run several at once
         self._start = self._begun = self._said = time.monotonic()
         self._searches = sum(_searches(cell) for cell in cells)
         self._searched = 0
@@ -64,25 +74,35 @@ class Display:
             self._bar.stop()
 
     def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
-        """`done` of `total` iterations of `cell` are over."""
+        """`done` of `total` iterations of `cell` are over; with none done and a NaN value it compiles."""
         now = time.monotonic()
-        begun, _ = self._hand.get(cell, (now if self._hand else self._begun, 0.0))
-        self._hand[cell] = (begun, done / total)
-        rate = speed(done, now - begun)
-        self._bar.update(self._task, completed=self._reached(), description=cell.deed(), rate=rate)
-        if not self._quiet and not self._console.is_terminal and now - self._said > SILENCE:
-            left = (total - done) * (now - begun) / max(done, 1)
-            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {duration(left)} left")
+        hand = self._hand.get(cell) or _Hand(*[now if self._hand else self._begun] * 2)
+        if done == 0:  # what comes before the search does not count for its speed
+            hand = hand._replace(searching=now)
+        self._hand[cell] = hand._replace(share=done / total)
+        taken, compiling = now - hand.searching, done == 0 and math.isnan(value)
+        rate = speed(done, taken) if done else ""
+        deed = f"compiling: {cell.deed()}" if compiling else cell.deed()
+        self._bar.update(self._task, completed=self._reached(), description=deed, rate=rate)
+        if self._quiet or self._console.is_terminal:
+            return
+        if compiling:
+            self._say(f"{cell.describe()}: compiling")
+        elif done and now - self._said > SILENCE:
+            left = duration((total - done) * taken / done)
+            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {left} left")
 
     def finished(self, cell: Cell, result: CellResult) -> None:
         """`cell` is over."""
         now = time.monotonic()
-        begun, _ = self._hand.pop(cell, (self._begun, 0.0))
+        begun = self._hand.pop(cell, _Hand(self._begun, now)).begun
         self._begun = now
         self._finished += 1
         self._failed += result.status == "failed"
         self._searched += _searches(cell)
         rows = result.rows[: cell.batch_size]
+        compiling = rows[0].get("compile_seconds") or 0.0
+        self._compiling += compiling
         if result.status == "ok" and not cell.attack.startswith("floor:"):
             self._best = max(self._best, *(row.get("psnr", -math.inf) for row in rows))
         self._bar.update(self._task, completed=self._reached(), cells=self._count())
@@ -94,13 +114,14 @@ class Display:
             else:
                 found = f"{sum(row['psnr'] for row in rows) / len(rows):.1f} dB"
             left = (self._total - self._finished) * (now - self._start) / self._finished
+            took = f"{now - begun:.1f} s" + (f", {compiling:.1f} s of it compiling" if compiling else "")
             self._say(
-                f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {now - begun:.1f} s; "
+                f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {took}; "
                 f"so far {self._count()}, {duration(left)} left"
             )
 
     def _reached(self) -> float:
-        return self._searched + sum(share for _, share in self._hand.values())
+        return self._searched + sum(hand.share for hand in self._hand.values())
 
     def _count(self) -> str:
         words = [f"{self._finished}/{self._total} cells"]
@@ -108,6 +129,8 @@ class Display:
             words.append(f"{self._failed} failed")
         if self._best > -math.inf:
             words.append(f"best {self._best:.1f} dB")
+        if self._compiling:
+            words.append(f"{duration(self._compiling)} compiling")
         return ", ".join(words)
 
     def _say(self, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 KEPT = 4
 """Programs kept at a time; each holds its own memory on a graphics card."""
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
+_took: list[float] = []
 
 
 def structure(module: nn.Module) -> Hashable:
@@ -39,12 +41,20 @@ def shapes(tensors: Sequence[Tensor]) -> Hashable:
 def cached(key: Hashable, make: Callable[[], Any]) -> Any:
     """The program under `key`, made now unless it is kept; the one unused for longest is dropped."""
     if key not in _programs:
-        made = make()
-        _programs[key] = made
+        begun = time.perf_counter()
+        try:
+            _programs[key] = make()
+        finally:
+            _took.append(time.perf_counter() - begun)
         while len(_programs) > KEPT:
             _programs.popitem(last=False)
     _programs.move_to_end(key)
     return _programs[key]
+
+
+def seconds() -> float:
+    """Spent in this process on making programs, those that failed included."""
+    return sum(_took)
 
 
 def forget() -> None:

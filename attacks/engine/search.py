@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +124,8 @@ def search(
         signed: feed Adam the sign of the gradient.
         betas: Adam's decay rates.
         seed: of the Langevin noise.
-        progress: told (done, all, lowest objective so far) over all starts; done 0 while compiling.
+        progress: told (done, all, lowest objective so far) over all starts; (0, all, NaN) before it compiles,
+            (0, all, infinity) before the first iteration.
         refresh: called before the first iteration and after every `every` of them, with all starts' points.
         every: see `refresh`.
 
@@ -137,13 +138,13 @@ def search(
     rows = schedule.rows(len(problem.priors), betas, starts[0][0])
     noises = [_noise(start, schedule.langevin, seed + i) for i, start in enumerate(starts)]
     engine = auto(checked(engine, device.type), device.type, iterations * len(starts))
-    if engine != "eager":
-        progress(0, iterations * len(starts), torch.nan)
-    begun = time.perf_counter()
+    spent = programs.seconds()
     states = [State.at(start).flat() for start in starts]
     noise = [torch.zeros_like(v) for v in starts[0]] if schedule.langevin else []
-    lanes, engine = _lanes(engine, iteration, states, rows[0], labels, noise)
-    compile_seconds = time.perf_counter() - begun if engine != "eager" else 0.0
+    announce = functools.partial(progress, 0, iterations * len(starts))
+    lanes, engine = _lanes(engine, iteration, states, rows[0], labels, noise, lambda: announce(torch.nan))
+    compile_seconds = programs.seconds() - spent
+    announce(torch.inf)
 
     histories: list[list[float]] = [[] for _ in starts]
     stops = {*range(0, iterations, max(1, iterations // REPORTS)), iterations}
@@ -193,6 +194,7 @@ def _lanes(
     row: Tensor,
     labels: Tensor,
     noise: list[Tensor],
+    announce: Callable[[], None],
 ) -> tuple[list[Lane], str]:
     """Runners for as many searches at a time as fit, and what they run on."""
     tensors, reasons = steps.tensors_of(iteration), []
@@ -200,7 +202,7 @@ def _lanes(
         if name == "graph" and row.device.type != "cuda":
             continue
         try:
-            lanes = _built(name, iteration, tensors, states, row, labels, noise)
+            lanes = _built(name, iteration, tensors, states, row, labels, noise, announce)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
@@ -219,6 +221,7 @@ def _built(
     row: Tensor,
     labels: Tensor,
     noise: list[Tensor],
+    announce: Callable[[], None],
 ) -> list[Lane]:
     if name == "eager":
         return [Direct(lambda _, *rest: iteration(*rest), tensors, labels)]
@@ -228,6 +231,7 @@ def _built(
     key = (programs.structure(iteration), tuple(tensors), programs.shapes(inputs))
 
     def make() -> tuple[Step, Iteration]:
+        announce()
         if name == "graph":
             return steps.plain(iteration), iteration
         step = steps.compiled(iteration, tensors, flat, row, labels, noise)

@@ -34,10 +34,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         defended rows, budgets ascending. Beside the conditions: `images` and `cells` (rows and cells that
         ended well), `failed` (cells that did not), per metric its mean, median, worst and quantiles,
         `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
-        lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` (mean over
-        cells), `identified_share` (of the images, in a gallery of `gallery_size`), `iip` (likewise, by a
-        network's features; `iip_chance` is a blind guess's), and of the informed attacker `success` with
-        its 95 % interval `success_low` to `success_high`, `success_bound` and `membership`, over all trials.
+        lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` and
+        `compile_seconds` (means over cells), `identified_share` (of the images, in a gallery of
+        `gallery_size`), `iip` (likewise, by a network's features; `iip_chance` is a blind guess's), and of
+        the informed attacker `success` with its 95 % interval `success_low` to `success_high`,
+        `success_bound` and `membership`, over all trials.
     """
     table = schema.conform(table)
     well = table["status"].fillna("ok") == "ok"
@@ -72,7 +73,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             {i: clopper_pearson(right, trials)[end] for i, right, trials in tried}, dtype="float64"
         )
     per_cell = measured.drop_duplicates("key")
-    columns["seconds"] = per_cell["seconds"].groupby(by[per_cell.index]).mean()
+    for times in ("seconds", "compile_seconds"):
+        columns[times] = per_cell[times].groupby(by[per_cell.index]).mean()
     heads = table.loc[~group.duplicated(), conditions].set_axis(group[~group.duplicated()])
     result = heads.join(pd.DataFrame(columns))
     counts = ["images", "cells", "failed"]

@@ -1,5 +1,7 @@
 """The compiled iteration against the plain one, and the plain one against autograd without closed forms."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -245,3 +247,17 @@ def test_a_program_that_computes_something_else_is_not_used(monkeypatch):
 
 def test_same_seed_same_result(traces):
     assert torch.equal(searched("compiled").found[0].last[0], searched("compiled").found[0].last[0])
+
+
+def test_compile_seconds_are_those_of_compiling_and_it_is_announced(traces):
+    said = []
+    first = searched("compiled", progress=lambda *call: said.append(call))
+    assert first.compile_seconds > 0
+    assert said[0][0] == 0
+    assert math.isnan(said[0][2])
+    assert said[1] == (0, 12, math.inf)
+    del said[:]
+    again = searched("compiled", progress=lambda *call: said.append(call))
+    assert again.compile_seconds == 0
+    assert said[0] == (0, 12, math.inf)
+    assert searched("eager").compile_seconds == 0

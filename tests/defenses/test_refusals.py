@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import defenses
+from defenses.checks import check_finite
 from dpbench import models
 from dpbench.protocol import InputError
 
@@ -150,3 +153,11 @@ def test_torchvisions_resnet_is_refused_by_name_and_ours_is_not():
     refused(model, r"Opacus cannot take per-sample gradients of relu \(ReLU\)")
     own = models.build("resnet18", num_classes=4, norm="gn", size=8)
     defenses.create("clip").release(own, F.cross_entropy, IMAGES, LABELS, seed=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_finite_numbers_are_told_from_others_even_where_their_sum_is_not(bad):
+    check_finite([torch.zeros(3), torch.full((3,), 3e38)])
+    for others in (0.0, 3e38, math.inf):
+        with pytest.raises(InputError, match="not finite"):
+            check_finite([torch.zeros(3), torch.tensor([others, bad, 1.0])])

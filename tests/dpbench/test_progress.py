@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 import torch
@@ -57,6 +58,36 @@ def test_long_cell_says_that_it_lives_but_not_all_the_time(shown, monkeypatch):
     lines = shown.file.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[1].endswith("82/200 iterations, 2 it/s, about 59 s left")
+
+
+def test_compiling_is_said_at_once_and_counts_neither_for_the_speed_nor_for_the_search(shown, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    found = result(10.0, 20.0)
+    found.rows[0]["compile_seconds"] = 41.0
+    with progress.Display([CELL, CELL], shown) as display:
+        for clock[0], done, value in ((1, 0, math.nan), (42, 0, math.inf), (63, 42, 1.0), (65, 46, 1.0)):
+            display.iteration(CELL, done, 100, value)
+        display.finished(CELL, found)
+        display.finished(CELL, result(10.0, 20.0))
+    first, second, third, fourth = shown.file.getvalue().splitlines()
+    assert first.endswith("dlg on none: compiling")
+    assert second.endswith("42/100 iterations, 2 it/s, about 29 s left")
+    assert "65.0 s, 41.0 s of it compiling; so far 1/2 cells, best 20.0 dB, 41 s compiling" in third
+    assert "0.0 s; so far 2/2 cells, best 20.0 dB, 41 s compiling" in fourth
+
+
+def test_bar_says_that_it_compiles():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    found = result(1.0, 1.0)
+    found.rows[0]["compile_seconds"] = 200.0
+    with progress.Display([CELL, CELL], console) as display:
+        display.iteration(CELL, 0, 100, math.nan)
+        display._bar.refresh()
+        assert "compiling: dlg on none" in console.file.getvalue()
+        display.iteration(CELL, 0, 100, math.inf)
+        display.finished(CELL, found)
+    assert "3.3 minutes compiling" in console.file.getvalue().replace("\n", " ")
 
 
 def test_failure_is_said_even_where_all_else_is_quiet(shown):

@@ -1,0 +1,77 @@
+"""What per-sample clipping costs beside a plain gradient of the same batch: time and memory.
+
+    python -m benchmarks.defence
+    python -m benchmarks.defence --case resnet50:224:48
+
+Both in turns; medians of the repeats.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+import tyro
+from torch.nn import functional as F
+
+from benchmarks.cases import Case, scene
+from benchmarks.engine import Options
+from benchmarks.measure import Row, peak, seconds, show
+from defenses.dp_sgd import clipped_means
+
+
+def measured(case: Case, device: str, repeats: int) -> list[Row]:
+    """One row for each way."""
+    found = scene(case, device)
+    parameters = list(found.model.parameters())
+    generator = torch.Generator(device).manual_seed(0)
+    ways = {
+        "plain": lambda: torch.autograd.grad(
+            F.cross_entropy(found.model(found.images), found.labels), parameters
+        ),
+        "clipped": lambda: clipped_means(
+            found.model,
+            F.cross_entropy,
+            found.images,
+            found.labels,
+            max_grad_norm=1.0,
+            noise_multiplier=0.0,
+            generator=generator,
+            count=1,
+        ),
+    }
+    memory = {}
+    for name, way in ways.items():
+        way()
+        with peak(device) as mib:
+            way()
+        memory[name] = mib()
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(seconds(way, device))
+    medians = {name: 1000 * statistics.median(taken) for name, taken in times.items()}
+    return [
+        {
+            "case": str(case),
+            "gradient": name,
+            "ms": median,
+            "times plain": median / medians["plain"],
+            "peak MiB": memory[name],
+        }
+        for name, median in medians.items()
+    ]
+
+
+def main(options: Options) -> None:
+    """Measure and show."""
+    if options.kind() == "cpu":
+        torch.set_num_threads(1)
+    rows = []
+    for case in options.cases():
+        rows += measured(case, options.kind(), options.repeats)
+        show("Per-sample clipping", rows, options.out / "defence.csv")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,161 @@
+"""The attack engine's backends side by side.
+
+    python -m benchmarks.engine                                          # the standard cases of this machine
+    python -m benchmarks.engine --case convnet:32:1 lenet:32:4 --iterations 200     # MODEL:SIZE:BATCH
+
+Each backend first runs once alone, without programs or Inductor's cache: that gives its compile time and its
+peak memory. Then all run in turns, on the same start; the median of the repeats is reported. Operations are
+ATen calls that are no views and kernels that Inductor generated, on a graphics card the profiler's kernels
+and copies. There `waits` counts the host's synchronisations per iteration.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch._inductor import metrics
+
+from attacks.engine import Outcome, Schedule, forget, search, step_decay
+from attacks.engine.search import REPORTS
+from benchmarks.cases import CASES, Case, Scene, scene
+from benchmarks.measure import Operations, Row, peak, seconds, show
+
+BACKENDS = {"cpu": ("eager", "compiled"), "cuda": ("eager", "graph", "compiled")}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Backends side by side.
+
+    Attributes:
+        case: MODEL:SIZE:BATCH, in place of the standard cases.
+        iterations: of each timed search.
+        repeats: of each backend's search.
+        device: `cpu` or `cuda`; empty is what there is.
+        out: the CSV's folder.
+    """
+
+    case: tuple[str, ...] = ()
+    iterations: int = 100
+    repeats: int = 3
+    device: str = ""
+    out: Path = Path("results/benchmarks")
+
+    def kind(self) -> str:
+        """The device."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def cases(self) -> Sequence[Case]:
+        """What to run."""
+        return [parsed(word) for word in self.case] or CASES[self.kind()]
+
+
+def parsed(word: str) -> Case:
+    """The case that MODEL:SIZE:BATCH names; 1,000 classes from 64 px on."""
+    model, size, batch = word.split(":")
+    return Case(model, int(size), int(batch), 1000 if int(size) > 64 else 10)
+
+
+def run(found: Scene, engine: str, iterations: int) -> Outcome:
+    """One search."""
+    schedule = Schedule(step_decay(0.1, iterations))
+    return search(found.problem(), [[found.start]], found.labels, schedule, engine=engine, signed=True)
+
+
+def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row]:
+    """One row for each backend."""
+    found, first, times = scene(case, device), {}, {}
+    for engine in BACKENDS[device]:
+        forget()
+        with tempfile.TemporaryDirectory() as folder, peak(device) as mib:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+            metrics.reset()
+            outcome = run(found, engine, 2)
+        first[engine] = {
+            "case": str(case),
+            "engine": outcome.engine,
+            "compile s": outcome.compile_seconds,
+            "peak MiB": mib(),
+            "operations": operations(found, engine, device, metrics.generated_kernel_count),
+            "waits": waits(found, engine) if device == "cuda" else float("nan"),
+        }
+        times[engine] = []
+    outcomes = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        for engine in BACKENDS[device]:
+            run(found, engine, 2)
+        for _ in range(repeats):
+            for engine, taken in times.items():
+                taken.append(
+                    seconds(lambda e=engine: outcomes.update({e: run(found, e, iterations)}), device)
+                )
+    rows = []
+    for engine, row in first.items():
+        best = outcomes[engine].found[0]
+        gain = statistics.median(times["eager"]) / statistics.median(times[engine])
+        rows.append(
+            row
+            | {
+                "ms/iteration": 1000 * statistics.median(times[engine]) / iterations,
+                "times eager": gain,
+                "iterations": iterations,
+                "distance": best.distance,
+                "PSNR dB": found.psnr(best.variables[0]),
+            }
+        )
+    return rows
+
+
+def operations(found: Scene, engine: str, device: str, generated: int) -> int:
+    """Of one iteration: a search of two less a search of one, and on the CPU what Inductor `generated`."""
+    counts = []
+    for iterations in (1, 2):
+        if device == "cuda":
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                run(found, engine, iterations)
+                torch.cuda.synchronize()
+            on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+            counts.append(len(on_device))
+        else:
+            with Operations() as counted:
+                run(found, engine, iterations)
+            counts.append(counted.count)
+    return counts[1] - counts[0] + (generated if device == "cpu" else 0)
+
+
+def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
+    """Synchronisations per iteration: of twice as many iterations, with as many reports, less these."""
+    counts = []
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        for n in (iterations, 2 * iterations):
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                run(found, engine, n)
+            counts.append(sum("synchroniz" in str(warning.message) for warning in said))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return (counts[1] - counts[0]) / iterations
+
+
+def main(options: Options) -> None:
+    """Measure and show."""
+    if options.kind() == "cpu":
+        torch.set_num_threads(1)
+    rows = []
+    for case in options.cases():
+        rows += measured(case, options.kind(), options.iterations, options.repeats)
+        show("Backends", rows, options.out / "engine.csv")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

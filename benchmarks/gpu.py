@@ -1,0 +1,134 @@
+"""All that wants a graphics card, most valuable first, within the minutes given; needs no network.
+
+    python -m benchmarks.gpu --minutes 9 --assets DIR --out DIR
+
+Each step is a process of its own, ended with all it started when its time is up, and writes its table as it
+goes; what ended how is in `gpu.csv`. A step that already ended well in that folder is not run again. Without
+a graphics card the same steps run with the CPU's sizes. See docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+
+from benchmarks.cases import CASES, Case
+from benchmarks.measure import show
+from dpbench import suite
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: also of its folder of results.
+        words: for the Python interpreter; `--out` follows.
+        least: seconds below which it is not begun.
+        most: seconds after which it is ended.
+        needs: a module without which it cannot run.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    least: float
+    most: float
+    needs: str = "torch"
+
+
+def steps(device: str) -> list[Step]:
+    """What there is to do, most valuable first."""
+    ordered = sorted(CASES[device], key=lambda case: (case.batch not in (1, 8), -case.size, case.batch))
+    found = [step for case in ordered for step in _of(case, device)]
+    return found + [_sweep(name) for name in ("gradinversion-table", "bn-knowledge") if name in suite.names()]
+
+
+def _of(case: Case, device: str) -> list[Step]:
+    word = f"{case.model}:{case.size}:{case.batch}"
+    shared = ("--case", word, "--device", device)
+    table = (
+        ("versus_breaching", 60, 240, "breaching"),
+        ("roofline", 30, 180, "torch"),
+        ("engine", 60, 240, "torch"),
+        ("defence", 10, 60, "torch"),
+    )
+    return [
+        Step(f"{name}-{word.replace(':', '-')}", ("-m", f"benchmarks.{name}", *shared), least, most, needs)
+        for name, least, most, needs in table
+    ]
+
+
+def _sweep(name: str) -> Step:
+    return Step(name, ("-m", "dpbench.run", "--suite", name, "--quiet"), 60, 3600)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do with a graphics card.
+
+    Attributes:
+        minutes: after which everything has ended.
+        assets: folder made by `python -m dpbench.assets export`.
+        out: where the results go.
+    """
+
+    minutes: float = 9.0
+    assets: Path | None = None
+    out: Path = Path("results/gpu")
+
+
+def run(step: Step, options: Options, limit: float) -> str:
+    """Runs one step; how it ended."""
+    if importlib.util.find_spec(step.needs) is None:
+        return f"skipped: no module {step.needs}"
+    folder = options.out / step.name
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if options.assets is not None:
+        environment["DPBENCH_ASSETS"] = str(options.assets.resolve())
+    command = [sys.executable, *step.words, "--out", str(folder)]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return "out of time"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return "ok" if status == 0 else f"failed: exit status {status}, see {folder / 'log.txt'}"
+
+
+def main(options: Options) -> int:
+    """All steps that fit; 1 where one failed."""
+    end = time.monotonic() + 60 * options.minutes
+    file, rows = options.out / "gpu.csv", []
+    if file.exists():
+        rows = [row for row in pd.read_csv(file).to_dict("records") if row["status"] == "ok"]
+    finished = {row["step"] for row in rows}
+    for step in steps("cuda" if torch.cuda.is_available() else "cpu"):
+        if step.name in finished:
+            continue
+        begun = time.monotonic()
+        fits = end - begun >= step.least
+        status = run(step, options, min(step.most, end - begun)) if fits else "not begun"
+        rows.append({"step": step.name, "status": status, "seconds": time.monotonic() - begun})
+        show("Steps", rows, file)
+    return int(any(row["status"].startswith("failed") for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))
