@@ -12,9 +12,7 @@ iterations in which a backend has saved its compile time.
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 from torch._inductor import metrics
+from torch._inductor.utils import fresh_cache
 
 from attacks.engine import Outcome, Schedule, forget, search, step_decay
 from attacks.engine.search import REPORTS
@@ -76,8 +75,7 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
     found, first, times = scene(case, device), {}, {}
     for engine in BACKENDS[device]:
         forget()
-        with tempfile.TemporaryDirectory() as folder, peak(device) as mib:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        with fresh_cache(), peak(device) as mib:
             metrics.reset()
             outcome = run(found, engine, 2)
         first[engine] = {
@@ -90,8 +88,7 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
         }
         times[engine] = []
     outcomes = {}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    with fresh_cache():
         for engine in BACKENDS[device]:
             run(found, engine, 2)
         for _ in range(repeats):
