@@ -11,6 +11,7 @@ from dpbench.grid import Cell
 from dpbench.trial import attack_of
 
 _PROGRAM = ("model", "norm", "data", "image_size", "weights", "batch_size", "bn_stats", "device")
+_PROGRAM += ("preset", "terms", "generator")
 
 
 def settle(cells: Iterable[Cell]) -> list[Cell]:

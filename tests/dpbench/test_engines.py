@@ -180,6 +180,14 @@ def test_auto_decides_for_each_program_on_its_own():
     assert found == ["compiled"] * 6 + ["eager"] * 3
 
 
+def test_terms_of_gradinversion_are_programs_of_their_own():
+    asked = {"engine": "auto", "attack": "gradinversion", "restarts": 1, "preset": "tuned"}
+    asked["iterations"] = BREAK_EVEN["cpu"] // 2 + 1
+    alike = [compiled(**asked, terms="fidelity", batch_seed=seed) for seed in range(2)]
+    other = compiled(**asked, terms="gradient")
+    assert [c.engine for c in engines.settle([*alike, other])] == ["compiled", "compiled", "eager"]
+
+
 def test_attacks_without_a_search_are_eager():
     cells = [compiled(engine="compiled", attack=name, iterations=None) for name in ("dlg", "analytic")]
     cells.append(compiled(engine="compiled", attack=MEAN_IMAGE, iterations=None))

@@ -22,6 +22,7 @@ def test_numbers_by_hand(make_rows):
     for seed in range(3):
         row = make_rows("dlg", "none", 1, 0, 0, seed=seed)[0]
         row |= {"psnr": psnr[seed], "lpips": lpips[seed], "label_correct": right[seed], "seconds": seed + 1.0}
+        row |= {"compile_seconds": 2.0 * seed}
         row |= {"iip": seed == 2, "iip_chance": 0.02}
         rows.append(
             row
@@ -51,6 +52,7 @@ def test_numbers_by_hand(make_rows):
         "lpips_to_floor_min": 0.25,
         "label_accuracy": 2 / 3,
         "seconds": 2.0,
+        "compile_seconds": 2.0,
         "images": 3,
         "cells": 3,
         "failed": 0,

@@ -1,0 +1,94 @@
+"""The benchmarks' counters against known answers, and the runner that has to end in time."""
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks import gpu
+from benchmarks.cases import Case, scene, with_batch_norm
+from benchmarks.engine import measured, parsed
+from benchmarks.gpu import Options, Step
+from benchmarks.measure import Operations, peak
+from benchmarks.roofline import Work, work
+from dpbench.protocol import InputError
+
+
+def test_operations_are_those_that_compute():
+    x = torch.ones(4, 4)
+    with Operations() as counted:
+        (x.t().reshape(2, 8)[0] + 1).sum()  # the reshape of a transpose copies
+    assert counted.count == 3
+
+
+def test_work_of_a_convolution_and_a_product():
+    x, w = torch.ones(2, 3, 8, 8), torch.ones(5, 3, 3, 3)
+    with Work() as noted:
+        F.conv2d(x, w, padding=1)
+        (torch.ones(4, 6) @ torch.ones(6, 7)).exp()
+    convolution = (2 * (2 * 5 * 64) * 27, 4 * (x.numel() + w.numel() + 2 * 5 * 64))
+    assert noted.done == [convolution, (2 * 4 * 6 * 7, 4 * (24 + 42 + 28))]
+
+
+def test_work_of_an_iteration_is_that_of_a_double_backward():
+    """Forward, two more for the parameter gradient, and for most of these two of their own."""
+    found = scene(Case("lenet", 32, 2), "cpu")
+    with Work() as forward:
+        found.model(found.images)
+    once, whole = (sum(operations for operations, _ in done) for done in (forward.done, work(found)))
+    assert 4 < whole / once < 9
+
+
+def test_peak_memory_is_that_of_the_block():
+    with peak("cpu") as mib:
+        block = torch.ones(64 * 2**18)
+    assert mib() == pytest.approx(64, abs=8)
+    del block
+
+
+def test_cases_are_the_same_every_time_and_labels_are_all_different():
+    first, second = (scene(Case("lenet", 32, 4), "cpu") for _ in range(2))
+    assert torch.equal(first.start, second.start)
+    assert all(torch.equal(a, b) for a, b in zip(first.gradients, second.gradients, strict=True))
+    assert len(set(first.labels.tolist())) == 4
+    assert parsed("resnet50:224:8") == Case("resnet50", 224, 8, 1000)
+    with pytest.raises(InputError, match="10 classes"):
+        scene(Case("lenet", 32, 11), "cpu")
+
+
+def test_the_peers_batch_norm_is_the_same_network():
+    found = scene(Case("resnet20", 32, 2), "cpu")
+    other = with_batch_norm(found.model, found.case)
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in other.modules()) == 19 + 2
+    torch.testing.assert_close(other(found.images), found.model(found.images), rtol=1e-4, atol=1e-4)
+
+
+def test_backends_side_by_side(monkeypatch):
+    monkeypatch.setattr("torch._inductor.compile", lambda traced, _: traced)
+    eager, compiled = measured(Case("lenet", 32, 1), "cpu", iterations=3, repeats=1)
+    assert (eager["engine"], compiled["engine"]) == ("eager", "compiled")
+    assert eager["compile s"] == 0 < compiled["compile s"]
+    assert compiled["distance"] == pytest.approx(eager["distance"], rel=1e-4)
+    assert compiled["PSNR dB"] == pytest.approx(eager["PSNR dB"], rel=1e-4)
+
+
+def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):
+    marker = tmp_path / "ran"
+    table = [
+        Step("well", ("-c", f"open({str(marker)!r}, 'a').write('x')"), 0, 60),
+        Step("broken", ("-c", "raise SystemExit(3)"), 0, 60),
+        Step("endless", ("-c", "import time; time.sleep(600)"), 0, 1),
+        Step("absent", ("-c", ""), 0, 60, needs="no_such_module"),
+        Step("long", ("-c", ""), 3600, 7200),
+    ]
+    monkeypatch.setattr(gpu, "steps", lambda device: table)
+    options = Options(minutes=2, out=tmp_path / "gpu")
+    for _ in range(2):
+        assert gpu.main(options) == 1
+        found = pd.read_csv(tmp_path / "gpu" / "gpu.csv").set_index("step")["status"]
+        assert found["well"] == "ok"
+        assert found["broken"].startswith("failed: exit status 3")
+        assert found["endless"] == "out of time"
+        assert found["absent"] == "skipped: no module no_such_module"
+        assert found["long"] == "not begun"
+    assert marker.read_text() == "x"
