@@ -7,18 +7,20 @@ et al. 2022, "Robbing the Fed"); `dpbench.planted` makes such a layer.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
-from torch import Tensor
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
 
 from attacks import labels as label_rules
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import ImagePrior, InputError, Reconstruction, Release
+from dpbench.protocol import ImagePrior, InputError, Knowledge, Reconstruction, Release
 
 PRIORS = ("wiener", "none")
-ROUNDS = 10
-"""Of the regression for the scale; the weights, which depend on the scale, settle within a few."""
+SCALES = 50
+"""Scales that are tried, of either sign, before the likeliest is refined."""
 
 
 @attack("analytic")
@@ -45,21 +47,30 @@ class Analytic(Attack):
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; the mean of several releases is all that matters of them."""
         release, knowledge = task.release, task.knowledge
-        weights, biases = pixel_layer(release, math.prod(knowledge.image_shape))
+        weights, biases, gain, offset = pixel_layer(release, knowledge, task.device)
         order = (weights.square().sum(1) + biases.square()).argsort(descending=True)
         rows = order[torch.arange(release.batch_size, device=order.device) % len(order)]
-        weights, biases = weights[rows].unflatten(1, knowledge.image_shape), biases[rows]
+        # per row s * (x + shift), x the image
+        weights, biases, shift = (
+            weights[rows].unflatten(1, knowledge.image_shape) / gain,
+            biases[rows],
+            offset / gain,
+        )
         noise = release.noise_on_sum() / (release.batch_size * math.sqrt(len(release.each)))
         guess = torch.tensor(knowledge.mean).to(weights)[:, None, None].expand_as(weights)
         if not self.adaptive or noise == 0:
-            images = torch.where(biases.eq(0)[:, None, None, None], guess, ratio(weights, biases))
+            images = torch.where(biases.eq(0)[:, None, None, None], guess, ratio(weights, biases) - shift)
         elif self.prior == "none":
-            images = regression(weights, biases, noise)
+            images = regression(weights, biases, noise) - shift
         elif knowledge.prior is None:
             raise InputError("There are no statistics of public images like these: use --prior none.")
         else:
+            # gains that differ between colours make noise that does, which the estimate takes for the same
+            noises = noise * float(gain.pow(-2).mean().sqrt()), noise
             rows = zip(weights, biases, strict=True)
-            images = torch.stack([wiener(w, float(b), noise, knowledge.prior) for w, b in rows])
+            images = (
+                torch.stack([wiener(w, float(b), *noises, knowledge.prior, shift) for w, b in rows]) - shift
+            )
         labels, source = label_rules.given_or_inferred(release, knowledge)
         return Reconstruction(
             images=images.clamp(0, 1),
@@ -73,8 +84,14 @@ class Analytic(Attack):
         )
 
 
-def pixel_layer(release: Release, pixels: int) -> tuple[Tensor, Tensor]:
-    """Gradients of the first fully connected layer that takes whole images: weight [m, pixels], bias [m].
+def pixel_layer(
+    release: Release, knowledge: Knowledge, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the first fully connected layer that takes whole images, perhaps scaled and shifted.
+
+    Returns:
+        Its weight's [m, pixels] and bias's [m]; and what the model turns a pixel x into before that layer:
+        gain and offset [C, H, W] of gain * x + offset.
 
     Raises:
         InputError: where there is none.
@@ -82,12 +99,34 @@ def pixel_layer(release: Release, pixels: int) -> tuple[Tensor, Tensor]:
     found = dict(zip(release.names, release.gradients, strict=True))
     for name, gradient in found.items():
         bias = found.get(f"{name.removesuffix('weight')}bias")
-        if gradient.dim() == 2 and gradient.shape[1] == pixels and bias is not None:
-            return gradient, bias
+        if gradient.dim() == 2 and gradient.shape[1] == math.prod(knowledge.image_shape) and bias is not None:
+            read = _input_of(knowledge, name.rpartition(".")[0], device)
+            if read is not None:
+                return gradient, bias, *read
     raise InputError(
         "analytic needs a fully connected layer with a bias that takes the pixels: use --threat-model "
         "malicious-linear, which plants one."
     )
+
+
+def _input_of(knowledge: Knowledge, name: str, device: torch.device | str) -> tuple[Tensor, Tensor] | None:
+    """Gain and offset of each pixel on its way to the layer of that name; None where it is no such way."""
+    model, seen = copy.deepcopy(knowledge.model).to(device).eval(), []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0])
+
+    model.get_submodule(name).register_forward_pre_hook(note)
+    zeros = torch.zeros(1, *knowledge.image_shape, device=device)
+    probe = torch.rand(zeros.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        for images in (zeros, zeros + 1, probe):
+            model(images)
+    offset, one, mixed = (x.reshape(zeros.shape) for x in seen)
+    gain = one - offset
+    if bool((gain == 0).any()) or not torch.allclose(gain * probe + offset, mixed, atol=1e-4, rtol=1e-4):
+        return None
+    return gain[0], offset[0]
 
 
 def ratio(weights: Tensor, biases: Tensor) -> Tensor:
@@ -100,21 +139,30 @@ def regression(weights: Tensor, biases: Tensor, noise: float) -> Tensor:
     return weights * (biases / (biases.square() + noise**2))[:, None, None, None]
 
 
-def wiener(weight: Tensor, bias: float, noise: float, prior: ImagePrior) -> Tensor:
-    """Linear minimum-mean-square estimate of x from s x + noise, after a regression for s.
+def wiener(
+    weight: Tensor,
+    bias: float,
+    noise: float,
+    bias_noise: float,
+    prior: ImagePrior,
+    shift: Tensor | float = 0.0,
+) -> Tensor:
+    """Linear minimum-mean-square estimate of x from s x + noise, at the likeliest s.
 
-    With x a Gaussian field of the prior's mean and spectrum, each frequency of the gradient has mean s m and
-    variance s^2 S + tau^2, and the bias gradient mean s and variance tau^2: s is their weighted least squares
-    fit. The estimate is m + s S / (s^2 S + tau^2) (gradient - s m).
+    With x a Gaussian field of the prior's mean m and spectrum S, each frequency of the gradient has mean s m
+    and variance s^2 S + tau^2, and the bias gradient mean s and its noise's variance. The estimate is
+    m + s S / (s^2 S + tau^2) (gradient - s m).
 
     Args:
         weight: one row's weight gradient, [C, H, W].
         bias: its bias gradient.
-        noise: tau, the standard deviation of the noise on each entry, above 0.
+        noise: tau, the standard deviation of the noise on each entry of the weight gradient, above 0.
+        bias_noise: that on the bias gradient, above 0.
         prior: of images of that size.
+        shift: what was added to the image to make x, [C, H, W] or a number.
 
     Returns:
-        [C, H, W], not clamped.
+        x, [C, H, W], not clamped.
 
     Raises:
         InputError: for statistics of images of another size.
@@ -125,20 +173,40 @@ def wiener(weight: Tensor, bias: float, noise: float, prior: ImagePrior) -> Tens
             f"{tuple(weight.shape)}: use --prior none."
         )
     weight, mean, colours, spectrum = (
-        x.double().to(weight.device) for x in (weight, prior.mean_image, prior.colours, prior.spectrum)
+        x.double().to(weight.device)
+        for x in (weight, prior.mean_image.to(weight) + shift, prior.colours, prior.spectrum)
     )
     seen, expected = (_to_spectrum(x, colours) for x in (weight, mean))
-
-    variance = torch.full_like(spectrum, noise**2)
-    for _ in range(ROUNDS):
-        weights = 1 / variance
-        scale = ((weights * (expected.conj() * seen).real).sum() + bias / noise**2) / (
-            (weights * expected.abs().square()).sum() + 1 / noise**2
-        )
-        variance = scale**2 * spectrum + noise**2
+    scale = _likeliest_scale(seen, expected, spectrum, bias, noise, bias_noise)
     gain = scale * spectrum / (scale**2 * spectrum + noise**2)
-    estimate = expected + gain * (seen - scale * expected)
-    return _to_pixels(estimate, colours).float()
+    return _to_pixels(expected + gain * (seen - scale * expected), colours).float()
+
+
+def _likeliest_scale(
+    seen: Tensor, expected: Tensor, spectrum: Tensor, bias: float, noise: float, bias_noise: float
+) -> float:
+    """The s of largest likelihood, of either sign: the gradient's mean and energy tell, and the bias."""
+    energy, along, own = seen.abs().square(), (seen * expected.conj()).real, expected.abs().square()
+
+    def surprise(scale: float) -> float:
+        variance = scale**2 * spectrum + noise**2
+        misfit = (energy - 2 * scale * along + scale**2 * own) / variance + variance.log()
+        return float(misfit.sum()) + ((bias - scale) / bias_noise) ** 2
+
+    most = math.sqrt(float(energy.sum() / (spectrum + own).sum()))  # were there no noise
+    sizes = torch.logspace(-3, 0.5, SCALES, dtype=torch.float64).tolist()
+    size, sign = min(
+        ((size, sign) for size in sizes for sign in (1, -1)),
+        key=lambda pair: surprise(pair[1] * pair[0] * most),
+    )
+    step = sizes[1] / sizes[0]
+    found = minimize_scalar(
+        lambda log: surprise(sign * math.exp(log) * most),
+        bounds=(math.log(size / step), math.log(size * step)),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return sign * math.exp(found.x) * most
 
 
 def _to_spectrum(image: Tensor, colours: Tensor) -> Tensor:

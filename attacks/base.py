@@ -71,10 +71,12 @@ class Attack(ABC):
             `malicious-linear` (planted a layer that isolates samples), `informed` (knows all but one sample
             and candidates for that one).
         needs: fields of `Knowledge` that it cannot do without.
+        noise_floor: whether its images from a noise gradient say what it makes up; not where it reads none.
     """
 
     threat_models: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[frozenset[str]] = frozenset()
+    noise_floor: ClassVar[bool] = True
 
     def __call__(
         self,

@@ -29,13 +29,15 @@ class DeepInversion(Attack):
         engine: backend of the search.
     """
 
+    noise_floor = False
+
     def __init__(
         self,
         *,
         iterations: int = 1500,
         restarts: int = 1,
         learning_rate: float = 0.1,
-        label: float = 0.1,
+        label: float = 1.0,
         tv: float = 0.05,
         l2: float = 0.001,
         bn: float = 1.0,

@@ -17,6 +17,8 @@ class LabelRestoration(Attack):
         label_rule: one of `labels.RULES`.
     """
 
+    noise_floor = False
+
     def __init__(self, *, label_rule: str = "minimum") -> None:
         if label_rule not in label_rules.RULES:
             raise InputError(

@@ -65,9 +65,9 @@ class LatentProjection(Attack):
     def __init__(
         self,
         *,
-        iterations: int = 500,
+        iterations: int = 400,
         restarts: int = 4,
-        learning_rate: float = 0.05,
+        learning_rate: float = 0.1,
         adaptive: bool = True,
         engine: str = "auto",
     ) -> None:

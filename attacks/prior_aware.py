@@ -18,7 +18,8 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
     """How much likelier the releases are with each candidate in the batch than with none.
 
     sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)], the log of the likelihood
-    ratio (Hayes et al. 2023, 2302.07225). Without noise: the limit, up to its infinite factor.
+    ratio (Hayes et al. 2023, 2302.07225). Without noise: the limit, up to its infinite factor (where the
+    sample may be absent, what speaks against its presence in a release speaks for its absence, at no cost).
 
     Args:
         sums: the releases on the scale of the SUM, known samples taken out, [T, P].
@@ -37,7 +38,7 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
     sums, gradients = sums.double(), gradients.double()
     exponents = sums @ gradients.T - gradients.square().sum(1) / 2
     if noise == 0:
-        return exponents.sum(0)
+        return (exponents if inclusion == 1 else exponents.clamp(min=0)).sum(0)
     exponents = exponents / noise**2
     if inclusion == 1:
         return exponents.sum(0)

@@ -24,7 +24,8 @@ import tyro
 
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import show
-from dpbench import suite
+
+SUITES = ("gradinversion-table", "gradinversion-ablation", "bn-knowledge", "confidence", "labels")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class Step:
     needs: str = "torch"
 
 
-def steps(device: str) -> list[Step]:
-    """What there is to do, most valuable first."""
+def steps(device: str, images: str = "imagenet-samples") -> list[Step]:
+    """What there is to do, most valuable first; `images` is the `--data` of the sweeps at 224 px."""
     ordered = sorted(CASES[device], key=lambda case: (case.batch not in (1, 8), -case.size, case.batch))
     found = [step for case in ordered for step in _of(case, device)]
-    return found + [_sweep(name) for name in ("gradinversion-table", "bn-knowledge") if name in suite.names()]
+    return found + [_sweep(name, device, images) for name in SUITES]
 
 
 def _of(case: Case, device: str) -> list[Step]:
@@ -68,8 +69,12 @@ def _of(case: Case, device: str) -> list[Step]:
     ]
 
 
-def _sweep(name: str) -> Step:
-    return Step(name, ("-m", "dpbench.run", "--suite", name, "--quiet"), 60, 3600)
+def _sweep(name: str, device: str, images: str) -> Step:
+    """A suite, with ResNet-50 at 224 px where there is a graphics card."""
+    large = ("--model", "resnet50", "--weights", "resnet50-imagenet", "--victim", "trained")
+    large += ("--data", images, "--image-size", "224")
+    words = ("-m", "dpbench.run", "--suite", name, "--device", device, *(large if device == "cuda" else ()))
+    return Step(name, words, 60, 3600)
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,13 @@ class Options:
         minutes: after which everything has ended.
         assets: folder made by `python -m dpbench.assets export`.
         out: where the results go.
+        images: `--data` of the sweeps at 224 px: a gallery wants 64 images or more (folder:PATH).
     """
 
     minutes: float = 9.0
     assets: Path | None = None
     out: Path = Path("results/gpu")
+    images: str = "imagenet-samples"
 
 
 def run(step: Step, options: Options, limit: float) -> str:
@@ -119,7 +126,7 @@ def main(options: Options) -> int:
     if file.exists():
         rows = [row for row in pd.read_csv(file).to_dict("records") if row["status"] == "ok"]
     finished = {row["step"] for row in rows}
-    for step in steps("cuda" if torch.cuda.is_available() else "cpu"):
+    for step in steps("cuda" if torch.cuda.is_available() else "cpu", options.images):
         if step.name in finished:
             continue
         begun = time.monotonic()

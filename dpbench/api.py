@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpbench import digest, engines, metrics, schema
-from dpbench.grid import Axes, Cell, plan
+from dpbench import digest, engines, image_prior, metrics, schema
+from dpbench.grid import THREAT_MODELS, Axes, Cell, plan
+from dpbench.informed import check_count
 from dpbench.models import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
-from dpbench.trial import Scene, attach_floors, code_of, measure, released
+from dpbench.trial import GALLERY, Scene, attach_floors, code_of, measure, released, with_planted_layer
 from dpbench.victim import Victim
 
 Progress = Callable[[Cell, int, int, float], None]
@@ -40,6 +41,13 @@ def benchmark(
     prune_scope: str = "layer",
     noise_std: float | Sequence[float] = 0.01,
     accountant: str = "pld",
+    threat_model: str | Sequence[str] | None = None,
+    releases: int | Sequence[int] = 1,
+    candidates: int | Sequence[int] = 10,
+    trials: int = 100,
+    inclusion: float | Sequence[float] = 1.0,
+    prior: str | Sequence[str] = "wiener",
+    others: tuple[Tensor, Tensor] | None = None,
     labels_known: bool = True,
     adaptive: bool = True,
     iterations: int | None = None,
@@ -74,6 +82,16 @@ def benchmark(
         prune_scope: `layer` or `global`.
         noise_std: standard deviation `noise` adds to every entry.
         accountant: `pld`, `prv` or `rdp`.
+        threat_model: `honest`, `malicious-linear` or `informed`, one or several; None is each attack's own.
+            One that none of `attacks` is made for brings its own.
+        releases: noisy gradients of the same batch that the attacker gets, under `dp` and `noise`.
+        candidates: how many candidates for the batch's first sample the informed attacker has, 2 or more.
+        trials: how often the informed attacker is tried.
+        inclusion: chance of that sample to be in each release (Poisson), in (0, 1].
+        prior: what `analytic` believes of images under noise: `wiener` or `none`.
+        others: public images like those attacked, float [G, 3, H, W] in [0, 1], and their labels int64 [G]:
+            statistics for `malicious-linear`, candidates for `informed`, and the gallery for `identified`
+            (candidates and gallery are taken from the first 199). Needed for these two threat models.
         labels_known: whether the attacker is told the labels.
         adaptive: whether the attack uses what it knows of the defence.
         iterations: per restart; None is each attack's own default.
@@ -83,7 +101,8 @@ def benchmark(
         loss: (logits [B, K], labels [B]) -> mean over the batch.
         mean: public per-channel mean of the data in [0, 1], which attacks start from.
         std: public per-channel standard deviation.
-        mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the constant colour `mean`.
+        mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the mean of `others`, or
+            without them the constant colour `mean`.
         victim: what to call the model's state in the table.
         device: `cpu` or `cuda`; None takes the graphics card if there is one.
         progress: told how far the search in each cell is.
@@ -93,7 +112,8 @@ def benchmark(
         `dpbench.schema.SCHEMA`, `psnr_floor` and `lpips_floor` filled in.
 
     Raises:
-        InputError: for images, labels, a model or a defence that cannot be used, in one sentence.
+        InputError: for images, labels, a model or a defence that cannot be used, and where `others` are
+            missing or too few, in one sentence.
 
     Example:
         >>> from dpbench.models import build
@@ -105,6 +125,11 @@ def benchmark(
 ['inverting-gradients', 'none'], ['floor:start', 'none'], ['inverting-gradients', 'clip']]
     """
     num_classes = _checked(model, images, labels, loss)
+    if others is not None:
+        _check_others(others, images, num_classes)
+        others = others[0].detach().cpu().float(), others[1].detach().cpu()
+    if mean_image is None and others is not None:
+        mean_image = others[0].mean(0)
     if mean_image is None:
         mean_image = torch.tensor(mean)[:, None, None].expand(images.shape[1:]).clone()
     kept = copy.deepcopy(model).cpu()
@@ -117,6 +142,8 @@ def benchmark(
         tuple(mean),
         tuple(std),
         mean_image.cpu().float(),
+        others and (others[0][: GALLERY - 1], others[1][: GALLERY - 1]),
+        others and image_prior.fit((others[0] * 255).round().byte(), mean_image.cpu().float()),
     )
     if eps is not None and noise_multiplier is not None:
         raise InputError("Give eps or noise_multiplier, not both: one follows from the other.")
@@ -133,7 +160,12 @@ def benchmark(
         norm=("own",),
         victim=(victim,),
         batch_size=(len(images),),
-        threat_model=("honest",),
+        threat_model=_several(threat_model),
+        releases=_several(releases),
+        candidates=_several(candidates),
+        trials=trials,
+        inclusion=_several(inclusion),
+        prior=_several(prior),
         label_draw=("own",),
         labels=("known" if labels_known else "inferred",),
         defense=_several(defense),
@@ -154,11 +186,22 @@ def benchmark(
         restarts=(restarts,),
     )
     weights = digest.tensors(kept.state_dict())
-    batch = digest.tensors({"images": scene.images, "labels": scene.labels})
+    public = {} if others is None else {"others": others[0], "other labels": others[1]}
+    batch = digest.tensors({"images": scene.images, "labels": scene.labels} | public)
     cells = engines.settle(plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells)
+    scenes = dict.fromkeys(THREAT_MODELS, scene)
+    if others is not None:
+        scenes["malicious-linear"] = with_planted_layer(scene)
     for cell in cells:  # what is wrong comes out before minutes are spent
+        if others is None and cell.threat_model != "honest":
+            raise InputError(
+                f"Threat model {cell.threat_model} needs public images like those attacked: give "
+                "others=(images, labels), or threat_model='honest'."
+            )
         if not cell.attack.startswith("floor:"):
-            released(cell, scene)
+            released(cell, scenes[cell.threat_model])
+        if cell.threat_model == "informed":
+            check_count(cell.candidates, len(scene.others[0]))
     rows = []
     for cell in cells:
 
@@ -166,7 +209,7 @@ def benchmark(
             if progress is not None:
                 progress(cell, done, total, value)
 
-        rows += measure(cell, scene, inner).rows
+        rows += measure(cell, scenes[cell.threat_model], inner).rows
     return attach_floors(schema.frame(schema.checked(row) for row in rows))
 
 
@@ -210,6 +253,26 @@ def _checked(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> in
     if once.ndim or not torch.isclose(once, twice, rtol=1e-3):
         raise InputError('The loss must be the mean over the batch; use reduction="mean".')
     return classes
+
+
+def _check_others(others: tuple[Tensor, Tensor], images: Tensor, num_classes: int) -> None:
+    """InputError unless `others` are images like `images`, none of them among these, with labels in range."""
+    public, labels = others
+    if public.shape[1:] != images.shape[1:] or not len(public) or not public.is_floating_point():
+        raise InputError(
+            f"The images of others must be a float tensor [G, {', '.join(map(str, images.shape[1:]))}], not "
+            f"{public.dtype} of shape {tuple(public.shape)}."
+        )
+    if not bool(((public >= 0) & (public <= 1)).all()):
+        raise InputError("The images of others must lie in [0, 1]; divide bytes by 255.")
+    if labels.dtype != torch.int64 or labels.shape != public.shape[:1]:
+        raise InputError("The labels of others must be int64, one for each image.")
+    if not bool(((labels >= 0) & (labels < num_classes)).all()):
+        raise InputError(f"The labels of others must lie in 0 ... {num_classes - 1}, the model's outputs.")
+    if any(torch.equal(image.cpu().float(), own.cpu().float()) for image in public for own in images):
+        raise InputError(
+            "others hold an attacked image: take it out, or the attacker knows what it is after."
+        )
 
 
 def _several(value: object) -> tuple:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dpbench.locks import is_still, lock
 from dpbench.protocol import InputError
 
 PREFIX, SUFFIX = ".writing-", ".tmp"
+LONG = 24 * 3600
+"""Seconds after which another machine's unlocked file is nobody's: its locks may not reach this machine."""
 
 
 @contextmanager
@@ -19,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; what was written there takes its place when the block ends well.
 
     The data reach the disk before the name changes, so a crash at any moment leaves the old file or the new.
-    If the block raises, the old file stays and the temporary one is removed.
+    If the block raises, the old file stays and the temporary one is removed. It is locked until then, so that
+    `clear_leftovers` can tell it from one that a killed process left.
 
     Args:
         path: the file to make or replace; its folder must exist.
@@ -31,9 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the disk is full or the folder cannot be written.
     """
     with refused_as_sentence(path):
-        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary, descriptor = _locked_file(path.parent)
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; results are for everyone the user allows
@@ -42,6 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(descriptor)
         _sync(path.parent)
 
 
@@ -61,9 +68,45 @@ def refused_as_sentence(path: Path) -> Iterator[None]:
         ) from error
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether `path` is a temporary file that a killed process left behind."""
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is a file that somebody writes, or left behind when killed."""
     return path.name.startswith(PREFIX) and path.name.endswith(SUFFIX)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes; those that somebody writes, anywhere, stay.
+
+    A file goes if its lock is free and this machine wrote it, or if its lock is free and it is a day old.
+    Where the file system has no locks, all stay.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if is_temporary(Path(entry.name))]
+    for path in found:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # finished in the meantime, or somebody else's
+            continue
+        try:
+            ours = path.name.startswith(_own_prefix())
+            if (ours or time.time() - os.fstat(descriptor).st_mtime > LONG) and lock(descriptor):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _locked_file(folder: Path) -> tuple[Path, int]:
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=_own_prefix(), suffix=SUFFIX, dir=folder)
+        # another process may have taken the new file for a leftover before it was locked
+        if lock(descriptor) is not False and is_still(Path(name), descriptor):
+            return Path(name), descriptor
+        os.close(descriptor)
+
+
+def _own_prefix() -> str:
+    return f"{PREFIX}{re.sub('[^A-Za-z0-9.]', '', platform.node())[:64]}-"
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,6 @@ file system has no locks, every process takes every cell: work is done twice, an
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import platform
@@ -16,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dpbench.atomic import refused_as_sentence
-
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+from dpbench.locks import is_still, lock
 
 
 class Claims:
@@ -56,7 +54,7 @@ class Claims:
         path = self._folder / key
         with refused_as_sentence(path):
             descriptor = self._open(path)
-            if not _lock(descriptor) or not _is(path, descriptor):
+            if lock(descriptor) is False or not is_still(path, descriptor):
                 os.close(descriptor)
                 return False
             os.ftruncate(descriptor, 0)
@@ -67,9 +65,8 @@ class Claims:
     def _open(self, path: Path) -> int:
         while True:
             self._folder.mkdir(exist_ok=True)
-            with suppress(
-                FileNotFoundError
-            ):  # another process, the last at work, has just removed the folder
+            # another process, the last at work, may just have removed the folder
+            with suppress(FileNotFoundError):
                 return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def release(self, key: str) -> None:
@@ -87,7 +84,7 @@ def running(folder: Path) -> dict[str, str]:
         except FileNotFoundError:
             continue
         try:
-            if not _lock(descriptor, fcntl.LOCK_SH):
+            if lock(descriptor, fcntl.LOCK_SH) is False:
                 found[key] = os.read(descriptor, 1000).decode(errors="replace")
         finally:
             os.close(descriptor)
@@ -99,22 +96,3 @@ def _names(folder: Path) -> list[str]:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
-
-
-def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the locked file is still the one of that name: its last holder may have removed it since."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -18,6 +18,8 @@ from dpbench.victim import usual_norm
 MEAN_IMAGE, CONSTANT_IMAGE, NOISE_GRADIENT, START = (
     f"floor:{name}" for name in ("mean-image", "constant-image", "noise-gradient", "start")
 )
+LABELS_ONLY = "label-restoration"
+"""The attack that rebuilds no image."""
 THREAT_MODELS = ("honest", "malicious-linear", "informed")
 CONCERNS = {
     "none": (),
@@ -55,8 +57,9 @@ class Cell:
     Beside the columns: `images_digest` and `weights_digest` are hashes of the batch and of the victim's
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
     pixels; `attack_code` is a hash of the attack's source; `iterations` and `restarts` are None where the
-    attack's own defaults hold; `candidates` and `trials` are the informed attacker's, `prior` the analytic
-    attack's under a defence; `generator_digest` is a hash of the generator's weights.
+    attack's own defaults hold; `candidates`, `trials` and `inclusion` are the informed attacker's, the
+    last None where the sample is in every release; `prior` is the analytic attack's under a defence;
+    `generator_digest` is a hash of the generator's weights.
     """
 
     data: str
@@ -89,6 +92,7 @@ class Cell:
     threat_model: str = "honest"
     candidates: int | None = None
     trials: int | None = None
+    inclusion: float | None = None
     prior: str | None = None
     preset: str | None = None
     terms: str | None = None
@@ -142,6 +146,7 @@ class Cell:
                 if (value := getattr(self, name)) not in (None, *_USUAL):
                     words.append(f"{sign}={value}" if isinstance(value, str) else f"{sign}={value:g}")
             words += [f"T={self.releases}"] if self.releases > 1 else []
+            words += [f"q={self.inclusion:g}"] if self.inclusion is not None else []
             words += [self.threat_model] if self.threat_model != "honest" else []
             if self.defense != "none" and not self.adaptive:
                 words.append("not adaptive")
@@ -188,6 +193,7 @@ class Axes:
     threat_model: tuple[str, ...] = ()
     candidates: tuple[int, ...] = (10,)
     trials: int = 100
+    inclusion: tuple[float, ...] = (1.0,)
     prior: tuple[str, ...] = ("wiener",)
     preset: tuple[str, ...] = ("tuned",)
     terms: tuple[str, ...] = ("registered",)
@@ -231,6 +237,9 @@ def plan(
     Raises:
         InputError: if nothing is left; with the first reason.
     """
+    for name in axes.threat_model:
+        if name not in THREAT_MODELS:
+            raise InputError(f"Unknown threat model {name!r}; known: {', '.join(THREAT_MODELS)}.")
     chosen: dict[Cell, None] = {}
     reasons: dict[str, None] = {}
     for batch in _batches(axes, weights_digest, images_digest, reasons):
@@ -331,7 +340,12 @@ def _attackers(
     for threat_model, attack in sorted(pairs, key=lambda pair: THREAT_MODELS.index(pair[0])):
         same = {"threat_model": threat_model, "attack": attack}
         if threat_model == "informed":
-            yield from ({**same, "candidates": n, "trials": axes.trials} for n in axes.candidates)
+            several = "releases" in _concerned(
+                defense, axes
+            )  # only where releases differ can one lack the sample
+            chances = [None if q == 1 else q for q in axes.inclusion] if several else [None]
+            for n, q in product(axes.candidates, chances):
+                yield {**same, "candidates": n, "trials": axes.trials, "inclusion": q}
         elif attack == "analytic" and defense != "none":
             yield from ({**same, "prior": prior} for prior in axes.prior)
         else:
@@ -368,8 +382,11 @@ def _floors(attacked: list[Cell]) -> Iterator[Cell]:
     for name in (MEAN_IMAGE, CONSTANT_IMAGE):
         for cell in undefended[:1]:
             nothing = {"attack_code": "", "attack_seed": 0, "iterations": None, "restarts": None}
+            nothing |= dict.fromkeys(ATTACK_AXES) | {"generator_digest": ""}
             yield replace(cell, attack=name, **nothing, **nobody)
     for cell in undefended:
         if cell.threat_model == "informed":  # it picks a candidate and rebuilds nothing
+            continue
+        if not attacks.kind(cell.attack).noise_floor:
             continue
         yield replace(cell, attack=NOISE_GRADIENT, floor_of=cell.attack)

@@ -6,13 +6,13 @@ The truth is each candidate in turn, so that a guess without the release is righ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from attacks.prior_aware import flat, log_likelihood
-from dpbench.protocol import InputError, Lineup, Loss, Release
+from dpbench.protocol import InputError, Lineup, Loss, Release, together
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ def lineup(
     Raises:
         InputError: where there are too few others.
     """
-    if not 2 <= count <= len(others[0]) + 1:
-        raise InputError(
-            f"{count} candidates cannot be drawn: give --candidates from 2 to {len(others[0]) + 1}, or more "
-            "images than the batch and they need."
-        )
+    check_count(count, len(others[0]))
     order = torch.randperm(len(others[0]), generator=torch.Generator().manual_seed(seed))[: count - 1]
     order = order.to(images.device)
     candidates = torch.cat([images[:1], others[0][order]])
@@ -70,6 +66,15 @@ def lineup(
     if len(images) > 1:
         known = clipped_gradients(model, loss, images[1:], labels[1:], max_grad_norm).sum(0)
     return Lineup(candidates, classes, gradients, known)
+
+
+def check_count(candidates: int, others: int) -> None:
+    """InputError where `others` images are too few for so many candidates, or there is nothing to choose."""
+    if not 2 <= candidates <= others + 1:
+        raise InputError(
+            f"{candidates} candidates cannot be drawn: give --candidates from 2 to {others + 1}, or more "
+            "images than the batch and they need."
+        )
 
 
 def clipped_gradients(
@@ -85,25 +90,49 @@ def clipped_gradients(
     return torch.stack(rows)
 
 
+def thinned(release: Release, gradient: Tensor, present: Tensor) -> Release:
+    """The release(s) as if the sample had been in some of the batches only; the divisor stays the same.
+
+    What `dp` and `noise` add does not depend on the batch, so taking the sample's clipped gradient out of
+    their sum is the same as leaving the sample out before.
+
+    Args:
+        release: of batches that all hold the sample.
+        gradient: its clipped gradient [P].
+        present: bool [T], where it stays.
+    """
+    parts = gradient.split([g.numel() for g in release.gradients])
+    singles = [
+        each
+        if there
+        else tuple(g - part.view_as(g) / release.batch_size for g, part in zip(each, parts, strict=True))
+        for each, there in zip(release.each, present.tolist(), strict=True)
+    ]
+    return together([replace(release, gradients=single, repeats=()) for single in singles])
+
+
 def tally(
     given: Lineup,
-    releases: Callable[[int], Iterator[Release]],
+    releases: Callable[[int], Iterator[tuple[Release, Tensor]]],
     answer: Callable[[Release], Tensor],
+    inclusion: float = 1.0,
 ) -> Tally:
     """Count right answers.
 
     Args:
         given: the candidates.
-        releases: index of the true candidate -> its trials.
+        releases: index of the true candidate -> its trials: releases, and which of them hold it, bool [T].
         answer: release -> image of the chosen candidate, [C, H, W].
+        inclusion: chance of the candidate to be in each release.
     """
     trials = right = member_right = 0
     for truth, gradient in enumerate(given.gradients):
-        for release in releases(truth):
+        for release, present in releases(truth):
             trials += 1
             right += bool(torch.equal(answer(release), given.images[truth]))
             sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - given.known
-            for seen, is_in in ((sums, True), (sums - gradient, False)):
-                ratio = log_likelihood(seen, gradient[None], release.noise_on_sum())
+            absent = sums - present.to(sums)[:, None] * gradient
+            for seen, is_in in ((sums, True), (absent, False)):
+                ratio = log_likelihood(seen, gradient[None], release.noise_on_sum(), inclusion)
                 member_right += bool(ratio > 0) == is_in
     return Tally(trials, right, member_right)

@@ -208,6 +208,13 @@ class ResNet(nn.Module):
         return self.fc(h.mean((2, 3)))
 
 
+def with_large_stem(model: ResNet) -> ResNet:
+    """`model` with the 7x7 stem and pooling of larger images: weights made for them want it at any size."""
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 7, 2, 3, bias=False)
+    model.maxpool = nn.MaxPool2d(3, 2, 1)
+    return model
+
+
 models.add("lenet", LeNet)
 models.add("convnet", ConvNet)
 for _name, _block, _depths, _width in (

@@ -71,6 +71,8 @@ class Options:
     """How many candidates for the one sample the informed attacker has."""
     trials: int = 100
     """How often the informed attacker is tried."""
+    inclusion: tuple[float, ...] = (1.0,)
+    """Chance of that sample to be in each release (Poisson sampling), under dp and noise."""
     prior: tuple[Literal["wiener", "none"], ...] = ("wiener",)
     """What the analytic attack believes of images under noise: statistics of public images, or nothing."""
     attack_seed: tuple[int, ...] = (0,)
@@ -220,6 +222,8 @@ def _check_number(name: str, value: object) -> None:
         raise InputError(f"{_flag(name)} must be above 0, not {value:g}.")
     if name == "delta" and not 0 < value < 1:
         raise InputError(f"--delta must lie between 0 and 1, not {value:g}.")
+    if name == "inclusion" and not 0 < value <= 1:
+        raise InputError(f"--inclusion must be above 0 and at most 1, not {value:g}.")
     if name == "noise_std" and value < 0:
         raise InputError(f"--noise-std must be at least 0, not {value:g}.")
     if name == "prune_ratio" and not 0 <= value < 1:

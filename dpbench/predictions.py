@@ -15,15 +15,15 @@ def psnr_unbiased_probe(noise_multiplier: float, gradient_norm: float, delta_nor
     """PSNR of the unbiased estimate of one input of a linear layer from its noised gradient (B = 1), in dB.
 
     The layer's weight gradient is delta x^T, delta the loss gradient of its output. Clipped to C, noised with
-    sigma C and divided by the known delta and clip factor, each pixel errs by sigma * ||g|| / ||delta||
-    whatever C is (Riess et al. 2024, 2402.12861). A calibration of the probe and **not a bound**: an estimate
-    that uses a prior beats it.
+    sigma C and divided by the known delta and clip factor C / ||g||, each pixel errs by
+    sigma * ||g|| / ||delta|| whatever C is (Riess et al. 2024, 2402.12861). A calibration of the probe and
+    **not a bound**: an estimate that uses a prior beats it.
 
     Args:
         noise_multiplier: sigma, above 0.
-        gradient_norm: ||g|| of the layer's whole gradient, bias included; it must be C or more, so that it
-            was clipped.
-        delta_norm: ||delta||, above 0.
+        gradient_norm: ||g|| of the whole gradient that was clipped, biases and other layers included; C
+            where it is less, as nothing was clipped then.
+        delta_norm: ||delta||, above 0; times the gain, where the layer is fed a multiple of the pixels.
 
     Returns:
         -20 log10(sigma * ||g|| / ||delta||), for inputs in [0, 1] and an estimate that is not clamped.

@@ -123,7 +123,11 @@ def reconstruction_bound(
     _positive("The noise multiplier", noise_multiplier)
     if not 0 < kappa < 1:
         raise InputError(f"The prior success kappa must lie strictly between 0 and 1, not {kappa:g}.")
-    return accountants.blow_up(noise_multiplier, sample_rate, steps, kappa)
+    compute = partial(accountants.blow_up, noise_multiplier, sample_rate, steps, kappa)
+    if sample_rate == 1:
+        return compute()
+    key = _key(noise_multiplier, kappa, sample_rate, steps, "pld")
+    return remember("reconstruction_bound", key, compute)
 
 
 def calibrate(
@@ -138,6 +142,7 @@ def calibrate(
     max_grad_norm: float,
     accountant: str = "pld",
     releases: int = 1,
+    inclusion: float = 1.0,
 ) -> Guarantee:
     """The full account of a DP release: give eps and get the noise, or the other way round.
 
@@ -153,10 +158,12 @@ def calibrate(
         max_grad_norm: clip norm C, above 0.
         accountant: `pld`, `prv` or `rdp`, for the training scope.
         releases: how many noisy gradients of the same batch are attacked, at least 1.
+        inclusion: chance of the attacked sample to be in each of them (Poisson), in (0, 1].
 
     Returns:
         A Guarantee with both epsilons; under the release scope `eps` is None. `eps_release`, `eps_replace`
-        and `rero_release` are of all `releases` together.
+        and `rero_release` are of all `releases` together, the sample being in each with chance `inclusion`;
+        below 1 there is no `eps_replace`.
 
     Raises:
         InputError: for a value outside its range, an eps out of reach, or both or neither of eps and sigma.
@@ -180,7 +187,9 @@ def calibrate(
         )
     if releases != int(releases) or releases < 1:
         raise InputError(f"The number of releases must be a whole number of at least 1, not {releases:g}.")
-    rate, steps = 1.0, releases
+    if not 0 < inclusion <= 1:
+        raise InputError(f"The chance of inclusion must lie above 0 and be at most 1, not {inclusion:g}.")
+    rate, steps = inclusion, releases
     if eps_scope == "training":
         rate, steps = batch_size / train_size, math.ceil(epochs * train_size / batch_size)
     if eps is not None:
@@ -190,17 +199,19 @@ def calibrate(
         eps = epsilon(sigma, delta, rate, steps, accountant)
     return Guarantee(
         eps=float(eps) if eps_scope == "training" else None,
-        eps_release=epsilon(sigma, delta, steps=releases),
+        eps_release=float(eps)
+        if eps_scope == "release"
+        else epsilon(sigma, delta, inclusion, releases, accountant),
         delta=delta,
         noise_multiplier=sigma,
         max_grad_norm=max_grad_norm,
-        sample_rate=rate,
+        sample_rate=rate if eps_scope == "training" else 1.0,
         steps=steps if eps_scope == "training" else 1,
         accountant="analytic" if rate == 1 else accountant,
         eps_scope=eps_scope,
-        rero_release=reconstruction_bound(sigma, steps=releases),
+        rero_release=reconstruction_bound(sigma, inclusion, releases),
         releases=releases,
-        eps_replace=eps_replace(sigma, delta, releases),
+        eps_replace=eps_replace(sigma, delta, releases) if inclusion == 1 else None,
     )
 
 

@@ -73,7 +73,8 @@ class Guarantee:
 
     Attributes:
         eps: budget of the whole training run with Poisson sampling; None where only the release counts.
-        eps_release: budget of the attacked release(s) alone, batch fixed (q = 1, T = releases).
+        eps_release: budget of the attacked release(s) alone, batch fixed (q = 1, T = releases) unless the
+            attacked sample was drawn for each of them.
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
         max_grad_norm: C, the l2 bound of each sample's gradient.

@@ -24,7 +24,8 @@ from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
-from dpbench.report import leakage, pictures, sentence, tables, threats
+from dpbench.report import escape, leakage, pictures, sentence, tables, threats
+from dpbench.report.published import published
 from dpbench.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.victim import weights_digest
 
@@ -191,7 +192,9 @@ def _finish(results: store.Store, options: Options) -> int:
     """Tables, pictures and the exit status."""
     table = attach_floors(results.frame())
     files = results.export(table)
-    for name, text in (("table.md", tables.to_markdown(table)), ("table.tex", tables.to_tex(table))):
+    beside = [f"{line}." for line in published(table)]
+    markdown = "\n".join([tables.to_markdown(table), *(f"- {escape.markdown(line)}" for line in beside)])
+    for name, text in (("table.md", markdown), ("table.tex", tables.to_tex(table))):
         with replacing(results.path / name) as temporary:
             temporary.write_text(text)
         files.append(results.path / name)
@@ -212,6 +215,8 @@ def _finish(results: store.Store, options: Options) -> int:
             console = Console(width=WIDTH)
         console.print(tables.rich_table(table))
         console.print(meaning, markup=False, highlight=False)
+        for line in beside:
+            console.print(line, markup=False, highlight=False)
         console.print(f"\n{results.path}/", markup=False, highlight=False)
         console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)
     if not (asked["status"] == "ok").any():

@@ -37,7 +37,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dpbench import environment, schema
-from dpbench.atomic import is_leftover, refused_as_sentence, replacing
+from dpbench.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
 from dpbench.protocol import InputError
 from dpbench.schema import COLUMNS, CONDITIONS, SCHEMA, Column, Row
 
@@ -287,7 +287,7 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         path.mkdir(parents=True, exist_ok=True)
         if file.exists():
             _same(path, _parsed(file), wanted)
-        elif foreign := [entry.name for entry in path.iterdir() if not is_leftover(entry)]:
+        elif foreign := [entry.name for entry in path.iterdir() if not is_temporary(entry)]:
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
                 "choose an empty or new folder with --out."
@@ -300,6 +300,8 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         cells.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=cells):  # hours of attack must not end in a read-only folder
             pass
+        for folder in (path, cells, path / "failed"):
+            clear_leftovers(folder)
     return Store(path)
 
 

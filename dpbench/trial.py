@@ -26,8 +26,9 @@ import defenses
 from attacks import engine
 from dpbench import bn_statistics, digest, generators, image_prior, informed, metrics, planted, privacy
 from dpbench.data import Batch, Dataset, draw_batch, load_data
-from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
+from dpbench.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.intervals import clopper_pearson
+from dpbench.predictions import psnr_unbiased_probe
 from dpbench.protocol import (
     Guarantee,
     ImagePrior,
@@ -40,10 +41,10 @@ from dpbench.protocol import (
 )
 from dpbench.victim import Victim, accuracy, load
 
-ORACLES = ("exact", "recovered")
-"""Sources of batch-norm statistics that are un-noised outputs of the private batch."""
 GALLERY = 200
 """Images among which a reconstruction has to point out its original, at most."""
+_COINS = 1 << 62
+"""Sets the seed of who is in which release apart from that of the noise."""
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
 
@@ -153,27 +154,32 @@ def prepare(cell: Cell) -> Scene:
             f"The victims take square images; those of {data.name} are {height}x{width}: give --image-size."
         )
     victim = load(cell.model, cell.norm, cell.victim, cell.weights, data, width)
-    num_classes, others, prior = victim.model.fc.out_features, other_images(data, batch), data.prior
     if cell.logit_scale != 1:
         victim = scaled(victim, cell.logit_scale)
-    if cell.threat_model == "malicious-linear":
-        prior = prior or image_prior.fit((others[0] * 255).round().byte(), data.mean_image)
-        edges = planted.edges_for(cell.batch_size, prior)
-        model = planted.Planted(victim.model, edges, batch.images[0].numel(), num_classes)
-        victim = replace(victim, model=model)
-    return Scene(
+    num_classes = victim.model.fc.out_features
+    scene = Scene(
         victim,
         batch.images,
         batch.labels,
         batch.indices,
-        num_classes,
+        victim.model.fc.out_features,
         data.mean,
         data.std,
         data.mean_image,
-        others,
-        prior,
+        other_images(data, batch),
+        data.prior,
         generator_of(cell, num_classes, width),
     )
+    return with_planted_layer(scene) if cell.threat_model == "malicious-linear" else scene
+
+
+def with_planted_layer(scene: Scene) -> Scene:
+    """The scene a malicious server sets; statistics of public images are made from `others` if need be."""
+    others, _ = scene.others
+    prior = scene.prior or image_prior.fit((others * 255).round().byte(), scene.mean_image)
+    edges = planted.edges_for(len(scene.images), prior)
+    model = planted.Planted(scene.victim.model, edges, prior, scene.num_classes)
+    return replace(scene, victim=replace(scene.victim, model=model), prior=prior)
 
 
 def scaled(victim: Victim, logit_scale: float) -> Victim:
@@ -222,7 +228,7 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         release = metrics.floors.noise_release(release, cell.search_seed())
     found = attacked(cell, scene, release, progress)
     result = _result(cell, scene, found.images, found, release.guarantee)
-    if cell.bn_stats in ORACLES:
+    if cell.bn_stats in bn_statistics.ORACLES:
         result = without_guarantee(result)
     if cell.defense != "none" or cell.attack == NOISE_GRADIENT:
         return result
@@ -261,6 +267,7 @@ def defence_of(cell: Cell) -> defenses.Chain:
             max_grad_norm=cell.max_grad_norm,
             accountant=cell.accountant,
             releases=cell.releases,
+            inclusion=cell.inclusion or 1.0,
         )
         parameters |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
     return defenses.create(cell.defense, **parameters)
@@ -273,7 +280,17 @@ def attack_of(cell: Cell) -> attacks.Attack:
         InputError: for an unknown attack or engine, or a hyper-parameter outside its range.
     """
     name = cell.floor_of or cell.attack
-    axes = ("adaptive", "engine", "iterations", "restarts", "prior", "preset", "terms", "label_rule")
+    axes = (
+        "adaptive",
+        "engine",
+        "iterations",
+        "restarts",
+        "prior",
+        "inclusion",
+        "preset",
+        "terms",
+        "label_rule",
+    )
     asked = {axis: getattr(cell, axis) for axis in axes if axis in attacks.takes(name)}
     chosen = {axis: value for axis, value in asked.items() if value is not None}
     return attacks.create(name, **chosen)
@@ -383,7 +400,11 @@ def _result(
     if scene.others is not None and len(scene.others[0]):
         identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
     features = _identified_by_features(cell, scene, guess[order])
-    rows = []
+    rows, probes = [], _probes(cell, scene, guarantee)
+    if found is not None and (cell.floor_of or cell.attack) == LABELS_ONLY:  # no image says whose label it is
+        right = metrics.labels_restored(found.labels, scene.labels)
+    elif found is not None:
+        right = found.labels[order] == scene.labels
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
             "image": i,
@@ -392,6 +413,7 @@ def _result(
             "image_loss": loss,
             "image_grad_share": share,
             "status": "ok",
+            "psnr_unbiased_probe": probes[i],
             "identified": identified[i],
             "gallery_size": None if identified[i] is None else len(scene.others[0]) + 1,
             **{name: values[i] for name, values in features.items()},
@@ -399,7 +421,7 @@ def _result(
         row |= {name: float(values[i]) for name, values in scores.items()}
         row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
         if found is not None:
-            row["label_correct"] = bool(found.labels[order[i]] == scene.labels[i])
+            row["label_correct"] = bool(right[i])
         rows.append(row)
     return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
 
@@ -414,6 +436,19 @@ def _identified_by_features(cell: Cell, scene: Scene, guess: Tensor) -> dict[str
     return {"iip": found, "iip_net": [net] * count, "iip_chance": [1 / len(gallery)] * count}
 
 
+def _probes(cell: Cell, scene: Scene, guarantee: Guarantee | None) -> list[float | None]:
+    """PSNR of the unbiased estimate of each image from its planted row; None where it has none of its own."""
+    if guarantee is None or cell.defense != "dp" or not isinstance(scene.victim.model, planted.Planted):
+        return [None] * len(scene.images)
+    found = planted.exposures(scene.victim.model, scene.victim.loss, scene.images, scene.labels)
+    noise = guarantee.noise_multiplier / math.sqrt(cell.releases)
+    # a gradient shorter than C is not clipped, and one of norm C would not be either
+    return [
+        exposed and psnr_unbiased_probe(noise, max(exposed[0], guarantee.max_grad_norm), exposed[1])
+        for exposed in found
+    ]
+
+
 def _released(
     cell: Cell, chain: defenses.Chain, victim: Victim, images: Tensor, labels: Tensor, seed: int
 ) -> Release:
@@ -424,7 +459,11 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     """One row: the informed attacker's success over `cell.trials` releases, the bound beside it."""
     if scene.others is None:
         raise InputError("The informed attacker needs candidates: images of the same data outside the batch.")
-    victim, chain = scene.victim, defence_of(cell)
+    victim, chain, chance = scene.victim, defence_of(cell), cell.inclusion or 1.0
+    if chance < 1 and not {"dp", "noise"}.issuperset(cell.defense.split("+")):
+        raise InputError(
+            f"--inclusion below 1 is for dp and noise only, not for {cell.defense}: leave it at 1."
+        )
     given = informed.lineup(
         victim.model,
         victim.loss,
@@ -437,19 +476,24 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     )
     done = 0
 
-    def releases(truth: int) -> Iterator[Release]:
+    def releases(truth: int) -> Iterator[tuple[Release, Tensor]]:
         nonlocal done
         images = torch.cat([given.images[truth : truth + 1], scene.images[1:]])
         labels = torch.cat([given.labels[truth : truth + 1], scene.labels[1:]])
         for trial in range(truth, cell.trials, cell.candidates):
             seed = cell.release_seed() ^ trial
-            yield _released(cell, chain, victim, images, labels, seed)
+            # a stream of its own, so that the noise is that of the sample in every release
+            coins = torch.rand(cell.releases, generator=torch.Generator().manual_seed(seed ^ _COINS))
+            release = _released(cell, chain, victim, images, labels, seed)
+            yield informed.thinned(release, given.gradients[truth], coins < chance), coins < chance
             done += 1
             if progress is not None:
                 progress(done, cell.trials, math.nan)
 
     begun = time.perf_counter()
-    found = informed.tally(given, releases, lambda r: attacked(cell, scene, r, lineup=given).images[0])
+    found = informed.tally(
+        given, releases, lambda r: attacked(cell, scene, r, lineup=given).images[0], chance
+    )
     low, high = clopper_pearson(found.right, found.trials)
     row = _conditions(cell) | _measured(scene) | _guaranteed(chain.guarantee)
     row |= {
@@ -465,7 +509,7 @@ def _informed(cell: Cell, scene: Scene, progress: Progress | None) -> CellResult
     }
     if chain.guarantee is not None:
         row["success_bound"] = privacy.reconstruction_bound(
-            chain.guarantee.noise_multiplier, steps=cell.releases, kappa=1 / cell.candidates
+            chain.guarantee.noise_multiplier, chance, cell.releases, kappa=1 / cell.candidates
         )
     return CellResult([row], torch.empty(0, 3, 1, 1), torch.empty(0, 3, 1, 1))
 
@@ -479,7 +523,8 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
         common |= _guaranteed(defence_of(cell).guarantee)
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(cell.batch_size)]
     empty = torch.empty(0, 3, 1, 1)
-    return CellResult(rows, empty, empty, f"{cell.describe()}: {status}. {reason}\n")
+    result = CellResult(rows, empty, empty, f"{cell.describe()}: {status}. {reason}\n")
+    return without_guarantee(result) if cell.bn_stats in bn_statistics.ORACLES else result
 
 
 def _conditions(cell: Cell) -> dict[str, Any]:
@@ -540,7 +585,7 @@ def _moved(scene: Scene, device: torch.device) -> Scene:
 _CELLS_OWN = (
     *("attack", "floor_of", "adaptive", "defense", "delta", "noise_multiplier", "max_grad_norm", "noise_std"),
     *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "releases"),
-    *("candidates", "trials", "prior", "preset", "terms", "label_rule", "generator", "restarts"),
+    *("candidates", "trials", "inclusion", "prior", "preset", "terms", "label_rule", "generator", "restarts"),
     *("model", "norm", "victim", "logit_scale", "bn_stats", "label_draw", "data", "batch_size"),
     *("batch_seed", "version"),
 )

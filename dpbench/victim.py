@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from dpbench import assets, digest
 from dpbench.data import Dataset
-from dpbench.models import DEFAULT_NORM, build, models
+from dpbench.models import DEFAULT_NORM, ResNet, build, models, with_large_stem
 from dpbench.protocol import InputError, Loss
-from dpbench.weights import load_weights, outputs
+from dpbench.weights import large_stem, load_weights, outputs
 
 STATES = ("early", "trained", "untrained")
 
@@ -91,7 +91,10 @@ def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, 
                 f"{weights} has {classes} outputs, and labels of {data.name} reach {data.num_classes - 1}: "
                 "use weights for these classes."
             )
-        network = load_weights(build(model, classes, norm, size, data.mean, data.std), file)
+        network = build(model, classes, norm, size, data.mean, data.std)
+        if isinstance(network, ResNet) and large_stem(file):
+            network = with_large_stem(network)
+        network = load_weights(network, file)
     elif state != "untrained":
         name = f"{model}-{norm}-{state}"
         # the shipped victims learnt behind CIFAR-10's own statistics, whatever data is shown to them

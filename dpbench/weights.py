@@ -60,6 +60,18 @@ def outputs(path: Path | str) -> int:
     return len(state["fc.weight"])
 
 
+def large_stem(path: Path | str) -> bool:
+    """Whether the state dict in `path` is of a residual network with the 7x7 stem of larger images.
+
+    Raises:
+        InputError: where the file is missing, damaged or holds more than tensors.
+    """
+    state, _ = read(Path(path))
+    return (
+        "conv1.weight" in state and "layer1.0.conv1.weight" in state and state["conv1.weight"].shape[-1] == 7
+    )
+
+
 def read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """The state dict in `path` and the facts beside it.
 

@@ -28,7 +28,7 @@ from dpbench.models import build
 HOME = Path(__file__).parents[1] / "dpbench" / "generators"
 VICTIMS = HOME.with_name("victims")
 BATCH, PIXELS, CLASSES = 32, 3 * 32 * 32, 10
-VAE_EPOCHS, GAN_STEPS = 2, 1500
+VAE_EPOCHS, GAN_STEPS = 2, 750
 VAE_RATE, GAN_RATE, CRITIC_RATE = 1e-3, 3e-4, 8e-4
 KL_WEIGHT, GAN_WEIGHT = 2.0, 1.0
 AVERAGING = 0.998

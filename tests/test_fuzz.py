@@ -57,6 +57,7 @@ def fuzzed(kind, check, **strategies):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run()
+        print(f"{kind}: {seen[0]} inputs")  # shown by pytest -rP
         assert seen[0] >= count or seen[0] > 100  # hypothesis may exhaust a small space
 
     return test

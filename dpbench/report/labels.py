@@ -8,15 +8,19 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.bn_statistics import ORACLES
 from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE
 
 FLOOR = "floor:"
 EMPTY = "—"
 
 SCENE = ("model", "norm", "mode", "victim", "weights", "bn_stats", "labels", "label_draw", "data")
-SCENE += ("threat_model", "prior", "candidates", "max_iterations", "restarts")
+SCENE += ("logit_scale", "threat_model", "prior", "candidates", "max_iterations", "restarts")
 """The conditions other than attack, defence and batch size: where they vary, headings and names give them."""
 
+_USUAL = {"preset": "tuned", "terms": "registered", "label_rule": "minimum", "generator": "cifar10"}
+_VARIANTS = {"gradient": "gradient only", "fidelity": "+ fidelity", "lazy": "lazy group", "sum": "sum rule"}
+"""What an attack's name says where it is not the usual one."""
 _IMAGE_ONLY = ("label_draw", "data")  # what of the scene the mean and the constant image depend on
 _DEFENCE_SIGNS = {
     "max_grad_norm": "C",
@@ -25,6 +29,7 @@ _DEFENCE_SIGNS = {
     "epochs": "epochs",
     "eps_scope": "scope",
     "releases": "T",
+    "inclusion": "q",
     "noise_std": "std",
     "prune_ratio": "ratio",
 }
@@ -58,12 +63,19 @@ def attack_label(row: Mapping[str, Any]) -> str:
         'dlg (not adaptive)'
         >>> attack_label({"attack": "floor:noise-gradient", "floor_of": "dlg"})
         'floor:noise-gradient (dlg)'
+        >>> attack_label({"attack": "gradinversion", "preset": "paper", "terms": "lazy"})
+        'gradinversion (paper, lazy group)'
     """
-    name = str(row["attack"])
-    if name.startswith(FLOOR):
-        return f"{name} ({row['floor_of']})" if _given(row, "floor_of") else name
+    name, variant = str(row["attack"]), []
+    if name.startswith(FLOOR) and _given(row, "floor_of"):
+        variant = [str(row["floor_of"])]
+    for column, usual in _USUAL.items():
+        if _given(row, column) and row[column] != usual and (variant or not name.startswith(FLOOR)):
+            variant.append(_VARIANTS.get(row[column], str(row[column])))
     defended = _given(row, "defense") and row["defense"] != "none"
-    return f"{name} (not adaptive)" if defended and _given(row, "adaptive") and not row["adaptive"] else name
+    if defended and _given(row, "adaptive") and not row["adaptive"] and not name.startswith(FLOOR):
+        variant.append("not adaptive")
+    return f"{name} ({', '.join(variant)})" if variant else name
 
 
 def defense_label(row: Mapping[str, Any], *, eps: bool = True) -> str:
@@ -87,11 +99,15 @@ def defense_label(row: Mapping[str, Any], *, eps: bool = True) -> str:
     budget = "eps" if _given(row, "eps") else "eps_release"
     if eps and _given(row, budget):
         words.append(f"ε={number(row[budget], 'g')}")
+    elif eps and _given(row, "noise_multiplier"):
+        words.append(f"σ={number(row['noise_multiplier'], '.3g')}")
     for column, sign in _DEFENCE_SIGNS.items():
         if _given(row, column):
             words.append(f"{sign}={_value(row[column])}")
     if _given(row, "prune_scope") and row["prune_scope"] != "layer":
         words.append(str(row["prune_scope"]))
+    if "dp" in str(row["defense"]).split("+") and _given(row, "bn_stats") and row["bn_stats"] in ORACLES:
+        words.append(f"with {row['bn_stats']} BN: oracle, no guarantee")
     return " ".join(words)
 
 

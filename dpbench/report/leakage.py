@@ -23,6 +23,8 @@ from dpbench.report.labels import (
 )
 from dpbench.report.wrap import width, wrapped
 
+CEILING = 60
+"""PSNR from which on images are the same to the eye, dB: more is drawn there, or the rest would be flat."""
 MAX_LINES = 12
 """Rows of panels in one plot at most; the title says what was left out."""
 
@@ -30,7 +32,7 @@ MAX_LINES = 12
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX*"
 _FLOOR_COLOURS, _DASHES = ("0.2", "0.6"), ("--", "-.", ":", (0, (8, 2)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
-_METRICS = {"psnr": "PSNR, dB (higher leaks more)", "lpips": "LPIPS (lower leaks more)"}
+_METRICS = {"psnr": f"PSNR, dB (higher leaks more; {CEILING}: or above)", "lpips": "LPIPS (lower leaks more)"}
 _PARAMETERS = ["max_grad_norm", "noise_std", "prune_ratio"]
 _SMALL, _TITLE = 8, 9  # sizes of the font, points
 
@@ -190,7 +192,7 @@ def _series(row: dict[str, Any]) -> str:
 def _panel(
     axis: Axes, part: pd.DataFrame, metric: str, ticks: _Ticks, styles: dict[str, dict[str, Any]]
 ) -> None:
-    part = part[np.isfinite(part[metric])]
+    part = part[part[metric].notna()].assign(**{metric: lambda rows: rows[metric].clip(upper=CEILING)})
     floors = is_floor(part)
     for name, rows in part[floors].groupby("_series"):
         axis.axhline(rows[metric].median(), gid=name, **styles[name])

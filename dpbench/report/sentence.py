@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dpbench import schema
+from dpbench.grid import LABELS_ONLY
 from dpbench.report import informed
 from dpbench.report.labels import (
     attack_label,
@@ -27,6 +28,9 @@ FLOOR_DB = 1.0
 FLOOR_LPIPS = 2 / 3
 """Then LPIPS must be at most this share of the lowest floor's: at 32 pixels one noise is often a tenth nearer
 to the original than another, but from two thirds on outlines can be seen."""
+
+SHOWN = 4
+"""Defences of one verdict that are all named; of more, the first and the last."""
 
 _VICTIM = ["model", "norm", "victim", "threat_model"]
 
@@ -64,6 +68,12 @@ def sentence(table: pd.DataFrame) -> str:
         table: per-image results, columns of `dpbench.schema.SCHEMA`.
     """
     table = schema.conform(table)
+    # the attack that rebuilds no image is judged by its labels, and only where it is alone
+    only_labels = (table["attack"] == LABELS_ONLY) | (table["floor_of"] == LABELS_ONLY).fillna(False)
+    if not is_floor(table[~only_labels]).all():
+        table = table[~only_labels]
+    elif only_labels.any():
+        return _restored(table[table["attack"] == LABELS_ONLY])
     lines = distinguishing(summary(table))
     attacked = lines[~is_floor(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
     lines = attacked[attacked["threat_model"] != "informed"].sort_values("threat_model", kind="stable")
@@ -80,6 +90,15 @@ def sentence(table: pd.DataFrame) -> str:
         for _, part in lines.groupby(_VICTIM, dropna=False, sort=False)
     ]
     return ".\n".join(said) + f"{_terms(table, lines, measured)}." + (f"\n{bound}" if bound else "")
+
+
+def _restored(table: pd.DataFrame) -> str:
+    said = []
+    for (defense, rule), rows in table.groupby(["defense", "label_rule"], dropna=False, sort=False):
+        name = "the labels it was told" if pd.isna(rule) else f"the {rule} rule"
+        right = number(rows["label_correct"].astype("float64").mean(), ".1%")
+        said.append(f"{right} of the labels by {name}{'' if defense == 'none' else f' under {defense}'}")
+    return f"Restored, over all batches: {', '.join(said)}."
 
 
 def _victim(row: pd.Series) -> str:
@@ -140,7 +159,7 @@ def _listed(defended: pd.DataFrame, undefended: pd.Series, them: str) -> str:
     for name, words in results.items():
         if name in by:
             turn = name not in ("works", before) and ", but " not in said
-            said += f", {'but' if turn else 'and'} under {_joined(by[name])} {words}"
+            said += f", {'but' if turn else 'and'} under {_several(by[name])} {words}"
     return said
 
 
@@ -181,6 +200,13 @@ def _numbers(row: pd.Series) -> str:
     if not pd.isna(row["label_accuracy"]) and row["labels"] != "known":
         text += f", {row['label_accuracy']:.0%} of its labels right"
     return text
+
+
+def _several(settings: Sequence[str]) -> str:
+    """All of them, or the first and the last: they are in order of their budgets."""
+    if len(settings) <= SHOWN:
+        return _joined(settings)
+    return f"{settings[0]} to {settings[-1]}, {len(settings)} settings in all,"
 
 
 def _joined(words: Sequence[str]) -> str:

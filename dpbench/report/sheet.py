@@ -10,6 +10,7 @@ import pandas as pd
 
 from dpbench import schema
 from dpbench.report.labels import (
+    EMPTY,
     attack_label,
     defense_label,
     distinguishing,
@@ -59,7 +60,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return "–".join(number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    low, high = (number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
+    return low if low == EMPTY else f"{low}–{high}"
 
 
 _FIELDS = (
@@ -69,17 +71,17 @@ _FIELDS = (
     _Field("σ", _one("noise_multiplier", ".3g"), "noise_multiplier", short=False),
     _Field("Bound", _one("rero_release", ".2f"), "rero_release"),
     _Field("Images", _one("images", "d"), short=False),
-    _Field("PSNR", _one("psnr_median", ".1f")),
-    _Field("PSNR mean", _one("psnr_mean", ".1f"), short=False),
-    _Field("PSNR 10–90 %", _quantiles("psnr", ".1f"), short=False),
-    _Field("PSNR max", _one("psnr_max", ".1f")),
+    _Field("PSNR", _one("psnr_median", ".1f"), "psnr_median"),
+    _Field("PSNR mean", _one("psnr_mean", ".1f"), "psnr_median", short=False),
+    _Field("PSNR 10–90 %", _quantiles("psnr", ".1f"), "psnr_median", short=False),
+    _Field("PSNR max", _one("psnr_max", ".1f"), "psnr_median"),
     _Field("over floor", _one("psnr_over_floor_median", "+.1f"), "psnr_over_floor_median"),
-    _Field("SSIM", _one("ssim_median", ".2f"), short=False),
+    _Field("SSIM", _one("ssim_median", ".2f"), "ssim_median", short=False),
     _Field("LPIPS", _one("lpips_median", ".2f"), "lpips_median"),
     _Field("LPIPS mean", _one("lpips_mean", ".2f"), "lpips_median", short=False),
     _Field("LPIPS 10–90 %", _quantiles("lpips", ".2f"), "lpips_median", short=False),
     _Field("LPIPS min", _one("lpips_min", ".2f"), "lpips_median"),
-    _Field("Identified", _one("identified_share", ".0%"), "identified_share", short=False),
+    _Field("Identified", _one("identified_share", ".0%"), "identified_share"),
     _Field("Picked", _one("success", ".0%"), "success"),
     _Field("Picked 95 %", _interval, "success", short=False),
     _Field("Bound 1/n", _one("success_bound", ".2f"), "success_bound", short=False),
@@ -110,12 +112,14 @@ def _sheet(table: pd.DataFrame, accountant: str | None) -> Sheet:
     attacked = lines[~is_floor(lines)]
     lines = distinguishing(lines)
     lines["label_accuracy"] = lines["label_accuracy"].where(lines["labels"] != "known")  # no achievement
-    fields = [field for field in _FIELDS if field.needs is None or _filled(lines[field.needs])]
+    parts = sections(lines)
+    shown = pd.concat([part for _, part in parts]) if parts else lines
+    fields = [field for field in _FIELDS if field.needs is None or _filled(shown[field.needs])]
     return Sheet(
         header=tuple(field.title for field in fields),
         sections=tuple(
             (title, tuple(tuple(field.text(row) for field in fields) for row in part.to_dict("records")))
-            for title, part in sections(lines)
+            for title, part in parts
         ),
         notes=tuple(_notes(table, attacked, accountant)),
         short=tuple(field.short for field in fields),
@@ -129,10 +133,11 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     if len(accuracy) == 1:
         words.append(f"the victim's test accuracy {accuracy[0]:.0%}")
     notes = [", ".join(words)] if words else []
-    notes.append(
-        "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min the "
-        "worst cases; over floor is the median of PSNR minus the best floor of the same image"
-    )
+    if attacked["psnr_median"].notna().any() or attacked["success"].isna().all():
+        notes.append(
+            "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min "
+            "the worst cases; over floor is the median of PSNR minus the best floor of the same image"
+        )
     if (attacked["labels"] != "known").any():
         notes.append("labels is the share of labels that the attack had right")
     norms = attacked["max_grad_norm"].dropna().unique()

@@ -99,7 +99,12 @@ def _statistic(values: pd.api.typing.SeriesGroupBy, statistic: str) -> pd.Series
 
 def _ordered(result: pd.DataFrame) -> pd.DataFrame:
     result = result.assign(
-        _defended=is_defended(result), _attack=~is_floor(result), _private=result["eps_release"].notna()
+        _defended=is_defended(result),
+        _attack=~is_floor(result),
+        _private=result["eps_release"].notna(),
+        _budget=result["eps_release"].map(
+            lambda eps: float(f"{eps:.6g}")
+        ),  # computed: equal but for rounding
     )
     order = ["batch_size", "model", "norm", "victim", "_attack", "_defended", "_private", "defense"]
     order += [
@@ -107,10 +112,12 @@ def _ordered(result: pd.DataFrame) -> pd.DataFrame:
         "noise_std",
         "max_grad_norm",
         "eps",
-        "eps_release",
+        "_budget",
+        "releases",
+        "inclusion",
         "attack",
         "floor_of",
         "adaptive",
     ]
     ordered = result.sort_values(order, kind="stable", ignore_index=True)
-    return ordered.drop(columns=["_defended", "_attack", "_private"])
+    return ordered.drop(columns=["_defended", "_attack", "_private", "_budget"])

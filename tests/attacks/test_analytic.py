@@ -15,6 +15,7 @@ from dpbench.data import load_data
 from dpbench.models import build
 from dpbench.planted import Planted, edges_for
 from dpbench.predictions import psnr_unbiased_probe
+from dpbench.privacy import noise_multiplier
 from dpbench.protocol import ImagePrior, InputError, Knowledge, together
 
 SIZE = (3, 32, 32)
@@ -56,6 +57,42 @@ def test_undefended_linear_layer_gives_every_image_away(photographs, linear):
         assert float(metrics.psnr(found, image[None])) > 60
 
 
+@pytest.mark.parametrize("believed", ["wiener", "none"])
+def test_a_victim_that_normalises_gives_the_image_and_not_its_input(photographs, prior, believed):
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(PIXELS, 10)
+
+        def forward(self, images):
+            std = torch.tensor([0.2, 0.25, 0.3])[:, None, None]
+            return self.first(((images - 0.4) / std).flatten(1))
+
+    torch.manual_seed(0)
+    model = Normalised()
+    for image, label in zip(photographs[0][:5], photographs[1][:5], strict=True):
+        assert float(metrics.psnr(rebuilt(model, image[None], label[None]), image[None])) > 60
+        found = rebuilt(model, image[None], label[None], prior, believed, noise_multiplier=1e-5)
+        assert float(metrics.psnr(found, image[None])) > 30
+
+
+def test_a_layer_that_takes_as_many_features_is_not_taken_for_one_of_pixels(photographs):
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid(), nn.Flatten(), nn.Linear(PIXELS, 10))
+    with pytest.raises(InputError, match="malicious-linear"):
+        rebuilt(model, photographs[0][:1], photographs[1][:1])
+
+
+def test_under_noise_as_many_are_recognised_as_when_the_design_was_chosen(photographs, prior):
+    """Of these 40, 26 at eps_release 50 (chance: 1); 9 if the layer is fed plain pixels."""
+    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    sigma, found = noise_multiplier(50, 1e-5), 0
+    for i, (image, label) in enumerate(zip(*photographs, strict=True)):
+        guess = rebuilt(model, image[None], label[None], prior, seed=i, noise_multiplier=sigma)
+        others = torch.cat([photographs[0][:i], photographs[0][i + 1 :]])
+        found += int(metrics.identified(guess, image[None], others, prior.mean_image))
+    assert found > 18
+
+
 @pytest.mark.parametrize("sigma", [1e-3, 1e-2, 1e-1])
 def test_probe_is_calibrated(photographs, linear, sigma):
     """B = 1, this layer's gradient alone, oracle estimator with delta and clip factor known, unclamped."""
@@ -80,7 +117,7 @@ def test_probe_is_calibrated(photographs, linear, sigma):
 def test_planted_layer_gives_the_batch_away(photographs, prior, size):
     apart = photographs[0].mean((1, 2, 3)).argsort()[5::9][:size]  # of different brightness: a bin for each
     images, labels = photographs[0][apart], photographs[1][apart]
-    model = Planted(build("convnet"), edges_for(size, prior), PIXELS, 10).eval()
+    model = Planted(build("convnet"), edges_for(size, prior), prior, 10).eval()
     for label in (labels, (labels + 1) % 10):  # whatever the parity of the class
         found = rebuilt(model, images, label)
         assert (metrics.psnr(found[metrics.match(found, images, "mse")], images) > 60).all()
@@ -88,17 +125,17 @@ def test_planted_layer_gives_the_batch_away(photographs, prior, size):
 
 def test_planted_layer_uses_up_the_clip_norm(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = Planted(build("convnet"), edges_for(1, prior), PIXELS, 10).eval()
+    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
     release = defenses.create("clip", max_grad_norm=1.0).release(
         model, F.cross_entropy, images, labels, seed=0
     )
-    weight, bias = pixel_layer(release, PIXELS)
+    weight, bias, _, _ = pixel_layer(release, know(model))
     assert float(weight.square().sum() + bias.square().sum()) > 0.999
 
 
 def test_clipping_alone_hides_nothing(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = Planted(build("convnet"), edges_for(1, prior), PIXELS, 10).eval()
+    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
     found = rebuilt(model, images, labels, prior, noise_multiplier=1e-9, max_grad_norm=0.1)
     assert float(metrics.psnr(found, images)) > 60
 
@@ -108,7 +145,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
     """Wiener estimate over regression over the plain ratio, mean over the photographs of another data set."""
     scores = {"wiener": 0.0, "none": 0.0, "ratio": 0.0}
     for i, (image, label) in enumerate(zip(*(x[20:] for x in photographs), strict=True)):
-        model = Planted(build("convnet"), edges_for(1, prior), PIXELS, 10).eval()
+        model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
         for name in scores:
             believed, adaptive = ("none", False) if name == "ratio" else (name, True)
             found = rebuilt(
@@ -121,7 +158,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
 
 def test_several_releases_are_worth_less_noise(photographs, prior):
     """T releases with sigma sqrt(T) are one with sigma."""
-    model = Planted(build("convnet"), edges_for(1, prior), PIXELS, 10).eval()
+    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
     once, often = [], []
     for i in range(8):
         image, label = photographs[0][i : i + 1], photographs[1][i : i + 1]
@@ -145,7 +182,7 @@ def test_wiener_is_the_posterior_mean_of_its_own_model():
         white = torch.randn(3, 8, 8, generator=generator)
         image = 5 + torch.fft.ifft2(torch.fft.fft2(white) * spectrum.sqrt()).real
         weight = scale * image + noise * torch.randn(3, 8, 8, generator=generator)
-        errors.append((wiener(weight, scale, noise, prior) - image).square().mean())
+        errors.append((wiener(weight, scale, noise, noise, prior) - image).square().mean())
     bayes = (spectrum * noise**2 / (scale**2 * spectrum + noise**2)).mean()
     assert float(torch.stack(errors).mean()) == pytest.approx(float(bayes), rel=0.05)
 

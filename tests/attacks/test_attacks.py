@@ -20,7 +20,9 @@ SHORT = {
 
 
 def test_the_table_is_complete():
-    assert set(attacks.names()) == {*ALL, "analytic", "prior-aware"}  # these have tests of their own
+    others = {"analytic", "prior-aware", "gradinversion", "deepinversion"}
+    others |= {"latent-projection", "label-restoration"}
+    assert set(attacks.names()) == {*ALL, *others}  # these have tests of their own
     with pytest.raises(InputError, match=r"known: .*dlg"):
         attacks.create("nonsense")
     with pytest.raises(TypeError):

@@ -106,3 +106,71 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(changed, said):
     with pytest.raises(InputError, match=said) as error:
         bench(**changed)
     assert "\n" not in str(error.value)
+
+
+def public(count: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    return torch.rand(count, 3, 16, 16, generator=generator), torch.arange(count) % 5
+
+
+def test_every_threat_model_from_python():
+    threats = ["honest", "malicious-linear", "informed"]
+    given = {"defense": "dp", "noise_multiplier": 0.05, "eps_scope": "release", "iterations": 2}
+    image, label = batch(1)
+    table = bench(
+        images=image, labels=label, threat_model=threats, releases=[1, 4], trials=20, others=public(), **given
+    )
+    rows = table[table["defense"] == "dp"].set_index(["threat_model", "releases"])
+    assert set(rows.index) == {(name, count) for name in threats for count in (1, 4)}
+    assert (table["status"] == "ok").all()
+    assert (rows.loc["informed", "success"] > 0.6).all()
+    assert (rows.loc["informed", "candidates"] == 10).all()
+    assert (rows.loc[["honest", "malicious-linear"], "gallery_size"] == 31).all()
+    undefended = table[(table["attack"] == "analytic") & (table["defense"] == "none")]
+    assert undefended["psnr"].item() > 60
+    assert bool(undefended["identified"].item())
+    probes = rows.loc["malicious-linear", "psnr_unbiased_probe"]
+    assert probes[4] - probes[1] == pytest.approx(6.02, abs=0.01)
+
+
+def test_each_attack_brings_its_own_threat_model():
+    image, label = batch(1)
+    table = bench(images=image, labels=label, attacks=["dlg", "prior-aware"], others=public(), trials=5)
+    attacked = table[~table["attack"].str.startswith("floor:")]
+    assert set(zip(attacked["attack"], attacked["threat_model"], strict=True)) == {
+        ("dlg", "honest"),
+        ("prior-aware", "informed"),
+    }
+
+
+def test_sampled_inclusion_from_python():
+    image, label = batch(1)
+    given = {"defense": "dp", "noise_multiplier": 0.05, "eps_scope": "release", "threat_model": "informed"}
+    table = bench(images=image, labels=label, inclusion=0.5, trials=60, others=public(), **given)
+    row = table[table["defense"] == "dp"].iloc[0]
+    assert row["inclusion"] == 0.5
+    assert 0.3 < row["success"] < 0.8  # 1/2 + 1/20
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"threat_model": "informed"}, r"give others=\(images, labels\)"),
+        ({"attacks": "analytic"}, r"malicious-linear needs public images.*others="),
+        ({"threat_model": "informed", "others": public(5)}, "10 candidates cannot be drawn"),
+        ({"others": (torch.rand(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))}, r"\[G, 3, 16, 16\]"),
+        ({"others": (public(3)[0] * 2, public(3)[1])}, r"lie in \[0, 1\]"),
+        ({"others": (public(3)[0], public(4)[1])}, "one for each image"),
+        ({"others": (public(3)[0], public(3)[1] + 4)}, r"0 \.\.\. 4"),
+        (
+            {"others": (torch.cat([public(3)[0], batch()[0]]), torch.zeros(5, dtype=torch.int64))},
+            "take it out",
+        ),
+        ({"threat_model": "curious", "others": public()}, "honest, malicious-linear, informed"),
+        ({"releases": 0, "defense": "dp"}, "releases"),
+        ({"threat_model": "informed", "inclusion": 1.5, "defense": "dp", "others": public()}, "inclusion"),
+    ],
+)
+def test_what_threat_models_lack_is_said(changed, said):
+    with pytest.raises(InputError, match=said):
+        bench(**changed)

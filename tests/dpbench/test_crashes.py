@@ -27,6 +27,7 @@ def check(folder: Path, undisturbed: Path) -> None:
     assert store.done() == set(store.expected()) == set(store.keys())
     assert len(store.keys()) == 60
     assert not (folder / "running").exists()
+    assert not list(folder.rglob(".writing-*"))
     pd.testing.assert_frame_equal(table_of(folder), table_of(undisturbed))
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from dpbench.data import cifar10
+from dpbench.data import load_data
 from dpbench.generators import ConvGenerator, generators, load_generator
 from dpbench.generators.biggan import BigGAN
 from dpbench.models import build
@@ -53,20 +53,20 @@ def test_the_shipped_generator_keeps_the_interface():
 
 
 def test_random_images_look_like_photographs_in_their_statistics():
-    """Brightness, contrast, smoothness near the test set's: fresh weights give grey, noise is not smooth."""
+    """Brightness, contrast, smoothness near the samples': fresh weights give grey, noise is not smooth."""
 
     def statistics(images):
         steps = (images[..., 1:] - images[..., :-1]).square().mean().sqrt()
         return torch.stack([images.mean(), images.std(), steps / images.std()])
 
     y = F.one_hot(torch.arange(100) % 10, 10).float()
-    real = statistics(cifar10("test")[0][:1000].float() / 255)
+    real = statistics(load_data("samples").images.float() / 255)
     for generator, close in ((shipped(), True), (ConvGenerator(), False)):
         with torch.no_grad():
             found = statistics(generator(latents(100), y))
-        assert torch.allclose(found, real, rtol=0.3) == close
+        assert torch.allclose(found, real, rtol=0.5) == close
     noise = statistics(torch.rand(100, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    assert not torch.allclose(noise, real, rtol=0.3)
+    assert not torch.allclose(noise, real, rtol=0.5)
 
 
 def test_same_input_same_image_and_no_image_sees_its_neighbours():

@@ -110,7 +110,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "63137a01ce419193"
+KEY = "1ca16aae89332713"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
@@ -223,6 +223,19 @@ def test_what_belongs_to_one_attacker_does_not_multiply_the_others():
     assert {c.releases for c in found if c.defense == "none"} == {1}
     assert {c.prior for c in found if c.attack == "analytic"} == {None, "wiener", "none"}
     assert all((c.candidates is None) == (c.attack != "prior-aware") for c in found)
+
+
+def test_inclusion_concerns_informed_attackers_of_defences_with_noise():
+    given = {"attack": ("dlg", "prior-aware"), "defense": ("dp", "clip", "dp+prune")}
+    found = attacked(axes(**given, inclusion=(0.5, 1.0), releases=(4,)))
+    have = {(c.attack, c.defense, c.inclusion) for c in found if c.attack == "prior-aware"}
+    assert have == {
+        ("prior-aware", "none", None),
+        ("prior-aware", "clip", None),
+        *(("prior-aware", defense, q) for defense in ("dp", "dp+prune") for q in (None, 0.5)),
+    }
+    assert {c.inclusion for c in found if c.attack == "dlg"} == {None}
+    assert len({c.key() for c in found}) == len(found)
 
 
 def test_public_floors_are_nobodys_and_the_informed_attacker_has_none():

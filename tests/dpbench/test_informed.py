@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from dpbench import privacy, trial
 from dpbench.grid import Cell
-from dpbench.informed import clipped_gradients, lineup
+from dpbench.informed import clipped_gradients, lineup, thinned
 from dpbench.intervals import clopper_pearson
 from dpbench.predictions import candidate_success
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, together
 from dpbench.victim import Victim
 
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def cell(**changed) -> Cell:
     return Cell(**(same | {"version": "0"} | changed))
 
 
-def dp(eps: float, **changed) -> Cell:
+def dp(eps: float | None, **changed) -> Cell:
     budget = {"eps": eps, "eps_scope": "release", "delta": 1e-5, "accountant": "pld"}
     return cell(**({"defense": "dp", "max_grad_norm": 1.0} | budget | changed))
 
@@ -50,6 +50,12 @@ def predicted(given: Cell, scene: trial.Scene) -> float:
     return candidate_success(gram, sigma, given.releases)[0]
 
 
+def below_the_bound(row: dict, given: Cell, cells: int) -> None:
+    right = round(row["success"] * given.trials)
+    low, _ = clopper_pearson(right, given.trials, 1 - 2 * 0.05 / cells)  # one-sided, Bonferroni
+    assert low <= row["success_bound"], given.describe()
+
+
 def check(cells: list[Cell], scene_of) -> None:
     """Each success within 3 standard errors of its prediction, and none above the bound."""
     for given in cells:
@@ -62,9 +68,7 @@ def check(cells: list[Cell], scene_of) -> None:
             row["success"],
             expected,
         )
-        right = round(row["success"] * given.trials)
-        low, _ = clopper_pearson(right, given.trials, 1 - 2 * 0.05 / len(cells))  # one-sided, Bonferroni
-        assert low <= row["success_bound"]
+        below_the_bound(row, given, len(cells))
         assert row["success_low"] < row["success"] < row["success_high"] or row["success"] == 1
 
 
@@ -124,6 +128,78 @@ def test_membership_at_one_is_its_closed_form():
     expected = privacy.reconstruction_bound(2 * privacy.noise_multiplier(2.0, 1e-5), kappa=0.5)
     found = trial.measure(given, scene).rows[0]["membership"]
     assert abs(found - expected) < 3 * math.sqrt(expected * (1 - expected) / 300)
+
+
+def sampled(eps: float | None, q: float, **changed) -> Cell:
+    return dp(eps, inclusion=None if q == 1 else q, **changed)
+
+
+def test_sampled_inclusion_stays_below_the_subsampled_bound():
+    """And the guarantee of the row is that of (q, T), whose noise is less than that of certain inclusion."""
+    cells = [sampled(eps, q, trials=300, releases=4) for eps, q in ((1.0, 0.5), (8.0, 0.5), (50.0, 0.2))]
+    for given in cells:
+        row = trial.measure(given, small(given)).rows[0]
+        sigma = row["noise_multiplier"]
+        assert sigma < privacy.noise_multiplier(given.eps, 1e-5, steps=4)
+        assert sigma == privacy.noise_multiplier(given.eps, 1e-5, given.inclusion, 4)
+        assert row["eps_release"] == pytest.approx(given.eps, rel=2e-3)
+        assert row["success_bound"] == privacy.reconstruction_bound(sigma, given.inclusion, 4, 0.1)
+        assert row["rero_release"] == row["success_bound"]  # ten candidates: the same prior
+        assert row["success_bound"] < privacy.reconstruction_bound(sigma, 1, 4, 0.1)
+        assert row.get("eps_replace") is None
+        below_the_bound(row, given, len(cells))
+
+
+@pytest.mark.parametrize("q", [0.5, 0.25])
+def test_at_hardly_any_noise_success_is_the_chance_of_ever_being_in(q):
+    given = sampled(None, q, trials=400, releases=2, noise_multiplier=0.05)
+    row = trial.measure(given, small(given)).rows[0]
+    ever = 1 - (1 - q) ** 2
+    expected = ever + (1 - ever) / 10
+    assert abs(row["success"] - expected) < 3 * math.sqrt(expected * (1 - expected) / 400)
+    expected = (1 + ever) / 2
+    assert abs(row["membership"] - expected) < 3 * math.sqrt(ever * (1 - ever) / 400) / 2 + 0.01
+
+
+def test_knowing_the_chance_of_inclusion_helps(monkeypatch):
+    """The likelihood that takes the sample for present errs where its absence counts against it."""
+    given = sampled(20.0, 0.3, trials=400, releases=6)
+    informed_of_it = trial.measure(given, small(given)).rows[0]
+    true = trial.attack_of
+    monkeypatch.setattr(trial, "attack_of", lambda cell: true(trial.replace(cell, inclusion=None)))
+    ignorant = trial.measure(given, small(given)).rows[0]
+    assert informed_of_it["success"] > ignorant["success"] - 0.02
+
+
+def test_certain_inclusion_is_the_default_and_changes_nothing():
+    given = dp(8.0, trials=50, releases=2)
+    rows = [
+        trial.measure(cell, small(given)).rows[0] for cell in (given, trial.replace(given, inclusion=1.0))
+    ]
+    for name in ("success", "membership", "eps_release", "success_bound", "noise_multiplier", "eps_replace"):
+        assert rows[0][name] == rows[1][name]
+    assert given.release_seed() == sampled(8.0, 0.5, trials=50, releases=2).release_seed()
+
+
+def test_a_sample_taken_out_is_one_that_was_never_in():
+    """Against the release of the batch without it, the noise taken off both."""
+    given = sampled(8.0, 0.5, batch_size=3, releases=2)
+    scene = small(given)
+    chain = trial.defence_of(given)
+    known = lineup(scene.victim.model, F.cross_entropy, scene.images, scene.labels, scene.others, 3, 1.0, 0)
+    arguments = (scene.victim.model, F.cross_entropy)
+    whole = together(chain.releases(*arguments, scene.images, scene.labels, seed=7, count=2))
+    less = together(chain.releases(*arguments, scene.images[1:], scene.labels[1:], seed=7, count=2))
+    found = thinned(whole, known.gradients[0], torch.tensor([True, False]))
+    assert found.each[0] is whole.each[0]
+    for ours, theirs in zip(found.each[1], less.each[1], strict=True):  # same seed, same noise on the sum
+        torch.testing.assert_close(ours * 3, theirs * 2, rtol=1e-4, atol=1e-5)
+
+
+def test_sampled_inclusion_of_a_defence_that_is_not_additive_is_refused():
+    given = sampled(8.0, 0.5, defense="dp+prune", prune_ratio=0.5, prune_scope="layer")
+    with pytest.raises(InputError, match="dp and noise only"):
+        trial.measure(given, small(given))
 
 
 def test_clipped_gradients_against_one_by_one_autograd():

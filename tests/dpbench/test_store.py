@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,85 @@ def test_a_process_killed_before_the_rename_leaves_the_old_state(run):
     again = open_run(run.path, {"eps": [1.0]})
     assert again.keys() == ["cell"]
     assert again.frame()["psnr"].tolist() == [20.0]
+    assert not leftovers[0].exists()
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from dpbench.atomic import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.readline()
+    temporary.write_text("whole")
+"""
+
+
+def writing(path):
+    """A process that has begun to write `path`, and its temporary file."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_what_another_process_is_writing_stays_until_it_is_killed(run):
+    folder = run.path / "cells"
+    (one, half), (other, lost) = writing(folder / "one"), writing(folder / "other")
+    stranger = folder / ".writing-elsewhere-abc.tmp"
+    stranger.write_text("of another machine, whose locks may not reach this one")
+    old = folder / ".writing-elsewhere-old.tmp"
+    old.write_text("")
+    os.utime(old, (0, 0))
+    os.utime(half, (0, 0))  # a slow writer is a writer
+    open_run(run.path, {"eps": [1.0]})
+    assert half.exists()
+    assert lost.exists()
+    assert stranger.exists()
+    assert not old.exists()
+    other.kill()
+    other.wait()
+    open_run(run.path, {"eps": [1.0]})
+    assert {path.name for path in folder.iterdir()} == {half.name, stranger.name}
+    one.communicate("\n")
+    assert one.returncode == 0
+    assert (folder / "one").read_text() == "whole"
+
+
+def test_leftovers_stay_where_there_are_no_locks(run, monkeypatch):
+    process, lost = writing(run.path / "cells" / "other")
+    process.kill()
+    process.wait()
+
+    def none(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", none)
+        open_run(run.path, {"eps": [1.0]})
+        run.write("cell", [small_row()])
+        assert lost.exists()
+    open_run(run.path, {"eps": [1.0]})
+    assert not lost.exists()
+    assert run.has("cell")
+
+
+def test_a_file_taken_for_a_leftover_before_it_was_locked_is_begun_anew(run, monkeypatch):
+    from dpbench import atomic
+
+    true, taken = atomic.lock, []
+
+    def late(descriptor, *kind):
+        if not taken:
+            taken.extend(path for path in (run.path / "cells").iterdir() if path.suffix == ".tmp")
+            taken[0].unlink()
+        return true(descriptor, *kind)
+
+    monkeypatch.setattr(atomic, "lock", late)
+    run.write("cell", [small_row()])
+    assert run.has("cell")
+    assert [path.name for path in (run.path / "cells").iterdir()] == ["cell.safetensors"]
 
 
 def test_a_run_killed_before_its_configuration_can_start_again(tmp_path):

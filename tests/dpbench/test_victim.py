@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,3 +78,14 @@ def test_digest_of_tensors_sees_names_values_shapes_and_types():
     }
     assert len(found) == 5
     assert digest.tensors({"a": value, "b": value}) == digest.tensors({"b": value, "a": value})
+
+
+def test_weights_bring_the_stem_they_were_made_with(tmp_path):
+    """Those of 224 px run on 64 px, where a fresh network would have the small stem."""
+    large = build("resnet18", num_classes=10, size=224)
+    torch.save(large.state_dict(), tmp_path / "large.pt")
+    data = load_data("imagenet-samples", size=64)
+    data = replace(data, labels=data.labels % 10, num_classes=10)
+    loaded = load("resnet18", "frozen-bn", "trained", str(tmp_path / "large.pt"), data, 64).model
+    assert loaded.conv1.kernel_size == (7, 7)
+    assert loaded(torch.rand(1, 3, 64, 64)).shape == (1, 10)

@@ -58,6 +58,21 @@ def test_threat_models_have_sections_of_their_own(table):
         }
 
 
+def test_what_the_informed_attacker_has_no_number_for_has_no_column(table):
+    alone = to_markdown(
+        table[(table["threat_model"] == "informed") | table["attack"].str.startswith("floor:")]
+    )
+    assert "PSNR" not in alone
+    assert "Picked" in alone
+
+
+def test_releases_stand_in_order_whatever_the_rounding_of_their_budget(table):
+    again = table.assign(releases=10, eps_release=table["eps_release"] * (1 - 1e-12))
+    lines = summary(pd.concat([again, table], ignore_index=True))
+    lines = lines[(lines["threat_model"] == "informed") & lines["eps_release"].notna()]
+    assert lines["releases"].tolist() == [1, 10, 1, 10]
+
+
 def test_trials_of_all_cells_are_pooled(table):
     lines = summary(table)
     line = lines[(lines["threat_model"] == "informed") & (lines["eps_release"] == 1)].iloc[0]
@@ -103,6 +118,8 @@ def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
     axis = threats(table).axes[0]
     labels = axis.get_legend_handles_labels()[1]
     assert sorted(label.split(",")[0] for label in labels) == [
+        "chance",
+        "chance",
         "honest server",
         "informed attacker",
         "malicious server",
@@ -112,6 +129,20 @@ def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
     for eps, gamma in zip(*bound.get_data(), strict=True):
         assert gamma == pytest.approx(privacy.reconstruction_bound(privacy.noise_multiplier(eps, 1e-5)))
     assert np.all(np.diff(bound.get_ydata()) >= 0)
+
+
+def test_drawn_inclusion_has_a_curve_and_a_bound_of_its_own(table):
+    drawn = table[table["threat_model"] == "informed"].assign(inclusion=0.5, releases=4, success=0.05)
+    drawn["success_bound"] = drawn["eps_release"].map({1.0: 0.14, 100.0: 0.8})
+    both = pd.concat([table, drawn])
+    found = curves(both[both["eps_release"].notna()])
+    assert found.loc[found["inclusion"] == 0.5, "bound"].tolist() == [0.14, 0.8]
+    axis = threats(both).axes[0]
+    lines = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    said = ", 4 releases, each with chance 0.5"
+    assert f"informed attacker, sample picked{said}" in lines
+    assert "informed attacker, sample picked, 1 release" in lines
+    assert lines[f"no attacker passes{said}"].get_ydata().tolist() == [0.14, 0.8]
 
 
 def test_no_plot_for_the_honest_server_alone_or_without_budgets(table):
@@ -124,3 +155,15 @@ def test_an_attacker_above_the_bound_is_told(table):
     row = table["threat_model"] == "informed"
     table.loc[row, ["success", "success_bound"]] = [0.9, 0.16]
     assert "2 of 2 intervals of the informed attacker lie above the bound" in to_markdown(table)
+
+
+def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
+    attacked = table[table["attack"] == "inverting-gradients"]
+    private = attacked[attacked["eps_release"] == 1]
+    bare = attacked[attacked["defense"] == "none"].assign(psnr=30.0, lpips=0.01)
+    more = [private.assign(eps_release=float(eps), key=f"k{eps}") for eps in (2, 4, 8, 16)]
+    said = sentence(pd.concat([bare, private, *more], ignore_index=True)).splitlines()[0]
+    assert "under dp ε=1 (" in said
+    assert " to dp ε=16 (" in said
+    assert "5 settings in all, " in said
+    assert "ε=4" not in said

@@ -1,0 +1,95 @@
+"""Figures of the GradInversion paper, to be set beside ours; never more than a trend.
+
+Yin et al., CVPR 2021: ResNet-50, ImageNet, 224 px. As quoted in a secondary source: the authors' code and
+weights were not released, so that no run of ours has the paper's data and weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+_SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of the paper.
+
+    Attributes:
+        where: our rows that it belongs beside, by column.
+        figures: what the paper says.
+        place: the table or section.
+    """
+
+    where: dict[str, str | int]
+    figures: str
+    place: str
+
+
+FIGURES = (
+    Published({"attack": "gradinversion", "terms": "gradient"}, "PSNR 10.75 dB, LPIPS 0.919", "table 2, B=8"),
+    Published(
+        {"attack": "gradinversion", "terms": "fidelity"},
+        "PSNR 12.06 dB, LPIPS 0.655 (running statistics)",
+        "table 2, B=8",
+    ),
+    Published({"attack": "gradinversion", "terms": "lazy"}, "PSNR 12.52 dB, LPIPS 0.554", "table 2, B=8"),
+    Published(
+        {"attack": "gradinversion", "terms": "registered"},
+        "PSNR 12.93 dB, LPIPS 0.484, FFT2D 0.175",
+        "table 2, B=8",
+    ),
+    Published(
+        {"attack": "gradinversion", "terms": "registered", "batch_size": 48},
+        "IIP about 28 %",
+        "section 4, B=48",
+    ),
+    Published(
+        {"attack": "label-restoration", "label_rule": "minimum", "batch_size": 8},
+        "labels 99.56 %",
+        "table 1, B=8, distinct",
+    ),
+    Published(
+        {"attack": "label-restoration", "label_rule": "sum", "batch_size": 8},
+        "labels 95.89 %",
+        "table 1, B=8, distinct",
+    ),
+)
+
+
+def published(table: pd.DataFrame) -> list[str]:
+    """A line for each published figure that some rows of ours belong beside, ours with it.
+
+    Args:
+        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+
+    Returns:
+        Nothing where the paper says nothing of what was run.
+    """
+    usable = table[(table["status"] == "ok") & (table["defense"] == "none")]
+    lines = []
+    for row in FIGURES:
+        same = usable
+        for column, value in row.where.items():
+            same = same[(same[column] == value).fillna(False).astype(bool)]
+        if len(same):
+            name = ", ".join(str(value) for value in row.where.values())
+            lines.append(f"{name}: published {row.figures} ({row.place}); here {_ours(same)}")
+    if lines:
+        lines.append(
+            f"Published: {_SOURCE}, from a secondary source; other data and weights here, so a trend only"
+        )
+    return lines
+
+
+def _ours(rows: pd.DataFrame) -> str:
+    if rows["attack"].iloc[0] == "label-restoration":
+        return f"labels {rows['label_correct'].mean():.2%} of {len(rows)}"
+    words = [f"median PSNR {rows['psnr'].median():.2f} dB"]
+    if rows["lpips"].notna().any():
+        words.append(f"LPIPS {rows['lpips'].median():.3f}")
+    if rows["iip"].notna().any():
+        words.append(f"IIP {rows['iip'].astype(float).mean():.0%} (chance {rows['iip_chance'].mean():.1%})")
+    return f"{', '.join(words)} of {len(rows)} images"

@@ -1,0 +1,300 @@
+"""GradInversion and its baselines on tiny networks, where the answer is known."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import attacks
+from attacks import gradinversion
+from attacks.gradinversion import GradInversion
+from attacks.priors import BatchNormStatistics, DiagonalVariation, GroupConsistency, ImageNorm
+from dpbench.bn_statistics import exact, recovered, statistics, updated
+from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, FrozenBatchNorm2d, build
+from dpbench.protocol import InputError, Knowledge, Release
+
+from .conftest import noise_release, plain_release, psnr
+
+
+class Normed(nn.Module):
+    """A convolution with frozen batch norm, smooth, 8 px, 4 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3, padding=1), FrozenBatchNorm2d(8), nn.Linear(512, 4)
+
+    def forward(self, x):
+        return self.fc(torch.sigmoid(self.bn(self.conv((x - 0.5) / 0.25))).flatten(1))
+
+
+@pytest.fixture
+def normed():
+    torch.manual_seed(3)
+    return Normed()
+
+
+@pytest.fixture
+def images():
+    """Smooth, as photographs are."""
+    coarse = torch.rand(2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, 8, mode="bilinear", align_corners=True)
+
+
+LABELS = torch.tensor([2, 0])
+
+
+def know(model, images, source="exact", labels=LABELS, **more):
+    told = statistics(model, images, source)
+    return Knowledge(
+        model,
+        F.cross_entropy,
+        (3, 8, 8),
+        4,
+        CIFAR10_MEAN,
+        CIFAR10_STD,
+        labels,
+        bn_stats=source,
+        statistics=told,
+        **more,
+    )
+
+
+def matched(found, images):
+    """PSNR under the better of the two orders."""
+    return max(psnr(found.images, images), psnr(found.images.flip(0), images))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_priors_have_the_gradient_of_finite_differences(relative):
+    generator = torch.Generator().manual_seed(1)
+    z, x = (
+        torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(2)
+    )
+    told = [(torch.rand(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64))]
+    assert torch.autograd.gradcheck(DiagonalVariation(0.3), z)
+    assert torch.autograd.gradcheck(ImageNorm(0.3), z)
+    assert torch.autograd.gradcheck(lambda x: BatchNormStatistics(0.3, told, relative)(z, [x]), x)
+    assert torch.autograd.gradcheck(GroupConsistency(0.3, torch.zeros(2, 3, 5, 4).double(), relative), z)
+
+
+def test_the_group_term_pulls_nowhere_from_the_consensus_itself():
+    z = torch.randn(1, 3, 4, 4, requires_grad=True)
+    GroupConsistency(1.0, z.detach().clone())(z).backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+def test_the_papers_terms_are_its_sums():
+    z = torch.randn(2, 3, 5, 4)
+    expected = sum(
+        float(d.norm())
+        for d in (
+            z[..., :, 1:] - z[..., :, :-1],
+            z[..., 1:, :] - z[..., :-1, :],
+            z[..., 1:, 1:] - z[..., :-1, :-1],
+            z[..., 1:, :-1] - z[..., :-1, 1:],
+        )
+    )
+    assert float(DiagonalVariation(1.0)(z)) == pytest.approx(expected, rel=1e-5)
+    norms = (float(z[0].norm()) + float(z[1].norm())) / 2
+    assert float(ImageNorm(1.0)(z)) == pytest.approx(norms, rel=1e-5)
+
+
+def test_recovered_statistics_are_the_exact_ones():
+    """From float32 running statistics that a client sent after one batch."""
+    model = build("resnet20")
+    batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    for (mean, variance), (m, v) in zip(
+        exact(model, batch), recovered(model, updated(model, batch)), strict=True
+    ):
+        torch.testing.assert_close(m, mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(v, variance, rtol=1e-4, atol=1e-4)
+    running = statistics(model, batch, "running")
+    assert not torch.allclose(running[0][0], exact(model, batch)[0][0], atol=1e-3)
+    assert statistics(model, batch, "none") == ()
+
+
+def test_statistics_are_those_of_training_batch_norm():
+    """An independent witness: PyTorch's own batch norm in training mode normalises with them."""
+    model = build("resnet20")
+    batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    mean, variance = exact(model, batch)[0]
+    seen = model.conv1(model.normalise(batch))
+    layer = nn.BatchNorm2d(16, affine=False, eps=1e-12)
+    expected = layer(seen)
+    found = (seen - mean[:, None, None]) / variance.sqrt()[:, None, None]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("terms", gradinversion.TERMS)
+def test_every_row_of_the_ablation_inverts_a_tiny_net(terms, normed, images):
+    release = plain_release(normed, images, LABELS)
+    attack = GradInversion(terms=terms, iterations=300, restarts=2)
+    found = attack(release, know(normed, images), seed=1)
+    assert matched(found, images) > 16
+    assert found.iterations == 600
+    again = attack(release, know(normed, images), seed=1)
+    assert torch.equal(found.images, again.images)
+
+
+def test_noise_is_not_inverted(normed, images):
+    release = noise_release(plain_release(normed, images, LABELS))
+    found = GradInversion(iterations=100, restarts=1)(release, know(normed, images, "none"), seed=1)
+    assert matched(found, images) <= psnr(torch.full_like(images, 0.5), images) + 1
+
+
+def test_the_papers_preset_is_the_papers():
+    paper = gradinversion.PRESETS["paper"]
+    assert (paper.gradient, paper.tv, paper.l2, paper.bn, paper.group) == (1e-3, 1e-4, 1e-6, 0.1, 0.01)
+    assert (paper.langevin, paper.learning_rate, paper.iterations, paper.restarts) == (0.2, 0.1, 20_000, 8)
+    assert int(gradinversion.GROUP_FROM * 20_000) == 5_000
+    assert int(paper.group_every * 20_000) == 100
+    assert GradInversion(preset="paper").matching == "layer-l2"
+
+
+def test_the_papers_preset_runs(normed, images):
+    release = plain_release(normed, images, LABELS)
+    attack = GradInversion(preset="paper", terms="lazy", iterations=50, restarts=2)
+    found = attack(release, know(normed, images, "running"), seed=0)
+    assert found.images.shape == images.shape
+
+
+def test_the_consensus_is_taken_on_time(normed, images, monkeypatch):
+    calls = []
+
+    def watched(seeds, *_, **__):
+        calls.append(seeds.shape)
+        return seeds.mean(0)
+
+    monkeypatch.setattr(gradinversion, "consensus", watched)
+    release = plain_release(normed, images, LABELS)
+    GradInversion(iterations=100, restarts=3)(release, know(normed, images), seed=0)
+    assert calls == [(3, 2, 3, 8, 8)] * 15  # every 5 of 100 iterations, from 25 on
+    calls.clear()
+    GradInversion(iterations=100, restarts=3, terms="fidelity")(release, know(normed, images), seed=0)
+    assert calls == []
+
+
+def test_the_group_holds_the_seeds_together(normed, images):
+    """With a heavy group term they end nearer to each other than without."""
+    release, knowledge = plain_release(normed, images, LABELS), know(normed, images)
+
+    def spread(terms, monkeypatch):
+        ends = []
+        true = gradinversion.search
+
+        def kept(*args, **kwargs):
+            outcome = true(*args, **kwargs)
+            ends.append(torch.stack([found.last[0] for found in outcome.found]))
+            return outcome
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gradinversion, "search", kept)
+            GradInversion(terms=terms, iterations=60, restarts=3)(release, knowledge, seed=0)
+        return float(ends[0].std(0).mean())
+
+    patch = pytest.MonkeyPatch()
+    assert spread("lazy", patch) < spread("fidelity", patch)
+
+
+def test_labels_are_restored_by_the_minimum_rule(normed, images):
+    release = plain_release(normed, images, LABELS)
+    found = GradInversion(iterations=2, restarts=1)(release, know(normed, images, labels=None), seed=0)
+    assert sorted(found.labels.tolist()) == [0, 2]
+    assert found.label_source == "inferred"
+
+
+@pytest.mark.parametrize("rule", ["minimum", "sum"])
+def test_label_restoration_is_complete_on_distinct_labels(rule):
+    """20 batches of distinct labels on a network with positive features that is sure of nothing yet."""
+    model, right = build("convnet"), []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        batch = torch.rand(4, 3, 32, 32, generator=generator)
+        labels = torch.randperm(10, generator=generator)[:4]
+        knowledge = Knowledge(model, F.cross_entropy, (3, 32, 32), 10, CIFAR10_MEAN, CIFAR10_STD)
+        attack = attacks.create("label-restoration", label_rule=rule)
+        found = attack(plain_release(model, batch, labels), knowledge, seed=0)
+        right.append(sorted(found.labels.tolist()) == sorted(labels.tolist()))
+    assert all(right) if rule == "minimum" else sum(right) >= 10
+
+
+def test_more_labels_than_classes_are_refused(normed):
+    batch, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
+    release = plain_release(normed, batch, labels)
+    knowledge = know(normed, batch, labels=None)
+    with pytest.raises(InputError, match="distinct labels only: 5 images, 4 classes"):
+        GradInversion(iterations=2)(release, knowledge, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "mine"}, "paper, tuned"),
+        ({"terms": "all"}, "gradient, fid"),
+        ({"matching": "l1"}, "cosine"),
+    ],
+)
+def test_unknown_words_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        GradInversion(**values)
+
+
+def test_deepinversion_reads_no_gradient(normed, images):
+    release = plain_release(normed, images, LABELS)
+    other = Release(release.names, tuple(g * 0 + 7 for g in release.gradients), 2)
+    attack = attacks.create("deepinversion", iterations=40)
+    first, second = (attack(r, know(normed, images), seed=0) for r in (release, other))
+    assert torch.equal(first.images, second.images)
+    with pytest.raises(InputError, match="--labels known"):
+        attack(release, know(normed, images, labels=None), seed=0)
+
+
+def test_deepinversion_makes_what_the_victim_calls_by_that_label(normed, images):
+    knowledge = know(normed, images)
+    found = attacks.create("deepinversion", iterations=150)(
+        plain_release(normed, images, LABELS), knowledge, seed=0
+    )
+    assert normed(found.images).argmax(1).tolist() == LABELS.tolist()
+    error = BatchNormStatistics(1.0, knowledge.statistics, relative=True)
+    before, after = (
+        float(error(images, [normed.conv((x - 0.5) / 0.25)])) for x in (found.start, found.images)
+    )
+    assert after < before / 3
+
+
+class Painter(nn.Module):
+    """A generator that is linear in its latent vector and class, so that the answer can be found."""
+
+    latent_dim, num_classes, image_shape = 6, 4, (3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(8)
+        self.register_buffer("basis", torch.randn(6, 192, generator=generator))
+        self.register_buffer("classes", torch.randn(4, 192, generator=generator))
+
+    def forward(self, z, y):
+        return torch.sigmoid((z @ self.basis + y @ self.classes) / 2).unflatten(1, (3, 8, 8))
+
+
+def test_the_latent_search_recovers_a_generated_image(normed):
+    painter, generator = Painter(), torch.Generator().manual_seed(4)
+    images = painter(torch.randn(2, 6, generator=generator), F.one_hot(LABELS, 4).float())
+    release = plain_release(normed, images, LABELS)
+    attack = attacks.create("latent-projection", iterations=250, restarts=2)
+    found = attack(release, know(normed, images, generator=painter), seed=0)
+    assert psnr(found.images, images) > 25
+    noisy = attack(noise_release(release), know(normed, images, generator=painter), seed=0)
+    assert psnr(noisy.images, images) < 15
+
+
+def test_generators_that_do_not_fit_are_refused(normed, images):
+    release, attack = plain_release(normed, images, LABELS), attacks.create("latent-projection")
+    with pytest.raises(InputError, match="--generator"):
+        attack(release, know(normed, images), seed=0)
+    large, few = Painter(), Painter()
+    large.image_shape, few.num_classes = (3, 32, 32), 2
+    with pytest.raises(InputError, match=r"\(3, 32, 32\) and the victim takes \(3, 8, 8\)"):
+        attack(release, know(normed, images, generator=large), seed=0)
+    with pytest.raises(InputError, match="knows 2 classes, and label 2"):
+        attack(release, know(normed, images, generator=few), seed=0)
