@@ -81,7 +81,7 @@ def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):
         Step("absent", ("-c", ""), 0, 60, needs="no_such_module"),
         Step("long", ("-c", ""), 3600, 7200),
     ]
-    monkeypatch.setattr(gpu, "steps", lambda device: table)
+    monkeypatch.setattr(gpu, "steps", lambda *_: table)
     options = Options(minutes=2, out=tmp_path / "gpu")
     for _ in range(2):
         assert gpu.main(options) == 1
