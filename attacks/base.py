@@ -15,7 +15,10 @@ from torch import Tensor
 from dpbench.protocol import InputError, Knowledge, Reconstruction, Registry, Release
 
 Progress = Callable[[int, int, float], None]
-"""(iterations done, iterations in all, objective value) -> None; called every so many iterations."""
+"""(iterations done, iterations in all, objective value) -> None; called every so many iterations.
+
+With none done the search has not begun: a NaN value says that it is being compiled.
+"""
 
 attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks")
 A = TypeVar("A", bound="type[Attack]")

@@ -200,7 +200,7 @@ def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
     (tmp_path / "w.pt").write_bytes(b"no weights")
     return {
         "--defense encrypt": "none",
-        "--attack guess": "known: analytic, dlg",
+        "--attack guess": "known: analytic, deep",
         "--defense dp --eps 1e-30 --eps-scope release": "choose one from",
         "--defense dp --eps 1e-30": "choose at least 0.0001",
         "--defense dp --eps 1e30": "choose at most",

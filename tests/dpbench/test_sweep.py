@@ -120,7 +120,7 @@ def test_a_cell_whose_process_dies_again_and_again_fails_alone(instant, tmp_path
     deadly.mkdir()
     source = Path(dpbench_instant.__file__).read_text()
     assert "        for i in" in source
-    fatal = "        import os\n        if len(release.defense): os.kill(os.getpid(), 9)\n        for i in"
+    fatal = "        import os\n        if task.release.defense: os.kill(os.getpid(), 9)\n        for i in"
     (deadly / "dpbench_instant.py").write_text(source.replace("        for i in", fatal))
     monkeypatch.syspath_prepend(str(deadly))
     folder = tmp_path / "run"
