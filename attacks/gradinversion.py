@@ -113,8 +113,8 @@ class GradInversion(Attack):
         positive(iterations=self.iterations, restarts=self.restarts)
         if self.restarts == 1 and terms in GROUP:
             raise InputError(
-                f"The {terms} group of gradinversion needs seeds to agree: use --restarts 2 or more, or --terms "
-                "fidelity."
+                f"The {terms} group of gradinversion needs seeds to agree: use --restarts 2 or more, or "
+                "--terms fidelity."
             )
         self.adaptive, self.engine = adaptive, engine
 
