@@ -109,7 +109,8 @@ class GradInversion(Attack):
         self.matching = matching or ("cosine" if chosen.relative else "layer-l2")
         if self.matching not in MATCHING:
             raise InputError(f"Unknown matching {matching!r}; choose one of {', '.join(MATCHING)}.")
-        self.iterations, self.restarts = iterations or chosen.iterations, restarts or chosen.restarts
+        self.iterations = chosen.iterations if iterations is None else iterations
+        self.restarts = chosen.restarts if restarts is None else restarts
         positive(iterations=self.iterations, restarts=self.restarts)
         if self.restarts == 1 and terms in GROUP:
             raise InputError(
