@@ -70,7 +70,7 @@ def attack_label(row: Mapping[str, Any]) -> str:
     if name.startswith(FLOOR) and _given(row, "floor_of"):
         variant = [str(row["floor_of"])]
     for column, usual in _USUAL.items():
-        if _given(row, column) and row[column] != usual and (variant or not name.startswith(FLOOR)):
+        if _given(row, column) and row[column] != usual:
             variant.append(_VARIANTS.get(row[column], str(row[column])))
     defended = _given(row, "defense") and row["defense"] != "none"
     if defended and _given(row, "adaptive") and not row["adaptive"] and not name.startswith(FLOOR):

@@ -116,3 +116,4 @@ def test_names_say_what_is_not_usual():
     )
     floor = {"attack": "floor:noise-gradient", "floor_of": "gradinversion", "terms": "gradient"}
     assert attack_label(floor) == "floor:noise-gradient (gradinversion, gradient only)"
+    assert attack_label(floor | {"floor_of": None}) == "floor:noise-gradient (gradient only)"
