@@ -69,7 +69,7 @@ PRESETS = {
     "paper": Preset(False, 1e-3, 1e-4, 1e-6, 0.1, 0.01, 0.2, False, 20_000, 8, 0.1, 0.005),
     "tuned": Preset(True, 1.0, 0.05, 0.0, 0.5, 0.1, 0.0, True, 1_500, 4, 0.1, 0.05),
 }
-"""`paper`: section 4 of the paper. `tuned`: see docs/gradinversion.md."""
+"""`paper`: the paper's values, from a secondary source. `tuned`: see docs/gradinversion.md."""
 GROUP_FROM = 0.25
 """Share of the iterations after which the group term comes in: 5,000 of the paper's 20,000."""
 

@@ -15,8 +15,8 @@ import tyro
 from torch.nn import functional as F
 
 from benchmarks.cases import Case, scene
-from benchmarks.engine import Options
-from benchmarks.measure import Row, peak, seconds, show
+from benchmarks.engine import Options, each_case
+from benchmarks.measure import Row, peak, seconds
 from defenses.dp_sgd import clipped_means
 
 
@@ -65,12 +65,7 @@ def measured(case: Case, device: str, repeats: int) -> list[Row]:
 
 def main(options: Options) -> None:
     """Measure and show."""
-    if options.kind() == "cpu":
-        torch.set_num_threads(1)
-    rows = []
-    for case in options.cases():
-        rows += measured(case, options.kind(), options.repeats)
-        show("Per-sample clipping", rows, options.out / "defence.csv")
+    each_case(options, lambda case, on: measured(case, on, options.repeats), "Per-sample clipping", "defence")
 
 
 if __name__ == "__main__":

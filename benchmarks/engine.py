@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,14 +146,24 @@ def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
     return (counts[1] - counts[0]) / iterations
 
 
+def each_case(options: Options, measure: Callable[[Case, str], list[Row]], title: str, name: str) -> None:
+    """Measure each case on the device and show all rows so far, on one thread of a CPU."""
+    device, rows = options.kind(), []
+    if device == "cpu":
+        torch.set_num_threads(1)
+    for case in options.cases():
+        rows += measure(case, device)
+        show(title, rows, options.out / f"{name}.csv")
+
+
 def main(options: Options) -> None:
     """Measure and show."""
-    if options.kind() == "cpu":
-        torch.set_num_threads(1)
-    rows = []
-    for case in options.cases():
-        rows += measured(case, options.kind(), options.iterations, options.repeats)
-        show("Backends", rows, options.out / "engine.csv")
+    each_case(
+        options,
+        lambda case, on: measured(case, on, options.iterations, options.repeats),
+        "Backends",
+        "engine",
+    )
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.cases import Case, Scene, scene
-from benchmarks.engine import BACKENDS, Options, run
-from benchmarks.measure import Row, seconds, show
+from benchmarks.engine import BACKENDS, Options, each_case, run
+from benchmarks.measure import Row, seconds
 
 
 class Work(TorchDispatchMode):
@@ -87,13 +87,13 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
     bound = 1000 * sum(max(operations / rate, moved / bandwidth) for operations, moved in done)
     rows = []
     for engine in BACKENDS[device]:
-        run(found, engine, 2)
+        ran = run(found, engine, 2).engine
         times = [seconds(lambda e=engine: run(found, e, iterations), device) for _ in range(repeats)]
         median = 1000 * statistics.median(times) / iterations
         rows.append(
             {
                 "case": str(case),
-                "engine": engine,
+                "engine": ran,
                 "GFLOP": sum(operations for operations, _ in done) / 1e9,
                 "MB": sum(moved for _, moved in done) / 1e6,
                 "GFLOP/s": rate / 1e9,
@@ -108,14 +108,14 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
 
 def main(options: Options) -> None:
     """Measure and show."""
-    if options.kind() == "cpu":
-        torch.set_num_threads(1)
-    else:
+    if options.kind() == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    rows = []
-    for case in options.cases():
-        rows += measured(case, options.kind(), options.iterations, options.repeats)
-        show("Roofline", rows, options.out / "roofline.csv")
+    each_case(
+        options,
+        lambda case, on: measured(case, on, options.iterations, options.repeats),
+        "Roofline",
+        "roofline",
+    )
 
 
 if __name__ == "__main__":

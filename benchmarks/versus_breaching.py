@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.cases import Case, Scene, scene, with_batch_norm
-from benchmarks.engine import BACKENDS, Options, run
-from benchmarks.measure import Row, seconds, show
+from benchmarks.engine import BACKENDS, Options, each_case, run
+from benchmarks.measure import Row, seconds
 from dpbench.models import CIFAR10_MEAN, CIFAR10_STD
 
 
@@ -81,7 +81,8 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
         affine = scene(case, device).model
         ways["breaching, affine norm"] = lambda n: breaching(found, affine, n)
     for engine in BACKENDS[device]:
-        ways[f"dpbench {engine}"] = lambda n, e=engine: run(found, e, n).found[0].variables[0]
+        ran = run(found, engine, 2).engine  # it may have fallen back, and says so
+        ways[f"dpbench {ran}"] = lambda n, e=engine: run(found, e, n).found[0].variables[0]
     for way in ways.values():
         way(3)
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -119,18 +120,19 @@ class VersusOptions(Options):
 
 def main(options: VersusOptions) -> None:
     """Measure and show."""
-    device, rows = options.kind(), []
+    device = options.kind()
     warnings.filterwarnings("ignore", module="hydra|omegaconf|breaching")
-    if device == "cpu":
-        torch.set_num_threads(1)
-    else:
+    if device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cpu" and not options.jit:
         torch.jit._state.disable()  # what PYTORCH_JIT=0 does; breaching is imported later
-    for case in options.cases():
-        rows += measured(case, device, options.iterations, options.repeats)
-        show("Inverting Gradients: dpbench and breaching", rows, options.out / "versus_breaching.csv")
+    each_case(
+        options,
+        lambda case, on: measured(case, on, options.iterations, options.repeats),
+        "Inverting Gradients: dpbench and breaching",
+        "versus_breaching",
+    )
 
 
 if __name__ == "__main__":

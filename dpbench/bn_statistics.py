@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from attacks.engine.watch import batch_norms, watching
 
-SOURCES = ("running", "exact", "recovered", "none")
 ORACLES = ("exact", "recovered")
-"""Those that are un-noised outputs of the private batch: no differential privacy survives them."""
+"""Sources that are un-noised outputs of the private batch: no differential privacy survives them."""
 MOMENTUM = 0.1
 """PyTorch's default: the weight of the batch in the client's new running statistics."""
 Statistics = tuple[tuple[Tensor, Tensor], ...]

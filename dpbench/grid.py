@@ -43,8 +43,10 @@ _SIGNS = {
     "noise_std": "std",
     "prune_ratio": "ratio",
     "prune_scope": "scope",
+    "preset": "preset",
+    "terms": "terms",
+    "label_rule": "labels by",
 }
-_SIGNS |= {"preset": "preset", "terms": "terms", "label_rule": "labels by"}
 _USUAL = ("training", "layer", "tuned", "registered", "minimum")
 _BATCH_FIELDS = ("data", "images_digest", "image_size", "model", "norm", "victim", "weights_digest")
 _BATCH_FIELDS += ("batch_size", "batch_seed", "label_draw", "labels", "bn_stats", "logit_scale")

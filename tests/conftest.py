@@ -13,3 +13,16 @@ def denormals() -> Iterator[None]:
     """Hypothesis refuses to draw floats where denormals are flushed."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Counts compilations and leaves Inductor out: what runs is the trace itself."""
+    counted = []
+
+    def compile_nothing(traced, _):
+        counted.append(traced)
+        return traced
+
+    monkeypatch.setattr("torch._inductor.compile", compile_nothing)
+    return counted

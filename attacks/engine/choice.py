@@ -11,7 +11,9 @@ BREAK_EVEN = {"cpu": 8_000, "cuda": 4_000}
 On a CPU (two busy cores, so counted in CPU seconds, the C++ compiler's included) the ConvNet's program paid
 from 12,800 iterations on with a batch of 1 (46 s to compile; 5.5 ms, then 2.0 ms an iteration) and from
 10,800 with 4, ResNet-20's with 4 from 3,500 (149 s; 101 ms, then 59 ms): 8,000 costs none of them more than
-1.4 times the better choice. On an H100 a ResNet-50's at 224 px paid from 3,400 replays of a CUDA graph on.
+1.4 times the better choice. For a graphics card nothing was timed end to end: by arithmetic on single
+timings of a prototype on an H100, over replays of a plain CUDA graph, a ResNet-50 at 224 px pays from 2,500
+to 3,700 iterations on and a ResNet-18 at 32 px from 11,000 to 13,000.
 """
 
 

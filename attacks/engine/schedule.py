@@ -56,7 +56,7 @@ def step_decay(rate: float, iterations: int) -> Tensor:
 def warm_cosine(rate: float, iterations: int, warmup: int = 50) -> Tensor:
     """Step sizes float [iterations]: linear over the warm-up, then a cosine down to zero.
 
-    GradInversion (Yin et al. 2021, section 4); a warm-up longer than a tenth of the search is cut to that.
+    GradInversion (Yin et al. 2021); a warm-up longer than a tenth of the search is cut to that.
 
     Example:
         >>> warm_cosine(1.0, 20, warmup=2)[[0, 1, 2, 19]]

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from dpbench.protocol import InputError
+
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """The layers that keep running statistics per channel, in the order of the model's modules."""
@@ -18,6 +20,9 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     """A list that holds, after the model ran inside, each batch-norm layer's input in `batch_norms` order.
 
     Nothing is hooked, and the list stays empty, unless `wanted`. The hooks are gone afterwards.
+
+    Raises:
+        InputError: where a batch-norm layer took no part.
     """
     layers = batch_norms(model) if wanted else []
     seen: dict[int, Tensor] = {}
@@ -28,7 +33,12 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     activations: list[Tensor] = []
     try:
         yield activations
-        activations += [seen[i] for i in sorted(seen)]
+        if len(seen) < len(layers):  # the statistics would be compared with other layers'
+            raise InputError(
+                "A batch-norm layer of the model took no part in its forward pass: remove it, or use "
+                "--bn-stats none."
+            )
+        activations += [seen[i] for i in range(len(layers))]
     finally:
         for hook in hooks:
             hook.remove()

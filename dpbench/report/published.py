@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dpbench.report.labels import conditions, varying_conditions
+
 _SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
 
 
@@ -44,7 +46,7 @@ FIGURES = (
     Published(
         {"attack": "gradinversion", "terms": "registered", "batch_size": 48},
         "IIP about 28 %",
-        "section 4, B=48",
+        "B=48",
     ),
     Published(
         {"attack": "label-restoration", "label_rule": "minimum", "batch_size": 8},
@@ -69,6 +71,8 @@ def published(table: pd.DataFrame) -> list[str]:
         Nothing where the paper says nothing of what was run.
     """
     usable = table[(table["status"] == "ok") & (table["defense"] == "none")]
+    # rows that differ in a condition are never put together
+    apart = ["batch_size", "preset", *varying_conditions(usable)]
     lines = []
     for row in FIGURES:
         same = usable
@@ -76,7 +80,8 @@ def published(table: pd.DataFrame) -> list[str]:
             same = same[(same[column] == value).fillna(False).astype(bool)]
         if len(same):
             name = ", ".join(str(value) for value in row.where.values())
-            lines.append(f"{name}: published {row.figures} ({row.place}); here {_ours(same)}")
+            ours = "; ".join(_ours(part, apart) for _, part in same.groupby(apart, dropna=False, sort=False))
+            lines.append(f"{name}: published {row.figures} ({row.place}); here {ours}")
     if lines:
         lines.append(
             f"Published: {_SOURCE}, from a secondary source; other data and weights here, so a trend only"
@@ -84,7 +89,12 @@ def published(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _ours(rows: pd.DataFrame) -> str:
+def _ours(rows: pd.DataFrame, apart: list[str]) -> str:
+    first = rows.iloc[0]
+    return f"{_figures(rows)} ({', '.join(conditions(first, apart))})"
+
+
+def _figures(rows: pd.DataFrame) -> str:
     if rows["attack"].iloc[0] == "label-restoration":
         return f"labels {rows['label_correct'].mean():.2%} of {len(rows)}"
     words = [f"median PSNR {rows['psnr'].median():.2f} dB"]

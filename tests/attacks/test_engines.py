@@ -191,19 +191,6 @@ def test_inductors_program_is_the_plain_iteration_with_everything_in_it(dtype, t
     agree(dtype, list(OBJECTIVES), tolerance)
 
 
-@pytest.fixture
-def traces(monkeypatch):
-    """Counts compilations and leaves Inductor out: what runs is the trace itself."""
-    counted = []
-
-    def compile_nothing(traced, _):
-        counted.append(traced)
-        return traced
-
-    monkeypatch.setattr("torch._inductor.compile", compile_nothing)
-    return counted
-
-
 def searched(engine, seed=0, labels=(1, 3), rate=0.05, weight=0.1, **options):
     knowledge, target, _, z, labels, told, _ = scene(torch.float32, seed, labels)
     priors = [TotalVariation(weight), BatchNormStatistics(2 * weight, told)]

@@ -24,19 +24,6 @@ def _no_programs():
     programs.forget()
 
 
-@pytest.fixture
-def traces(monkeypatch):
-    """Counts compilations and leaves Inductor out: what runs is the trace itself."""
-    counted = []
-
-    def compile_nothing(traced, _):
-        counted.append(traced)
-        return traced
-
-    monkeypatch.setattr("torch._inductor.compile", compile_nothing)
-    return counted
-
-
 def compiled(**changed):
     return cell(**{"engine": "compiled", "model": "lenet", "batch_size": 1, "iterations": 2, **changed})
 
