@@ -302,3 +302,10 @@ def test_generators_that_do_not_fit_are_refused(normed, images):
         attack(release, know(normed, images, generator=large), seed=0)
     with pytest.raises(InputError, match="knows 2 classes, and label 2"):
         attack(release, know(normed, images, generator=few), seed=0)
+
+
+def test_a_batch_norm_that_takes_no_part_is_refused(normed, images):
+    """Its absence would shift every later layer's statistics by one."""
+    normed.unused = FrozenBatchNorm2d(8)
+    with pytest.raises(InputError, match="took no part"):
+        statistics(normed, images, "exact")

@@ -104,6 +104,18 @@ def test_published_figures_stand_beside_ours_as_a_trend():
     assert published(rows(attack="gradinversion", terms="lazy", defense="clip")) == []
 
 
+def test_published_figures_stand_beside_each_condition_of_ours():
+    table = pd.concat(
+        [
+            rows(attack="gradinversion", terms="lazy", bn_stats="exact", psnr=12.0),
+            rows(attack="gradinversion", terms="lazy", bn_stats="running", psnr=8.0),
+        ]
+    )
+    (line, _) = published(table)
+    assert "12.00 dB, LPIPS 0.500 of 2 images (batch size 8, bn stats exact)" in line
+    assert "8.00 dB, LPIPS 0.500 of 2 images (batch size 8, bn stats running)" in line
+
+
 def test_labels_alone_are_told_as_labels():
     table = rows(attack="label-restoration", label_rule="minimum", label_correct=True)
     assert "100.0% of the labels by the minimum rule" in sentence(table)
