@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,11 +37,12 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
         module.training = any(p.requires_grad for p in module.parameters(recurse=False))
     wrapped = None
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            # The first layer's input needs no gradient: what the hook then misses is not used here.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        with torch.enable_grad():
             wrapped = GradSampleModule(copy, loss_reduction="mean", strict=False)
-            loss(wrapped(images), labels).backward()
+            # Opacus' hooks sit on the way back to the images; the parameters' own gradients, a third of a
+            # backward pass, are not computed as nobody asks for them.
+            seen = images.detach().requires_grad_()
+            torch.autograd.grad(loss(wrapped(seen), labels), seen)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
         raise InputError(
             f"Opacus cannot take per-sample gradients of {_culprit(error, copy)}: {ADVICE} "
