@@ -61,7 +61,7 @@ class Options:
 def parsed(word: str) -> Case:
     """The case that MODEL:SIZE:BATCH names; 1,000 classes from 64 px on."""
     model, size, batch = word.split(":")
-    return Case(model, int(size), int(batch), 1000 if int(size) > 64 else 10)
+    return Case(model, int(size), int(batch), 1000 if int(size) >= 64 else 10)
 
 
 def run(found: Scene, engine: str, iterations: int) -> Outcome:
