@@ -124,6 +124,27 @@ class FittedScale(Objective):
         return dot(difference, difference), [2 * scale * d for d in difference]
 
 
+class MatchedNorm(Objective):
+    """An objective of trials brought to the target's norm, as clipping hid the norm they should have.
+
+    Its cotangent is that of the objective at u = |target| / |trial| * trial, without the part along u, times
+    |target| / |trial|.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent."""
+        tiny = torch.finfo(trial[0].dtype).tiny
+        n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt()
+        units = [g / n for g in trial]
+        value, ways = self.objective([m * u for u in units], target)
+        along = dot(ways, units)
+        return value, [m * (way - along * u) / n for way, u in zip(ways, units, strict=True)]
+
+
 class Masked(Objective):
     """An objective on the entries that pruning left: the release's zeros say little of the images."""
 
@@ -146,19 +167,19 @@ class Masked(Objective):
 
 
 def adapt(objective: Objective, release: Release) -> Objective:
-    """The objective that knows the defence: fitted scale after clipping, the support after pruning.
+    """The objective that knows the defence: no scale to match after clipping, the support after pruning.
 
     Gaussian noise needs no change: squared distance is its likelihood already. The cosine ignores the scale,
     so clipping does not change it either.
     """
     stages = {stage.name: stage for stage in release.defense}
     clip = stages.get("clip") or stages.get("dp")
-    if clip and isinstance(objective, SquaredL2):
+    if clip and isinstance(objective, SquaredL2 | LayerL2):
         norm = dot(release.gradients, release.gradients).sqrt()
         # A single sample whose release is shorter than C was not clipped, and its norm says something.
         untouched = clip.name == "clip" and release.batch_size == 1 and len(stages) == 1
         if not (untouched and norm < (1 - 1e-4) * clip.parameters["max_grad_norm"]):
-            objective = FittedScale()
+            objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)
     if release.defense and release.defense[-1].name == "prune":
         objective = Masked(objective, [(g != 0).to(g.dtype) for g in release.gradients])
     return objective

@@ -52,7 +52,8 @@ def test_cases_are_the_same_every_time_and_labels_are_all_different():
     assert all(torch.equal(a, b) for a, b in zip(first.gradients, second.gradients, strict=True))
     assert len(set(first.labels.tolist())) == 4
     assert parsed("resnet50:224:8") == Case("resnet50", 224, 8, 1000)
-    assert parsed("resnet50:64:48").classes == 1000 and parsed("resnet18:32:8").classes == 10
+    assert parsed("resnet50:64:48").classes == 1000
+    assert parsed("resnet18:32:8").classes == 10
     with pytest.raises(InputError, match="10 classes"):
         scene(Case("lenet", 32, 11), "cpu")
 

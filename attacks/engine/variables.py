@@ -32,51 +32,54 @@ class Pixels(nn.Module):
         return [torch.clamp(pixels, self.low.to(pixels.dtype), self.high.to(pixels.dtype)), *variables[1:]]
 
 
-class Frequencies(nn.Module):
-    """Cosine coefficients of opponent colours, the low frequencies searched in larger steps.
+COLOURS = (1.0, 0.4, 0.25)
+"""How much brightness, red against blue, and green against both vary in photographs, roughly."""
 
-    Adam moves every variable by about as much per iteration. In pixels that is white noise; here it is noise
-    with the spectrum of photographs, as a coefficient of frequency f counts f^-slope.
+
+class Frequencies(nn.Module):
+    """Cosine coefficients of opponent colours, scaled so that equal steps look like a photograph's noise.
+
+    Adam moves all variables by about as much. Where these are pixels, a step looks like white noise, and the
+    search ends in checkerboards; here a coefficient of frequency f counts 1 / f, as in photographs.
 
     Args:
-        mean: per-channel mean of images in [0, 1], three channels.
+        mean: per-channel mean of images in [0, 1].
         std: per-channel standard deviation.
         height: of the images, pixels.
         width: likewise.
-        slope: how fast what a step moves falls with the frequency.
     """
 
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], height: int, width: int, slope: float = 1.0
-    ) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], height: int, width: int) -> None:
         super().__init__()
         self.pixels = Pixels(mean, std)
-        for name, size in (("rows", height), ("columns", width)):
-            self.register_buffer(name, cosines(size))
-        colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-        self.register_buffer("colours", colours / colours.norm(dim=1, keepdim=True))
+        self.register_buffer("rows", cosines(height))
+        self.register_buffer("columns", cosines(width))
         frequency = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width) / width)
-        falls = frequency.clamp_min(1 / max(height, width)) ** -slope
-        scale = torch.tensor(COLOURS)[:, None, None] * falls
+        frequency[0, 0] = min(1 / height, 1 / width)
+        scale = (1 / frequency).expand(len(mean), height, width)
+        colours = torch.eye(len(mean))
+        if len(mean) == 3:
+            colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+            scale = torch.tensor(COLOURS)[:, None, None] * scale
+        self.register_buffer("colours", colours / colours.norm(dim=1, keepdim=True))
         self.register_buffer("scale", scale / scale.square().mean().sqrt())
 
     def forward(self, variables: Sequence[Tensor]) -> Tensor:
-        """Normalised pixels [B, 3, H, W] of the coefficients [B, 3, H, W] that are the first of `variables`."""
-        planes = self.rows.T @ (variables[0] * self.scale) @ self.columns
-        return torch.einsum("oc,bohw->bchw", self.colours, planes)
+        """Normalised pixels [B, C, H, W] of the first of `variables`, coefficients of the same shape."""
+        rows, columns, colours, scale = self._as(variables[0])
+        return torch.einsum("oc,bohw->bchw", colours, rows.T @ (variables[0] * scale) @ columns)
 
-    def backward_from(self, z: Tensor) -> Tensor:
+    def inverse(self, z: Tensor) -> Tensor:
         """The coefficients of normalised pixels `z`."""
-        planes = torch.einsum("oc,bchw->bohw", self.colours, z)
-        return self.rows @ planes @ self.columns.T / self.scale
+        rows, columns, colours, scale = self._as(z)
+        return rows @ torch.einsum("oc,bchw->bohw", colours, z) @ columns.T / scale
 
     def project(self, variables: Sequence[Tensor]) -> list[Tensor]:
         """`variables` with every pixel brought back to an image's range."""
-        return [self.backward_from(self.pixels.project([self(variables)])[0]), *variables[1:]]
+        return [self.inverse(self.pixels.project([self(variables)])[0]), *variables[1:]]
 
-
-COLOURS = (1.0, 0.4, 0.25)
-"""How much brightness, red against blue, and green against both vary in photographs, relative to the first."""
+    def _as(self, like: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.to(like.dtype) for t in (self.rows, self.columns, self.colours, self.scale))
 
 
 def cosines(size: int) -> Tensor:

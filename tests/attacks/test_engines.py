@@ -10,8 +10,18 @@ from torch.nn import functional as F
 from attacks.engine import Schedule, programs, search, steps
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
+from attacks.engine.variables import Frequencies
 from attacks.engine.watch import watching
-from attacks.objectives import Cosine, FittedScale, LayerCosine, LayerL2, Masked, SquaredL2, Weighted
+from attacks.objectives import (
+    Cosine,
+    FittedScale,
+    LayerCosine,
+    LayerL2,
+    Masked,
+    MatchedNorm,
+    SquaredL2,
+    Weighted,
+)
 from attacks.priors import L2, BatchNormStatistics, GroupConsistency, TotalVariation
 from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, FrozenBatchNorm2d
 from dpbench.protocol import Knowledge
@@ -72,6 +82,10 @@ OBJECTIVES = {
     "fitted": (
         lambda t: FittedScale(),
         lambda g, t: flat(t) @ flat(t) - (flat(g) @ flat(t)) ** 2 / (flat(g) @ flat(g)),
+    ),
+    "matched-norm": (
+        lambda t: MatchedNorm(LayerL2(0.3)),
+        lambda g, t: 0.3 * sum((flat(t).norm() / flat(g).norm() * a - b).norm() for a, b in pairs(g, t)),
     ),
     "masked": (
         lambda t: Masked(SquaredL2(), masks(t)),
@@ -150,20 +164,20 @@ def test_the_plain_iteration_is_autograds(name, dtype, tolerance):
     assert relative_error(ways[0], torch.autograd.grad(whole, z)[0]) < tolerance
 
 
-def parts(dtype, names, seed=0, labels=(1, 3)):
+def parts(dtype, names, seed=0, labels=(1, 3), variables=None):
     """An iteration with these objectives and every prior in it, its tensors, state, row, labels and noise."""
     knowledge, target, priors, z, labels, *_ = scene(dtype, seed, labels)
     objectives = [OBJECTIVES[name][0](target) for name in names]
-    problem = Problem(knowledge, target, Weighted(objectives, range(1, len(names) + 1)), priors)
+    problem = Problem(knowledge, target, Weighted(objectives, range(1, len(names) + 1)), priors, variables)
     iteration = Iteration(problem, signed=False, betas=(0.9, 0.999))
     row = Schedule(torch.tensor([0.1]), langevin=0.2).rows(len(priors), (0.9, 0.999), z)[0]
     return iteration, steps.tensors_of(iteration), State.at([z]).flat(), row, labels, [torch.ones_like(z)]
 
 
-def agree(dtype, names, tolerance):
-    step = steps.compiled(*parts(dtype, names))
+def agree(dtype, names, tolerance, variables=None):
+    step = steps.compiled(*parts(dtype, names, variables=variables))
     for seed, labels in ((0, (1, 3)), (1, (2, 2))):
-        iteration, *inputs = parts(dtype, names, seed, labels)
+        iteration, *inputs = parts(dtype, names, seed, labels, variables)
         found, truth = State.unflat(step(*inputs)), State.unflat(steps.plain(iteration)(*inputs))
         for name in ("variables", "first", "second", "best", "way"):
             assert relative_error(getattr(found, name)[0], getattr(truth, name)[0]) < tolerance, name
@@ -178,6 +192,10 @@ PRECISIONS = [(torch.float64, 1e-5), (torch.float32, 1e-3)]
 def test_the_traced_iteration_is_the_plain_one(dtype, tolerance, traces):
     """With everything in it; and it serves other weights, releases, labels and points."""
     agree(dtype, list(OBJECTIVES), tolerance)
+
+
+def test_the_traced_iteration_on_frequencies_is_the_plain_one(traces):
+    agree(torch.float64, ["cosine"], 1e-5, Frequencies(CIFAR10_MEAN, CIFAR10_STD, 8, 8))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS[1:])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attacks.objectives import Cosine, FittedScale, Masked, SquaredL2, adapt
+from attacks.objectives import Cosine, FittedScale, LayerL2, Masked, MatchedNorm, SquaredL2, adapt
 from dpbench.protocol import Release, Stage
 
 SHAPES = [(4, 3), (4,), (2, 3, 5)]
@@ -32,10 +32,16 @@ def fitted(a, b):
     return b @ b - (a @ b) ** 2 / (a @ a)
 
 
+def norm_matched(a, b):
+    scale = flat(b).norm() / flat(a).norm()
+    return sum((scale * x - y).norm() for x, y in zip(a, b, strict=True))
+
+
 CASES = [
     (SquaredL2(), squared),
     (Cosine(), cosine),
     (FittedScale(), fitted),
+    (MatchedNorm(LayerL2()), norm_matched),
     (Masked(SquaredL2(), MASKS), lambda a, b: squared([x * m for x, m in zip(a, MASKS, strict=True)], b)),
     (Masked(Cosine(), MASKS), lambda a, b: cosine([x * m for x, m in zip(a, MASKS, strict=True)], b)),
 ]
@@ -93,3 +99,5 @@ def test_adapt_fits_the_scale_only_of_what_was_clipped():
     assert isinstance(adapt(SquaredL2(), make([clip(2 * norm)], gradients, batch=4)), FittedScale)
     assert isinstance(adapt(SquaredL2(), make([], gradients)), SquaredL2)
     assert isinstance(adapt(Cosine(), make([clip(norm)], gradients)), Cosine)
+    assert isinstance(adapt(LayerL2(), make([clip(norm)], gradients)), MatchedNorm)
+    assert isinstance(adapt(LayerL2(), make([clip(2 * norm)], gradients)), LayerL2)
