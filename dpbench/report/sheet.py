@@ -82,6 +82,7 @@ _FIELDS = (
     _Field("LPIPS 10–90 %", _quantiles("lpips", ".2f"), "lpips_median", short=False),
     _Field("LPIPS min", _one("lpips_min", ".2f"), "lpips_median"),
     _Field("Identified", _one("identified_share", ".0%"), "identified_share"),
+    _Field("IIP", _one("iip", ".0%"), "iip", short=False),
     _Field("Picked", _one("success", ".0%"), "success"),
     _Field("Picked 95 %", _interval, "success", short=False),
     _Field("Bound 1/n", _one("success_bound", ".2f"), "success_bound", short=False),
@@ -159,6 +160,12 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     if len(galleries):
         sizes = " and ".join(f"{size:g}" for size in sorted(galleries))
         notes.append(f"identified: the original was picked out of a gallery of {sizes} images")
+    chances = attacked["iip_chance"].dropna().unique()
+    if len(chances):
+        blind = " and ".join(f"{chance:.1%}" for chance in sorted(chances))
+        notes.append(
+            f"IIP: the same by a network's features (Yin et al. 2021), where a blind guess has {blind}"
+        )
     if attacked["success"].notna().any():
         notes.append(
             "picked: the informed attacker's share of right answers among its n candidates, its bound at "
