@@ -25,7 +25,14 @@ import tyro
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import show
 
-SUITES = ("gradinversion-table", "gradinversion-ablation", "bn-knowledge", "confidence", "labels")
+SUITES = (
+    "gradinversion-table",
+    "gradinversion-ablation",
+    "batch-size",
+    "bn-knowledge",
+    "confidence",
+    "labels",
+)
 
 
 @dataclass(frozen=True)
