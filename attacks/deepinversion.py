@@ -10,8 +10,12 @@ import math
 from attacks.base import Attack, Task, attack, positive, to_images
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
+from attacks.engine.variables import Frequencies
 from attacks.priors import L2, BatchNormStatistics, TotalVariation
 from dpbench.protocol import InputError, Reconstruction
+
+START = 0.3
+"""Standard deviation of the coefficients that the search starts from."""
 
 
 @attack("deepinversion")
@@ -59,9 +63,11 @@ class DeepInversion(Attack):
         priors = [TotalVariation(self.tv), L2(self.l2)]
         if knowledge.statistics:
             priors.append(BatchNormStatistics(self.bn, knowledge.statistics, relative=True))
-        problem = Problem(knowledge, (), None, priors, label_weight=self.label)
+        # GradInversion's steps: as a floor it has to be searched as well as what it is a floor of
+        variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
+        problem = Problem(knowledge, (), None, priors, variables, self.label)
         shape = (task.release.batch_size, *knowledge.image_shape)
-        starts = [task.noise(*shape) for _ in range(self.restarts)]
+        starts = [START * task.noise(*shape) for _ in range(self.restarts)]
         outcome = search(
             problem,
             [[start] for start in starts],
@@ -71,7 +77,9 @@ class DeepInversion(Attack):
             progress=task.progress,
         )
         found = outcome.found[outcome.best]
-        images, start = (to_images(z, knowledge) for z in (found.variables[0], starts[outcome.best]))
+        images, start = (
+            to_images(variables(point), knowledge) for point in (found.variables, [starts[outcome.best]])
+        )
         return outcome.reconstruction(
             task, outcome.best, images, start, knowledge.labels, "known", distance=math.nan
         )

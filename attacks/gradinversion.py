@@ -12,8 +12,9 @@ from attacks import labels as label_rules
 from attacks.base import Attack, Task, attack, channel_statistics, positive, to_images
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
+from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
-from attacks.objectives import Cosine, LayerCosine, LayerL2, Objective, Weighted, adapt
+from attacks.objectives import Cosine, LayerL2, Objective, Weighted, adapt
 from attacks.priors import (
     L2,
     BatchNormStatistics,
@@ -49,6 +50,8 @@ class Preset:
         restarts: seeds in the group, by default.
         learning_rate: highest step, in units of a channel's standard deviation.
         group_every: share of the iterations after which the consensus is taken anew.
+        frequencies: search cosine coefficients instead of pixels.
+        start: standard deviation of what the search starts from, likewise.
     """
 
     relative: bool
@@ -63,11 +66,13 @@ class Preset:
     restarts: int
     learning_rate: float
     group_every: float
+    frequencies: bool
+    start: float
 
 
 PRESETS = {
-    "paper": Preset(False, 1e-3, 1e-4, 1e-6, 0.1, 0.01, 0.2, False, 20_000, 8, 0.1, 0.005),
-    "tuned": Preset(True, 1.0, 0.05, 0.0, 0.5, 0.1, 0.0, True, 1_500, 4, 0.1, 0.05),
+    "paper": Preset(False, 1e-3, 1e-4, 1e-6, 0.1, 0.01, 0.2, False, 20_000, 8, 0.1, 0.005, False, 1.0),
+    "tuned": Preset(True, 1.0, 0.05, 0.0, 0.5, 0.1, 0.0, False, 1_500, 4, 0.2, 0.05, True, 0.3),
 }
 """`paper`: the paper's values, from a secondary source. `tuned`: see docs/gradinversion.md."""
 GROUP_FROM = 0.25
@@ -81,7 +86,7 @@ class GradInversion(Attack):
     Args:
         preset: one of `PRESETS`.
         terms: one of `TERMS`.
-        matching: `layer-l2` as in the paper, or `cosine`; the tuned preset adds a cosine of each layer.
+        matching: `layer-l2` as in the paper, or `cosine`.
         label_rule: how labels are restored where they are not known; one of `labels.RULES`.
         iterations: per seed; None is the preset's.
         restarts: seeds in the group; None is the preset's.
@@ -124,7 +129,7 @@ class GradInversion(Attack):
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge, self.label_rule)
         shape = (release.batch_size, *knowledge.image_shape)
-        starts = [task.noise(*shape) for _ in range(self.restarts)]
+        starts = [preset.start * task.noise(*shape) for _ in range(self.restarts)]
         group = GroupConsistency(preset.group, torch.zeros_like(starts[0]), preset.relative)
         priors = fidelity(preset, knowledge) if self.terms != "gradient" else []
         grouped = self.terms in GROUP
@@ -138,6 +143,7 @@ class GradInversion(Attack):
             release.gradients,
             adapt(objective, release) if self.adaptive else objective,
             [*priors, group] if grouped else priors,
+            searched(preset, knowledge),
         )
         outcome = search(
             problem,
@@ -148,7 +154,7 @@ class GradInversion(Attack):
             signed=preset.signed,
             seed=int(torch.randint(2**31, (), generator=task.generator)),
             progress=task.progress,
-            refresh=self.refresh(group, knowledge, begin) if grouped else None,
+            refresh=self.refresh(problem, group, knowledge, begin) if grouped else None,
             every=max(1, int(preset.group_every * self.iterations)),
         )
         # The group term comes in late, so objectives from before and after do not compare: every seed is
@@ -161,18 +167,19 @@ class GradInversion(Attack):
             problem.gradient([v.detach().requires_grad_() for v in end], labels, judge)[:2] for end in ends
         ]
         best = min(range(self.restarts), key=lambda i: float(scores[i][1].nan_to_num(torch.inf)))
-        images, start = (to_images(z, knowledge) for z in (ends[best][0], starts[best]))
+        images, start = (
+            to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])
+        )
         return outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
 
     def objective(self, preset: Preset) -> Objective:
         """The gradient distance."""
         if self.matching == "layer-l2":
             return LayerL2(preset.gradient, preset.relative)
-        parts = [Cosine(), LayerCosine()] if preset.relative else [Cosine()]
-        return Weighted(parts, [preset.gradient] * len(parts))
+        return Weighted([Cosine()], [preset.gradient])
 
     def refresh(
-        self, group: GroupConsistency, knowledge: Knowledge, begin: int
+        self, problem: Problem, group: GroupConsistency, knowledge: Knowledge, begin: int
     ) -> Callable[[int, list[list[Tensor]]], None]:
         """What puts the seeds' consensus into `group`, from iteration `begin` on."""
         features = (
@@ -182,12 +189,19 @@ class GradInversion(Attack):
         def agree(done: int, points: list[list[Tensor]]) -> None:
             if done < begin:
                 return
-            images = torch.stack([to_images(variables[0], knowledge) for variables in points])
+            images = torch.stack([to_images(problem.variables(point), knowledge) for point in points])
             agreed = lazy(images) if features is None else consensus(images, features, seed=done)
             mean, std = channel_statistics(knowledge, agreed)
             group.consensus.copy_((agreed - mean) / std)
 
         return agree
+
+
+def searched(preset: Preset, knowledge: Knowledge) -> Pixels | Frequencies:
+    """What the search moves."""
+    if preset.frequencies:
+        return Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
+    return Pixels(knowledge.mean, knowledge.std)
 
 
 def fidelity(preset: Preset, knowledge: Knowledge) -> list[Prior]:
