@@ -130,8 +130,8 @@ def test_every_row_of_the_ablation_inverts_a_tiny_net(terms, normed, images):
     release = plain_release(normed, images, LABELS)
     attack = GradInversion(terms=terms, iterations=200, restarts=2)
     found = attack(release, know(normed, images), seed=1)
-    # the best constant image has 15.0 dB; fed noise, the same searches end at 6.8 to 12.0; priors blur
-    assert matched(found, images) > (40 if terms == "gradient" else 16.5)
+    # the best constant image has 15.0 dB; fed noise, the same searches end at 6.2 to 11.4; priors blur
+    assert matched(found, images) > (40 if terms == "gradient" else 16)
     assert found.iterations == 400
     again = attack(release, know(normed, images), seed=1)
     assert torch.equal(found.images, again.images)
