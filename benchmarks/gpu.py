@@ -56,8 +56,9 @@ class Step:
 
 def steps(device: str, images: str = "imagenet-samples") -> list[Step]:
     """What there is to do, most valuable first; `images` is the `--data` of the sweeps at 224 px."""
-    ordered = sorted(CASES[device], key=lambda case: (case.batch not in (1, 8), -case.size, case.batch))
-    found = [step for case in ordered for step in _of(case, device)]
+    first, *others = sorted(CASES[device], key=lambda c: (c.batch not in (1, 8), -c.size, c.batch))
+    found = [*_of(first, device), _workers(device)]
+    found += [step for case in others for step in _of(case, device)]
     return found + [_sweep(name, device, images) for name in SUITES]
 
 
@@ -74,6 +75,11 @@ def _of(case: Case, device: str) -> list[Step]:
         Step(f"{name}-{word.replace(':', '-')}", ("-m", f"benchmarks.{name}", *shared), least, most, needs)
         for name, least, most, needs in table
     ]
+
+
+def _workers(device: str) -> Step:
+    """Cells side by side on one card: cells a minute with 1, 2 and 4 workers."""
+    return Step("executors", ("-m", "benchmarks.executors", "0", "1", "--device", device), 60, 300)
 
 
 def _sweep(name: str, device: str, images: str) -> Step:

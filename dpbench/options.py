@@ -112,7 +112,7 @@ class Options:
     executor: Literal["local", "workers", "ray"] = "local"
     """Where cells run: in this process, in one per graphics card or core, or on a Ray cluster."""
     workers: int | None = None
-    """Processes of --executor workers; one per graphics card, or per core on the CPU, unless given."""
+    """Processes of --executor workers; one per graphics card or core unless given. More share the cards."""
     ray_address: str = "auto"
     """The cluster of --executor ray, in Ray's own words: auto, HOST:PORT or local."""
     gpus_per_cell: float = 1.0

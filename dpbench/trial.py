@@ -90,12 +90,14 @@ class CellResult:
         images: float32 [rows, 3, H, W] in [0, 1], on the CPU; empty [0, 3, 1, 1] where the cell failed.
         originals: likewise.
         log: when and where it was run, how it ended, and the traceback if it broke.
+        out_of_memory: whether it failed because a graphics card's memory ran out.
     """
 
     rows: list[dict[str, Any]]
     images: Tensor
     originals: Tensor
     log: str = ""
+    out_of_memory: bool = False
 
     @property
     def status(self) -> str:
@@ -109,17 +111,32 @@ def dataset(spec: str, size: int | None) -> Dataset:
     return load_data(spec, size=size)
 
 
-def run_cell(cell: Cell, progress: Progress | None = None) -> CellResult:
+def run_cell(cell: Cell, progress: Progress | None = None, card: int | None = None) -> CellResult:
     """The result of `cell`, the same wherever and whenever it runs on the same kind of device.
 
     A cell that cannot be run (InputError) has status `skipped`, one that broke `failed`; `error` says why.
+
+    Args:
+        cell: what to run.
+        progress: told how far it is.
+        card: number of the graphics card that this process is to use from now on; None leaves it as it is.
     """
-    return guarded(cell, lambda: measure(cell, prepare(cell), progress))
+
+    def work() -> CellResult:
+        if card is not None:
+            torch.cuda.set_device(card)  # here, as there may be no memory left even for that
+        return measure(cell, prepare(cell), progress)
+
+    kept = engine.kept()
+    result = guarded(cell, work)
+    if result.out_of_memory and kept:  # the programs of earlier cells, dropped by now, took some of it
+        result = guarded(cell, work)
+    return result
 
 
 def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
     """`work()`, or rows that say why there is no result; either with its log."""
-    began, clock, trace = datetime.now(UTC), time.perf_counter(), ""
+    began, clock, trace, spoilt = datetime.now(UTC), time.perf_counter(), "", False
     try:
         result = work()
     except InputError as error:
@@ -127,11 +144,15 @@ def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
     except Exception as error:  # whatever a third-party attack raises, the other cells go on
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        if isinstance(error, torch.OutOfMemoryError):
+        starved = engine.out_of_memory(error)
+        spoilt = starved or engine.of_the_card(error)
+        if starved:
             reason = f"Out of memory: use a smaller --batch-size or fewer --restarts. {reason}"
-        result, trace = without_result(cell, "failed", reason), traceback.format_exc()
+        result = replace(without_result(cell, "failed", reason), out_of_memory=starved)
+        trace = traceback.format_exc()
     if result.status == "failed":  # only now that the traceback no longer holds the search's tensors
         gc.collect()
+    if spoilt:  # whatever else breaks leaves compiled programs as they are, for the next cell
         engine.forget()
     seconds = time.perf_counter() - clock
     log = (

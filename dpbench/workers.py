@@ -1,4 +1,4 @@
-"""Cells in processes of this machine: one per graphics card, or one single-threaded per core on the CPU."""
+"""Cells in processes of this machine: one or more per graphics card, one single-threaded per CPU core."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import pickle
 import signal
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -23,24 +25,33 @@ from dpbench.trial import CellResult, run_cell, without_result
 class Workers:
     """Each worker is given one cell at a time; one that is killed is replaced and its cell begun again.
 
+    Where workers share a card and its memory runs out for one of them, that one leaves and its cell is begun
+    again by those who stay, so that as many stay as fit. Only a cell that had a card to itself fails for it.
+
     Args:
-        device: `cpu` or `cuda`; the k-th worker uses the k-th card.
+        device: `cpu` or `cuda`; the k-th worker uses the k-th card, and so on in turns.
         count: workers; None is one per card or core.
     """
 
     def __init__(self, device: str, count: int | None = None) -> None:
-        self._cards = torch.cuda.device_count() if device == "cuda" else 0
-        self.slots = count or self._cards or cores()
+        cards = torch.cuda.device_count() if device == "cuda" else 0
+        self._cards = [place % cards if cards else None for place in range(count or cards or cores())]
+
+    @property
+    def slots(self) -> int:
+        """Workers, less those that have left."""
+        return len(self._cards)
 
     def __call__(self, cells: Iterable[Cell], progress: CellProgress) -> Iterator[tuple[Cell, CellResult]]:
         """See `dpbench.executor.Executor`."""
         cells, again, begun = iter(cells), deque(), Counter()
         crew = []
         try:
-            for place in range(self.slots):
-                if (cell := next(cells, None)) is not None:
-                    crew.append(_Worker(self._card(place)))
-                    crew[-1].give(cell)
+            first = list(islice(cells, self.slots))
+            for card, _ in zip(self._cards, first, strict=False):
+                crew.append(_Worker(card))
+            for worker, cell in zip(crew, first, strict=True):
+                worker.give(cell, crew)
             while crew:
                 for worker in wait(crew):
                     said, cell = worker.heard(), worker.cell
@@ -56,20 +67,36 @@ class Workers:
                             said = without_result(cell, "failed", _killed(worker.stop()))
                         worker = _Worker(worker.card)
                         crew.append(worker)
+                    elif said.out_of_memory and worker.shared:
+                        again.append(cell)
+                        if worker.shares(crew):
+                            self._leave(worker, crew)
+                            continue
+                        said = None  # the others have left meanwhile: it may fit now
                     upcoming = again.popleft() if again else next(cells, None)
                     if upcoming is None:
                         crew.remove(worker)
                         worker.stop()
                     else:
-                        worker.give(upcoming)
+                        worker.give(upcoming, crew)
                     if said is not None:
                         yield cell, said
         finally:
             for worker in crew:
                 worker.stop()
 
-    def _card(self, place: int) -> int | None:
-        return place % self._cards if self._cards else None
+    def _leave(self, worker: _Worker, crew: list[_Worker]) -> None:
+        """Ends its process, which gives all of its memory back."""
+        crew.remove(worker)
+        worker.stop()
+        self._cards.remove(worker.card)
+        stay = sum(other.card == worker.card for other in crew)
+        warnings.warn(
+            f"Graphics card {worker.card} ran out of memory with {stay + 1} cells at a time; "
+            f"it goes on with {stay}, and the cell is begun again.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def cores() -> int:
@@ -93,11 +120,15 @@ class _Worker:
         """For `multiprocessing.connection.wait`."""
         return self._line.fileno()
 
-    def give(self, cell: Cell) -> None:
-        """Have it run `cell`."""
-        self.cell = cell
+    def give(self, cell: Cell, crew: list[_Worker]) -> None:
+        """Have it run `cell`, one of `crew`, which only becomes fewer until it is done."""
+        self.cell, self.shared = cell, self.shares(crew)
         with suppress(OSError):  # a dead one will be heard to be
             self._line.send_bytes(pickle.dumps(cell))
+
+    def shares(self, crew: list[_Worker]) -> bool:
+        """Whether another one of `crew` uses the same card."""
+        return self.card is not None and any(o.card == self.card for o in crew if o is not self)
 
     def heard(self) -> CellResult | tuple[int, int, float] | None:
         """A result, or progress within the cell; None where the worker has died."""
@@ -127,14 +158,12 @@ def _serve(line: Connection, card: int | None) -> None:
     settle()
     if card is None:
         one_thread()
-    else:
-        torch.cuda.set_device(card)
     while True:
         try:
             cell = pickle.loads(line.recv_bytes())
         except (OSError, EOFError):
             return
-        result = run_cell(cell, lambda *said: line.send_bytes(pickle.dumps(said)))
+        result = run_cell(cell, lambda *said: line.send_bytes(pickle.dumps(said)), card)
         line.send_bytes(pickle.dumps(result))
 
 

@@ -1,11 +1,14 @@
 """The benchmarks' counters against known answers, and the runner that has to end in time."""
 
+import os
+
 import pandas as pd
 import pytest
 import torch
+import tyro
 from torch.nn import functional as F
 
-from benchmarks import gpu
+from benchmarks import executors, gpu
 from benchmarks.cases import Case, scene, with_batch_norm
 from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
@@ -72,6 +75,39 @@ def test_backends_side_by_side(monkeypatch):
     assert eager["compile s"] == 0 < compiled["compile s"]
     assert compiled["distance"] == pytest.approx(eager["distance"], rel=1e-4)
     assert compiled["PSNR dB"] == pytest.approx(eager["PSNR dB"], rel=1e-4)
+
+
+def test_cells_a_minute_leave_the_start_out(tmp_path):
+    (tmp_path / "cells").mkdir()
+    for i, end in enumerate((100, 101, 103, 105, 107)):
+        path = tmp_path / "cells" / f"{i}.safetensors"
+        path.touch()
+        os.utime(path, (end, end))
+    assert executors.cells_a_minute(tmp_path, 2) == pytest.approx(60 * 3 / 6)
+
+
+def test_more_workers_are_measured_against_one(tmp_path, monkeypatch):
+    """A run in which each worker takes a second for a cell, but a third and a fourth gain nothing."""
+    asked = []
+
+    def run(folder, *words):
+        asked.append(words)
+        (folder / "cells").mkdir(parents=True)
+        for i in range(40):
+            path = folder / "cells" / f"{i}.safetensors"
+            path.touch()
+            end = 100 + i // min(int(words[-1]), 2)
+            os.utime(path, (end, end))
+
+    monkeypatch.setattr(executors, "run", run)
+    (step,) = [step for step in gpu.steps("cuda") if step.name == "executors"]
+    executors.main(tyro.cli(executors.Options, args=[*step.words[2:], "--out", str(tmp_path)]))
+    table = pd.read_csv(tmp_path / "executors.csv").set_index("workers")["times one"]
+    assert list(table.index) == [1, 2, 4]
+    assert table[1] == 1
+    assert table[4] == pytest.approx(table[2], rel=0.1)
+    assert table[2] == pytest.approx(2, rel=0.1)
+    assert all(words[words.index("--device") + 1] == "cuda" for words in asked)
 
 
 def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """What turns a problem, a start and a schedule into iterations, on one of several backends."""
 
 from attacks.engine.choice import ENGINES, auto, checked
-from attacks.engine.programs import forget
+from attacks.engine.failures import of_the_card, out_of_memory
+from attacks.engine.programs import forget, kept
 from attacks.engine.schedule import Schedule, step_decay, warm_cosine
 from attacks.engine.search import Found, Outcome, search
 
@@ -13,6 +14,9 @@ __all__ = [
     "auto",
     "checked",
     "forget",
+    "kept",
+    "of_the_card",
+    "out_of_memory",
     "search",
     "step_decay",
     "warm_cosine",

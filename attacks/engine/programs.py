@@ -57,6 +57,11 @@ def seconds() -> float:
     return sum(_took)
 
 
+def kept() -> int:
+    """How many programs are kept."""
+    return len(_programs)
+
+
 def forget() -> None:
     """Drop all programs and give their memory back."""
     _programs.clear()

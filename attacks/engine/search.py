@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks.base import Progress, Task
 from attacks.engine import programs, steps
 from attacks.engine.choice import auto, checked
+from attacks.engine.failures import out_of_memory
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
 from attacks.engine.runners import Direct, Graph, Step
@@ -203,9 +204,9 @@ def _lanes(
             continue
         try:
             lanes = _built(name, iteration, tensors, states, row, labels, noise, announce)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
+            if out_of_memory(error):  # who else is on the card must not decide on the engine
+                raise
             reasons.append(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             warnings.warn(f"The engine {reasons[-1]}; the search goes on without it.", stacklevel=3)
         else:
@@ -255,10 +256,10 @@ def _side_by_side(capture: Callable[[], Graph], wanted: int) -> list[Graph]:
         before = torch.cuda.mem_get_info()[0]
         try:
             lanes.append(capture())
-        except torch.OutOfMemoryError:
-            if not lanes:
-                raise
-            break
+        except Exception as error:
+            if lanes and out_of_memory(error):
+                break
+            raise
         free = torch.cuda.mem_get_info()[0]
         if before - free > MEMORY * free:  # one more like this one would not fit
             break

@@ -163,6 +163,21 @@ def test_a_compiler_that_fails_is_named_and_the_search_goes_on(tiny, monkeypatch
     assert plain.engine == "eager"
 
 
+def test_no_other_engine_where_memory_is_short(tiny, monkeypatch):
+    """Else a cell's engine, and its numbers with it, would depend on who else is on the card."""
+
+    def starved(*_):
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr("attacks.engine.steps.compiled", starved)
+    images, labels = torch.rand(1, 3, 8, 8), torch.tensor([1])
+    problem = Problem(
+        know(tiny, shape=(3, 8, 8), classes=4), plain_release(tiny, images, labels).gradients, SquaredL2()
+    )
+    with pytest.raises(torch.AcceleratorError):
+        search(problem, [[images]], labels, Schedule(torch.full((5,), 0.1)), engine="compiled")
+
+
 def test_unknown_engine():
     assert {checked(name, "cuda") for name in ENGINES} == set(ENGINES)
     with pytest.raises(InputError, match="known: auto, eager"):

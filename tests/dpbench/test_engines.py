@@ -120,13 +120,60 @@ def test_a_cell_that_breaks_is_recorded_and_the_next_runs(how, reason, engine, t
     assert said[2] == alone[0]
 
 
-def test_a_cell_that_breaks_leaves_no_program_behind(traces, monkeypatch):
-    """A graph that a failure left half-made could not be trusted, and its memory is wanted."""
-    breaks(out_of_memory, 1, monkeypatch)
+def card_error(cell, usual, monkeypatch):
+    def run(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Direct, "run", run)
+        return usual(cell)
+
+
+@pytest.mark.parametrize("how", [out_of_memory, card_error])
+def test_a_card_that_fails_leaves_no_program_behind(how, traces, monkeypatch):
+    """A graph on such a card could not be trusted, or its memory is wanted."""
+    breaks(how, 1, monkeypatch)
     ran([compiled()])
     assert programs._programs
     ran([compiled(batch_seed=1, batch_size=2)])
     assert not programs._programs
+
+
+def test_any_other_failure_costs_the_next_cell_no_compilation(traces, monkeypatch):
+    breaks(not_a_number, 1, monkeypatch)
+    said, _ = ran([compiled(batch_seed=seed) for seed in range(3)])
+    assert [status for status, *_ in said] == ["ok", "failed", "ok"]
+    assert len(traces) == 1
+
+
+def test_programs_of_earlier_cells_make_room_before_a_cell_fails(traces, monkeypatch):
+    """Whether a cell fits must not depend on what ran before it."""
+    usual = Direct.run
+
+    def run(self, *rest):
+        if programs.kept() > 1:
+            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+        usual(self, *rest)
+
+    monkeypatch.setattr(Direct, "run", run)
+    said, _ = ran([compiled(), compiled(batch_size=2), compiled(batch_size=2, batch_seed=1)])
+    assert said == [("ok", "compiled", None)] * 3
+    assert len(traces) == 3  # the second cell's program was made twice
+
+
+def test_memory_that_is_short_for_the_card_itself_is_said_and_is_said_once(monkeypatch):
+    begun = []
+
+    def set_device(card):
+        begun.append(card)
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    result = trial.run_cell(compiled(engine="eager"), card=3)
+    assert begun == [3]
+    assert result.out_of_memory
+    assert result.rows[0]["error"].startswith("Out of memory: use a smaller --batch-size")
+    assert not trial.run_cell(compiled(engine="eager")).out_of_memory
 
 
 def test_a_compiler_that_fails_is_named_in_the_row_and_the_next_cell_tries_again(traces, monkeypatch):
