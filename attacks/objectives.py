@@ -83,16 +83,6 @@ class Cosine(Objective):
         return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, goals, strict=True)]
 
 
-class LayerCosine(Objective):
-    """Mean over tensors of 1 - cosine similarity: a small layer counts as much as a large one."""
-
-    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
-        """Value in [0, 2] and cotangent, each tensor's that of `Cosine` over the number of tensors."""
-        alone = [Cosine()([g], [t]) for g, t in zip(trial, target, strict=True)]
-        value = torch.stack([value for value, _ in alone]).mean()
-        return value, [way / len(alone) for _, (way,) in alone]
-
-
 class Weighted(Objective):
     """A weighted sum of objectives."""
 

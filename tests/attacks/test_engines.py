@@ -15,7 +15,6 @@ from attacks.engine.watch import watching
 from attacks.objectives import (
     Cosine,
     FittedScale,
-    LayerCosine,
     LayerL2,
     Masked,
     MatchedNorm,
@@ -75,10 +74,6 @@ OBJECTIVES = {
         lambda g, t: 0.3 * sum((a - b).norm() / b.norm() for a, b in pairs(g, t)) / len(t),
     ),
     "cosine": (lambda t: Cosine(), lambda g, t: cosine(flat(g), flat(t))),
-    "layer-cosine": (
-        lambda t: LayerCosine(),
-        lambda g, t: sum(cosine(a.flatten(), b.flatten()) for a, b in pairs(g, t)) / len(t),
-    ),
     "fitted": (
         lambda t: FittedScale(),
         lambda g, t: flat(t) @ flat(t) - (flat(g) @ flat(t)) ** 2 / (flat(g) @ flat(g)),
