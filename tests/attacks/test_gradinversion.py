@@ -255,7 +255,7 @@ def test_deepinversion_reads_no_gradient(normed, images):
 
 def test_deepinversion_makes_what_the_victim_calls_by_that_label(normed, images):
     knowledge = know(normed, images)
-    found = attacks.create("deepinversion", iterations=150)(
+    found = attacks.create("deepinversion", iterations=150, label=1.0)(
         plain_release(normed, images, LABELS), knowledge, seed=0
     )
     assert normed(found.images).argmax(1).tolist() == LABELS.tolist()
