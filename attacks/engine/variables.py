@@ -76,7 +76,10 @@ class Frequencies(nn.Module):
 
     def project(self, variables: Sequence[Tensor]) -> list[Tensor]:
         """`variables` with every pixel brought back to an image's range."""
-        return [self.inverse(self.pixels.project([self(variables)])[0]), *variables[1:]]
+        z = self(variables)
+        # only the excess goes through the transform: with TF32 the whole would lose digits every iteration
+        excess = self.pixels.project([z])[0] - z
+        return [variables[0] + self.inverse(excess), *variables[1:]]
 
     def _as(self, like: Tensor) -> tuple[Tensor, ...]:
         return tuple(t.to(like.dtype) for t in (self.rows, self.columns, self.colours, self.scale))
