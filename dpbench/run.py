@@ -24,7 +24,7 @@ from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
-from dpbench.report import escape, leakage, pictures, sentence, tables, threats
+from dpbench.report import batches, escape, leakage, pictures, sentence, tables, threats
 from dpbench.report.published import published
 from dpbench.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.victim import weights_digest
@@ -204,6 +204,7 @@ def _finish(results: store.Store, options: Options) -> int:
         ("reconstructions.png", pictures.reconstructions(table, results)),
         ("leakage.png", leakage.leakage(table)),
         ("threats.png", threats.threats(table)),
+        ("batches.png", batches.batches(table)),
     ):
         if figure is not None:
             with replacing(results.path / name) as temporary:

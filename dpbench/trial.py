@@ -251,7 +251,7 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
     result = _result(cell, scene, found.images, found, release.guarantee)
     if cell.bn_stats in bn_statistics.ORACLES:
         result = without_guarantee(result)
-    if cell.defense != "none" or cell.attack == NOISE_GRADIENT:
+    if cell.defense != "none" or cell.attack in (NOISE_GRADIENT, LABELS_ONLY):
         return result
     start = _result(replace(cell, attack=START, floor_of=cell.attack), scene, found.start)
     for row in start.rows:
@@ -414,15 +414,18 @@ def _result(
     found: Reconstruction | None = None,
     guarantee: Guarantee | None = None,
 ) -> CellResult:
-    scores = metrics.score(guess, scene.images, net=cell.lpips_net or "alex")
+    labels_alone = cell.attack == LABELS_ONLY  # its images are a flat colour: there is nothing to score
+    scores: dict[str, Tensor] = {"match": torch.arange(len(guess))}
+    if not labels_alone:
+        scores = metrics.score(guess, scene.images, net=cell.lpips_net or "alex")
     order = scores.pop("match")
     common = _conditions(cell) | _measured(scene) | _search(found) | _guaranteed(guarantee)
     identified = [None] * len(guess)
-    if scene.others is not None and len(scene.others[0]):
+    if not labels_alone and scene.others is not None and len(scene.others[0]):
         identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
-    features = _identified_by_features(cell, scene, guess[order])
+    features = {} if labels_alone else _identified_by_features(cell, scene, guess[order])
     rows, probes = [], _probes(cell, scene, guarantee)
-    if found is not None and (cell.floor_of or cell.attack) == LABELS_ONLY:  # no image says whose label it is
+    if found is not None and labels_alone:  # no image says whose label it is
         right = metrics.labels_restored(found.labels, scene.labels)
     elif found is not None:
         right = found.labels[order] == scene.labels
@@ -440,7 +443,7 @@ def _result(
             **{name: values[i] for name, values in features.items()},
         }
         row |= {name: float(values[i]) for name, values in scores.items()}
-        row["lpips_net"] = None if math.isnan(row["lpips"]) else cell.lpips_net or "alex"
+        row["lpips_net"] = None if math.isnan(row.get("lpips", math.nan)) else cell.lpips_net or "alex"
         if found is not None:
             row["label_correct"] = bool(right[i])
         rows.append(row)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.bn_statistics import ORACLES
-from dpbench.grid import CONSTANT_IMAGE, MEAN_IMAGE
+from dpbench.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE
 
 FLOOR = "floor:"
 EMPTY = "—"
@@ -48,6 +48,11 @@ _UNSAID = (
 def is_floor(table: pd.DataFrame) -> pd.Series:
     """Which rows are floors: what an attacker reaches without the gradient of these images."""
     return table["attack"].str.startswith(FLOOR).fillna(False).astype(bool)
+
+
+def only_labels(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of an attack that rebuilds labels and no image, its floors among them."""
+    return (table["attack"] == LABELS_ONLY).fillna(False) | (table["floor_of"] == LABELS_ONLY).fillna(False)
 
 
 def is_defended(table: pd.DataFrame) -> pd.Series:

@@ -19,6 +19,7 @@ from dpbench.report.labels import (
     distinguishing,
     is_defended,
     is_floor,
+    only_labels,
     sections,
 )
 from dpbench.report.wrap import width, wrapped
@@ -59,7 +60,7 @@ def leakage(table: pd.DataFrame) -> Figure | None:
     """
     table = schema.conform(table)
     well = (table["status"].fillna("ok") == "ok") & (table["threat_model"] != "informed").fillna(True)
-    table = distinguishing(table[well])
+    table = distinguishing(table[well & ~only_labels(table)])
     table = table.assign(
         _series=[_series(row) for row in table.to_dict("records")], _defended=is_defended(table)
     ).sort_values(["_defended", "defense", *_PARAMETERS], kind="stable")

@@ -21,6 +21,7 @@ from dpbench.report.labels import (
     is_defended,
     is_floor,
     number,
+    only_labels,
     varying_conditions,
 )
 from dpbench.report.wrap import width, wrapped
@@ -48,9 +49,11 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
         store: the run's cells, which hold the pictures.
 
     Returns:
-        The figure; None if no cell left a picture.
+        The figure; None if no cell left a picture or all attacks were after labels alone.
     """
     table = schema.conform(table)
+    if only_labels(table[~is_floor(table)]).all():
+        return None
     candidates = _candidates(table)
     names = list(dict.fromkeys(candidates["_name"]))
     shown = candidates[candidates["_name"].isin(names[:MAX_ROWS])]
@@ -98,7 +101,7 @@ def _grid(rows: int, columns: int, left: float, top: float, inches: float) -> tu
 
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     """Well-ended rows of the first attack seed, named, in the order in which they are drawn."""
-    well = (table["status"].fillna("ok") == "ok") & ~table["attack"].isin(_UNDRAWN)
+    well = (table["status"].fillna("ok") == "ok") & ~table["attack"].isin(_UNDRAWN) & ~only_labels(table)
     table = distinguishing(table[well.astype(bool)])
     seed = table["attack_seed"]
     table = table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)]

@@ -17,6 +17,7 @@ from dpbench.report.labels import (
     is_defended,
     is_floor,
     number,
+    only_labels,
     varying_conditions,
 )
 from dpbench.report.summary import summary
@@ -69,10 +70,10 @@ def sentence(table: pd.DataFrame) -> str:
     """
     table = schema.conform(table)
     # the attack that rebuilds no image is judged by its labels, and only where it is alone
-    only_labels = (table["attack"] == LABELS_ONLY) | (table["floor_of"] == LABELS_ONLY).fillna(False)
-    if not is_floor(table[~only_labels]).all():
-        table = table[~only_labels]
-    elif only_labels.any():
+    labels_alone = only_labels(table)
+    if not is_floor(table[~labels_alone]).all():
+        table = table[~labels_alone]
+    elif labels_alone.any():
         return _restored(table[table["attack"] == LABELS_ONLY])
     lines = distinguishing(summary(table))
     attacked = lines[~is_floor(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
