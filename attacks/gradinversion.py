@@ -45,7 +45,6 @@ class Preset:
         bn: of the batch-norm statistics.
         group: of the distance to the consensus.
         langevin: noise per step, in units of the step (a_n).
-        signed: feed Adam the sign of the gradient.
         iterations: by default.
         restarts: seeds in the group, by default.
         learning_rate: highest step, in units of a channel's standard deviation.
@@ -61,7 +60,6 @@ class Preset:
     bn: float
     group: float
     langevin: float
-    signed: bool
     iterations: int
     restarts: int
     learning_rate: float
@@ -71,8 +69,36 @@ class Preset:
 
 
 PRESETS = {
-    "paper": Preset(False, 1e-3, 1e-4, 1e-6, 0.1, 0.01, 0.2, False, 20_000, 8, 0.1, 0.005, False, 1.0),
-    "tuned": Preset(True, 1.0, 0.05, 0.0, 0.5, 0.1, 0.0, False, 1_500, 4, 0.2, 0.05, True, 0.3),
+    "paper": Preset(
+        relative=False,
+        gradient=1e-3,
+        tv=1e-4,
+        l2=1e-6,
+        bn=0.1,
+        group=0.01,
+        langevin=0.2,
+        iterations=20_000,
+        restarts=8,
+        learning_rate=0.1,
+        group_every=0.005,
+        frequencies=False,
+        start=1.0,
+    ),
+    "tuned": Preset(
+        relative=True,
+        gradient=1.0,
+        tv=0.05,
+        l2=0.0,
+        bn=0.5,
+        group=0.1,
+        langevin=0.0,
+        iterations=1_500,
+        restarts=4,
+        learning_rate=0.2,
+        group_every=0.05,
+        frequencies=True,
+        start=0.3,
+    ),
 }
 """`paper`: the paper's values, from a secondary source. `tuned`: see docs/gradinversion.md."""
 GROUP_FROM = 0.25
@@ -151,7 +177,6 @@ class GradInversion(Attack):
             labels,
             Schedule(warm_cosine(preset.learning_rate, self.iterations), preset.langevin, factors),
             engine=self.engine,
-            signed=preset.signed,
             seed=int(torch.randint(2**31, (), generator=task.generator)),
             progress=task.progress,
             refresh=self.refresh(problem, group, knowledge, begin) if grouped else None,

@@ -38,6 +38,7 @@ def settle(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _program(cell: Cell) -> tuple[object, ...]:
-    """What decides the program: pruning brings masks along, other defences change numbers only."""
-    pruned = cell.adaptive and cell.defense.split("+")[-1] == "prune"
-    return (*(getattr(cell, name) for name in _PROGRAM), cell.floor_of or cell.attack, pruned)
+    """What decides the program: pruning brings masks along, clipping a scale; others change numbers only."""
+    stages = cell.defense.split("+") if cell.adaptive else []
+    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages) and cell.preset == "paper"
+    return (*(getattr(cell, name) for name in _PROGRAM), cell.floor_of or cell.attack, known)
