@@ -14,7 +14,7 @@ from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
-from attacks.objectives import Cosine, LayerL2, Objective, Weighted, adapt
+from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt
 from attacks.priors import (
     L2,
     BatchNormStatistics,
@@ -201,7 +201,7 @@ class GradInversion(Attack):
         """The gradient distance."""
         if self.matching == "layer-l2":
             return LayerL2(preset.gradient, preset.relative)
-        return Weighted([Cosine()], [preset.gradient])
+        return Scaled(Cosine(), preset.gradient)
 
     def refresh(
         self, problem: Problem, group: GroupConsistency, knowledge: Knowledge, begin: int

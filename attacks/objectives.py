@@ -83,21 +83,19 @@ class Cosine(Objective):
         return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, goals, strict=True)]
 
 
-class Weighted(Objective):
-    """A weighted sum of objectives."""
+class Scaled(Objective):
+    """An objective times a weight."""
 
-    def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
+    def __init__(self, objective: Objective, weight: float) -> None:
         super().__init__()
-        self.objectives = nn.ModuleList(objectives)
-        self.register_buffer("weights", torch.tensor([float(w) for w in weights]))
+        self.objective = objective
+        self.register_buffer("weight", torch.tensor(float(weight)))
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
-        """Value and cotangent, summed."""
-        found = [objective(trial, target) for objective in self.objectives]
-        values = torch.stack([value for value, _ in found])
-        weights = self.weights.to(values.dtype)
-        scaled = [[w * v for v in ways] for w, (_, ways) in zip(weights.unbind(), found, strict=True)]
-        return weights @ values, [torch.stack(same).sum(0) for same in zip(*scaled, strict=True)]
+        """Value and cotangent, both times the weight."""
+        value, ways = self.objective(trial, target)
+        weight = self.weight.to(value.dtype)
+        return weight * value, [weight * way for way in ways]
 
 
 class FittedScale(Objective):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,40 +27,63 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
         InputError: for training-mode batch norm, a trainable module with buffers, one that Opacus cannot
             handle, a parameter that gets no gradient, a model that mixes samples, or infinite gradients.
     """
-    copy = untouched(model)
-    _refuse_unsupported(copy)
-    copy.eval()
-    check_independent(copy, images)
-    for module in copy.modules():
-        if hasattr(module, "normalised") and type(module) not in GradSampleModule.GRAD_SAMPLERS:
-            register_grad_sampler(type(module))(_affine_grad_sample)
-        # Opacus records modules in training mode only; those that own no parameter (dropout) stay off.
-        module.training = any(p.requires_grad for p in module.parameters(recurse=False))
-    wrapped = None
-    try:
-        with torch.enable_grad():
-            wrapped = GradSampleModule(copy, loss_reduction="mean", strict=False)
-            # Opacus' hooks sit on the way back to the images; the parameters' own gradients, a third of a
-            # backward pass, are not computed as nobody asks for them.
-            seen = images.detach().requires_grad_()
-            torch.autograd.grad(loss(wrapped(seen), labels), seen)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
-        raise InputError(
-            f"Opacus cannot take per-sample gradients of {_culprit(error, copy)}: {ADVICE} "
-            f"({str(error).splitlines()[0][:120]})."
-        ) from error
-    for name, parameter in copy.named_parameters():
-        if parameter.requires_grad and not _has_one_gradient_per_sample(parameter, len(images)):
+    _refuse_unsupported(model)
+    check_independent(untouched(model).eval(), images)
+    for whole in (False, True):
+        copy = untouched(model)
+        try:
+            wrapped = _differentiated(copy, loss, images, labels, whole)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
             raise InputError(
-                f"Parameter {name} got no per-sample gradient from Opacus, so it cannot be clipped: "
-                "remove it or set its requires_grad to False."
-            )
+                f"Opacus cannot take per-sample gradients of {_culprit(error, copy)}: {ADVICE} "
+                f"({str(error).splitlines()[0][:120]})."
+            ) from error
+        without = [
+            name
+            for name, parameter in copy.named_parameters()
+            if parameter.requires_grad and not _has_one_gradient_per_sample(parameter, len(images))
+        ]
+        if not without:
+            break
+    if without:
+        raise InputError(
+            f"Parameter {without[0]} got no per-sample gradient from Opacus, so it cannot be clipped: "
+            "remove it or set its requires_grad to False."
+        )
     trainable = [p for p in copy.parameters() if p.requires_grad]
     check_finite(p.grad_sample for p in trainable)
     try:
         yield trainable
     finally:
         wrapped.remove_hooks()
+
+
+def _differentiated(
+    model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, whole: bool
+) -> GradSampleModule:
+    """`model` wrapped, after a backward pass that filled its parameters' `grad_sample`.
+
+    Opacus' hooks sit on the way from the loss back to the images. Unless `whole`, nothing else is computed:
+    the parameters' own gradients, which nobody looks at, are a third of a backward pass. Modules off that
+    way, as behind a trunk without gradients, then stay empty.
+    """
+    model.eval()
+    for module in model.modules():
+        if hasattr(module, "normalised") and type(module) not in GradSampleModule.GRAD_SAMPLERS:
+            register_grad_sampler(type(module))(_affine_grad_sample)
+        # Opacus records modules in training mode only; those that own no parameter (dropout) stay off.
+        module.training = any(p.requires_grad for p in module.parameters(recurse=False))
+    wrapped = GradSampleModule(model, loss_reduction="mean", strict=False)
+    seen = images.detach().requires_grad_(not whole)
+    with warnings.catch_warnings(), torch.enable_grad():
+        # the first layer's input needs no gradient of its own: what the hook then misses is not used here
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        value = loss(wrapped(seen), labels)
+        if whole:
+            value.backward()
+        else:
+            torch.autograd.grad(value, seen, allow_unused=True)
+    return wrapped
 
 
 def _affine_grad_sample(

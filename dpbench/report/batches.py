@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from dpbench import schema
 from dpbench.intervals import clopper_pearson
 from dpbench.report import escape
+from dpbench.report.colours import OKABE_ITO
 from dpbench.report.labels import (
     attack_label,
     conditions,
@@ -25,7 +26,6 @@ FEWEST = 3
 """Batch sizes from which on there is a trend to draw."""
 MOST = 12
 """Curves at most; the title says what was left out."""
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 _MARKERS, _STYLES = "os^Dv*", ("-", "--")
 _SHARES = {
     "label_correct": "labels restored",
@@ -103,9 +103,9 @@ def _draw(axis: Axes, rows: pd.DataFrame, share: str, sizes: list[int], i: int, 
         places,
         middle,
         yerr=np.clip((middle - low, high - middle), 0, None),
-        color=_COLOURS[i % len(_COLOURS)],
+        color=OKABE_ITO[i % len(OKABE_ITO)],
         marker=_MARKERS[i % len(_MARKERS)],
-        linestyle=_STYLES[i // len(_COLOURS)],
+        linestyle=_STYLES[i // len(OKABE_ITO)],
         markersize=4,
         linewidth=1.2,
         elinewidth=0.7,

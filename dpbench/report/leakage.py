@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from dpbench import schema
 from dpbench.report import escape
+from dpbench.report.colours import OKABE_ITO
 from dpbench.report.labels import (
     attack_label,
     defense_label,
@@ -29,8 +30,6 @@ CEILING = 60
 MAX_LINES = 12
 """Rows of panels in one plot at most; the title says what was left out."""
 
-# Okabe and Ito's colours, told apart by colour-blind readers too
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX*"
 _FLOOR_COLOURS, _DASHES = ("0.2", "0.6"), ("--", "-.", ":", (0, (8, 2)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 _METRICS = {"psnr": f"PSNR, dB (higher leaks more; {CEILING}: or above)", "lpips": "LPIPS (lower leaks more)"}
@@ -136,7 +135,7 @@ def _styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         colour = _FLOOR_COLOURS[(i + i // len(_DASHES)) % 2]
         styles[name] = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 1.2}
     for i, name in enumerate(dict.fromkeys(table.loc[~is_floor(table), "_series"])):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = OKABE_ITO[i % len(OKABE_ITO)], _MARKERS[i % len(_MARKERS)]
         styles[name] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8}
     return styles
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from dpbench import privacy, schema
 from dpbench.grid import THREAT_MODELS
 from dpbench.intervals import clopper_pearson
+from dpbench.report.colours import OKABE_ITO
 from dpbench.report.labels import is_floor
 from dpbench.report.summary import pooled
 
-_COLOURS = dict(zip(THREAT_MODELS, ("#0072B2", "#D55E00", "#009E73"), strict=True))
+_COLOURS = dict(zip(THREAT_MODELS, OKABE_ITO, strict=False))
 _MARKERS, _STYLES = "os^D", ("-", "--", ":", "-.")
 _APART = 1.07  # what neighbouring curves are moved by, so that their bars do not hide each other
 _DEEDS = {

@@ -18,8 +18,9 @@ from attacks.objectives import (
     LayerL2,
     Masked,
     MatchedNorm,
+    Objective,
+    Scaled,
     SquaredL2,
-    Weighted,
 )
 from attacks.priors import L2, BatchNormStatistics, GroupConsistency, TotalVariation
 from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, FrozenBatchNorm2d
@@ -74,6 +75,7 @@ OBJECTIVES = {
         lambda g, t: 0.3 * sum((a - b).norm() / b.norm() for a, b in pairs(g, t)) / len(t),
     ),
     "cosine": (lambda t: Cosine(), lambda g, t: cosine(flat(g), flat(t))),
+    "scaled": (lambda t: Scaled(Cosine(), 0.3), lambda g, t: 0.3 * cosine(flat(g), flat(t))),
     "fitted": (
         lambda t: FittedScale(),
         lambda g, t: flat(t) @ flat(t) - (flat(g) @ flat(t)) ** 2 / (flat(g) @ flat(g)),
@@ -159,11 +161,23 @@ def test_the_plain_iteration_is_autograds(name, dtype, tolerance):
     assert relative_error(ways[0], torch.autograd.grad(whole, z)[0]) < tolerance
 
 
+class Sum(Objective):
+    """Several objectives in one program."""
+
+    def __init__(self, objectives):
+        super().__init__()
+        self.objectives = nn.ModuleList(objectives)
+
+    def forward(self, trial, target):
+        values, ways = zip(*(objective(trial, target) for objective in self.objectives), strict=True)
+        return sum(values), [sum(same) for same in zip(*ways, strict=True)]
+
+
 def parts(dtype, names, seed=0, labels=(1, 3), variables=None):
     """An iteration with these objectives and every prior in it, its tensors, state, row, labels and noise."""
     knowledge, target, priors, z, labels, *_ = scene(dtype, seed, labels)
     objectives = [OBJECTIVES[name][0](target) for name in names]
-    problem = Problem(knowledge, target, Weighted(objectives, range(1, len(names) + 1)), priors, variables)
+    problem = Problem(knowledge, target, Sum(objectives), priors, variables)
     iteration = Iteration(problem, signed=False, betas=(0.9, 0.999))
     row = Schedule(torch.tensor([0.1]), langevin=0.2).rows(len(priors), (0.9, 0.999), z)[0]
     return iteration, steps.tensors_of(iteration), State.at([z]).flat(), row, labels, [torch.ones_like(z)]

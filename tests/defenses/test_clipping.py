@@ -15,9 +15,9 @@ from dpbench import models
 torch.set_num_threads(1)
 
 
-def looped(model, images, labels, bound):
+def looped(model, images, labels, bound, parameters=None):
     """Mean of the clipped per-sample gradients, one backward pass per image, in float64 sums."""
-    parameters = list(model.parameters())
+    parameters = parameters or list(model.parameters())
     total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     for image, label in zip(images, labels, strict=True):
         gradient = torch.autograd.grad(F.cross_entropy(model(image[None]), label[None]), parameters)
@@ -44,6 +44,54 @@ def with_statistics(model):
             ):
                 tensor.uniform_(low, high, generator=generator)
     return model
+
+
+class Probe(nn.Module):
+    """A trainable head on a trunk that takes no gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Conv2d(3, 4, 3).requires_grad_(False)
+        self.head = nn.Linear(4 * 6 * 6, 5)
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = self.trunk(x).flatten(1)
+        return self.head(features)
+
+
+class Offset(nn.Module):
+    """Its embedding is looked up by what no image decides."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.offset = nn.Linear(192, 5), nn.Embedding(3, 5)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)) + self.offset(torch.ones(len(x), dtype=torch.int64))
+
+
+class Twice(nn.Module):
+    """One layer in both places: on the way to the images and off it."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(192, 5)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)) + self.head(x.flatten(1).detach().cos())
+
+
+@pytest.mark.parametrize("kind", [Probe, Offset, Twice])
+def test_layers_off_the_way_to_the_images_are_clipped_too(kind):
+    torch.manual_seed(0)
+    model, images, labels = kind(), torch.rand(3, 3, 8, 8), torch.tensor([0, 4, 2])
+    release = defenses.create("clip", max_grad_norm=0.5).release(
+        model, F.cross_entropy, images, labels, seed=0
+    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = flat(looped(model, images, labels, 0.5, trained))
+    assert float((flat(release.gradients) - expected).norm() / expected.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.001], ids=["all-clipped", "none-clipped"])
