@@ -164,7 +164,7 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     if len(chances):
         blind = " and ".join(f"{chance:.1%}" for chance in sorted(chances))
         notes.append(
-            f"IIP (in table.md): the same by a network's features (Yin et al. 2021); a blind guess has {blind}"
+            f"IIP (in table.md): the same by a network's features (Yin et al. 2021); by chance {blind}"
         )
     if attacked["success"].notna().any():
         notes.append(
