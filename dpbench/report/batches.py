@@ -29,10 +29,11 @@ MOST = 12
 _MARKERS, _STYLES = "os^Dv*", ("-", "--")
 _SHARES = {
     "label_correct": "labels restored",
-    "nearer": "nearer the original than every floor (LPIPS)",
+    "nearer": "nearer the original than its own floors (LPIPS)",
     "iip": "identified by features (IIP)",
 }
 _SMALL, _WIDE = 8, 3.6  # size of the font, points; width of a panel, inches
+_APART = 0.03  # of the way from one batch size to the next
 
 
 def batches(table: pd.DataFrame) -> Figure | None:
@@ -62,13 +63,16 @@ def batches(table: pd.DataFrame) -> Figure | None:
         _curve=[", ".join([attack_label(r), defense_label(r), *conditions(r, names)]) for r in rows]
     )
     curves = sorted(set(table["_curve"]))
+    drawn = curves[:MOST]
     sizes = sorted(table["batch_size"].unique())
     wide = max(_WIDE * len(shares), 6.5)
-    figure = Figure(figsize=(wide, 3.2 + 0.18 * min(len(curves), MOST)), layout="constrained")
+    figure = Figure(figsize=(wide, 3.2 + 0.18 * len(drawn)), layout="constrained")
     panels = figure.subplots(1, len(shares), squeeze=False)[0]
     for axis, share in zip(panels, shares, strict=True):
-        for i, curve in enumerate(curves[:MOST]):
-            _draw(axis, table[(table["_curve"] == curve) & table[share].notna()], share, sizes, i, curve)
+        for i, curve in enumerate(drawn):
+            # curves stand beside each other, so that bars do not hide bars
+            places = {size: at + _APART * (i - (len(drawn) - 1) / 2) for at, size in enumerate(sizes)}
+            _draw(axis, table[(table["_curve"] == curve) & table[share].notna()], share, places, i)
         _dress(axis, _SHARES[share], sizes)
     if "iip" in shares:
         for chance in sorted(table["iip_chance"].dropna().unique()):
@@ -76,9 +80,8 @@ def batches(table: pd.DataFrame) -> Figure | None:
     blind = "; dotted: a blind guess" if "iip" in shares else ""
     left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
     figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}", fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
-    words = [escape.mathless(wrapped(label, wide - 1, _SMALL)) for label in labels]
-    figure.legend(handles, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
+    words = [escape.mathless(wrapped(curve, wide - 1, _SMALL)) for curve in drawn]
+    figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
     return figure
 
 
@@ -91,16 +94,14 @@ def _with_shares(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(nearer=nearer, label_correct=restored, iip=iip)
 
 
-def _draw(axis: Axes, rows: pd.DataFrame, share: str, sizes: list[int], i: int, curve: str) -> None:
+def _draw(axis: Axes, rows: pd.DataFrame, share: str, places: dict[int, float], i: int) -> None:
     found = rows.groupby("batch_size")[share].agg(["sum", "count"])
     right, trials = found["sum"].to_numpy(dtype=float), found["count"].to_numpy(dtype=float)
     ends = [clopper_pearson(round(r), round(n)) for r, n in zip(right, trials, strict=True)]
     low, high = np.array(ends).reshape(-1, 2).T
     middle = right / trials
-    # curves stand beside each other, so that bars do not hide bars
-    places = np.array([sizes.index(size) for size in found.index]) + 0.03 * (i - (MOST - 1) / 2)
     axis.errorbar(
-        places,
+        [places[size] for size in found.index],
         middle,
         yerr=np.clip((middle - low, high - middle), 0, None),
         color=OKABE_ITO[i % len(OKABE_ITO)],
@@ -110,7 +111,6 @@ def _draw(axis: Axes, rows: pd.DataFrame, share: str, sizes: list[int], i: int, 
         linewidth=1.2,
         elinewidth=0.7,
         capsize=2,
-        label=curve,
     )
 
 
@@ -118,5 +118,6 @@ def _dress(axis: Axes, title: str, sizes: list[int]) -> None:
     axis.set_title(title, fontsize=_SMALL)
     axis.set_xticks(range(len(sizes)), [str(size) for size in sizes], fontsize=_SMALL)
     axis.set_xlabel("images in the batch", fontsize=_SMALL)
+    axis.set_xlim(-0.5, len(sizes) - 0.5)
     axis.set_ylim(-0.03, 1.03)
     axis.tick_params(labelsize=_SMALL)
