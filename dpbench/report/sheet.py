@@ -47,7 +47,11 @@ class _Field:
 
 
 def _quantiles(metric: str, spec: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: "–".join(number(row[f"{metric}_{q}"], spec) for q in ("q10", "q90"))
+    return lambda row: _span(*(number(row[f"{metric}_{q}"], spec) for q in ("q10", "q90")))
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == EMPTY else f"{low}–{high}"
 
 
 def _one(column: str, spec: str) -> Callable[[Mapping[str, Any]], str]:
@@ -60,8 +64,7 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    low, high = (number(row[f"success_{end}"], ".2f") for end in ("low", "high"))
-    return low if low == EMPTY else f"{low}–{high}"
+    return _span(*(number(row[f"success_{end}"], ".2f") for end in ("low", "high")))
 
 
 _FIELDS = (
@@ -185,7 +188,7 @@ def _notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) 
     failed = table[table["status"].fillna("ok") != "ok"]
     if len(failed):
         reasons = failed["error"].dropna().unique()
-        first = f"; the first reason: {reasons[0]}" if len(reasons) else ""
+        first = f"; the first reason: {reasons[0].rstrip('.')}" if len(reasons) else ""
         cells = failed["key"].nunique()
         notes.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return notes
