@@ -70,13 +70,22 @@ def test_a_cells_result_does_not_depend_on_the_program_being_there(traces):
     assert len(traces) == 1
 
 
-def out_of_memory(cell, usual, monkeypatch):
-    def run(*_):
-        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+def raising(error):
+    """A way to break: the search raises `error`."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Direct, "run", run)
-        return usual(cell)
+    def how(cell, usual, monkeypatch):
+        def run(*_):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Direct, "run", run)
+            return usual(cell)
+
+    return how
+
+
+out_of_memory = raising(torch.OutOfMemoryError("Tried to allocate 20.00 GiB"))
+card_error = raising(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
 
 
 def not_a_number(cell, usual, monkeypatch):
@@ -118,15 +127,6 @@ def test_a_cell_that_breaks_is_recorded_and_the_next_runs(how, reason, engine, t
     assert [status for status, *_ in said] == ["ok", "failed", "ok"]
     assert reason in said[1][2]
     assert said[2] == alone[0]
-
-
-def card_error(cell, usual, monkeypatch):
-    def run(*_):
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Direct, "run", run)
-        return usual(cell)
 
 
 @pytest.mark.parametrize("how", [out_of_memory, card_error])
