@@ -28,7 +28,7 @@ def settle(cells: Iterable[Cell]) -> list[Cell]:
         checked(cell.engine, cell.device)
         search = None if cell.attack.startswith("floor:") and not cell.floor_of else attack_of(cell)
         if hasattr(search, "engine"):
-            programs[cell] = _program(cell)
+            programs[cell] = _program(cell, getattr(search, "matching", None))
             iterations[programs[cell]] += search.iterations * getattr(search, "restarts", 1)
 
     def engine(cell: Cell) -> str:
@@ -37,8 +37,8 @@ def settle(cells: Iterable[Cell]) -> list[Cell]:
     return [replace(cell, engine=engine(cell)) for cell in cells]
 
 
-def _program(cell: Cell) -> tuple[object, ...]:
+def _program(cell: Cell, matching: str | None) -> tuple[object, ...]:
     """What decides the program: pruning brings masks along, clipping a scale; others change numbers only."""
     stages = cell.defense.split("+") if cell.adaptive else []
-    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages) and cell.preset == "paper"
-    return (*(getattr(cell, name) for name in _PROGRAM), cell.floor_of or cell.attack, known)
+    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages) and matching == "layer-l2"
+    return (*(getattr(cell, name) for name in _PROGRAM), cell.floor_of or cell.attack, matching, known)

@@ -33,7 +33,7 @@ CONCERNS = {
 }
 """Which axes multiply a stage of a defence; none do one that is not named here, somebody's own."""
 _DEFENCE_AXES = tuple(dict.fromkeys(axis for axes in CONCERNS.values() for axis in axes))
-ATTACK_AXES = ("preset", "terms", "label_rule", "generator")
+ATTACK_AXES = ("preset", "terms", "matching", "label_rule", "generator")
 """Which axes multiply an attack: those of its hyper-parameters and needs (`attacks.takes`) named here."""
 _SIGNS = {
     "eps": "eps",
@@ -45,6 +45,7 @@ _SIGNS = {
     "prune_scope": "scope",
     "preset": "preset",
     "terms": "terms",
+    "matching": "matching",
     "label_rule": "labels by",
 }
 _USUAL = ("training", "layer", "tuned", "registered", "minimum")
@@ -58,9 +59,9 @@ class Cell:
 
     Beside the columns: `images_digest` and `weights_digest` are hashes of the batch and of the victim's
     weights, so that a changed file is another cell; `image_size` is the size the images were brought to,
-    pixels; `attack_code` is a hash of the attack's source; `iterations` and `restarts` are None where the
-    attack's own defaults hold; `candidates`, `trials` and `inclusion` are the informed attacker's, the
-    last None where the sample is in every release; `prior` is the analytic attack's under a defence;
+    pixels; `attack_code` is a hash of the attack's source; `iterations`, `restarts` and `matching` are None
+    where the attack's own defaults hold; `candidates`, `trials` and `inclusion` are the informed attacker's,
+    the last None where the sample is in every release; `prior` is the analytic attack's under a defence;
     `generator_digest` is a hash of the generator's weights.
     """
 
@@ -98,6 +99,7 @@ class Cell:
     prior: str | None = None
     preset: str | None = None
     terms: str | None = None
+    matching: str | None = None
     label_rule: str | None = None
     generator: str | None = None
     generator_digest: str = ""
@@ -199,6 +201,7 @@ class Axes:
     prior: tuple[str, ...] = ("wiener",)
     preset: tuple[str, ...] = ("tuned",)
     terms: tuple[str, ...] = ("registered",)
+    matching: tuple[str | None, ...] = (None,)
     label_rule: tuple[str, ...] = ("minimum",)
     generator: tuple[str, ...] = ("cifar10",)
     attack: tuple[str, ...] = ("inverting-gradients",)

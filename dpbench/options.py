@@ -59,6 +59,8 @@ class Options:
     """Gradinversion's weights and steps: ours, or the paper's."""
     terms: tuple[Literal["gradient", "fidelity", "lazy", "registered"], ...] = ("registered",)
     """What gradinversion optimises, each with all before it: the rows of the paper's ablation."""
+    matching: tuple[Literal["layer-l2", "cosine"], ...] = ()
+    """How gradinversion compares gradients: tensor by tensor or by the angle; the preset's unless given."""
     label_rule: tuple[Literal["minimum", "sum", "counts", "auto"], ...] = ("minimum",)
     """How gradinversion and label-restoration infer labels."""
     generator: tuple[str, ...] = ("cifar10",)
@@ -141,7 +143,8 @@ _POSITIVE = (
     *("restarts", "image_size", "releases", "candidates", "trials", "workers", "gpus_per_cell"),
     "logit_scale",
 )
-_MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim", "threat_model")
+_MAY_BE_EMPTY = ("eps", "noise_multiplier", "iterations", "restarts", "norm", "victim", "matching")
+_MAY_BE_EMPTY += ("threat_model",)
 
 
 def parse(arguments: Sequence[str]) -> Options:

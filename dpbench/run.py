@@ -127,7 +127,8 @@ def _axes(options: Options, note: Any) -> Axes:
         note(f"The columns lpips and iip stay empty: {reason}")
     asked = options.configuration()
     del asked["device"]
-    asked["iterations"], asked["restarts"] = options.iterations or (None,), options.restarts or (None,)
+    for name in ("iterations", "restarts", "matching"):
+        asked[name] = getattr(options, name) or (None,)
     asked["adaptive"] = tuple(word == "yes" for word in options.adaptive)
     return Axes(
         **asked,

@@ -101,6 +101,7 @@ SCHEMA: tuple[Column, ...] = (
     ),
     _words("preset", "gradinversion: whose weights and steps", True),
     _words("terms", "gradinversion: gradient, + fidelity, + lazy group, + registered group", True),
+    _words("matching", "gradinversion: how gradients were compared; empty is the preset's own", True),
     _words("label_rule", "how labels were inferred, where the attack has a choice", True),
     _words("generator", "latent-projection: what was searched", True),
     _words("labels", "`known`, `inferred` or `joint`: how the attacker has the labels", True),

@@ -310,6 +310,7 @@ def attack_of(cell: Cell) -> attacks.Attack:
         "inclusion",
         "preset",
         "terms",
+        "matching",
         "label_rule",
     )
     asked = {axis: getattr(cell, axis) for axis in axes if axis in attacks.takes(name)}
@@ -609,7 +610,8 @@ def _moved(scene: Scene, device: torch.device) -> Scene:
 _CELLS_OWN = (
     *("attack", "floor_of", "adaptive", "defense", "delta", "noise_multiplier", "max_grad_norm", "noise_std"),
     *("prune_ratio", "prune_scope", "train_size", "epochs", "accountant", "eps_scope", "releases"),
-    *("candidates", "trials", "inclusion", "prior", "preset", "terms", "label_rule", "generator", "restarts"),
+    *("candidates", "trials", "inclusion", "prior", "preset", "terms", "matching", "label_rule", "generator"),
+    "restarts",
     *("model", "norm", "victim", "logit_scale", "bn_stats", "label_draw", "data", "batch_size"),
     *("batch_seed", "version"),
 )
@@ -637,6 +639,7 @@ _SAME_SEARCH = [
     "restarts",
     "preset",
     "terms",
+    "matching",
     "label_rule",
     "generator",
 ]

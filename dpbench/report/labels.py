@@ -18,7 +18,8 @@ SCENE = ("model", "norm", "mode", "victim", "weights", "bn_stats", "labels", "la
 SCENE += ("logit_scale", "threat_model", "prior", "candidates", "max_iterations", "restarts")
 """The conditions other than attack, defence and batch size: where they vary, headings and names give them."""
 
-_USUAL = {"preset": "tuned", "terms": "registered", "label_rule": "minimum", "generator": "cifar10"}
+_USUAL = {"preset": "tuned", "terms": "registered", "matching": None, "label_rule": "minimum"}
+_USUAL |= {"generator": "cifar10"}
 _VARIANTS = {"gradient": "gradient only", "fidelity": "+ fidelity", "lazy": "lazy group", "sum": "sum rule"}
 """What an attack's name says where it is not the usual one."""
 _IMAGE_ONLY = ("label_draw", "data")  # what of the scene the mean and the constant image depend on

@@ -72,7 +72,7 @@ def published(table: pd.DataFrame) -> list[str]:
     """
     usable = table[(table["status"] == "ok") & (table["defense"] == "none")]
     # rows that differ in a condition are never put together
-    apart = ["batch_size", "preset", *varying_conditions(usable)]
+    apart = ["batch_size", "preset", "matching", *varying_conditions(usable)]
     lines = []
     for row in FIGURES:
         same = usable

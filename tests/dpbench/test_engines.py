@@ -222,6 +222,15 @@ def test_terms_of_gradinversion_are_programs_of_their_own():
     assert [c.engine for c in engines.settle([*alike, other])] == ["compiled", "compiled", "eager"]
 
 
+def test_layerwise_matching_is_a_program_of_its_own_whichever_preset_it_comes_from():
+    asked = {"engine": "auto", "attack": "gradinversion", "restarts": 1, "terms": "fidelity"}
+    asked |= {"iterations": BREAK_EVEN["cpu"] // 2 + 1, "preset": "tuned"}
+    angle, layers = (compiled(**asked, matching=way) for way in ("cosine", "layer-l2"))
+    usual = compiled(**asked, batch_seed=1)
+    assert [c.engine for c in engines.settle([angle, layers])] == ["eager", "eager"]
+    assert [c.engine for c in engines.settle([angle, usual])] == ["compiled", "compiled"]
+
+
 def test_attacks_without_a_search_are_eager():
     cells = [compiled(engine="compiled", attack=name, iterations=None) for name in ("dlg", "analytic")]
     cells.append(compiled(engine="compiled", attack=MEAN_IMAGE, iterations=None))

@@ -116,6 +116,21 @@ def test_published_figures_stand_beside_each_condition_of_ours():
     assert "8.00 dB, LPIPS 0.500 of 2 images (batch size 8, bn stats running)" in line
 
 
+def test_how_gradients_are_compared_is_an_axis_of_gradinversion():
+    one, layers = (cell(**RESNET, attack="gradinversion", matching=way) for way in (None, "layer-l2"))
+    assert one.key() != layers.key()
+    assert "matching=layer-l2" in layers.describe()
+    assert [trial.attack_of(c).matching for c in (one, layers)] == ["cosine", "layer-l2"]
+    both = pd.concat(
+        [
+            rows(attack="gradinversion", terms="lazy", matching=way, psnr=p)
+            for way, p in ((None, 9), ("cosine", 8))
+        ]
+    )
+    assert "9.00 dB" in published(both)[0]
+    assert "8.00 dB" in published(both)[0]
+
+
 def test_labels_alone_are_told_as_labels():
     table = rows(attack="label-restoration", label_rule="minimum", label_correct=True)
     assert "100.0% of the labels by the minimum rule" in sentence(table)
@@ -126,6 +141,9 @@ def test_names_say_what_is_not_usual():
     assert (
         attack_label({"attack": "gradinversion", "terms": "registered", "preset": "tuned"}) == "gradinversion"
     )
+    layers = {"attack": "gradinversion", "terms": "lazy", "matching": "layer-l2"}
+    assert attack_label(layers) == "gradinversion (lazy group, layer-l2)"
+    assert attack_label(layers | {"matching": None}) == "gradinversion (lazy group)"
     floor = {"attack": "floor:noise-gradient", "floor_of": "gradinversion", "terms": "gradient"}
     assert attack_label(floor) == "floor:noise-gradient (gradinversion, gradient only)"
     assert attack_label(floor | {"floor_of": None}) == "floor:noise-gradient (gradient only)"

@@ -110,7 +110,7 @@ def test_key_is_stable():
     assert cell.key() == Cell(**dict(reversed(asdict(cell).items()))).key() == KEY
 
 
-KEY = "1ca16aae89332713"
+KEY = "8e39003f63464ad3"
 
 
 def test_all_attacks_see_one_release_and_all_defences_one_start():
