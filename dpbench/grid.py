@@ -226,7 +226,7 @@ def plan(
     code_digest: Callable[[str], str],
     generator_digest: Callable[[str], str] = lambda _: "",
 ) -> Plan:
-    """Expand `axes`: every batch with its floors, its undefended cells, and its defended cells.
+    """Expand `axes`: every batch with its undefended cells, its defended cells, and its floors.
 
     Values that do not concern a cell are dropped (`eps` multiplies `dp` only, `adaptive` defended cells
     only), and so are the duplicates this leaves.
@@ -249,7 +249,8 @@ def plan(
     reasons: dict[str, None] = {}
     for batch in _batches(axes, weights_digest, images_digest, reasons):
         attacked = list(_attacked(axes, batch, code_digest, generator_digest))
-        for cell in (*_floors(attacked), *attacked):
+        # floors last: some take as long as their attack, and whoever runs out of time has what was asked for
+        for cell in (*attacked, *_floors(attacked)):
             chosen[cell] = None
     if not chosen:
         raise InputError(

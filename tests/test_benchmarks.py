@@ -14,6 +14,7 @@ from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
 from benchmarks.measure import Operations, peak
 from benchmarks.roofline import Work, work
+from dpbench.options import parse
 from dpbench.protocol import InputError
 
 
@@ -108,6 +109,22 @@ def test_more_workers_are_measured_against_one(tmp_path, monkeypatch):
     assert table[4] == pytest.approx(table[2], rel=0.1)
     assert table[2] == pytest.approx(2, rel=0.1)
     assert all(words[words.index("--device") + 1] == "cuda" for words in asked)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_papers_setting_comes_first_and_every_sweep_is_understood(device):
+    steps = gpu.steps(device, "folder:somewhere")
+    assert [step.name for step in steps[:2]] == ["gradinversion-paper", "gradinversion-ablation"]
+    assert len({step.name for step in steps}) == len(steps)
+    swept = {step.name: parse(step.words[2:]) for step in steps if step.words[1] == "dpbench.run"}
+    assert {*gpu.SUITES, "gradinversion-ablation"} <= {*swept}
+    first = swept["gradinversion-paper"]
+    asked = first.attack, first.bn_stats, first.model, first.batch_size, first.image_size, first.data
+    size = {"cuda": ((8,), 224), "cpu": ((1,), 64)}[device]
+    assert asked == (("gradinversion",), ("exact",), ("resnet50",), *size, "folder:somewhere")
+    if device == "cuda":
+        assert first.terms == ("registered",)
+        assert all(options.image_size == 224 for options in swept.values())
 
 
 def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):
