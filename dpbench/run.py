@@ -24,7 +24,7 @@ from dpbench.grid import Axes, Plan, plan
 from dpbench.options import COMMAND, Options, from_configuration, parse
 from dpbench.progress import Display
 from dpbench.protocol import InputError
-from dpbench.report import batches, escape, leakage, pictures, sentence, tables, threats
+from dpbench.report import batches, confidence, escape, leakage, pictures, sentence, tables, threats
 from dpbench.report.published import published
 from dpbench.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.victim import weights_digest
@@ -206,6 +206,7 @@ def _finish(results: store.Store, options: Options) -> int:
         ("leakage.png", leakage.leakage(table)),
         ("threats.png", threats.threats(table)),
         ("batches.png", batches.batches(table)),
+        ("confidence.png", confidence.confidence(table)),
     ):
         if figure is not None:
             with replacing(results.path / name) as temporary:
