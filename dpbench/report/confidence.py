@@ -73,7 +73,7 @@ def confidence(table: pd.DataFrame) -> Figure | None:
                 part = table[(table["_row"] == victim) & (table["_curve"] == curve)]
                 _draw(axis, part[[sign, recovered]].dropna().astype(float), sign, recovered, i)
             axis.set_xlabel(_SIGNS[sign], fontsize=_SMALL)
-            axis.tick_params(labelsize=_SMALL)
+            axis.tick_params(labelsize=_SMALL, which="both")
         axes[0].set_ylabel(_RECOVERED[recovered], fontsize=_SMALL)
         axes[0].set_title(escape.mathless(wrapped(victim, _WIDE, _SMALL)), fontsize=_SMALL, loc="left")
     title = ["Which images leak; beside each panel: rank correlations"]
