@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from attacks.gradinversion import TERMS
 from dpbench.bn_statistics import ORACLES
 from dpbench.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE
 
@@ -59,6 +60,11 @@ def only_labels(table: pd.DataFrame) -> pd.Series:
 def is_defended(table: pd.DataFrame) -> pd.Series:
     """Which rows are attacks on a defended gradient."""
     return ~is_floor(table) & (table["defense"].fillna("none") != "none")
+
+
+def ablation_order(table: pd.DataFrame) -> pd.Series:
+    """Place of each row in GradInversion's ablation, which is no alphabetical one; empty for others."""
+    return table["terms"].map({term: place for place, term in enumerate(TERMS)}).astype("Int64")
 
 
 def attack_label(row: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from dpbench.grid import CONSTANT_IMAGE, START
 from dpbench.report import escape
 from dpbench.report.labels import (
     EMPTY,
+    ablation_order,
     attack_label,
     conditions,
     defense_label,
@@ -106,13 +107,14 @@ def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     seed = table["attack_seed"]
     table = table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)]
     varying = [name for name in varying_conditions(table) if name not in _PLACE]
-    order = ["_attack", "_defended", "_private", "attack", "floor_of", "defense", "prune_ratio", "noise_std"]
-    order += ["max_grad_norm", "eps", "eps_release", *varying]
+    order = ["_attack", "_defended", "_private", "attack", "floor_of", "_terms", "defense", "prune_ratio"]
+    order += ["noise_std", "max_grad_norm", "eps", "eps_release", *varying]
     return table.assign(
         _name=[_row_name(row, varying) for row in table.to_dict("records")],
         _attack=~is_floor(table),
         _defended=is_defended(table),
         _private=table["eps_release"].notna(),
+        _terms=ablation_order(table),
     ).sort_values(order, kind="stable")
 
 

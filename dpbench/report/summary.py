@@ -6,7 +6,7 @@ import pandas as pd
 
 from dpbench import schema
 from dpbench.intervals import clopper_pearson
-from dpbench.report.labels import is_defended, is_floor
+from dpbench.report.labels import ablation_order, is_defended, is_floor
 
 _STATISTICS = {
     "psnr": ("mean", "median", "max", "q10", "q90"),
@@ -102,6 +102,7 @@ def _ordered(result: pd.DataFrame) -> pd.DataFrame:
         _defended=is_defended(result),
         _attack=~is_floor(result),
         _private=result["eps_release"].notna(),
+        _terms=ablation_order(result),
         _budget=result["eps_release"].map(
             lambda eps: float(f"{eps:.6g}")
         ),  # computed: equal but for rounding
@@ -117,7 +118,8 @@ def _ordered(result: pd.DataFrame) -> pd.DataFrame:
         "inclusion",
         "attack",
         "floor_of",
+        "_terms",
         "adaptive",
     ]
     ordered = result.sort_values(order, kind="stable", ignore_index=True)
-    return ordered.drop(columns=["_defended", "_attack", "_private", "_budget"])
+    return ordered.drop(columns=["_defended", "_attack", "_private", "_budget", "_terms"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from dpbench.report.pictures import MAX_COLUMNS, MAX_ROWS, reconstructions
 from dpbench.schema import frame
@@ -188,3 +189,13 @@ def test_nothing_to_show(make_run, make_rows, tmp_path):
 def test_dollar_signs_in_user_text_draw(make_rows, fill):
     store = fill(frame(make_rows("dlg", "none", 1, 20, 0.1, data="folder:$x_{")))
     FigureCanvasAgg(reconstructions(store.frame(), store)).draw()
+
+
+def test_the_ablation_is_drawn_in_its_own_order(make_rows, fill):
+    terms = ("registered", "lazy", "gradient", "fidelity")
+    rows = [row for t in terms for row in make_rows("gradinversion", "none", 1, 10, 0.2, terms=t, key=t)]
+    figure = reconstructions(frame(rows), fill(frame(rows)))
+    words = " ".join(text.get_text().replace("\n", " ") for text in figure.findobj(Text))
+    places = [words.index(said) for said in ("gradient only", "+ fidelity", "lazy group")]
+    assert places == sorted(places)
+    assert words.rindex("gradinversion") > places[-1]

@@ -133,3 +133,9 @@ def test_order_floors_then_undefended_then_defended(make_run, make_rows):
 
 def test_nothing_at_all():
     assert len(summary(frame([]))) == 0
+
+
+def test_the_ablation_is_told_in_its_own_order(make_rows):
+    terms = ("registered", "lazy", "gradient", "fidelity")
+    rows = [row for t in terms for row in make_rows("gradinversion", "none", 1, 10, 0.2, terms=t, key=t)]
+    assert list(summary(frame(rows))["terms"]) == ["gradient", "fidelity", "lazy", "registered"]
