@@ -124,13 +124,13 @@ def run(step: Step, options: Options, limit: float) -> str:
     """Runs one step; how it ended."""
     if importlib.util.find_spec(step.needs) is None:
         return f"skipped: no module {step.needs}"
-    folder = options.out / step.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, file = options.out / step.name, options.out / f"{step.name}.log"
+    folder.mkdir(parents=True, exist_ok=True)  # for results alone: a sweep takes no folder with other files
     environment = dict(os.environ)
     if options.assets is not None:
         environment["DPBENCH_ASSETS"] = str(options.assets.resolve())
     command = [sys.executable, *step.words, "--out", str(folder)]
-    with (folder / "log.txt").open("w") as log:
+    with file.open("w") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -142,7 +142,7 @@ def run(step: Step, options: Options, limit: float) -> str:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    return "ok" if status == 0 else f"failed: exit status {status}, see {folder / 'log.txt'}"
+    return "ok" if status == 0 else f"failed: exit status {status}, see {file}"
 
 
 def main(options: Options) -> int:

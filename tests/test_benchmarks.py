@@ -127,6 +127,18 @@ def test_the_papers_setting_comes_first_and_every_sweep_is_understood(device):
         assert all(options.image_size == 224 for options in swept.values())
 
 
+def test_a_sweep_runs_as_a_step_and_goes_on_where_it_ended(tmp_path, monkeypatch):
+    words = ("-m", "dpbench.run", "--defense", "none", "--batch-size", "1", "--iterations", "2", "--quiet")
+    monkeypatch.setattr(gpu, "steps", lambda *_: [Step("sweep", words, 0, 300)])
+    options = Options(out=tmp_path / "gpu")
+    assert gpu.main(options) == 0
+    cells = sorted((tmp_path / "gpu" / "sweep" / "cells").iterdir())
+    written = [cell.stat().st_mtime_ns for cell in cells]
+    (tmp_path / "gpu" / "gpu.csv").unlink()  # as after a run out of time
+    assert gpu.main(options) == 0
+    assert [cell.stat().st_mtime_ns for cell in cells] == written
+
+
 def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):
     marker = tmp_path / "ran"
     table = [
