@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 
@@ -189,18 +190,23 @@ def _resumed(options: Options) -> Options:
     return from_configuration(suite.read(file), options)
 
 
-def _finish(results: store.Store, options: Options) -> int:
-    """Tables, pictures and the exit status."""
+def export(results: store.Store) -> tuple[pd.DataFrame, list[Path]]:
+    """Writes tables and pictures of the cells that are there, into their folder.
+
+    Returns:
+        The results with their floors, and the files.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
     table = attach_floors(results.frame())
     files = results.export(table)
-    beside = [f"{line}." for line in published(table)]
-    markdown = "\n".join([tables.to_markdown(table), *(f"- {escape.markdown(line)}" for line in beside)])
+    beside = [f"- {escape.markdown(line)}." for line in published(table)]
+    markdown = "\n".join([tables.to_markdown(table), *beside])
     for name, text in (("table.md", markdown), ("table.tex", tables.to_tex(table))):
         with replacing(results.path / name) as temporary:
             temporary.write_text(text)
         files.append(results.path / name)
-    meaning = sentence.sentence(table)
-    asked = table[~table["attack"].str.startswith("floor:") & table["defense"].isin(options.defense)]
     for name, figure in (
         ("reconstructions.png", pictures.reconstructions(table, results)),
         ("leakage.png", leakage.leakage(table)),
@@ -212,13 +218,19 @@ def _finish(results: store.Store, options: Options) -> int:
             with replacing(results.path / name) as temporary:
                 figure.savefig(temporary, format="png", dpi=150)
             files.append(results.path / name)
+    return table, files
+
+
+def _finish(results: store.Store, options: Options) -> int:
+    """Tables, pictures and the exit status."""
+    table, files = export(results)
+    asked = table[~table["attack"].str.startswith("floor:") & table["defense"].isin(options.defense)]
     if not options.quiet:
         console = Console()
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console = Console(width=WIDTH)
         console.print(tables.rich_table(table))
-        console.print(meaning, markup=False, highlight=False)
-        for line in beside:
+        for line in (sentence.sentence(table), *(f"{line}." for line in published(table))):
             console.print(line, markup=False, highlight=False)
         console.print(f"\n{results.path}/", markup=False, highlight=False)
         console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)
