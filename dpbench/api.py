@@ -121,8 +121,8 @@ def benchmark(
         >>> model = build("lenet", num_classes=5, size=16)
         >>> table = benchmark(model, images, torch.tensor([3]), defense="clip", iterations=2, device="cpu")
         >>> table[["attack", "defense"]].drop_duplicates().values.tolist()
-        [['floor:mean-image', 'none'], ['floor:constant-image', 'none'], ['floor:noise-gradient', 'none'], \
-['inverting-gradients', 'none'], ['floor:start', 'none'], ['inverting-gradients', 'clip']]
+        [['inverting-gradients', 'none'], ['floor:start', 'none'], ['inverting-gradients', 'clip'], \
+['floor:mean-image', 'none'], ['floor:constant-image', 'none'], ['floor:noise-gradient', 'none']]
     """
     num_classes = _checked(model, images, labels, loss)
     if others is not None:
