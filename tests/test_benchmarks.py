@@ -117,7 +117,7 @@ def test_the_papers_setting_comes_first_and_every_sweep_is_understood(device):
     assert [step.name for step in steps[:2]] == ["gradinversion-paper", "gradinversion-ablation"]
     assert len({step.name for step in steps}) == len(steps)
     swept = {step.name: parse(step.words[2:]) for step in steps if step.words[1] == "dpbench.run"}
-    assert {*gpu.SUITES, "gradinversion-ablation"} <= {*swept}
+    assert {*gpu.SUITES, "gradinversion-ablation", "batch-size"} <= {*swept}
     first = swept["gradinversion-paper"]
     asked = first.attack, first.bn_stats, first.model, first.batch_size, first.image_size, first.data
     size = {"cuda": ((8,), 224), "cpu": ((1,), 64)}[device]
