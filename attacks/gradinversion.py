@@ -40,6 +40,8 @@ class Preset:
     Attributes:
         relative: terms without a scale of their own, whose weights carry from one network to another.
         gradient: weight of the gradient distance.
+        limit: how much harder than the priors the gradient distance may pull at an image, where there are
+            batch-norm statistics; None: no limit.
         tv: of total variation.
         l2: of the pixels' norm.
         bn: of the batch-norm statistics.
@@ -55,6 +57,7 @@ class Preset:
 
     relative: bool
     gradient: float
+    limit: float | None
     tv: float
     l2: float
     bn: float
@@ -72,6 +75,7 @@ PRESETS = {
     "paper": Preset(
         relative=False,
         gradient=1e-3,
+        limit=None,
         tv=1e-4,
         l2=1e-6,
         bn=0.1,
@@ -87,6 +91,7 @@ PRESETS = {
     "tuned": Preset(
         relative=True,
         gradient=1.0,
+        limit=2.0,
         tv=0.05,
         l2=0.0,
         bn=0.5,
@@ -170,6 +175,7 @@ class GradInversion(Attack):
             adapt(objective, release) if self.adaptive else objective,
             [*priors, group] if grouped else priors,
             searched(preset, knowledge),
+            limit=preset.limit if self.terms != "gradient" and knowledge.statistics else None,
         )
         outcome = search(
             problem,

@@ -29,6 +29,9 @@ class Problem(nn.Module):
         priors: penalties on the normalised pixels.
         variables: how pixels follow from what is searched; normalised pixels themselves unless given.
         label_weight: weight of the victim's loss where there is no objective.
+        limit: how much harder than the priors the distance may pull at an image, at least 1; None: no limit.
+            In a deep network the distance's gradient grows without bounds near the originals, and nothing
+            else would be heard there. From 1 on a point where both pulls cancel stays one.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Problem(nn.Module):
         priors: Sequence[Prior] = (),
         variables: nn.Module | None = None,
         label_weight: float = 1.0,
+        limit: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
@@ -49,6 +53,7 @@ class Problem(nn.Module):
             value = torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
             self.register_buffer(name, value)
         self.register_buffer("label_weight", torch.tensor(label_weight, device=like.device, dtype=like.dtype))
+        self.limit = limit
         self._trainable = tuple(name for name, p in self.model.named_parameters() if p.requires_grad)
         self._targets = len(target) if objective is not None else 0
         for i in range(self._targets):
@@ -85,6 +90,31 @@ class Problem(nn.Module):
             penalties = torch.stack([prior(z, activations) for prior in self.priors])
             penalty = penalties.sum() if factors is None else (factors * penalties).sum()
             total = distance + penalty.detach()
+            if self.limit is not None:
+                drawn = torch.autograd.grad(outputs, variables, grad_outputs=pulls, retain_graph=True)
+                believed = torch.autograd.grad(penalty, variables)
+                return distance, total, limited(drawn, believed, self.limit)
             # one backward pass for both, as they share the network's first half
             outputs, pulls = [*outputs, penalty], [*pulls, torch.ones_like(penalty)]
         return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=pulls)
+
+
+def limited(drawn: Sequence[Tensor], believed: Sequence[Tensor], limit: float) -> tuple[Tensor, ...]:
+    """The sum of both, image by image; the norm of `drawn` is held to `limit` times that of `believed`.
+
+    Args:
+        drawn: gradients [B, ...] of the distance.
+        believed: gradients of the priors, of the same shapes.
+        limit: see `Problem`.
+
+    Example:
+        >>> limited([torch.tensor([[3.0, 4.0], [0.3, 0.4]])], [torch.tensor([[0.0, 1.0], [0.0, 1.0]])], 2)
+        (tensor([[1.2000, 2.6000],
+                [0.3000, 1.4000]]),)
+    """
+    found = []
+    for strong, quiet in zip(drawn, believed, strict=True):
+        has, may = (torch.linalg.vector_norm(g.flatten(1), dim=1) for g in (strong, quiet))
+        share = (limit * may / has.clamp(min=torch.finfo(has.dtype).tiny)).clamp(max=1)
+        found.append(strong * share.view(-1, *[1] * (strong.dim() - 1)) + quiet)
+    return tuple(found)

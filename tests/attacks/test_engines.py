@@ -173,20 +173,20 @@ class Sum(Objective):
         return sum(values), [sum(same) for same in zip(*ways, strict=True)]
 
 
-def parts(dtype, names, seed=0, labels=(1, 3), variables=None):
+def parts(dtype, names, seed=0, labels=(1, 3), variables=None, limit=None):
     """An iteration with these objectives and every prior in it, its tensors, state, row, labels and noise."""
     knowledge, target, priors, z, labels, *_ = scene(dtype, seed, labels)
     objectives = [OBJECTIVES[name][0](target) for name in names]
-    problem = Problem(knowledge, target, Sum(objectives), priors, variables)
+    problem = Problem(knowledge, target, Sum(objectives), priors, variables, limit=limit)
     iteration = Iteration(problem, signed=False, betas=(0.9, 0.999))
     row = Schedule(torch.tensor([0.1]), langevin=0.2).rows(len(priors), (0.9, 0.999), z)[0]
     return iteration, steps.tensors_of(iteration), State.at([z]).flat(), row, labels, [torch.ones_like(z)]
 
 
-def agree(dtype, names, tolerance, variables=None):
-    step = steps.compiled(*parts(dtype, names, variables=variables))
+def agree(dtype, names, tolerance, variables=None, limit=None):
+    step = steps.compiled(*parts(dtype, names, variables=variables, limit=limit))
     for seed, labels in ((0, (1, 3)), (1, (2, 2))):
-        iteration, *inputs = parts(dtype, names, seed, labels, variables)
+        iteration, *inputs = parts(dtype, names, seed, labels, variables, limit)
         found, truth = State.unflat(step(*inputs)), State.unflat(steps.plain(iteration)(*inputs))
         for name in ("variables", "first", "second", "best", "way"):
             assert relative_error(getattr(found, name)[0], getattr(truth, name)[0]) < tolerance, name
@@ -205,6 +205,10 @@ def test_the_traced_iteration_is_the_plain_one(dtype, tolerance, traces):
 
 def test_the_traced_iteration_on_frequencies_is_the_plain_one(traces):
     agree(torch.float64, ["cosine"], 1e-5, Frequencies(CIFAR10_MEAN, CIFAR10_STD, 8, 8))
+
+
+def test_the_traced_iteration_with_a_limit_is_the_plain_one(traces):
+    agree(torch.float64, ["cosine"], 1e-5, limit=1.0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS[1:])

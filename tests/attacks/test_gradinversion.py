@@ -137,6 +137,32 @@ def test_every_row_of_the_ablation_inverts_a_tiny_net(terms, normed, images):
     assert torch.equal(found.images, again.images)
 
 
+@pytest.mark.parametrize(
+    ("preset", "terms", "statistics", "limit"),
+    [
+        ("tuned", "fidelity", "exact", 2.0),
+        ("tuned", "gradient", "exact", None),
+        ("tuned", "fidelity", "none", None),
+        ("paper", "fidelity", "exact", None),
+    ],
+)
+def test_the_pull_is_limited_where_there_are_statistics(
+    preset, terms, statistics, limit, normed, images, monkeypatch
+):
+    """Without any, total variation is next to nothing beside the gradient, and must not hold it back."""
+    seen = []
+
+    def watched(problem, *args, **kwargs):
+        seen.append(problem.limit)
+        return search(problem, *args, **kwargs)
+
+    search = gradinversion.search
+    monkeypatch.setattr(gradinversion, "search", watched)
+    attack = GradInversion(preset=preset, terms=terms, iterations=2, restarts=1)
+    attack(plain_release(normed, images, LABELS), know(normed, images, statistics), seed=0)
+    assert seen == [limit]
+
+
 def test_noise_is_not_inverted(normed, images):
     release = noise_release(plain_release(normed, images, LABELS))
     found = GradInversion(terms="fidelity", iterations=100, restarts=1)(

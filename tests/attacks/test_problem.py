@@ -46,3 +46,30 @@ def test_gradient_is_the_plain_double_backward(objective, priors, arch, norm):
     assert float(total) == pytest.approx(float(whole), rel=1e-8)
     for way, truth in zip(ways, reference, strict=True):
         assert float((way - truth).norm() / truth.norm()) < 1e-8
+
+
+def test_a_limit_holds_each_images_pull_to_the_priors():
+    """Between the two images' ratios: one is held back, the other is left as it is."""
+    model = build("convnet", norm="gn", size=16).double()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 16, 16, generator=generator, dtype=torch.float64)
+    labels, priors = torch.tensor([1, 7]), (TotalVariation(0.2), L2(0.1))
+    release = plain_release(model, images, labels)
+    knowledge = Knowledge(model, F.cross_entropy, (3, 16, 16), 10, CIFAR10_MEAN, CIFAR10_STD)
+    z = torch.randn(images.shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def pull(priors, limit=None):
+        problem = Problem(knowledge, release.gradients, Cosine(), priors, limit=limit)
+        return problem.gradient([z], labels)[2][0]
+
+    drawn, whole = pull(()), pull(priors)
+    ratios = [float(d.norm() / b.norm()) for d, b in zip(drawn, whole - drawn, strict=True)]
+    middle = sum(ratios) / 2
+    found = pull(priors, middle)
+    for i, ratio in enumerate(ratios):
+        expected = drawn[i] * min(1, middle / ratio) + whole[i] - drawn[i]
+        assert torch.allclose(found[i], expected, rtol=1e-8, atol=1e-12)
+    assert not torch.allclose(found, whole)
+    assert torch.equal(pull(priors, 2 * max(ratios)), pull(priors, 1e30))
+    assert torch.allclose(pull(priors, 1e30), whole)
+    assert not pull([L2(0.0)], 2.0).any()
