@@ -175,7 +175,7 @@ class GradInversion(Attack):
             adapt(objective, release) if self.adaptive else objective,
             [*priors, group] if grouped else priors,
             searched(preset, knowledge),
-            limit=preset.limit if self.terms != "gradient" and knowledge.statistics else None,
+            limit=preset.limit if knowledge.statistics else None,
         )
         outcome = search(
             problem,

@@ -30,8 +30,9 @@ class Problem(nn.Module):
         variables: how pixels follow from what is searched; normalised pixels themselves unless given.
         label_weight: weight of the victim's loss where there is no objective.
         limit: how much harder than the priors the distance may pull at an image, at least 1; None: no limit.
-            In a deep network the distance's gradient grows without bounds near the originals, and nothing
-            else would be heard there. From 1 on a point where both pulls cancel stays one.
+            In a deep network the distance's gradient can be many times the priors' near the originals, and
+            little else is heard there. From 1 on a point where both pulls cancel stays one. For searches of
+            images alone: autograd raises where a variable does not reach the priors.
     """
 
     def __init__(
