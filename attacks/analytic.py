@@ -2,7 +2,7 @@
 
 A row of such a layer has gradient s * x for its weights and s for its bias, x being the pixels and s the loss
 gradient of its output. Where each row answers to one sample, the ratio is the image (Phong et al. 2017; Fowl
-et al. 2022, "Robbing the Fed"); `dpbench.planted` makes such a layer.
+et al. 2022, "Robbing the Fed"); `dpbench.victim.imprint` makes such a layer.
 """
 
 from __future__ import annotations

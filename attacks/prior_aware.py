@@ -54,7 +54,7 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 
 @attack("prior-aware")
 class PriorAware(Attack):
-    """Of n candidates for the one sample it does not know, the likeliest; needs `knowledge.lineup`.
+    """Of n candidates for the one sample it does not know, the likeliest; needs `knowledge.candidates`.
 
     Its reconstruction is that one sample, whatever the size of the batch.
 
@@ -78,19 +78,19 @@ class PriorAware(Attack):
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `gradient_distance` is minus the winner's log-likelihood ratio."""
         release, knowledge = task.release, task.knowledge
-        lineup = knowledge.lineup
-        if lineup is None:
+        given = knowledge.candidates
+        if given is None:
             raise InputError("prior-aware needs candidates for the sample: use --threat-model informed.")
-        sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - lineup.known
-        scores = log_likelihood(sums, lineup.gradients, release.noise_on_sum(), self.inclusion)
+        sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - given.known
+        scores = log_likelihood(sums, given.gradients, release.noise_on_sum(), self.inclusion)
         best = int(scores.argmax())
         task.progress(1, 1, -float(scores[best]))
         return Reconstruction(
-            images=lineup.images[best : best + 1],
-            labels=lineup.labels[best : best + 1],
+            images=given.images[best : best + 1],
+            labels=given.labels[best : best + 1],
             label_source="inferred",
             gradient_distance=-float(scores[best]),
-            start=lineup.images.mean(0, keepdim=True),
+            start=given.images.mean(0, keepdim=True),
             iterations=1,
             seconds=task.seconds(),
             engine="none",

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine
 from attacks.priors import TotalVariation
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, build
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import InputError, Knowledge
+from dpbench.victim.networks import build
 
 TV = 0.2
 """Weight of total variation: breaching's for Inverting Gradients."""

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dpbench import digest, status
+from dpbench.cell.trial import attach_floors
 from dpbench.store import Store, open_run
-from dpbench.trial import attach_floors
+from dpbench.sweep import status
+from dpbench.system import digest
 
 CELLS = 100_000
 BATCH = 4

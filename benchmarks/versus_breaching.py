@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from benchmarks.cases import Case, Scene, scene, with_batch_norm
 from benchmarks.engine import BACKENDS, Options, each_case, run
 from benchmarks.measure import Row, seconds
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 
 
 class Metadata(SimpleNamespace):

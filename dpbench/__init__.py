@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {"benchmark": "dpbench.api", "load": "dpbench.store"}
-_MODULES = ("privacy", "metrics", "models", "data", "assets", "protocol")
+_MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol")
 __all__ = [*_HOMES, *_MODULES]
 
 

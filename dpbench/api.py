@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpbench import digest, engines, image_prior, metrics, schema
-from dpbench.grid import THREAT_MODELS, Axes, Cell, plan
-from dpbench.informed import check_count
-from dpbench.models import IMAGENET_MEAN, IMAGENET_STD
+from dpbench import metrics
+from dpbench.cell.grid import THREAT_MODELS, Axes, Cell, plan
+from dpbench.cell.informed import check_count
+from dpbench.cell.trial import GALLERY, Scene, attach_floors, code_of, measure, released, with_planted_layer
+from dpbench.data import image_statistics as image_prior
+from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
-from dpbench.trial import GALLERY, Scene, attach_floors, code_of, measure, released, with_planted_layer
+from dpbench.store import schema
+from dpbench.sweep import engines
+from dpbench.system import digest
 from dpbench.victim import Victim
 
 Progress = Callable[[Cell, int, int, float], None]
@@ -109,14 +113,14 @@ def benchmark(
 
     Returns:
         One row per image, attack and defence, floors and undefended rows included; the columns of
-        `dpbench.schema.SCHEMA`, `psnr_floor` and `lpips_floor` filled in.
+        `dpbench.store.schema.SCHEMA`, `psnr_floor` and `lpips_floor` filled in.
 
     Raises:
         InputError: for images, labels, a model or a defence that cannot be used, and where `others` are
             missing or too few, in one sentence.
 
     Example:
-        >>> from dpbench.models import build
+        >>> from dpbench.victim.networks import build
         >>> images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> model = build("lenet", num_classes=5, size=16)
         >>> table = benchmark(model, images, torch.tensor([3]), defense="clip", iterations=2, device="cpu")
@@ -188,7 +192,7 @@ def benchmark(
     weights = digest.tensors(kept.state_dict())
     public = {} if others is None else {"others": others[0], "other labels": others[1]}
     batch = digest.tensors({"images": scene.images, "labels": scene.labels} | public)
-    cells = engines.settle(plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells)
+    cells = engines.choose(plan(axes, lambda *_: weights, lambda *_: batch, code_of).cells)
     scenes = dict.fromkeys(THREAT_MODELS, scene)
     if others is not None:
         scenes["malicious-linear"] = with_planted_layer(scene)

@@ -16,18 +16,23 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dpbench import digest, engines, executor, interrupts, metrics, process, status, store, suite, sweep
-from dpbench.atomic import replacing
+from dpbench import metrics, store
+from dpbench.cell.grid import Axes, Plan, plan
+from dpbench.cell.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.data import draw_batch
-from dpbench.estimate import estimate
 from dpbench.generators import load_generator
-from dpbench.grid import Axes, Plan, plan
-from dpbench.options import COMMAND, Options, from_configuration, parse
-from dpbench.progress import Display
 from dpbench.protocol import InputError
-from dpbench.report import batches, confidence, escape, leakage, pictures, sentence, tables, threats
+from dpbench.report import escape, sentence, tables
+from dpbench.report.plots import batches, confidence, leakage, pictures, threats
 from dpbench.report.published import published
-from dpbench.trial import attach_floors, code_of, dataset, defence_of
+from dpbench.sweep import engines, status, suite
+from dpbench.sweep import executors as executor
+from dpbench.sweep import loop as sweep
+from dpbench.sweep.estimate import estimate
+from dpbench.sweep.options import COMMAND, Options, from_configuration, parse
+from dpbench.sweep.progress import Display
+from dpbench.system import digest, interrupts, process
+from dpbench.system.atomic import replacing
 from dpbench.victim import weights_digest
 
 SMALL = 64
@@ -64,7 +69,7 @@ def _run(options: Options, arguments: list[str]) -> int:
         return 0
     if options.resume:
         options = _resumed(options)
-    process.settle()
+    process.configure()
     notes = Console(stderr=True)
 
     def note(line: str) -> None:
@@ -162,7 +167,7 @@ def _plan(axes: Axes, options: Options) -> Plan:
     planned = plan(axes, weights, images, code_of, generator)
     for cell in planned.cells:
         defence_of(cell)
-    return replace(planned, cells=tuple(engines.settle(planned.cells)))
+    return replace(planned, cells=tuple(engines.choose(planned.cells)))
 
 
 def _dry_run(planned: Plan, folder: Path, options: Options, device: str) -> int:

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpbench.data import cifar10
-from dpbench.image_prior import fit
+from dpbench.data.image_statistics import fit
 
-HOME = Path(__file__).parents[1] / "dpbench" / "statistics" / "cifar10.safetensors"
+HOME = Path(__file__).parents[1] / "dpbench" / "data" / "statistics" / "cifar10.safetensors"
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dpbench.data import cifar10
 from dpbench.generators import ConvGenerator, load_generator
 from dpbench.metrics import lpips, psnr
-from dpbench.models import build
+from dpbench.victim.networks import build
 
 HOME = Path(__file__).parents[1] / "dpbench" / "generators"
 VICTIMS = HOME.with_name("victims")

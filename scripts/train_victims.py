@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpbench.data import cifar10
-from dpbench.models import build
+from dpbench.victim.networks import build
 
-HOME = Path(__file__).parents[1] / "dpbench" / "victims"
+HOME = Path(__file__).parents[1] / "dpbench" / "victim" / "shipped"
 # name -> model, norm to train with, norm to ship as, epochs, peak learning rate, batch size,
 # crops and mirroring, bfloat16
 RECIPES = {

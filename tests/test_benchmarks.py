@@ -14,8 +14,8 @@ from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
 from benchmarks.measure import Operations, peak
 from benchmarks.roofline import Work, work
-from dpbench.options import parse
 from dpbench.protocol import InputError
+from dpbench.sweep.options import parse
 
 
 def test_operations_are_those_that_compute():

@@ -20,15 +20,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpbench import suite
 from dpbench.data import load_data
-from dpbench.models import build
-from dpbench.options import Options, parse
 from dpbench.protocol import InputError
 from dpbench.report import tables
-from dpbench.schema import frame
 from dpbench.store import Store
-from dpbench.weights import load_weights
+from dpbench.store.schema import frame
+from dpbench.sweep import suite
+from dpbench.sweep.options import Options, parse
+from dpbench.victim.networks import build
+from dpbench.victim.weights import load_weights
 
 BUDGETS = {"suite": 200, "picture": 125, "weights": 100, "name": 75}  # 500 in CI, 10,000 at night
 

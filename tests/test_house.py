@@ -35,7 +35,7 @@ def test_attacks_and_defences_import_nothing_of_dpbench_but_the_protocol():
 
 @pytest.mark.parametrize("first", ["attacks", "defenses", "dpbench"])
 def test_any_package_can_be_imported_first(first):
-    subprocess.run([sys.executable, "-c", f"import {first}; import dpbench.trial"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", f"import {first}; import dpbench.cell.trial"], cwd=ROOT, check=True)
 
 
 def test_no_registry_host_or_path_of_this_machine_is_committed():

@@ -17,8 +17,8 @@ from rich.table import Table
 import defenses
 from dpbench import privacy
 from dpbench.audit.auditor import Report, audit
-from dpbench.command_line import read
 from dpbench.protocol import InputError
+from dpbench.system.command_line import read
 
 COMMAND = "python -m dpbench.audit"
 CANARIES = 4

@@ -14,7 +14,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from dpbench.protocol import InputError
-from dpbench.weights import read
+from dpbench.victim.weights import read
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpbench.protocol import InputError
-from dpbench.weights import load_weights, read
+from dpbench.victim.weights import load_weights, read
 
 
 class ClassNorm(nn.Module):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench import digest
 from dpbench.metrics.image import checked_pair
 from dpbench.metrics.perceptual import pooled
 from dpbench.protocol import InputError
+from dpbench.system import digest
 
 KEPT = 8
 """Galleries whose features a process remembers: all attacks on a batch share one."""

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from attacks.gradinversion import TERMS
-from dpbench.bn_statistics import ORACLES
-from dpbench.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE
+from dpbench.cell.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE
+from dpbench.victim.batch_norm import ORACLES
 
 FLOOR = "floor:"
 EMPTY = "—"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dpbench import schema
-from dpbench.grid import LABELS_ONLY
+from dpbench.cell.grid import LABELS_ONLY
 from dpbench.report import informed
 from dpbench.report.labels import (
     attack_label,
@@ -21,6 +20,7 @@ from dpbench.report.labels import (
     varying_conditions,
 )
 from dpbench.report.summary import summary
+from dpbench.store import schema
 
 WORKS_DB = 3.0
 """An attack works if its median image is this far above the best floor's PSNR and below the lowest LPIPS."""
@@ -66,7 +66,7 @@ def sentence(table: pd.DataFrame) -> str:
     credits no defence, and the sentence says so.
 
     Args:
-        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
     """
     table = schema.conform(table)
     # the attack that rebuilds no image is judged by its labels, and only where it is alone

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench import schema
 from dpbench.report.labels import (
     EMPTY,
     attack_label,
@@ -19,6 +18,7 @@ from dpbench.report.labels import (
     sections,
 )
 from dpbench.report.summary import summary
+from dpbench.store import schema
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def sheets(table: pd.DataFrame) -> list[Sheet]:
     """Lay out results, one sheet per accountant, so that no two budgets in a sheet were computed differently.
 
     Args:
-        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
     """
     table = schema.conform(table)
     accountants = list(table["accountant"].dropna().unique()) or [None]

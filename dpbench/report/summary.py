@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpbench import schema
-from dpbench.intervals import clopper_pearson
+from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.labels import ablation_order, is_defended, is_floor
+from dpbench.store import schema
 
 _STATISTICS = {
     "psnr": ("mean", "median", "max", "q10", "q90"),
@@ -27,7 +27,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     case for privacy is `psnr_max`, `ssim_max`, `lpips_min` and `psnr_over_floor_max`.
 
     Args:
-        table: per-image results, columns of `dpbench.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
 
     Returns:
         One row per condition; batch sizes in order, in each the floors first, then the undefended, then the

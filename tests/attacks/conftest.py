@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dpbench.data import draw_batch, load_data
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, build
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge, Release
+from dpbench.victim.networks import build
 
 
 def plain_release(model, images, labels):

@@ -12,11 +12,11 @@ import defenses
 from attacks.analytic import pixel_layer, regression, wiener
 from dpbench import metrics
 from dpbench.data import load_data
-from dpbench.models import build
-from dpbench.planted import Planted, edges_for
-from dpbench.predictions import psnr_unbiased_probe
 from dpbench.privacy import noise_multiplier
-from dpbench.protocol import ImagePrior, InputError, Knowledge, together
+from dpbench.privacy.predictions import psnr_unbiased_probe
+from dpbench.protocol import ImagePrior, InputError, Knowledge, combined
+from dpbench.victim.imprint import ImprintModel, edges_for
+from dpbench.victim.networks import build
 
 SIZE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -46,7 +46,7 @@ def know(model, prior=None, labels=None):
 
 def rebuilt(model, images, labels, prior=None, believed="wiener", releases=1, seed=0, adaptive=True, **dp):
     chain = defenses.create("dp" if dp else "none", **dp)
-    release = together(chain.releases(model, F.cross_entropy, images, labels, seed=seed, count=releases))
+    release = combined(chain.releases(model, F.cross_entropy, images, labels, seed=seed, count=releases))
     attack = attacks.create("analytic", prior=believed, adaptive=adaptive)
     return attack(release, know(model, prior, labels), seed=0).images
 
@@ -84,7 +84,7 @@ def test_a_layer_that_takes_as_many_features_is_not_taken_for_one_of_pixels(phot
 
 def test_under_noise_as_many_are_recognised_as_when_the_design_was_chosen(photographs, prior):
     """Of these 40, 26 at eps_release 50 (chance: 1); 9 if the layer is fed plain pixels."""
-    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
     sigma, found = noise_multiplier(50, 1e-5), 0
     for i, (image, label) in enumerate(zip(*photographs, strict=True)):
         guess = rebuilt(model, image[None], label[None], prior, seed=i, noise_multiplier=sigma)
@@ -117,7 +117,7 @@ def test_probe_is_calibrated(photographs, linear, sigma):
 def test_planted_layer_gives_the_batch_away(photographs, prior, size):
     apart = photographs[0].mean((1, 2, 3)).argsort()[5::9][:size]  # of different brightness: a bin for each
     images, labels = photographs[0][apart], photographs[1][apart]
-    model = Planted(build("convnet"), edges_for(size, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(size, prior), prior, 10).eval()
     for label in (labels, (labels + 1) % 10):  # whatever the parity of the class
         found = rebuilt(model, images, label)
         assert (metrics.psnr(found[metrics.match(found, images, "mse")], images) > 60).all()
@@ -125,7 +125,7 @@ def test_planted_layer_gives_the_batch_away(photographs, prior, size):
 
 def test_planted_layer_uses_up_the_clip_norm(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
     release = defenses.create("clip", max_grad_norm=1.0).release(
         model, F.cross_entropy, images, labels, seed=0
     )
@@ -135,7 +135,7 @@ def test_planted_layer_uses_up_the_clip_norm(photographs, prior):
 
 def test_clipping_alone_hides_nothing(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
     found = rebuilt(model, images, labels, prior, noise_multiplier=1e-9, max_grad_norm=0.1)
     assert float(metrics.psnr(found, images)) > 60
 
@@ -145,7 +145,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
     """Wiener estimate over regression over the plain ratio, mean over the photographs of another data set."""
     scores = {"wiener": 0.0, "none": 0.0, "ratio": 0.0}
     for i, (image, label) in enumerate(zip(*(x[20:] for x in photographs), strict=True)):
-        model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+        model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
         for name in scores:
             believed, adaptive = ("none", False) if name == "ratio" else (name, True)
             found = rebuilt(
@@ -158,7 +158,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
 
 def test_several_releases_are_worth_less_noise(photographs, prior):
     """T releases with sigma sqrt(T) are one with sigma."""
-    model = Planted(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
     once, often = [], []
     for i in range(8):
         image, label = photographs[0][i : i + 1], photographs[1][i : i + 1]

@@ -23,8 +23,9 @@ from attacks.objectives import (
     SquaredL2,
 )
 from attacks.priors import L2, BatchNormStatistics, GroupConsistency, TotalVariation
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, FrozenBatchNorm2d
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
+from dpbench.victim.networks import FrozenBatchNorm2d
 
 from .conftest import plain_release
 

@@ -9,9 +9,10 @@ import attacks
 from attacks import gradinversion
 from attacks.gradinversion import GradInversion
 from attacks.priors import BatchNormStatistics, DiagonalVariation, GroupConsistency, ImageNorm
-from dpbench.bn_statistics import exact, recovered, statistics, updated
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, FrozenBatchNorm2d, build
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import InputError, Knowledge, Release
+from dpbench.victim.batch_norm import exact, recovered, statistics, updated
+from dpbench.victim.networks import FrozenBatchNorm2d, build
 
 from .conftest import noise_release, plain_release, psnr
 

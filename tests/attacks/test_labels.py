@@ -4,11 +4,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from attacks import labels
-from dpbench import victim as victims
 from dpbench.assets import AssetUnavailable
 from dpbench.data import cifar10, load_data
-from dpbench.models import build
 from dpbench.protocol import InputError, Release
+from dpbench.victim import loading as victims
+from dpbench.victim.networks import build
 
 from .conftest import know, photograph, plain_release
 

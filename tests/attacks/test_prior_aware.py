@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import attacks
 from attacks.prior_aware import log_likelihood
 from dpbench import privacy
-from dpbench.protocol import InputError, Knowledge, Lineup, Release, Stage
+from dpbench.protocol import Candidates, InputError, Knowledge, Release, Stage
 
 
 @pytest.mark.parametrize("inclusion", [0.05, 0.5, 1.0])
@@ -44,8 +44,8 @@ def attacked(candidates: torch.Tensor, sigma: float, trials: int, releases: int 
     model = nn.Linear(candidates.shape[1] - 1, 1)
     others = torch.full((candidates.shape[1],), known)
     images = torch.arange(len(candidates)).float()[:, None, None, None]
-    given = Lineup(images, torch.arange(len(candidates)), candidates, others)
-    knowledge = Knowledge(model, F.cross_entropy, (1, 1, 1), 1, (0.0,), (1.0,), lineup=given)
+    given = Candidates(images, torch.arange(len(candidates)), candidates, others)
+    knowledge = Knowledge(model, F.cross_entropy, (1, 1, 1), 1, (0.0,), (1.0,), candidates=given)
     described = (Stage("dp", {"noise_multiplier": sigma, "max_grad_norm": 1.0}),)
     attack = attacks.create("prior-aware")
     generator = torch.Generator().manual_seed(0)

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, FittedScale, SquaredL2
 from attacks.priors import L2, TotalVariation
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD, build
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
+from dpbench.victim.networks import build
 
 from .conftest import plain_release
 

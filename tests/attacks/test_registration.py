@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from attacks import registration
 from attacks.features import network_features
 from attacks.registration import consensus, lazy, register
-from dpbench.models import build
 from dpbench.protocol import InputError
+from dpbench.victim.networks import build
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 MOVES = [(0.0, 0.06, -0.04), (8.0, 0.0, 0.0), (-10.0, 0.05, 0.08)]

@@ -13,7 +13,7 @@ from attacks.engine.problem import Problem
 from attacks.engine.search import REPORTS
 from attacks.engine.variables import Pixels
 from attacks.objectives import SquaredL2
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import InputError
 
 from .conftest import know, plain_release

@@ -5,7 +5,7 @@ import scipy.fft
 import torch
 
 from attacks.engine.variables import Frequencies, Pixels
-from dpbench.models import CIFAR10_MEAN, CIFAR10_STD
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 
 MEAN, STD = CIFAR10_MEAN, CIFAR10_STD
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import defenses
 from defenses.base import defenses_registry
-from dpbench import models
 from dpbench.protocol import InputError
+from dpbench.victim import networks as models
 
 torch.set_num_threads(1)
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

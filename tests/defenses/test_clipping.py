@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import defenses
-from dpbench import models
+from dpbench.victim import networks as models
 
 torch.set_num_threads(1)
 

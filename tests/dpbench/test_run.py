@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import dpbench
-from dpbench import executor, metrics, trial
+from dpbench import metrics
+from dpbench.cell import trial
 from dpbench.run import main
+from dpbench.sweep import executors as executor
 
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {

@@ -1,4 +1,4 @@
-"""Planted bugs are caught, correct mechanisms pass, and the exit status says which it was."""
+"""ImprintModel bugs are caught, correct mechanisms pass, and the exit status says which it was."""
 
 from __future__ import annotations
 

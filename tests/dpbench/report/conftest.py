@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpbench.schema import frame
+from dpbench.store.schema import frame
 
 FLOORS = {
     "floor:mean-image": (11.0, 0.60),

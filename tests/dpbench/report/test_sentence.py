@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from dpbench.report.sentence import sentence, verdict
-from dpbench.schema import frame
+from dpbench.store.schema import frame
 
 
 def test_success_undefended_and_dp_at_the_floor(make_run):

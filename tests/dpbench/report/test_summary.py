@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dpbench.report.summary import summary
-from dpbench.schema import CONDITIONS, frame
+from dpbench.store.schema import CONDITIONS, frame
 
 
 def one(lines, **conditions):

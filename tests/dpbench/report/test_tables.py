@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dpbench.report import escape
 from dpbench.report.tables import rich_table, summary, to_markdown, to_tex
-from dpbench.schema import frame
+from dpbench.store.schema import frame
 
 NASTY = "folder:C:\\my_data|100%$x^2~#{a}&<b>`*[link](u)\nnext\x1b[31m"
 

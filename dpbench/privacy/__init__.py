@@ -1,0 +1,12 @@
+"""Noise for a budget, budgets for noise, and what no attacker can do under either."""
+
+from dpbench.privacy.calibration import (
+    PRIOR,
+    calibrate,
+    eps_replace,
+    epsilon,
+    noise_multiplier,
+    reconstruction_bound,
+)
+
+__all__ = ["PRIOR", "calibrate", "eps_replace", "epsilon", "noise_multiplier", "reconstruction_bound"]

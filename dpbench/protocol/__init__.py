@@ -1,0 +1,31 @@
+"""The only words that victims, defences, attacks and the measurement share.
+
+`attacks` and `defenses` import nothing else of dpbench (import-linter holds it), so an attack can only see
+what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
+"""
+
+from dpbench.protocol.errors import InputError
+from dpbench.protocol.knowledge import Candidates, ImagePrior, Knowledge, Loss
+from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
+from dpbench.protocol.reconstruction import Reconstruction
+from dpbench.protocol.registry import Registry
+from dpbench.protocol.release import Guarantee, Release, Stage, combined
+
+__all__ = [
+    "Candidates",
+    "Declared",
+    "Guarantee",
+    "ImagePrior",
+    "InputError",
+    "Knowledge",
+    "Loss",
+    "Parameter",
+    "Reconstruction",
+    "Registry",
+    "Release",
+    "Stage",
+    "combined",
+    "declare",
+    "parameter",
+    "parameters",
+]

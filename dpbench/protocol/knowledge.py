@@ -1,0 +1,81 @@
+"""What the attacker is told beside the release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [B, K], labels [B] or soft labels [B, K]) -> scalar mean over the batch."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What an informed attacker is told: all samples of the batch but one, and n candidates for that one.
+
+    Gradients are flat, in the order of the release, and clipped as the defence clips them.
+
+    Attributes:
+        images: the candidates, float32 [n, C, H, W] in [0, 1].
+        labels: int64 [n].
+        gradients: the candidates' gradients [n, P].
+        known: sum of the known samples' gradients [P].
+    """
+
+    images: Tensor
+    labels: Tensor
+    gradients: Tensor
+    known: Tensor
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """Second-order statistics of public images: pixels as a stationary Gaussian field around a mean image.
+
+    Attributes:
+        mean_image: [C, H, W] in [0, 1].
+        colours: orthogonal [C, C]; row k is the k-th principal colour.
+        spectrum: [C, H, W], power of each principal colour at each frequency of the orthonormal 2-D FFT.
+    """
+
+    mean_image: Tensor
+    colours: Tensor
+    spectrum: Tensor
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the attacker is told beside the release.
+
+    Attributes:
+        model: a plain copy of the victim in the state the gradient was taken in; takes images in [0, 1].
+        loss: the victim's own loss, mean-reduced.
+        image_shape: (C, H, W).
+        num_classes: K.
+        mean: public per-channel mean of the data, in [0, 1], length C.
+        std: public per-channel standard deviation, length C.
+        labels: int64 [B] where the attacker knows them, else None.
+        bn_stats: where `statistics` are from: `running` (the model's own), `exact` (of the attacked batch),
+            `recovered` (from the client's update of the running ones) or `none`.
+        statistics: mean and biased variance [channels] of each batch-norm layer's input, in the order of the
+            model's modules; empty for `none` and for networks without such layers.
+        candidates: for the one sample that of an informed attacker; None for any other.
+        prior: statistics of other people's images, disjoint from the attacked ones; None where not to be had.
+        generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]` trained on other
+            people's images; None where there is none.
+    """
+
+    model: nn.Module
+    loss: Loss
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    labels: Tensor | None = None
+    bn_stats: str = "none"
+    statistics: tuple[tuple[Tensor, Tensor], ...] = ()
+    candidates: Candidates | None = None
+    prior: ImagePrior | None = None
+    generator: nn.Module | None = None

@@ -1,0 +1,36 @@
+"""What an attack hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack hands back.
+
+    Attributes:
+        images: float32 [B, C, H, W] in [0, 1], in an order of the attack's own.
+        labels: int64 [B], the labels the attack used or found, aligned with `images`.
+        label_source: `known`, `inferred` or `joint`.
+        gradient_distance: the objective's value at `images`, without priors (nan if it never was finite).
+        start: the first guess the attack set out from, same shape as `images`; a floor.
+        iterations: objective evaluations spent, over all restarts.
+        seconds: time of the search, compilation excluded.
+        compile_seconds: time of compilation.
+        engine: what ran the iterations.
+        history: objective value every so many iterations, for plots.
+    """
+
+    images: Tensor
+    labels: Tensor
+    label_source: str
+    gradient_distance: float
+    start: Tensor
+    iterations: int
+    seconds: float
+    compile_seconds: float = 0.0
+    engine: str = "eager"
+    history: tuple[float, ...] = ()

@@ -1,0 +1,104 @@
+"""What leaves the client, and the privacy it carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
+
+    Attributes:
+        eps: budget of the whole training run with Poisson sampling; None where only the release counts.
+        eps_release: budget of the attacked release(s) alone, batch fixed (q = 1, T = releases) unless the
+            attacked sample was drawn for each of them.
+        delta: the delta of both.
+        noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
+        max_grad_norm: C, the l2 bound of each sample's gradient.
+        sample_rate: q, expected batch over data-set size; 1 under the release scope.
+        steps: T, optimiser steps of the training run; 1 under the release scope.
+        accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
+        eps_scope: `training` or `release`: which of the two epsilons the user set.
+        rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
+        adjacency: the neighbouring relation both epsilons are for.
+        releases: how many noisy gradients of the batch `eps_release` and `rero_release` are about.
+        eps_replace: `eps_release` for the replacement of one sample by another (sensitivity 2C).
+    """
+
+    eps: float | None
+    eps_release: float
+    delta: float
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+    accountant: str
+    eps_scope: str
+    rero_release: float
+    adjacency: str = "add-remove"
+    releases: int = 1
+    eps_replace: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a defence as it is publicly known: its name and its parameters."""
+
+    name: str
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Release:
+    """All that leaves the client: gradients of the mean loss over one batch, after the defence.
+
+    Attributes:
+        names: parameter names, in the order of `gradients`.
+        gradients: one tensor per trainable parameter of the model, same shapes; the mean over the releases
+            where the batch was released several times.
+        batch_size: the expected batch, which the sum was divided by.
+        defense: the public description of what was done, stage by stage.
+        guarantee: the privacy it carries, all releases together; None where there is none.
+        repeats: the single releases, each like `gradients`; empty where there was one only.
+    """
+
+    names: tuple[str, ...]
+    gradients: tuple[Tensor, ...]
+    batch_size: int
+    defense: tuple[Stage, ...] = ()
+    guarantee: Guarantee | None = None
+    repeats: tuple[tuple[Tensor, ...], ...] = ()
+
+    @property
+    def each(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Every single release, be there one or several."""
+        return self.repeats or (self.gradients,)
+
+    def noise_on_sum(self) -> float:
+        """Standard deviation of the noise on the SUM of gradients in each single release; 0 without noise.
+
+        `dp` adds sigma * C to the sum, `noise` its standard deviation to the mean; pruning is not counted.
+        """
+        variance = 0.0
+        for stage in self.defense:
+            if stage.name == "dp":
+                variance += (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
+            if stage.name == "noise":
+                variance += (stage.parameters["noise_std"] * self.batch_size) ** 2
+        return math.sqrt(variance)
+
+
+def combined(releases: Sequence[Release]) -> Release:
+    """Several releases of one batch as one; the guarantee of each has to be that of all of them together."""
+    first, *others = releases
+    if not others:
+        return first
+    repeats = tuple(release.gradients for release in releases)
+    mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
+    return replace(first, gradients=mean, repeats=repeats)

@@ -1,0 +1,123 @@
+"""The plot of what a larger batch hides: labels, images and who is on them, by the number of images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report import escape
+from dpbench.report.labels import (
+    attack_label,
+    conditions,
+    defense_label,
+    distinguishing,
+    is_floor,
+    only_labels,
+    varying_conditions,
+)
+from dpbench.report.plots.colours import OKABE_ITO
+from dpbench.report.plots.wrap import wrapped
+from dpbench.store import schema
+
+FEWEST = 3
+"""Batch sizes from which on there is a trend to draw."""
+MOST = 12
+"""Curves at most; the title says what was left out."""
+_MARKERS, _STYLES = "os^Dv*", ("-", "--")
+_SHARES = {
+    "label_correct": "labels restored",
+    "nearer": "nearer the original than its own floors (LPIPS)",
+    "iip": "identified by features (IIP)",
+}
+_SMALL, _WIDE = 8, 3.6  # size of the font, points; width of a panel, inches
+_APART = 0.03  # of the way from one batch size to the next
+
+
+def batches(table: pd.DataFrame) -> Figure | None:
+    """Draw shares of images over the batch size, a curve per attack, defence and whatever else varies.
+
+    Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+
+    Returns:
+        The figure; None where there are fewer than `FEWEST` batch sizes or no share to draw.
+    """
+    table = schema.conform(table)
+    table = table[table["status"].fillna("ok") == "ok"]
+    names = varying_conditions(table)
+    table = distinguishing(table)
+    table = table[~is_floor(table) & (table["threat_model"] != "informed").fillna(True)]
+    if table["batch_size"].nunique() < FEWEST:
+        return None
+    table = _with_shares(table)
+    shares = [share for share in _SHARES if table[share].notna().any()]
+    if not shares:
+        return None
+    rows = table.to_dict("records")
+    table = table.assign(
+        _curve=[", ".join([attack_label(r), defense_label(r), *conditions(r, names)]) for r in rows]
+    )
+    curves = sorted(set(table["_curve"]))
+    drawn = curves[:MOST]
+    sizes = sorted(table["batch_size"].unique())
+    wide = max(_WIDE * len(shares), 6.5)
+    figure = Figure(figsize=(wide, 3.2 + 0.18 * len(drawn)), layout="constrained")
+    panels = figure.subplots(1, len(shares), squeeze=False)[0]
+    for axis, share in zip(panels, shares, strict=True):
+        for i, curve in enumerate(drawn):
+            # curves stand beside each other, so that bars do not hide bars
+            places = {size: at + _APART * (i - (len(drawn) - 1) / 2) for at, size in enumerate(sizes)}
+            _draw(axis, table[(table["_curve"] == curve) & table[share].notna()], share, places, i)
+        _dress(axis, _SHARES[share], sizes)
+    if "iip" in shares:
+        for chance in sorted(table["iip_chance"].dropna().unique()):
+            panels[shares.index("iip")].axhline(chance, color="0.5", linestyle=":", linewidth=1)
+    blind = "; dotted: a blind guess" if "iip" in shares else ""
+    left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
+    figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}", fontsize=9)
+    words = [escape.without_math(wrapped(curve, wide - 1, _SMALL)) for curve in drawn]
+    figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
+    return figure
+
+
+def _with_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with a column of ones, zeros and blanks for each share."""
+    nearer = (table["lpips"] < table["lpips_floor"]).astype("Float64")
+    nearer = nearer.mask(table["lpips"].isna() | table["lpips_floor"].isna() | only_labels(table))
+    restored = table["label_correct"].astype("Float64").mask((table["labels"] == "known").fillna(False))
+    iip = table["iip"].astype("Float64").mask(only_labels(table))
+    return table.assign(nearer=nearer, label_correct=restored, iip=iip)
+
+
+def _draw(axis: Axes, rows: pd.DataFrame, share: str, places: dict[int, float], i: int) -> None:
+    found = rows.groupby("batch_size")[share].agg(["sum", "count"])
+    right, trials = found["sum"].to_numpy(dtype=float), found["count"].to_numpy(dtype=float)
+    ends = [clopper_pearson(round(r), round(n)) for r, n in zip(right, trials, strict=True)]
+    low, high = np.array(ends).reshape(-1, 2).T
+    middle = right / trials
+    axis.errorbar(
+        [places[size] for size in found.index],
+        middle,
+        yerr=np.clip((middle - low, high - middle), 0, None),
+        color=OKABE_ITO[i % len(OKABE_ITO)],
+        marker=_MARKERS[i % len(_MARKERS)],
+        linestyle=_STYLES[i // len(OKABE_ITO)],
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=0.7,
+        capsize=2,
+    )
+
+
+def _dress(axis: Axes, title: str, sizes: list[int]) -> None:
+    axis.set_title(title, fontsize=_SMALL)
+    axis.set_xticks(range(len(sizes)), [str(size) for size in sizes], fontsize=_SMALL)
+    axis.set_xlabel("images in the batch", fontsize=_SMALL)
+    axis.set_xlim(-0.5, len(sizes) - 0.5)
+    axis.set_ylim(-0.03, 1.03)
+    axis.tick_params(labelsize=_SMALL)

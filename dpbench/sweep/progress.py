@@ -1,0 +1,166 @@
+"""What is shown while cells run: a bar on a terminal, plain lines elsewhere, nothing under --quiet."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, Cell
+from dpbench.cell.trial import CellResult
+
+SILENCE = 20.0
+"""Seconds after which a cell that is still running says so where there is no bar."""
+
+
+class _Hand(NamedTuple):
+    """A cell that is being run: when it was begun, when its search was, and the share that is done."""
+
+    begun: float
+    searching: float
+    share: float = 0.0
+
+
+class Display:
+    """A context manager around a run of `cells`.
+
+    Args:
+        cells: what is to be run.
+        console: where to show it.
+        quiet: show nothing.
+    """
+
+    def __init__(self, cells: list[Cell], console: Console, quiet: bool = False) -> None:
+        self._total, self._console, self._quiet = len(cells), console, quiet
+        self._finished = self._failed = 0
+        self._best = -math.inf
+        self._compiling = 0.0
+        self._hand: dict[Cell, _Hand] = {}  # executors run several at once
+        self._start = self._begun = self._said = time.monotonic()
+        self._searches = sum(_searches(cell) for cell in cells)
+        self._searched = 0
+        self._bar = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[cells]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            expand=True,
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+            speed_estimate_period=120,
+        )
+        self._task = self._bar.add_task("", total=self._searches, cells=f"0/{self._total} cells", rate="")
+
+    def __enter__(self) -> Display:
+        if not self._bar.disable:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._bar.disable:  # rich ends with an empty line even then
+            self._bar.stop()
+
+    def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
+        """`done` of `total` iterations of `cell` are over; with none done and a NaN value it compiles."""
+        now = time.monotonic()
+        hand = self._hand.get(cell) or _Hand(*[now if self._hand else self._begun] * 2)
+        if done == 0:  # what comes before the search does not count for its speed
+            hand = hand._replace(searching=now)
+        self._hand[cell] = hand._replace(share=done / total)
+        taken, compiling = now - hand.searching, done == 0 and math.isnan(value)
+        rate = speed(done, taken) if done else ""
+        description = f"compiling: {cell.attack_and_defence()}" if compiling else cell.attack_and_defence()
+        self._bar.update(self._task, completed=self._reached(), description=description, rate=rate)
+        if self._quiet or self._console.is_terminal:
+            return
+        if compiling:
+            self._say(f"{cell.describe()}: compiling")
+        elif done and now - self._said > SILENCE:
+            left = duration((total - done) * taken / done)
+            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {left} left")
+
+    def finished(self, cell: Cell, result: CellResult) -> None:
+        """`cell` is over."""
+        now = time.monotonic()
+        begun = self._hand.pop(cell, _Hand(self._begun, now)).begun
+        self._begun = now
+        self._finished += 1
+        self._failed += result.status == "failed"
+        self._searched += _searches(cell)
+        rows = result.rows[: cell.batch_size]
+        compiling = rows[0].get("compile_seconds") or 0.0
+        self._compiling += compiling
+        if result.status == "ok" and not cell.attack.startswith("floor:"):
+            self._best = max(self._best, *(row.get("psnr", -math.inf) for row in rows))
+        self._bar.update(self._task, completed=self._reached(), cells=self._count())
+        if result.status != "ok":
+            self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")
+        elif not self._quiet and not self._console.is_terminal:
+            if "success" in rows[0]:
+                found = f"{rows[0]['success']:.0%} right"
+            else:
+                found = f"{sum(row['psnr'] for row in rows) / len(rows):.1f} dB"
+            left = (self._total - self._finished) * (now - self._start) / self._finished
+            took = f"{now - begun:.1f} s" + (f", {compiling:.1f} s of it compiling" if compiling else "")
+            self._say(
+                f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {took}; "
+                f"so far {self._count()}, {duration(left)} left"
+            )
+
+    def _reached(self) -> float:
+        return self._searched + sum(hand.share for hand in self._hand.values())
+
+    def _count(self) -> str:
+        words = [f"{self._finished}/{self._total} cells"]
+        if self._failed:
+            words.append(f"{self._failed} failed")
+        if self._best > -math.inf:
+            words.append(f"best {self._best:.1f} dB")
+        if self._compiling:
+            words.append(f"{duration(self._compiling)} compiling")
+        return ", ".join(words)
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def speed(iterations: int, seconds: float) -> str:
+    """Iterations per second, or seconds per iteration where that is the larger number.
+
+    Example:
+        >>> speed(300, 4.0), speed(3, 60.0)
+        ('75 it/s', '20 s/it')
+    """
+    per_second = iterations / max(seconds, 1e-9)
+    return f"{per_second:.0f} it/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.0f} s/it"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a reader can picture.
+
+    Example:
+        >>> duration(59), duration(200), duration(10_000), duration(1e6)
+        ('59 s', '3.3 minutes', '2.8 hours', '11.6 days')
+    """
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _searches(cell: Cell) -> int:
+    return int(cell.attack not in (MEAN_IMAGE, CONSTANT_IMAGE))

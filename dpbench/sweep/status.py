@@ -1,0 +1,70 @@
+"""How far a run is, from the names of its files: nothing is started, nothing is written."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections import defaultdict
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+from dpbench.protocol import InputError
+from dpbench.store import Store
+from dpbench.sweep.claims import running
+from dpbench.sweep.loop import RUNNING
+
+SHOWN = 10
+"""Cells in hand, and reasons of failure, that are listed."""
+READ = 500
+"""Failed cells that are read for their reason."""
+
+
+def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
+    """Done, running, failed and left; who runs what; why what failed; how to go on.
+
+    Args:
+        folder: a run's folder.
+        command: the program's name in the line that says how to go on.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    try:
+        config = tomllib.loads((folder / "config.toml").read_text())
+    except OSError:
+        raise InputError(f"{folder} is no folder of results: it has no config.toml.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{folder / 'config.toml'} is damaged ({error}).") from None
+    store = Store(folder)
+    names, (done, failed), busy = store.expected(), store.counts(), running(folder / RUNNING)
+    busy = {key: who for key, who in busy.items() if key not in done}
+    failed -= busy.keys()
+    left = len(names.keys() - done - failed - busy.keys()) if names else "an unknown number"
+    lines = [
+        f"{folder}: {len(done)} cells done, {len(busy)} running, {len(failed)} failed, {left} left"
+        + (f", of {len(names)}." if names else ".")
+    ]
+    if (wrote := config.get("version")) != version("dpbench"):
+        lines.append(f"It was written by dpbench {wrote}; this is {version('dpbench')}.")
+    lines += [f"running: {names.get(key, key)} ({who})" for key, who in islice(busy.items(), SHOWN)]
+    lines += _reasons(store, sorted(failed), names)
+    if failed or left:
+        lines.append(
+            f"Go on, failed cells included, with: {command} --resume --out {shlex.quote(str(folder))}"
+        )
+    return "\n".join(lines)
+
+
+def _reasons(store: Store, failed: list[str], names: dict[str, str]) -> list[str]:
+    by_reason = defaultdict(list)
+    for key in failed[:READ]:
+        by_reason[store.failure(key)].append(key)
+    lines = []
+    for reason, keys in islice(sorted(by_reason.items(), key=lambda item: -len(item[1])), SHOWN):
+        example = keys[0]
+        lines.append(f"failed: {len(keys)} x {reason}")
+        lines.append(f"        as {names.get(example, example)}; traceback: {store.log_file(example)}")
+    if len(failed) > READ:
+        lines.append(f"        and {len(failed) - READ} more, not read")
+    return lines

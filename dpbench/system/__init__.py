@@ -1,0 +1,1 @@
+"""Files, locks, processes: what every program needs and no experiment is about."""

@@ -1,0 +1,178 @@
+"""The leakage plot: panels, axes and points."""
+
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
+
+from dpbench.report.plots.leakage import MAX_LINES, leakage
+from dpbench.store.schema import frame
+
+
+def drawn(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def line(axis, series):
+    """The medians of a series of points, or the line of a floor."""
+    return next(line for line in axis.lines if line.get_gid() == series)
+
+
+def entries(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def apart(boxes):
+    return not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def last_line(label):
+    """Where a tick's name ends; one that stands lower has empty lines above."""
+    box = label.get_window_extent()
+    return Bbox([box.p0, (box.x1, box.y0 + box.height / (label.get_text().count("\n") + 1.2))])
+
+
+def nothing_cut_off(figure):
+    drawn(figure)
+    title, legend = figure.texts[0].get_window_extent(), figure.legends[0].get_window_extent()
+    headings = [axis.title.get_window_extent() for axis in figure.axes]
+    ticks = [[last_line(label) for label in axis.get_xticklabels()] for axis in figure.axes]
+    panels = [axis.get_window_extent() for axis in figure.axes]
+    assert apart([title, legend, *headings, *panels])
+    assert all(map(apart, ticks))
+    assert all(label.y0 >= legend.y1 for labels in ticks for label in labels)
+    sides = [axis.yaxis.label.get_window_extent() for axis in figure.axes]
+    for box in (title, legend, *headings, *panels, *sides, *chain(*ticks)):
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+
+
+@pytest.mark.parametrize(("lpips_there", "columns"), [(True, 2), (False, 1)])
+def test_a_panel_per_batch_size_and_metric(make_run, lpips_there, columns):
+    figure = leakage(make_run(lpips_there=lpips_there))
+    assert len(figure.axes) == 2 * columns
+    title = figure.texts[0].get_text().replace("\n", " ")
+    assert ("LPIPS is empty" in title) is not lpips_there
+    assert (drawn(figure) != 255).any(axis=-1).mean() > 0.02
+
+
+def test_epsilon_is_logarithmic_and_no_defence_stands_right(make_run):
+    axis = leakage(make_run()).axes[0]
+    labels = [text.get_text() for text in axis.get_xticklabels()]
+    assert labels == ["ε=1", "ε=1000", "no\ndefence"]
+    places = axis.get_xticks()
+    assert places[1] - places[0] == pytest.approx(3)
+    assert places[2] > places[1]
+
+
+def test_medians_points_and_floors_are_the_data(make_run):
+    table = make_run()
+    axis = leakage(table).axes[2]  # batch of 4, PSNR
+    part = table[table["batch_size"] == 4]
+    floor = part.loc[part["attack"] == "floor:mean-image", "psnr"]
+    assert set(line(axis, "floor:mean-image").get_ydata()) == {floor.median()}
+    medians = line(axis, "inverting-gradients").get_ydata()
+    attack = part[part["attack"] == "inverting-gradients"]
+    expected = [attack.loc[attack["eps"] == eps, "psnr"].median() for eps in (1, 1000)]
+    expected.append(attack.loc[attack["defense"] == "none", "psnr"].median())
+    assert list(medians) == pytest.approx(expected)
+    points = next(found for found in axis.lines if len(found.get_ydata()) == 12)
+    assert sorted(points.get_ydata()) == pytest.approx(sorted(attack["psnr"]))
+
+
+def test_without_epsilon_the_defences_are_the_axis(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.1)
+    rows += make_rows("dlg", "prune", 1, 15, 0.1, prune_ratio=0.9) + make_rows("dlg", "clip", 1, 19, 0.1)
+    axis = leakage(frame(rows)).axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == [
+        "no\ndefence",
+        "clip",
+        "prune\nratio=0.9",
+    ]
+
+
+def test_release_scope_uses_the_release_budget(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.1)
+    rows += make_rows("dlg", "dp", 1, 9, 0.4, eps_release=3.0, accountant="analytic")
+    figure = leakage(frame(rows))
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "ε=3"
+    assert "budget of the attacked gradient" in figure.texts[0].get_text()
+
+
+def test_odd_values_do_not_break_it(make_rows):
+    rows = make_rows("dlg$x", "none", 2, 20, 0.1) + make_rows("_hidden", "dp", 2, 9, 0.4, eps=float("inf"))
+    rows[0]["psnr"] = float("inf")
+    rows += make_rows("floor:mean-image", "none", 2, 11, 0.5)
+    figure = leakage(frame(rows))
+    drawn(figure)
+    assert set(entries(figure)) == {"dlg\\$x", "_hidden", "floor:mean-image"}
+
+
+def test_nothing_to_show(make_run, make_rows):
+    table = make_run()
+    assert leakage(table[table["attack"].str.startswith("floor:")]) is None
+    assert leakage(frame(make_rows("dlg", "none", 1, 0, 0, status="failed"))) is None
+    assert leakage(frame([])) is None
+
+
+def test_chained_dp_is_a_series_of_its_own(make_run, make_rows, dp):
+    more = frame(make_rows("inverting-gradients", "dp+prune", 1, 9, 0.4, **dp, prune_ratio=0.9))
+    figure = leakage(pd.concat([make_run(), more], ignore_index=True))
+    assert "inverting-gradients, dp+prune ratio=0.9" in entries(figure)
+
+
+def test_clip_norms_of_dp_are_series_of_their_own(make_run, make_rows, dp):
+    more = frame(make_rows("inverting-gradients", "dp", 1, 9, 0.4, **(dp | {"max_grad_norm": 0.1})))
+    figure = leakage(pd.concat([make_run(), more], ignore_index=True))
+    assert {"inverting-gradients, dp C=1", "inverting-gradients, dp C=0.1"} < set(entries(figure))
+
+
+def test_varying_conditions_have_panels_of_their_own(make_run):
+    table = pd.concat([make_run(), make_run().assign(victim="trained")], ignore_index=True)
+    figure = leakage(table)
+    assert [axis.get_title() for axis in figure.axes[::2]] == [
+        f"Batch of {size}, victim {victim}" for size in (1, 4) for victim in ("early", "trained")
+    ]
+    assert not any("," in entry or "victim" in entry for entry in entries(figure))
+    assert len(figure.axes[0].lines) == len(leakage(make_run()).axes[0].lines)
+
+
+def test_labels_that_an_attack_always_brings_are_no_condition(make_rows):
+    rows = make_rows("dlg", "none", 1, 20, 0.1, labels="joint")
+    rows += make_rows("idlg", "none", 1, 20, 0.1, labels="known")
+    assert [axis.get_title() for axis in leakage(frame(rows)).axes] == ["Batch of 1"] * 2
+
+
+def test_many_defences_with_long_names(make_rows, recwarn):
+    names = [f"{name}+a-stage-of-somebody-elses" for name in "abcdefghijkl"]
+    rows = make_rows("inverting-gradients", "none", 1, 20, 0.1)
+    for name in names:
+        rows += make_rows("inverting-gradients", name, 1, 15, 0.2, prune_ratio=0.9, noise_std=0.001)
+        rows += make_rows(f"attack-{name * 4}", "none", 1, 15, 0.2)
+    nothing_cut_off(leakage(frame(rows)))
+    assert not recwarn.list
+
+
+def test_five_budgets_three_attacks_and_three_conditions(make_rows, dp, recwarn):
+    rows = []
+    for model in ("lenet", "convnet", "resnet20"):
+        for attack in ("dlg", "idlg", "inverting-gradients"):
+            rows += make_rows(attack, "none", 4, 20, 0.1, model=model)
+            rows += make_rows("floor:noise-gradient", "none", 4, 10, 0.1, model=model, floor_of=attack)
+            for eps in (1, 8, 10, 12, 10_000):
+                rows += make_rows(attack, "dp", 4, 9, 0.4, model=model, **(dp | {"eps": float(eps)}))
+    nothing_cut_off(leakage(frame(rows)))
+    assert not recwarn.list
+
+
+def test_too_many_panels_are_cut_and_said(make_rows):
+    rows = [row for size in range(1, MAX_LINES + 3) for row in make_rows("dlg", "none", size, 20, 0.1)]
+    figure = leakage(frame(rows))
+    assert len(figure.axes) == 2 * MAX_LINES
+    assert f"{MAX_LINES} of {MAX_LINES + 2} batch sizes" in figure.texts[0].get_text()

@@ -1,0 +1,201 @@
+"""The picture of reconstructions: the right pixels in the right place."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from dpbench.report.plots.pictures import MAX_COLUMNS, MAX_ROWS, reconstructions
+from dpbench.store import open_run
+from dpbench.store.schema import frame
+
+
+@pytest.fixture
+def fill(tmp_path):
+    """Store rows cell by cell; each picture is a flat colour that tells its attack, batch and image."""
+
+    def filled(table):
+        store = open_run(tmp_path / "run", {})
+        for key, part in table.groupby("key"):
+            rows = part.to_dict("records")
+            images = flat([(grey(row), row["image"] / 10, 0.5) for row in rows])
+            store.write(key, rows, images, flat([(0, row["image"] / 10, 1) for row in rows]))
+        return store
+
+    return filled
+
+
+def flat(colours):
+    return np.broadcast_to(np.array(colours)[:, :, None, None], (len(colours), 3, 32, 32))
+
+
+def grey(row):
+    if row["attack"].startswith("floor:"):
+        return 0.1
+    return 0.2 if row["defense"] == "none" else 0.3
+
+
+def axes_of(figure):
+    """Axes by (row name, column), top to bottom."""
+    lines = {}
+    for axis in figure.axes:
+        lines.setdefault(round(axis.get_position().y0, 4), []).append(axis)
+    ordered = [sorted(line, key=lambda axis: axis.get_position().x0) for _, line in sorted(lines.items())][
+        ::-1
+    ]
+    return {line[0].texts[0].get_text(): line for line in ordered}
+
+
+def test_every_panel_shows_its_own_picture(make_run, fill):
+    store = fill(make_run())
+    figure = reconstructions(store.frame(), store)
+    lines = axes_of(figure)
+    expected = ["original", "floor:mean-image", "floor:noise-gradient"]
+    expected += [f"inverting-gradients\n{words}" for words in ("no defence", "dp ε=1", "dp ε=1000")]
+    assert list(lines) == expected
+    assert {len(line) for line in lines.values()} == {
+        5
+    }  # one image of the batch of 1, four of the batch of 4
+    reds = dict(zip(expected, [0, 0.1, 0.1, 0.2, 0.3, 0.3], strict=True))
+    for name, line in lines.items():
+        blue, caption = (1.0, "batch of") if name == "original" else (0.5, " dB, LPIPS ")
+        for axis, image in zip(line, (0, 0, 1, 2, 3), strict=True):
+            (shown,) = axis.images
+            colour = shown.get_array()[0, 0].tolist()
+            assert colour == [round(value * 255) for value in (reds[name], image / 10, blue)]
+            assert shown.get_interpolation() == "nearest"
+            assert caption in axis.get_title()
+
+
+def test_the_png_is_not_empty(make_run, fill):
+    store = fill(make_run())
+    figure = reconstructions(store.frame(), store)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    assert (pixels != 255).any(axis=-1).mean() > 0.5
+    nothing_cut_off(figure)
+
+
+def test_lpips_is_left_out_where_empty(make_run, fill):
+    store = fill(make_run(lpips_there=False))
+    figure = reconstructions(store.frame(), store)
+    assert not any("LPIPS" in axis.get_title() for axis in figure.axes)
+
+
+def nothing_cut_off(figure):
+    FigureCanvasAgg(figure).draw()
+    texts = [*figure.texts, *(text for axis in figure.axes for text in (axis.title, *axis.texts))]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for box in boxes:
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+    assert max(box.y1 for box in boxes[1:]) <= boxes[0].y0  # the title stands clear of all else
+
+
+def captions(figure):
+    return [axis.get_title() for axis in next(iter(axes_of(figure).values()))]
+
+
+def test_batch_seeds_stand_side_by_side(make_rows, fill):
+    rows = [row for seed in range(8) for row in make_rows("dlg", "none", 1, 20, 0.1, seed=seed)]
+    store = fill(frame(rows))
+    assert captions(reconstructions(store.frame(), store)) == [
+        f"batch of 1\nseed {seed}, image 0" for seed in range(8)
+    ]
+
+
+def test_columns_are_spread_over_sizes_and_seeds_first_images_first(make_rows, fill):
+    rows = [
+        row
+        for size in (1, 4)
+        for seed in (3, 5, 9)
+        for row in make_rows("dlg", "none", size, 20, 0.1, seed=seed)
+    ]
+    store = fill(frame(rows))
+    figure = reconstructions(store.frame(), store)
+    expected = [f"batch of 1\nseed {seed}, image 0" for seed in (3, 5, 9)]
+    expected += [f"batch of 4\nseed {seed}, image {image}" for seed in (3, 5, 9) for image in (0, 1)]
+    assert captions(figure) == expected
+    assert "9 of 15 images" in figure.texts[0].get_text()
+
+
+def test_one_batch_fills_the_columns(make_rows, fill):
+    store = fill(frame(make_rows("dlg", "none", 16, 20, 0.1)))
+    expected = [f"batch of 16\nimage {image}" for image in range(MAX_COLUMNS)]
+    assert captions(reconstructions(store.frame(), store)) == expected
+
+
+def test_a_lone_attack_seed_is_the_lowest(make_rows, fill):
+    rows = make_rows("dlg", "none", 1, 20, 0.1, key="high", attack_seed=4, psnr=44.0)
+    rows += make_rows("dlg", "none", 1, 20, 0.1, key="low", attack_seed=2, psnr=22.0)
+    store = fill(frame(rows))
+    (axis,) = axes_of(reconstructions(store.frame(), store))["dlg\nno defence"]
+    assert "22.0 dB" in axis.get_title()
+
+
+def test_the_mean_image_is_drawn_once_for_all_victims(make_rows, fill):
+    rows = []
+    for victim in ("early", "trained"):
+        for attack in ("floor:mean-image", "floor:noise-gradient", "dlg"):
+            rows += make_rows(attack, "none", 1, 20, 0.1, victim=victim, key=f"{attack[-3:]}-{victim}")
+    store = fill(frame(rows))
+    assert list(axes_of(reconstructions(store.frame(), store))) == [
+        "original",
+        "floor:mean-image",
+        *(f"floor:noise-gradient\nvictim {victim}" for victim in ("early", "trained")),
+        *(f"dlg\nno defence\nvictim {victim}" for victim in ("early", "trained")),
+    ]
+
+
+@pytest.mark.parametrize("data", ["folder:/a/very long/path/" + "x" * 80, "samples"])
+def test_long_texts_are_wrapped_and_not_cut_off(make_rows, fill, data):
+    rows = make_rows("dlg", "none", 1, 20, 0.1, data=data)
+    name = "somebody-elses-attack-of-a-very-long-name-without-end"
+    rows += make_rows(name, "dp+their-own-stage-of-a-long-name", 1, 20, 0.1, data=data, eps=1.0)
+    store = fill(frame(rows))
+    nothing_cut_off(reconstructions(store.frame(), store))
+
+
+def test_too_many_rows_are_cut_and_said(make_rows, fill):
+    rows = [
+        row
+        for i in range(MAX_ROWS + 3)
+        for row in make_rows("dlg", "dp", 1, 20, 0.1, key=f"k{i}", eps=1.0 + i, eps_release=5.0)
+    ]
+    store = fill(frame(rows))
+    figure = reconstructions(store.frame(), store)
+    assert len(axes_of(figure)) == MAX_ROWS + 1
+    assert f"{MAX_ROWS} of {MAX_ROWS + 3} attacks" in figure.texts[0].get_text()
+
+
+def test_a_floor_in_the_same_cell_has_its_own_picture(make_rows, fill):
+    rows = make_rows("floor:start", "none", 2, 8, 0.4, key="cell", floor_of="dlg")
+    rows += make_rows("dlg", "none", 2, 20, 0.1, key="cell")
+    store = fill(frame(rows))
+    lines = axes_of(reconstructions(store.frame(), store))
+    assert list(lines) == ["original", "dlg\nno defence"]
+    assert lines["dlg\nno defence"][0].images[0].get_array()[0, 0, 0] == round(0.2 * 255)
+
+
+def test_nothing_to_show(make_run, make_rows, tmp_path):
+    store = open_run(tmp_path / "empty", {})
+    assert reconstructions(make_run(), store) is None
+    store.write("bad", make_rows("dlg", "none", 1, 0, 0, status="failed", key="bad"))
+    assert reconstructions(store.frame(), store) is None
+
+
+def test_dollar_signs_in_user_text_draw(make_rows, fill):
+    store = fill(frame(make_rows("dlg", "none", 1, 20, 0.1, data="folder:$x_{")))
+    FigureCanvasAgg(reconstructions(store.frame(), store)).draw()
+
+
+def test_the_ablation_is_drawn_in_its_own_order(make_rows, fill):
+    terms = ("registered", "lazy", "gradient", "fidelity")
+    rows = [row for t in terms for row in make_rows("gradinversion", "none", 1, 10, 0.2, terms=t, key=t)]
+    figure = reconstructions(frame(rows), fill(frame(rows)))
+    words = " ".join(text.get_text().replace("\n", " ") for text in figure.findobj(Text))
+    places = [words.index(said) for said in ("gradient only", "+ fidelity", "lazy group")]
+    assert places == sorted(places)
+    assert words.rindex("gradinversion") > places[-1]

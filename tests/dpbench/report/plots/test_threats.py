@@ -1,0 +1,169 @@
+"""Threat models side by side: sections, the informed attacker's sentence, pooled successes, the plot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from dpbench import privacy
+from dpbench.report.plots.threats import curves, threats
+from dpbench.report.sentence import sentence
+from dpbench.report.summary import summary
+from dpbench.report.tables import to_markdown
+from dpbench.store.schema import frame
+
+
+def released(eps: float, releases: int = 1) -> dict:
+    sigma = privacy.noise_multiplier(eps, 1e-5)
+    same = {"delta": 1e-5, "max_grad_norm": 1.0, "accountant": "analytic", "eps_scope": "release"}
+    same |= {"eps_release": eps, "noise_multiplier": sigma, "releases": releases}
+    return same | {"rero_release": privacy.reconstruction_bound(sigma)}
+
+
+@pytest.fixture
+def table(make_rows) -> pd.DataFrame:
+    rows = []
+    for attack, model, known in (
+        ("inverting-gradients", "honest", 0.0),
+        ("analytic", "malicious-linear", 0.5),
+    ):
+        for eps in (None, 1.0, 100.0):
+            given = {} if eps is None else released(eps)
+            cell = make_rows(attack, "dp" if given else "none", 4, 9, 0.4, key=f"{attack}{eps}", **given)
+            for i, row in enumerate(cell):
+                row |= {"threat_model": model, "gallery_size": 20, "identified": bool(i < 4 * known)}
+            rows += cell
+    for eps, right in ((1.0, 3), (100.0, 20)):
+        for seed in range(2):
+            row = make_rows("prior-aware", "dp", 4, 0, 0, seed=seed, key=f"p{eps}{seed}", **released(eps))[0]
+            row |= {"threat_model": "informed", "candidates": 10, "trials": 20, "success": right / 20}
+            rows.append({k: v for k, v in row.items() if "psnr" not in k and "lpips" not in k})
+    return frame(rows)
+
+
+def test_threat_models_have_sections_of_their_own(table):
+    text = to_markdown(table)
+    parts = text.split("### ")[1:]
+    assert [part.splitlines()[0] for part in parts] == [
+        f"Batch of 4, threat model {name}" for name in ("honest", "informed", "malicious-linear")
+    ]
+    for part, attack in zip(parts, ("inverting-gradients", "prior-aware", "analytic"), strict=True):
+        assert {
+            line.split(" | ")[0] for line in part.splitlines() if line.startswith("| ") and "--" not in line
+        } == {
+            "| Attack",
+            f"| {attack}",
+        }
+
+
+def test_what_the_informed_attacker_has_no_number_for_has_no_column(table):
+    alone = to_markdown(
+        table[(table["threat_model"] == "informed") | table["attack"].str.startswith("floor:")]
+    )
+    assert "PSNR" not in alone
+    assert "Picked" in alone
+
+
+def test_releases_stand_in_order_whatever_the_rounding_of_their_budget(table):
+    again = table.assign(releases=10, eps_release=table["eps_release"] * (1 - 1e-12))
+    lines = summary(pd.concat([again, table], ignore_index=True))
+    lines = lines[(lines["threat_model"] == "informed") & lines["eps_release"].notna()]
+    assert lines["releases"].tolist() == [1, 10, 1, 10]
+
+
+def test_trials_of_all_cells_are_pooled(table):
+    lines = summary(table)
+    line = lines[(lines["threat_model"] == "informed") & (lines["eps_release"] == 1)].iloc[0]
+    exact = binomtest(6, 40).proportion_ci(0.95, "exact")
+    assert line["success"] == pytest.approx(6 / 40)
+    assert (line["success_low"], line["success_high"]) == pytest.approx((exact.low, exact.high))
+    planted = lines[(lines["threat_model"] == "malicious-linear") & (lines["eps_release"] == 1)].iloc[0]
+    assert planted["identified_share"] == 0.5
+
+
+def test_sentence_says_what_the_informed_attacker_gets_at_most(table):
+    said = sentence(table).splitlines()[-1]
+    assert "at most 15.6 % under dp ε=1 (measured, 10 candidates: 15 %, 95 % interval 6 to 30 %)" in said
+    assert "100 % under dp ε=100" in said
+    bare = sentence(table[table["threat_model"] != "informed"]).splitlines()[-1]
+    assert "at most 15.6 % under dp ε=1, 100 % under dp ε=100." in bare
+    assert "informed" not in sentence(table[table["defense"] == "none"])
+
+
+def test_the_planted_layer_is_named(table):
+    said = sentence(table).splitlines()
+    assert said[0].startswith("Against the early convnet, batch of 4: inverting-gradients")
+    assert said[1].startswith(
+        "Against the early convnet with a layer the server planted, batch of 4: analytic"
+    )
+
+
+def test_curves_take_the_attack_that_succeeds_most(table):
+    better = table[table["attack"] == "inverting-gradients"].assign(attack="dlg", identified=True)
+    found = curves(pd.concat([table, better])[lambda t: t["eps_release"].notna()])
+    counted = {
+        tuple(row) for row in found[["threat_model", "attack", "right", "trials"]].itertuples(index=False)
+    }
+    assert counted == {
+        ("honest", "dlg", 4, 4),
+        ("malicious-linear", "analytic", 2, 4),
+        ("informed", "prior-aware", 6, 40),
+        ("informed", "prior-aware", 40, 40),
+    }
+
+
+def test_plot_has_a_curve_for_each_threat_model_and_the_bound(table):
+    axis = threats(table).axes[0]
+    labels = axis.get_legend_handles_labels()[1]
+    assert sorted(label.split(",")[0] for label in labels) == [
+        "chance",
+        "chance",
+        "honest server",
+        "informed attacker",
+        "malicious server",
+        "no attacker passes (prior 1/10)",
+    ]
+    bound = next(line for line in axis.lines if line.get_label().startswith("no attacker"))
+    for eps, gamma in zip(*bound.get_data(), strict=True):
+        assert gamma == pytest.approx(privacy.reconstruction_bound(privacy.noise_multiplier(eps, 1e-5)))
+    assert np.all(np.diff(bound.get_ydata()) >= 0)
+
+
+def test_drawn_inclusion_has_a_curve_and_a_bound_of_its_own(table):
+    drawn = table[table["threat_model"] == "informed"].assign(inclusion=0.5, releases=4, success=0.05)
+    drawn["success_bound"] = drawn["eps_release"].map({1.0: 0.14, 100.0: 0.8})
+    both = pd.concat([table, drawn])
+    found = curves(both[both["eps_release"].notna()])
+    assert found.loc[found["inclusion"] == 0.5, "bound"].tolist() == [0.14, 0.8]
+    axis = threats(both).axes[0]
+    lines = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    said = ", 4 releases, each with chance 0.5"
+    assert f"informed attacker, sample picked{said}" in lines
+    assert "informed attacker, sample picked, 1 release" in lines
+    assert lines[f"no attacker passes{said}"].get_ydata().tolist() == [0.14, 0.8]
+
+
+def test_no_plot_for_the_honest_server_alone_or_without_budgets(table):
+    assert threats(table[table["threat_model"] == "honest"]) is None
+    assert threats(table[table["defense"] == "none"]) is None
+
+
+def test_an_attacker_above_the_bound_is_told(table):
+    assert "lie above" not in to_markdown(table)
+    row = table["threat_model"] == "informed"
+    table.loc[row, ["success", "success_bound"]] = [0.9, 0.16]
+    assert "2 of 2 intervals of the informed attacker lie above the bound" in to_markdown(table)
+
+
+def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
+    attacked = table[table["attack"] == "inverting-gradients"]
+    private = attacked[attacked["eps_release"] == 1]
+    bare = attacked[attacked["defense"] == "none"].assign(psnr=30.0, lpips=0.01)
+    more = [private.assign(eps_release=float(eps), key=f"k{eps}") for eps in (2, 4, 8, 16)]
+    said = sentence(pd.concat([bare, private, *more], ignore_index=True)).splitlines()[0]
+    assert "under dp ε=1 (" in said
+    assert " to dp ε=16 (" in said
+    assert "5 settings in all, " in said
+    assert "ε=4" not in said

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from dpbench.protocol import InputError
+from dpbench.run import main
+from dpbench.sweep import suite
+from dpbench.sweep.options import parse
+
+
+@pytest.mark.parametrize("name", suite.names())
+def test_shipped_suites_are_valid_and_described(name):
+    options = parse(["--suite", name])
+    assert options != parse([])
+    assert suite.read(suite._home() / f"{name}.toml")["about"]
+
+
+def test_the_suites_that_were_promised_are_there():
+    assert {"quick", "epsilon", "batch-size", "pruning"} <= set(suite.names())
+
+
+def test_options_on_the_command_line_go_before_the_suite():
+    options = parse(["--batch-size", "2", "--suite", "epsilon"])
+    assert options.batch_size == (2,)
+    assert options.eps == (1.0, 10.0, 100.0, 1000.0, 10000.0)
+
+
+def test_a_single_value_will_do_for_an_axis(tmp_path):
+    (tmp_path / "mine.toml").write_text('eps = 3\nattack = "dlg"\nweights = "w.pt"')
+    options = parse(["--suite", str(tmp_path / "mine.toml")])
+    assert (options.eps, options.attack, options.weights) == ((3.0,), ("dlg",), "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("espilon = 1", "'espilon' is no option; known: defense"),
+        ('out = "/etc"', "'out' is no option"),
+        ('executor = "ray"', "'executor' is no option"),
+        ('eps = ["1"]', "eps takes float, not '1'"),
+        ("eps = [true]", "eps takes float"),
+        ("eps = [nan]", "eps takes float"),
+        ("eps = [inf]", "finite"),
+        ("eps = [-1]", "above 0"),
+        ("eps = [[1]]", "eps takes float"),
+        ("batch_size = [1.5]", "batch_size takes int"),
+        (f"batch_size = [{2**63}]", "batch_size takes int"),
+        (f"eps = [{10**400}]", "eps takes float"),
+        ("batch_seed = [-1]", "--batch-seed"),
+        ('eps_scope = ["all"]', "eps_scope takes training or release"),
+        ("data = 2026-01-01", "data takes str"),
+        ("defense = []", "--defense needs at least one value"),
+        ("eps = [1", "no TOML"),
+        ("a = " + "[" * 5000, "no TOML"),
+        ("a = " + "9" * 5000, "no TOML"),
+        (f"batch_seed = {list(range(2000))}\nattack_seed = {list(range(2000))}", "combinations"),
+    ],
+)
+def test_what_is_no_suite_is_one_sentence(tmp_path, text, said):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        parse(["--suite", str(tmp_path / "mine.toml")])
+    assert said in str(caught.value)
+
+
+def test_what_is_no_file(tmp_path):
+    for name, said in (
+        ("slow", "known: batch-size"),
+        (f"{tmp_path}/none.toml", "no file"),
+        (str(tmp_path), "no file"),
+        ("/dev/zero", "no file"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse(["--suite", name])
+    (tmp_path / "large.toml").write_text("#" * (suite.LARGEST + 1))
+    with pytest.raises(InputError, match="larger"):
+        parse(["--suite", str(tmp_path / "large.toml")])
+
+
+def test_a_runs_configuration_runs_it_again(undisturbed, tmp_path):
+    import pandas as pd
+
+    from ..conftest import table_of
+
+    again = tmp_path / "again"
+    assert main(["--suite", str(undisturbed / "config.toml"), "--out", str(again), "--quiet"]) == 0
+    assert (again / "config.toml").read_text() == (undisturbed / "config.toml").read_text()
+    pd.testing.assert_frame_equal(table_of(again), table_of(undisturbed))
