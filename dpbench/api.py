@@ -113,7 +113,7 @@ def benchmark(
 
     Returns:
         One row per image, attack and defence, floors and undefended rows included; the columns of
-        `dpbench.store.schema.SCHEMA`, `psnr_floor` and `lpips_floor` filled in.
+        `dpbench.store.columns`, `psnr_floor` and `lpips_floor` filled in.
 
     Raises:
         InputError: for images, labels, a model or a defence that cannot be used, and where `others` are

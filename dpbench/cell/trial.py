@@ -91,7 +91,7 @@ class CellResult:
     """One row per image, then one per image of the start; `images[i]` and `originals[i]` are `rows[i]`'s.
 
     Attributes:
-        rows: by the names of `dpbench.store.schema.SCHEMA`.
+        rows: by the names of `dpbench.store.columns`.
         images: float32 [rows, 3, H, W] in [0, 1], on the CPU; empty [0, 3, 1, 1] where the cell failed.
         originals: likewise.
         log: when and where it was run, how it ended, and the traceback if it broke.
@@ -372,7 +372,7 @@ def attach_floors(table: pd.DataFrame) -> pd.DataFrame:
     so that a row's floor does not depend on what else the sweep held. Floor rows keep both columns empty.
 
     Returns:
-        A copy of `table`, columns of `dpbench.store.schema.SCHEMA`, with the two columns filled.
+        A copy of `table`, columns of `dpbench.store.columns`, with the two columns filled.
     """
     is_floor = table["attack"].str.startswith("floor:")
     usable = table[is_floor & (table["status"] == "ok")]
@@ -562,6 +562,7 @@ def _conditions(cell: Cell) -> dict[str, Any]:
     guesses = cell.attack in (MEAN_IMAGE, CONSTANT_IMAGE)
     return {name: getattr(cell, name) for name in _CELLS_OWN} | {
         "key": cell.key(),
+        "floor": cell.attack.removeprefix("floor:") if cell.attack.startswith("floor:") else None,
         "eps": cell.eps if cell.eps_scope == "training" else None,
         "eps_release": cell.eps if cell.eps_scope == "release" else None,
         "weights": cell.weights_digest if cell.weights else None,

@@ -65,7 +65,7 @@ def published(table: pd.DataFrame) -> list[str]:
     """A line for each published figure that some rows of ours belong beside, ours with it.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         Nothing where the paper says nothing of what was run.

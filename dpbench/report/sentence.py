@@ -66,7 +66,7 @@ def sentence(table: pd.DataFrame) -> str:
     credits no defence, and the sentence says so.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
     """
     table = schema.conform(table)
     # the attack that rebuilds no image is judged by its labels, and only where it is alone

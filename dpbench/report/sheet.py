@@ -99,7 +99,7 @@ def sheets(table: pd.DataFrame) -> list[Sheet]:
     """Lay out results, one sheet per accountant, so that no two budgets in a sheet were computed differently.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
     """
     table = schema.conform(table)
     accountants = list(table["accountant"].dropna().unique()) or [None]

@@ -7,6 +7,7 @@ import pandas as pd
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.labels import ablation_order, is_defended, is_floor
 from dpbench.store import schema
+from dpbench.store.columns import conditions as condition_columns
 
 _STATISTICS = {
     "psnr": ("mean", "median", "max", "q10", "q90"),
@@ -27,7 +28,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     case for privacy is `psnr_max`, `ssim_max`, `lpips_min` and `psnr_over_floor_max`.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         One row per condition; batch sizes in order, in each the floors first, then the undefended, then the
@@ -44,7 +45,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     well = table["status"].fillna("ok") == "ok"
     table["psnr_over_floor"] = table["psnr"] - table["psnr_floor"]
     table["lpips_to_floor"] = table["lpips"] / table["lpips_floor"]
-    conditions = list(schema.CONDITIONS)
+    conditions = list(condition_columns())
     # one integer per condition: grouping by 35 columns with missing values once, not once per statistic
     group = table.groupby(conditions, dropna=False, sort=False).ngroup()
     measured, by = table[well], group[well]

@@ -28,7 +28,7 @@ def rich_table(table: pd.DataFrame) -> Group:
     """Lay out results for the terminal: the columns that matter most, one table per accountant.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         What `rich.print` shows. User text is never taken for rich's markup.

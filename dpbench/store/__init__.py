@@ -1,6 +1,7 @@
 """Results: their columns, and how they lie on disk."""
 
+from dpbench.store.columns import Column, columns, conditions
 from dpbench.store.folder import Store, StoredCell, load, open_run
-from dpbench.store.schema import COLUMNS, CONDITIONS, SCHEMA, Column, Row
+from dpbench.store.schema import Row
 
-__all__ = ["COLUMNS", "CONDITIONS", "SCHEMA", "Column", "Row", "Store", "StoredCell", "load", "open_run"]
+__all__ = ["Column", "Row", "Store", "StoredCell", "columns", "conditions", "load", "open_run"]

@@ -9,7 +9,7 @@ A run's folder holds
 - `logs/<key>.log`: when a cell was run, how it ended, and the traceback where it broke,
 - `results.parquet`, `results.csv`, `summary.csv`, `environment.json`: made from the cells by `Store.export`.
 
-The columns are those of `dpbench.store.schema.SCHEMA`.
+The columns are those of `dpbench.store.columns`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ from safetensors.numpy import save
 
 from dpbench.protocol import InputError
 from dpbench.store import environment, schema
-from dpbench.store.schema import COLUMNS, CONDITIONS, SCHEMA, Column, Row
+from dpbench.store.schema import Row
 from dpbench.system.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
-
-__all__ = ["COLUMNS", "CONDITIONS", "SCHEMA", "Column", "Row", "Store", "StoredCell", "load", "open_run"]
 
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
 _TABLE, _CONFIG, _CELLS = "results.parquet", "config.toml", "cells.csv"
@@ -313,7 +311,7 @@ def load(path: str | Path) -> pd.DataFrame:
             yet gives the cells that are there, floors not filled in.
 
     Returns:
-        One row per image, with the columns, order and dtypes of `dpbench.store.schema.SCHEMA`.
+        One row per image, with the columns, order and dtypes of `dpbench.store.columns`.
 
     Raises:
         InputError: nothing there that dpbench wrote.

@@ -42,7 +42,7 @@ def batches(table: pd.DataFrame) -> Figure | None:
     Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         The figure; None where there are fewer than `FEWEST` batch sizes or no share to draw.

@@ -43,7 +43,7 @@ def confidence(table: pd.DataFrame) -> Figure | None:
     says that images of larger loss or share leak more.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         The figure; None where only one `logit_scale` was run, or no image has company in its batch.

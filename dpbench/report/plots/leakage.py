@@ -52,7 +52,7 @@ def leakage(table: pd.DataFrame) -> Figure | None:
     LPIPS has none.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         The figure; None if no attack ended well.

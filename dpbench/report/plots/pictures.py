@@ -45,7 +45,7 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
     enlarged without smoothing.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
         store: the run's cells, which hold the pictures.
 
     Returns:

@@ -34,7 +34,7 @@ def threats(table: pd.DataFrame) -> Figure | None:
     dotted lines are chance. One panel per batch size.
 
     Args:
-        table: per-image results, columns of `dpbench.store.schema.SCHEMA`.
+        table: per-image results, columns of `dpbench.store.columns`.
 
     Returns:
         The figure; None where there are fewer than two budgets or nobody but the honest server.

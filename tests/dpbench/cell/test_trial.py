@@ -13,6 +13,7 @@ from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START,
 from dpbench.data import draw_batch, load_data
 from dpbench.protocol import InputError, Reconstruction
 from dpbench.store import schema
+from dpbench.store.columns import conditions
 
 torch.set_num_threads(1)
 TIMES = ("seconds", "compile_seconds")
@@ -226,7 +227,7 @@ def test_failed_row_stands_beside_those_of_the_same_conditions(monkeypatch):
     whole = trial.run_cell(asked).rows[0]
     monkeypatch.setattr(trial, "attack_of", lambda cell: 1 / 0)
     failed = trial.run_cell(asked).rows[0]
-    names = [name for name in schema.CONDITIONS if name != "labels"]
+    names = [name for name in conditions() if name != "labels"]
     assert {name: failed.get(name) for name in names} == {name: whole.get(name) for name in names}
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dpbench import assets, data
+from dpbench import assets
 from dpbench.data import Dataset, cifar10, draw_batch, image_files, load_data
+from dpbench.data.channels import CIFAR10_MEAN
 from dpbench.protocol import InputError
 
 
@@ -56,7 +57,7 @@ def test_samples_are_the_first_images_of_the_full_test_set():
 def test_mean_image_is_a_plausible_mean_of_cifar10():
     mean_image = load_data("samples").mean_image
     assert mean_image.shape == (3, 32, 32)
-    assert torch.allclose(mean_image.mean((1, 2)), torch.tensor(data.CIFAR10_MEAN), atol=1e-4)
+    assert torch.allclose(mean_image.mean((1, 2)), torch.tensor(CIFAR10_MEAN), atol=1e-4)
 
 
 def test_imagenet_samples_are_224_and_resized_on_request():

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from dpbench.report.summary import summary
-from dpbench.store.schema import CONDITIONS, frame
+from dpbench.store.columns import conditions
+from dpbench.store.schema import frame
 
 
 def one(lines, **conditions):
@@ -72,7 +73,7 @@ def test_against_a_plain_loop_over_conditions(make_run, make_rows):
     seen = 0
     for _, line in lines.iterrows():
         same = np.ones(len(table), bool)
-        for name in CONDITIONS:
+        for name in conditions():
             equal = table[name].isna() if pd.isna(line[name]) else (table[name] == line[name]).fillna(False)
             same &= equal.to_numpy(bool)
         part = table[same]
@@ -89,7 +90,7 @@ def test_against_a_plain_loop_over_conditions(make_run, make_rows):
     assert seen == len(table)
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name", conditions())
 def test_rows_that_differ_in_any_condition_stay_apart(make_rows, name):
     values = {"string": ("a", "b"), "Int64": (1, 2), "float64": (1.0, 2.0), "boolean": (True, False)}
     first, second = make_rows("dlg", "none", 1, 10, 0.1)[0], make_rows("dlg", "none", 1, 30, 0.1)[0]

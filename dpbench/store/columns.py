@@ -1,0 +1,231 @@
+"""The columns of the results: what each is called, holds and means, and what it is there for.
+
+The columns that no part declares stand here. Attacks, defences, threat models and metrics bring their own:
+whoever registers a part adds its columns with `add` or `add_parameters`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpbench.protocol import Parameter, parameters
+
+ROLES = ("batch", "defence", "attack", "measured", "provenance")
+"""What a column is there for: what was attacked, how it was defended, by whom it was attacked, what came of
+it, and where the result is from. Results are joined, sorted and compared by roles."""
+DTYPES = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the results.
+
+    Attributes:
+        name: as in `results.parquet`.
+        dtype: pandas' name: `string`, `Int64`, `float64` or `boolean`; all have a missing value.
+        role: one of `ROLES`.
+        unit: `dB`, `s`, ...; empty for plain numbers and words.
+        meaning: one line.
+        condition: it describes what was tried, so rows that differ in it are never averaged. Seeds and image
+            numbers are what tables average over, measurements are what they average: both are no condition.
+    """
+
+    name: str
+    dtype: str
+    role: str
+    meaning: str
+    unit: str = ""
+    condition: bool = False
+
+
+_columns: dict[str, Column] = {}
+
+
+def columns() -> dict[str, Column]:
+    """All columns by name, in the order of their roles."""
+    return {name: c for role in ROLES for name, c in _columns.items() if c.role == role}
+
+
+def conditions(*roles: str) -> tuple[str, ...]:
+    """The columns that describe what was tried; of these roles only, if any are given."""
+    return tuple(name for name, c in columns().items() if c.condition and (not roles or c.role in roles))
+
+
+def add(*new: Column) -> None:
+    """Add columns; one that is there already with the same type and meaning is left as it is.
+
+    Raises:
+        TypeError: for a name that stands for something else.
+    """
+    for column in new:
+        if column.role not in ROLES:
+            raise TypeError(f"Column {column.name} has role {column.role!r}; known: {', '.join(ROLES)}.")
+        known = _columns.setdefault(column.name, column)
+        if (known.dtype, known.unit) != (column.dtype, column.unit):
+            raise TypeError(
+                f"Column {column.name} holds {known.dtype} ({known.meaning}); {column.dtype} "
+                f"({column.meaning}) needs another name."
+            )
+
+
+def add_parameters(part: type, role: str) -> None:
+    """Add a column for each parameter that `part` declares."""
+    add(*(of_parameter(declared, role) for declared in parameters(part).values()))
+
+
+def of_parameter(declared: Parameter, role: str) -> Column:
+    """The column of a declared parameter."""
+    dtype = DTYPES[declared.kind]
+    return Column(declared.column, dtype, role, declared.help, declared.unit, condition=True)
+
+
+def _words(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
+    return _column(name, "string", role, meaning, "", condition)
+
+
+def _count(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
+    return _column(name, "Int64", role, meaning, "", condition)
+
+
+def _number(name: str, role: str, meaning: str, unit: str = "", condition: bool | None = None) -> Column:
+    return _column(name, "float64", role, meaning, unit, condition)
+
+
+def _flag(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
+    return _column(name, "boolean", role, meaning, "", condition)
+
+
+def _column(name: str, dtype: str, role: str, meaning: str, unit: str, condition: bool | None) -> Column:
+    usual = role in ("batch", "defence", "attack")
+    return Column(name, dtype, role, meaning, unit, usual if condition is None else condition)
+
+
+add(
+    _words("model", "batch", "victim network"),
+    _words("norm", "batch", "its normalisation: `frozen-bn`, `gn` or `none`"),
+    _words("mode", "batch", "`eval` or `train`: the victim's mode when the gradient was taken"),
+    _words("victim", "batch", "`trained`, `early` or `untrained`"),
+    _words("weights", "batch", "the user's own weights file, by hash"),
+    _number("victim_accuracy", "batch", "its accuracy on the test set, 0 to 1"),
+    _number("logit_scale", "batch", "what the victim's last layer was multiplied by; 1 is the victim itself"),
+    _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),
+    _words("data", "batch", "data set of the attacked images"),
+    _count("batch_size", "batch", "images in the batch"),
+    _count("batch_seed", "batch", "seed that drew the batch", condition=False),
+    _count("image", "batch", "place of the image in its batch, from 0", condition=False),
+    _count("original_index", "batch", "place of the image in the data set, from 0", condition=False),
+    _count("label", "batch", "its true class", condition=False),
+    _words("defense", "defence", "defence, stages joined by `+`"),
+    _number("eps", "defence", "privacy budget of the whole training; empty under the release scope"),
+    _number(
+        "eps_release",
+        "defence",
+        "privacy budget of the attacked release(s) alone, the batch fixed but for `inclusion`",
+    ),
+    _number("eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)"),
+    _number("delta", "defence", "delta of all budgets"),
+    _number("noise_multiplier", "defence", "sigma: noise on the sum has standard deviation sigma * C"),
+    _number("max_grad_norm", "defence", "C: bound on each sample's gradient, l2"),
+    _number("noise_std", "defence", "defence `noise`: standard deviation on the mean gradient"),
+    _number("prune_ratio", "defence", "share of gradient entries set to zero"),
+    _words("prune_scope", "defence", "`layer` or `global`: where the smallest entries are sought"),
+    _number("sample_rate", "defence", "q: expected batch over training-set size"),
+    _count("steps", "defence", "T: optimiser steps of the training"),
+    _count("train_size", "defence", "N: size of the training set that eps is for"),
+    _number("epochs", "defence", "passes over the training set that eps is for"),
+    _words("accountant", "defence", "what computed eps: `pld`, `prv`, `rdp` or `analytic`"),
+    _words("eps_scope", "defence", "`training` or `release`: which budget was set"),
+    _words("adjacency", "defence", "neighbouring relation of both budgets"),
+    _number("rero_release", "defence", "bound on the chance to rebuild a sample from the release, prior 0.1"),
+    _words("attack", "attack", "attack, or `floor:...` for what needs no gradient of these images"),
+    _words(
+        "floor",
+        "attack",
+        "floors: what was guessed without this gradient (`mean-image`, ...); empty for attacks",
+    ),
+    _words("floor_of", "attack", "floor rows: the attack that was fed noise, or whose start this is"),
+    _flag("adaptive", "attack", "the attack knew the defence and used it"),
+    _words("threat_model", "attack", "`honest`, `malicious-linear` or `informed`: what it knows and may do"),
+    _words("prior", "attack", "analytic attack under noise: what it believes of images"),
+    _count("releases", "attack", "number of releases the attacker saw"),
+    _words(
+        "bn_stats",
+        "attack",
+        "where the attacker has batch-norm statistics from: running (public), exact or recovered (un-noised "
+        "statistics of the batch: an oracle, under dp without epsilon and bound), none",
+    ),
+    _words("preset", "attack", "gradinversion: whose weights and steps"),
+    _words("terms", "attack", "gradinversion: gradient, + fidelity, + lazy group, + registered group"),
+    _words("matching", "attack", "gradinversion: how gradients were compared; empty is the preset's own"),
+    _words("label_rule", "attack", "how labels were inferred, where the attack has a choice"),
+    _words("generator", "attack", "latent-projection: what was searched"),
+    _words("labels", "attack", "`known`, `inferred` or `joint`: how the attacker has the labels"),
+    _count("attack_seed", "attack", "seed of the attack", condition=False),
+    _count("candidates", "attack", "informed attacker: candidates for the sample, one of them true"),
+    _count(
+        "trials",
+        "attack",
+        "informed attacker: how often it was tried, each candidate being true equally often",
+        condition=False,
+    ),
+    _number("inclusion", "attack", "q: chance of the sample to be in each release; empty where it is in all"),
+    _count("max_iterations", "attack", "iterations asked for; empty is the attack's own default"),
+    _count("restarts", "attack", "restarts asked for; empty is the attack's own default"),
+    _number("image_loss", "measured", "the victim's loss on the image", unit="nat"),
+    _number("image_grad_share", "measured", "its gradient norm over the sum of the batch's, 0 to 1"),
+    _number("psnr", "measured", "peak signal-to-noise ratio, peak 1; infinite if identical", unit="dB"),
+    _number(
+        "psnr_unbiased_probe",
+        "measured",
+        "planted layer: PSNR of the unbiased estimate; no bound, priors beat it",
+        unit="dB",
+    ),
+    _number("ssim", "measured", "structural similarity, Gaussian window, border cropped"),
+    _number("lpips", "measured", "perceptual distance, lower is more alike; empty without the real trunk"),
+    _number("fft2d", "measured", "mean squared difference of orthonormal 2-D FFT magnitudes"),
+    _number(
+        "success", "measured", "informed attacker: share of trials in which it picked the true candidate"
+    ),
+    _number("success_low", "measured", "its exact 95 % interval (Clopper-Pearson), lower end"),
+    _number("success_high", "measured", "upper end"),
+    _number("success_bound", "measured", "ReRo bound on success, prior 1 / candidates"),
+    _number(
+        "membership",
+        "measured",
+        "informed attacker: share right on whether the sample is in the batch, prior 1/2",
+    ),
+    _flag("identified", "measured", "the original was picked out of a gallery by the reconstruction"),
+    _count("gallery_size", "measured", "images in that gallery"),
+    _flag(
+        "iip",
+        "measured",
+        "a network's features pick the original out of a gallery that holds the whole batch",
+    ),
+    _number("iip_chance", "measured", "chance of a blind guess at it: 1 over the images in that gallery"),
+    _flag(
+        "label_correct",
+        "measured",
+        "the attack's label for the image was right; label-restoration: it is among those restored",
+    ),
+    _number("psnr_floor", "measured", "highest PSNR among the floors of the same image", unit="dB"),
+    _number("lpips_floor", "measured", "lowest LPIPS among the floors of the same image"),
+    _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
+    _words(
+        "key", "provenance", "the cell: hash of everything that decides its outcome, and the name of its file"
+    ),
+    _words("lpips_net", "provenance", "its trunk: `alex` or `vgg`"),
+    _words("iip_net", "provenance", "that network; empty without its real weights"),
+    _words("engine", "provenance", "what ran the iterations"),
+    _count("iterations", "provenance", "objective evaluations spent, over all restarts"),
+    _number(
+        "seconds",
+        "provenance",
+        "time of the search, compilation excluded; the same for all images of a cell",
+        unit="s",
+    ),
+    _number("compile_seconds", "provenance", "time of compilation", unit="s"),
+    _words("device", "provenance", "what it ran on"),
+    _words("version", "provenance", "dpbench's version"),
+    _words("status", "provenance", "`ok`, `failed` or `skipped`"),
+    _words("error", "provenance", "why, where it is not `ok`"),
+)
