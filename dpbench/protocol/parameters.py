@@ -71,6 +71,11 @@ class Parameter:
     below: float | None = None
     at_most: float | None = None
 
+    @property
+    def has_default(self) -> bool:
+        """Whether it may be left out."""
+        return self.default is not dataclasses.MISSING
+
     def checked(self, value: Any) -> Any:
         """`value` as a plain Python value of the parameter's kind.
 

@@ -1,0 +1,149 @@
+"""What is attacked, before any defence or attack: the batch and the victim that a cell names."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from dpbench import generators, victim
+from dpbench.cell.spec import BatchSpec, Cell
+from dpbench.data import Batch, Dataset, draw_batch, load_data
+from dpbench.protocol import ImagePrior, InputError
+from dpbench.system import digest
+from dpbench.victim import Victim
+
+GALLERY = 200
+"""Images among which a reconstruction has to point out its original, at most."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is attacked, before any defence or attack.
+
+    Attributes:
+        victim: model, loss and accuracy; the model is on the CPU.
+        images: float32 [B, 3, H, W] in [0, 1].
+        labels: int64 [B].
+        indices: place of each image in the data set.
+        num_classes: K.
+        mean: public per-channel mean of the data.
+        std: public per-channel standard deviation.
+        mean_image: public mean of other images, [3, H, W] in [0, 1].
+        others: images of the same data outside the batch, [G, 3, H, W] in [0, 1], and their labels: the
+            gallery, and the informed attacker's candidates.
+        statistics: of public images; None where not to be had.
+    """
+
+    victim: Victim
+    images: Tensor
+    labels: Tensor
+    indices: tuple[int, ...]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean_image: Tensor
+    others: tuple[Tensor, Tensor] | None = None
+    statistics: ImagePrior | None = None
+
+
+@lru_cache(maxsize=2)
+def dataset(spec: str, size: int | None) -> Dataset:
+    """`load_data`, kept for the next cell."""
+    return load_data(spec, size=size)
+
+
+def prepare(spec: BatchSpec) -> Scene:
+    """Draws the batch and builds the victim that `spec` names.
+
+    Raises:
+        InputError: for data, a batch or a victim that does not exist, or that has changed since the run was
+            planned.
+    """
+    data = dataset(spec.data, spec.image_size)
+    batch = draw_batch(data, spec.batch_size, spec.batch_seed, spec.label_draw)
+    if spec.images_digest and images_digest(batch) != spec.images_digest:
+        raise InputError(f"The images of {data.name} have changed since the run was planned; start it again.")
+    height, width = batch.images.shape[2:]
+    if height != width:
+        raise InputError(
+            f"The victims take square images; those of {data.name} are {height}x{width}: give `image_size`."
+        )
+    network = victim.load(spec.model, spec.norm, spec.victim, spec.weights, data, width)
+    if spec.logit_scale != 1:
+        network = scaled(network, spec.logit_scale)
+    return Scene(
+        network,
+        batch.images,
+        batch.labels,
+        batch.indices,
+        network.model.fc.out_features,
+        data.mean,
+        data.std,
+        data.mean_image,
+        other_images(data, batch),
+        data.prior,
+    )
+
+
+def images_digest(batch: Batch) -> str:
+    """A hash of the images and labels of a batch."""
+    return digest.tensors({"images": batch.images, "labels": batch.labels})
+
+
+def scaled(network: Victim, logit_scale: float) -> Victim:
+    """A copy with its last layer times `logit_scale`: as accurate, and less confident if that is below 1."""
+    model = copy.deepcopy(network.model)
+    with torch.no_grad():
+        for parameter in model.fc.parameters():
+            parameter.mul_(logit_scale)
+    return replace(network, model=model)
+
+
+def generator_of(cell: Cell, scene: Scene) -> nn.Module | None:
+    """The generator that a cell names; None where it names none.
+
+    Raises:
+        InputError: for one that cannot be had, or that makes other images or classes.
+    """
+    if cell.told.generator is None:
+        return None
+    size = scene.images.shape[-1]
+    found = generators.load_generator(cell.told.generator, num_classes=scene.num_classes, size=size)
+    return found.to(scene.images.device)
+
+
+def other_images(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Up to `GALLERY - 1` images outside `batch` and their labels; none is a copy of one inside.
+
+    The rule: those outside the batch in the order of the sha256 of the text `dpbench gallery INDEX`. It knows
+    neither the batch nor the data set's own order, so no image stands out by its place.
+    """
+    outside = sorted(set(range(len(data.labels))) - set(batch.indices), key=_place)[: GALLERY - 1]
+    images = data.images[torch.tensor(outside, dtype=torch.int64)].float() / 255
+    new = torch.tensor([not any(torch.equal(image, own) for own in batch.images) for image in images])
+    return images[new.bool()], data.labels[outside][new.bool()]
+
+
+@lru_cache(maxsize=100_000)
+def _place(index: int) -> bytes:
+    return hashlib.sha256(f"dpbench gallery {index}".encode()).digest()
+
+
+def moved(scene: Scene, device: torch.device) -> Scene:
+    """A copy of `scene` on `device`; the caller's model stays where and as it is."""
+    model = copy.deepcopy(scene.victim.model).to(device)
+    images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
+    others = scene.others and tuple(x.to(device) for x in scene.others)
+    return replace(
+        scene,
+        victim=replace(scene.victim, model=model),
+        images=images,
+        labels=labels,
+        mean_image=mean_image,
+        others=others,
+    )
