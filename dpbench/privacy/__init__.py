@@ -1,5 +1,6 @@
 """Noise for a budget, budgets for noise, and what no attacker can do under either."""
 
+from dpbench.privacy.budget import Budget
 from dpbench.privacy.calibration import (
     PRIOR,
     calibrate,
@@ -9,4 +10,12 @@ from dpbench.privacy.calibration import (
     reconstruction_bound,
 )
 
-__all__ = ["PRIOR", "calibrate", "eps_replace", "epsilon", "noise_multiplier", "reconstruction_bound"]
+__all__ = [
+    "PRIOR",
+    "Budget",
+    "calibrate",
+    "eps_replace",
+    "epsilon",
+    "noise_multiplier",
+    "reconstruction_bound",
+]

@@ -175,15 +175,15 @@ def calibrate(
         (None, 8.0, 0.6002)
     """
     if (eps is None) == (noise_multiplier is None):
-        raise InputError("Give either an eps or a noise multiplier, and not both.")
+        raise InputError("Give either `eps` or `noise_multiplier`, not both: one follows from the other.")
     if eps_scope not in ("training", "release"):
         raise InputError(f"Unknown eps scope {eps_scope!r}; known: training, release.")
     _positive("The clip norm (max_grad_norm)", max_grad_norm)
     _positive("The number of epochs", epochs)
     if not 1 <= batch_size <= train_size:
         raise InputError(
-            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust --batch-size or "
-            "--train-size."
+            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust `batch_size` or "
+            "`train_size`."
         )
     if releases != int(releases) or releases < 1:
         raise InputError(f"The number of releases must be a whole number of at least 1, not {releases:g}.")
