@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_mean_loss, untouched
-from dpbench.protocol import Guarantee, InputError, Loss, Registry, Release, Stage
+from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
 
 
-class Defense(ABC):
-    """One stage; a keyword-only dataclass whose number and text fields are its public parameters."""
+class Defense(Declared, ABC):
+    """One stage of a defence; its parameters are declared with `parameter(...)` and public.
+
+    A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates: it is
+    given the `noise_multiplier` of a budget and the guarantee that comes with it.
+
+    Attributes:
+        name: what it is registered under.
+        repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
+    """
 
     name: ClassVar[str]
+    repeatable: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Stage(self.name, {k: v for k, v in values.items() if isinstance(v, (int, float, str))})
+        return Stage(self.name, {name: value for name, value in self.values().items() if value is not None})
 
 
 class Aggregator(Defense):
@@ -75,16 +82,22 @@ class PostProcessor(Defense):
         """The gradients after this stage, as new tensors of the same shapes."""
 
 
+NONE = "none"
+"""The name of the chain without stages."""
 defenses_registry: Registry[type[Defense]] = Registry("defense", "dpbench.defenses")
 D = TypeVar("D", bound=type[Defense])
 
 
 def defense(name: str) -> Callable[[D], D]:
-    """Class decorator that registers a defence under `name`; a name taken already raises ValueError."""
+    """Class decorator that registers a defence under `name` and makes it a frozen, keyword-only dataclass.
+
+    Raises:
+        ValueError: for a name that is taken.
+        TypeError: for a parameter whose name means something else elsewhere in the program.
+    """
 
     def register(cls: D) -> D:
         defenses_registry.add(name, cls)
-        cls.name = name
         return cls
 
     return register
@@ -104,12 +117,33 @@ class Chain:
     stages: tuple[Defense, ...] = ()
 
     def __post_init__(self) -> None:
-        for stage in self.stages[1:]:
-            if isinstance(stage, Aggregator):
+        check_order([type(stage) for stage in self.stages])
+
+    @property
+    def name(self) -> str:
+        """The names of the stages joined by `+`, as `defenses.create` takes them; `none` without any."""
+        return "+".join(stage.name for stage in self.stages) or NONE
+
+    @property
+    def repeatable(self) -> bool:
+        """Some stage draws noise, so that several releases of one batch differ."""
+        return any(stage.repeatable for stage in self.stages)
+
+    def changed(self) -> dict[str, Any]:
+        """The parameters of all stages that differ from their defaults.
+
+        `defenses.create(chain.name, **chain.changed())` makes the chain again, without its guarantee.
+
+        Raises:
+            InputError: where two stages have different values of one parameter, which no name can say.
+        """
+        values = [stage.values() for stage in self.stages]
+        for name in {name for each in values for name in each}:
+            if len({each[name] for each in values if name in each}) > 1:
                 raise InputError(
-                    f"{stage.name} works on each sample's gradient, so it can only come first in a chain: "
-                    f"not {'+'.join(s.name for s in self.stages)}."
+                    f"Two stages of {self.name} differ in `{name}`: give every stage the same value."
                 )
+        return {name: value for stage in self.stages for name, value in stage.changed().items()}
 
     @property
     def guarantee(self) -> Guarantee | None:
@@ -170,7 +204,11 @@ def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) 
     return gradients
 
 
-def check_positive(what: str, value: float) -> None:
-    """InputError unless `value` is a finite number above 0."""
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(f"{what} must be a finite number above 0, not {value:g}.")
+def check_order(stages: Sequence[type[Defense]]) -> None:
+    """InputError for an aggregator anywhere but in first place."""
+    for stage in stages[1:]:
+        if issubclass(stage, Aggregator):
+            raise InputError(
+                f"{stage.name} works on each sample's gradient, so it can only come first in a chain: "
+                f"not {'+'.join(s.name for s in stages)}."
+            )

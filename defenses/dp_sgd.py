@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import ClassVar
 
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, check_positive, defense
+from defenses.base import Aggregator, Gradients, defense
 from defenses.grad_sample import per_sample
-from dpbench.protocol import Guarantee, Loss
+from dpbench.protocol import Guarantee, Loss, parameter
 
 
 def clipped_means(
@@ -52,11 +52,14 @@ def clipped_means(
         return released
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Clipped(Aggregator):
     """What `clip` and `dp` have in common: all but the noise."""
 
-    max_grad_norm: float
-    noise_multiplier: float
+    max_grad_norm: float = parameter(
+        1.0, "clip norm C: the l2 bound of each sample's gradient", symbol="C", above=0
+    )
+    noise_multiplier: ClassVar[float]
 
     def aggregate(
         self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
@@ -87,7 +90,6 @@ class _Clipped(Aggregator):
 
 
 @defense("clip")
-@dataclass(frozen=True, kw_only=True)
 class Clip(_Clipped):
     """Each sample's gradient scaled down to an l2 norm of at most `max_grad_norm`; no noise, so no privacy.
 
@@ -98,15 +100,10 @@ class Clip(_Clipped):
         InputError: for a clip norm that is not a finite number above 0.
     """
 
-    max_grad_norm: float = 1.0
-    noise_multiplier: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive("The clip norm (max_grad_norm)", self.max_grad_norm)
+    noise_multiplier = 0.0
 
 
 @defense("dp")
-@dataclass(frozen=True, kw_only=True)
 class DPSGD(_Clipped):
     """Clipping plus Gaussian noise of standard deviation `noise_multiplier * max_grad_norm` on the sum.
 
@@ -120,13 +117,17 @@ class DPSGD(_Clipped):
         ValueError: for a guarantee about another noise or clip norm.
     """
 
-    noise_multiplier: float
-    max_grad_norm: float = 1.0
+    repeatable = True
+    noise_multiplier: float = parameter(
+        MISSING,
+        "sigma of dp: the noise on the sum of clipped gradients has standard deviation sigma * C",
+        symbol="σ",
+        above=0,
+    )
     guarantee: Guarantee | None = None
 
     def __post_init__(self) -> None:
-        check_positive("The noise multiplier of dp (use clip to clip without noise)", self.noise_multiplier)
-        check_positive("The clip norm (max_grad_norm)", self.max_grad_norm)
+        super().__post_init__()
         claim = self.guarantee
         if claim and (claim.noise_multiplier, claim.max_grad_norm) != (
             self.noise_multiplier,

@@ -102,13 +102,13 @@ def _refuse_unsupported(model: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise InputError(
                 f"{name or 'The model'} is batch norm in training mode, which mixes the samples of a batch: "
-                "use frozen statistics (--norm frozen-bn) or group norm (--norm gn)."
+                "use frozen statistics (`norm` frozen-bn) or group norm (`norm` gn)."
             )
         if isinstance(module, _BatchNorm) and trainable:
             raise InputError(
                 f"Opacus takes no per-sample gradients of {name or 'the model'} ({type(module).__name__}), "
-                "even in evaluation mode: use dpbench's FrozenBatchNorm2d (--norm frozen-bn) or group norm "
-                "(--norm gn)."
+                "even in evaluation mode: use dpbench's FrozenBatchNorm2d (`norm` frozen-bn) or group norm "
+                "(`norm` gn)."
             )
         buffered = any(True for _ in module.buffers(recurse=False))
         if trainable and buffered and not hasattr(module, "normalised"):

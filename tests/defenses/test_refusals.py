@@ -76,7 +76,7 @@ class CentresBatch(nn.Module):
 
 
 def test_training_batch_norm():
-    refused(head(nn.BatchNorm2d(3)).train(), r"0 is batch norm in training mode.*--norm frozen-bn")
+    refused(head(nn.BatchNorm2d(3)).train(), r"0 is batch norm in training mode.*`norm` frozen-bn")
 
 
 def test_batch_norm_without_statistics():

@@ -251,4 +251,4 @@ def test_what_cannot_be_audited_says_so():
     with pytest.raises(InputError, match="single releases"):
         audit(chain(Correct, claim(1.0, releases=2)))
     with pytest.raises(InputError, match="not finite"):
-        audit(create("noise", noise_std=1e38), releases=400)
+        audit(Chain((Correct(noise_multiplier=3e38),)), releases=400)
