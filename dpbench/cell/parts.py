@@ -61,6 +61,18 @@ def applies(declared: Parameter, known: Facts) -> bool:
     return all(known.get(name) == value for name, value in declared.only_if.items())
 
 
+def attack_class(cell: Cell) -> type[attacks.Attack]:
+    """The class of a cell's attack."""
+    return attacks.kind(cell.attack.name)
+
+
+def symbols() -> dict[str, str]:
+    """What logs and tables call each parameter."""
+    found = [parameters(part) for part in (*attacks.attacks.values(), *threat_models.values())]
+    found += [parameters(part) for part in (Budget, *defenses.defenses_registry.values())]
+    return {name: each.symbol for taken in found for name, each in taken.items()}
+
+
 def attack_of(cell: Cell) -> attacks.Attack:
     """The attack of a cell, or the one whose floor it is.
 

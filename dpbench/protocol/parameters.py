@@ -89,19 +89,19 @@ class Parameter:
             return None
         if self.choices:
             if value not in self.choices:
-                raise InputError(f"`{self.name}` must be one of {', '.join(self.choices)}, not {value!r}.")
+                raise InputError(f"`{self.name}` must be one of {', '.join(self.choices)}, not {_shown(value)}.")
             return value
         if self.kind is float and type(value) is int:
-            value = float(value) if abs(value) < LARGEST else math.inf
+            value = float(value) if abs(value) < LARGEST else math.copysign(math.inf, value)
         if type(value) is not self.kind:  # a bool is no number here
-            raise InputError(f"`{self.name}` must be {_WORDS[self.kind]}, not {value!r}.")
+            raise InputError(f"`{self.name}` must be {_WORDS[self.kind]}, not {_shown(value)}.")
         if self.kind in (int, float):
             self._check_range(value)
         return value
 
     def _check_range(self, value: float) -> None:
-        if not math.isfinite(value) or abs(value) >= LARGEST:
-            raise InputError(f"`{self.name}` must be a finite number below 2**63, not {value:g}.")
+        if abs(value) >= LARGEST or value != value:
+            raise InputError(f"`{self.name}` must be a finite number below 2**63, not {_shown(value)}.")
         for words, bound, holds in (
             ("above", self.above, self.above is None or value > self.above),
             ("at least", self.at_least, self.at_least is None or value >= self.at_least),
@@ -110,6 +110,12 @@ class Parameter:
         ):
             if not holds:
                 raise InputError(f"`{self.name}` must be {words} {bound:g}, not {value:g}.")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; decimal digits may be too many to print."""
+    text = repr(value) if type(value) is not int or abs(value) < LARGEST else hex(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
