@@ -16,6 +16,7 @@ __all__ = [*_HOMES, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import_module("dpbench.metrics")  # registers the columns of the metrics
         return getattr(import_module(_HOMES[name]), name)
     if name in _MODULES:
         return import_module(f"dpbench.{name}")

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -420,21 +420,19 @@ def _result(
     found: Reconstruction | None = None,
     guarantee: Guarantee | None = None,
 ) -> CellResult:
-    labels_alone = cell.attack == LABELS_ONLY  # its images are a flat colour: there is nothing to score
-    scores: dict[str, Tensor] = {"match": torch.arange(len(guess))}
-    if not labels_alone:
-        scores = metrics.score(guess, scene.images, net=cell.lpips_net or "alex")
-    order = scores.pop("match")
+    net = cell.lpips_net or "alex"
+    scored = metrics.matched(
+        guess,
+        scene.images,
+        scene.labels,
+        scene.mean_image,
+        found_labels=None if found is None else found.labels,
+        others=scene.others,
+        lpips_net=None if metrics.why_no_lpips(*guess.shape[2:], net) else net,
+        rebuilds_images=cell.attack != LABELS_ONLY,  # else its images are a flat colour
+    )
     common = _conditions(cell) | _measured(scene) | _search(found) | _guaranteed(guarantee)
-    identified = [None] * len(guess)
-    if not labels_alone and scene.others is not None and len(scene.others[0]):
-        identified = metrics.identified(guess[order], scene.images, scene.others[0], scene.mean_image)
-    features = {} if labels_alone else _identified_by_features(cell, scene, guess[order])
-    rows, probes = [], _probes(cell, scene, guarantee)
-    if found is not None and labels_alone:  # no image says whose label it is
-        right = metrics.labels_restored(found.labels, scene.labels)
-    elif found is not None:
-        right = found.labels[order] == scene.labels
+    rows, probes, measured = [], _probes(cell, scene, guarantee), metrics.measure(scored)
     for i, (loss, share) in enumerate(image_shares(scene)):
         row = common | {
             "image": i,
@@ -444,26 +442,9 @@ def _result(
             "image_grad_share": share,
             "status": "ok",
             "psnr_unbiased_probe": probes[i],
-            "identified": identified[i],
-            "gallery_size": None if identified[i] is None else len(scene.others[0]) + 1,
-            **{name: values[i] for name, values in features.items()},
         }
-        row |= {name: float(values[i]) for name, values in scores.items()}
-        row["lpips_net"] = None if math.isnan(row.get("lpips", math.nan)) else cell.lpips_net or "alex"
-        if found is not None:
-            row["label_correct"] = bool(right[i])
-        rows.append(row)
-    return CellResult(rows, guess[order].float().cpu(), scene.images.cpu())
-
-
-def _identified_by_features(cell: Cell, scene: Scene, guess: Tensor) -> dict[str, Sequence[Any]]:
-    """The columns of IIP, each as long as `guess`; none where there is no gallery or no trunk."""
-    net = cell.lpips_net or "alex"
-    if scene.others is None or not len(scene.others[0]) or metrics.why_no_lpips(*guess.shape[2:], net):
-        return {}
-    gallery = torch.cat([scene.images, scene.others[0]])
-    found, count = metrics.iip(guess, scene.images, gallery, net), len(guess)
-    return {"iip": found, "iip_net": [net] * count, "iip_chance": [1 / len(gallery)] * count}
+        rows.append(row | measured[i])
+    return CellResult(rows, scored.images.float().cpu(), scene.images.cpu())
 
 
 def _probes(cell: Cell, scene: Scene, guarantee: Guarantee | None) -> list[float | None]:

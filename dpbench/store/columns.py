@@ -173,16 +173,12 @@ add(
     _count("restarts", "attack", "restarts asked for; empty is the attack's own default"),
     _number("image_loss", "measured", "the victim's loss on the image", unit="nat"),
     _number("image_grad_share", "measured", "its gradient norm over the sum of the batch's, 0 to 1"),
-    _number("psnr", "measured", "peak signal-to-noise ratio, peak 1; infinite if identical", unit="dB"),
     _number(
         "psnr_unbiased_probe",
         "measured",
         "planted layer: PSNR of the unbiased estimate; no bound, priors beat it",
         unit="dB",
     ),
-    _number("ssim", "measured", "structural similarity, Gaussian window, border cropped"),
-    _number("lpips", "measured", "perceptual distance, lower is more alike; empty without the real trunk"),
-    _number("fft2d", "measured", "mean squared difference of orthonormal 2-D FFT magnitudes"),
     _number(
         "success", "measured", "informed attacker: share of trials in which it picked the true candidate"
     ),
@@ -194,27 +190,10 @@ add(
         "measured",
         "informed attacker: share right on whether the sample is in the batch, prior 1/2",
     ),
-    _flag("identified", "measured", "the original was picked out of a gallery by the reconstruction"),
-    _count("gallery_size", "measured", "images in that gallery"),
-    _flag(
-        "iip",
-        "measured",
-        "a network's features pick the original out of a gallery that holds the whole batch",
-    ),
-    _number("iip_chance", "measured", "chance of a blind guess at it: 1 over the images in that gallery"),
-    _flag(
-        "label_correct",
-        "measured",
-        "the attack's label for the image was right; label-restoration: it is among those restored",
-    ),
-    _number("psnr_floor", "measured", "highest PSNR among the floors of the same image", unit="dB"),
-    _number("lpips_floor", "measured", "lowest LPIPS among the floors of the same image"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _words(
         "key", "provenance", "the cell: hash of everything that decides its outcome, and the name of its file"
     ),
-    _words("lpips_net", "provenance", "its trunk: `alex` or `vgg`"),
-    _words("iip_net", "provenance", "that network; empty without its real weights"),
     _words("engine", "provenance", "what ran the iterations"),
     _count("iterations", "provenance", "objective evaluations spent, over all restarts"),
     _number(
