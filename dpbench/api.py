@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,12 @@ from attacks import Attack
 from dpbench import metrics, store
 from dpbench.cell import registered
 from dpbench.cell.spec import Cell, Part, Runtime
-from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
 from dpbench.report.export import export
 from dpbench.sweep import engines, executors
 from dpbench.sweep.axes import options
+from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
 from dpbench.sweep.own_inputs import OwnInputs, Public
 from dpbench.sweep.plan import plan
 from dpbench.sweep.session import Session
@@ -35,7 +34,17 @@ from dpbench.system import digest
 
 Progress = Callable[[Cell, int, int, float], None]
 """(cell, iterations done, iterations in all, objective value) -> None."""
-_NOT_HERE = ("data", "image_size", "model", "norm", "weights", "label_draw", "logit_scale", "labels", "plugin")
+_NOT_HERE = (
+    "data",
+    "image_size",
+    "model",
+    "norm",
+    "weights",
+    "label_draw",
+    "logit_scale",
+    "labels",
+    "plugin",
+)
 _NOT_HERE += ("batch_size", "batch_seed", "attack", "victim")
 """Options of the command line that stand for the model and the images, which are given here."""
 
@@ -101,7 +110,7 @@ def benchmark(
             missing or too few, and where nothing at all could be run; in one sentence.
 
     Example:
-        >>> from dpbench.victim import build
+        >>> from dpbench.victim.networks import build
         >>> images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> model = build("lenet", num_classes=5, size=16)
         >>> table = benchmark(model, images, torch.tensor([3]), defense="clip", iterations=2, device="cpu",
@@ -135,7 +144,9 @@ def benchmark(
         configuration = {name: str(value) for name, value in sorted(values.items()) if value} | {
             "device": runtime.device,
             "version": runtime.version,
-            "inputs": digest.described({cell.batch.images_digest + cell.batch.weights_digest: "" for cell in cells}),
+            "inputs": digest.described(
+                {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in cells}
+            ),
         }
         results = store.open_run(folder, configuration)
         session = Session.begin(results, cells)
@@ -188,7 +199,9 @@ def _part(given: Any) -> str | Part:
         raise InputError(f"{given!r} is neither a name nor an attack or a defence.")
     if not getattr(given, "name", ""):
         kind = type(given).__name__
-        raise InputError(f"{kind} is not registered: put @attack('name') or @defense('name') above the class.")
+        raise InputError(
+            f"{kind} is not registered: put @attack('name') or @defense('name') above the class."
+        )
     return Part(name=given.name, parameters=tuple(sorted(given.changed().items())))
 
 

@@ -91,7 +91,9 @@ def _run(options: Options, arguments: list[str]) -> int:
         "inputs": digest.described(inputs),
     }
     # absolute, as an attack may change the working directory
-    folder = (Path(options.out).expanduser() if options.out else Path("results") / _name(options, configuration))
+    folder = (
+        Path(options.out).expanduser() if options.out else Path("results") / _name(options, configuration)
+    )
     executor = executors.create(
         options.executor, runtime.device, options.workers, options.ray_address, options.gpus_per_cell
     )
@@ -198,7 +200,10 @@ def _finish(session: Session, options: Options, folder: Path) -> int:
         raise InputError(f"Nothing that was asked for could be run. {reason}")
     lost = session.cells.keys() - set(table["key"])
     if lost:
-        print(f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.", file=sys.stderr)
+        print(
+            f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
+            file=sys.stderr,
+        )
     return 1 if lost or (table["status"] == "failed").any() else 0
 
 

@@ -14,7 +14,7 @@ from dpbench import metrics
 from dpbench.cell import threats
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError
-from dpbench.store import columns
+from dpbench.store.columns import add_parameters
 
 
 def load(plugins: Iterable[str] = ()) -> None:
@@ -30,10 +30,10 @@ def load(plugins: Iterable[str] = ()) -> None:
     for name in plugins:
         _import(name)
     for part in (*attacks.attacks.values(), *threats.threat_models.values()):
-        columns.add_parameters(part, "attack")
+        add_parameters(part, "attack")
     for part in (Budget, *defenses.defenses_registry.values()):
-        columns.add_parameters(part, "defence")
-    _ = list(metrics.metrics)
+        add_parameters(part, "defence")
+    metrics.registered()
 
 
 def _import(name: str) -> None:

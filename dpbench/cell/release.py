@@ -10,8 +10,8 @@ from torch import Tensor
 from dpbench.cell import parts
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
-from dpbench.protocol import Candidates, Knowledge, Reconstruction, Release, combined
 from dpbench.cell.threat_model import Progress
+from dpbench.protocol import Candidates, Knowledge, Reconstruction, Release, combined
 from dpbench.victim import batch_norm
 
 

@@ -139,9 +139,9 @@ def attack_and_defence(cell: Cell) -> str:
 def _given(part: Any) -> list[str]:
     symbols = parts.symbols()
     return [
-        f"{symbols.get(name, name)}={value:g}" if isinstance(value, int | float) and value is not True else (
-            f"{symbols.get(name, name)}={value}"
-        )
+        f"{symbols.get(name, name)}={value:g}"
+        if isinstance(value, int | float) and value is not True
+        else (f"{symbols.get(name, name)}={value}")
         for name, value in part.parameters
     ]
 

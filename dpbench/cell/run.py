@@ -86,6 +86,4 @@ def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:
         engine.forget()
     seconds = time.perf_counter() - clock
     where = f"{began:%Y-%m-%d %H:%M:%S} UTC, {platform.node()}, process {os.getpid()}"
-    return replace(
-        result, log=f"{where}: {describe(cell)}\n{trace}{result.status} after {seconds:.1f} s\n"
-    )
+    return replace(result, log=f"{where}: {describe(cell)}\n{trace}{result.status} after {seconds:.1f} s\n")

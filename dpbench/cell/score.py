@@ -35,29 +35,22 @@ def scored(
         guarantee: the privacy of the release.
         extra: more columns of each original's row.
     """
-    rebuilds = cell.attack is None or parts.attack_class(cell).rebuilds_images
-    net = cell.runtime.lpips_net
-    # an attack on labels alone hands back a flat colour, which there is nothing to match by
-    order = metrics.match(outputs, scene.images, net=net or "alex") if rebuilds else torch.arange(len(outputs))
-    measured = metrics.measure(
-        metrics.Scored(
-            images=outputs[order],
-            outputs=outputs,
-            originals=scene.images,
-            labels=scene.labels,
-            found_labels=None if found is None else found.labels,
-            order=order,
-            others=scene.others,
-            mean_image=scene.mean_image,
-            lpips_net=net,
-            rebuilds_images=rebuilds,
-        )
+    found_images = metrics.matched(
+        outputs,
+        scene.images,
+        scene.labels,
+        scene.mean_image,
+        found_labels=None if found is None else found.labels,
+        others=scene.others,
+        lpips_net=cell.runtime.lpips_net,
+        rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
+    measured = metrics.measure(found_images)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.guaranteed(guarantee) | {"status": "ok"}
     each = zip(rows.of_images(scene), measured, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | more for image, values, more in each]
-    return CellResult(made, outputs[order].float().cpu(), scene.images.cpu())
+    return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:

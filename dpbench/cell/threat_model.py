@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
-from dpbench.cell.result import CellResult
 from dpbench.protocol import Declared, Registry, parameter
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class ThreatModel(Declared, ABC):
     """The attacker of a cell; a subclass declares what it takes and says how such a cell is run.
 

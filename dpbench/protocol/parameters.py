@@ -89,7 +89,9 @@ class Parameter:
             return None
         if self.choices:
             if value not in self.choices:
-                raise InputError(f"`{self.name}` must be one of {', '.join(self.choices)}, not {_shown(value)}.")
+                raise InputError(
+                    f"`{self.name}` must be one of {', '.join(self.choices)}, not {_shown(value)}."
+                )
             return value
         if self.kind is float and type(value) is int:
             value = float(value) if abs(value) < LARGEST else math.copysign(math.inf, value)

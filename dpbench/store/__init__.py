@@ -5,4 +5,14 @@ from dpbench.store.floors import attach_floors
 from dpbench.store.folder import Store, StoredCell, load, open_run
 from dpbench.store.schema import Row
 
-__all__ = ["Column", "Row", "Store", "StoredCell", "attach_floors", "columns", "conditions", "load", "open_run"]
+__all__ = [
+    "Column",
+    "Row",
+    "Store",
+    "StoredCell",
+    "attach_floors",
+    "columns",
+    "conditions",
+    "load",
+    "open_run",
+]

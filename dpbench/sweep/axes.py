@@ -11,10 +11,10 @@ from typing import Any
 
 import attacks
 import defenses
+from dpbench.cell.parts import defence_parameters
 from dpbench.cell.threats import threat_models
-from dpbench.privacy import Budget
 from dpbench.protocol import Parameter, parameters
-from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, GROUPS, Option
+from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, GROUPS, MOST_USED, Option
 from dpbench.sweep.own_options import OWN
 
 
@@ -33,9 +33,12 @@ def options() -> dict[str, Option]:
                 )
             hint = _defaults(declared.name, parts)
             found[declared.name] = Option(declared, EACH_ITS_OWN, True, group, hint=hint)
-    # the budget is shown with the defences that spend it, before their own parameters
+    order = {name: place for place, name in enumerate(MOST_USED)}
     return {
-        name: each for group in GROUPS for name, each in found.items() if each.shown == group
+        name: found[name]
+        for group in GROUPS
+        for name in sorted(found, key=lambda name: order.get(name, len(order)))
+        if found[name].shown == group
     }
 
 
@@ -45,9 +48,7 @@ def part_parameters() -> frozenset[str]:
 
 
 def _defence_parts() -> dict[str, Mapping[str, Parameter]]:
-    own = {name: parameters(part) for name, part in defenses.defenses_registry.items()}
-    calibrated = [n for n, part in defenses.defenses_registry.items() if "guarantee" in part.__dataclass_fields__]
-    return {", ".join(calibrated) or "budget": parameters(Budget)} | own
+    return {name: defence_parameters(name) for name in defenses.defenses_registry}
 
 
 def _attack_parts() -> dict[str, Mapping[str, Parameter]]:
@@ -76,8 +77,7 @@ def _defaults(name: str, parts: Mapping[str, Mapping[str, Parameter]]) -> str:
 
 def _named(names: Iterable[str]) -> str:
     names = list(names)
-    every = len(names) >= len(threat_models) and set(threat_models) <= set(names)
-    return "every threat model" if every and len(names) == len(threat_models) else ", ".join(names)
+    return "every threat model" if set(names) == set(threat_models) else ", ".join(names)
 
 
 def _said(value: Any) -> str:

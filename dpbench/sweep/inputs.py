@@ -20,7 +20,7 @@ from dpbench.privacy import Budget
 from dpbench.protocol import InputError
 from dpbench.system import digest, source
 from dpbench.victim.batch_norm import has_batch_norm
-from dpbench.victim.networks import models
+from dpbench.victim.networks import build, models
 
 
 class Inputs:
@@ -38,7 +38,9 @@ class Inputs:
         self._victims = cache(self._victims)
         self.generator_digest = cache(self.generator_digest)
 
-    def batches(self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]) -> Iterator[BatchSpec]:
+    def batches(
+        self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
+    ) -> Iterator[BatchSpec]:
         """Every batch of every victim; reasons for those that cannot be had go into `left_out`."""
         networks = [(m, n) for m in values["model"] for n in values["norm"] or (victim.usual_norm(m),)]
         axes = ("batch_size", "batch_seed", "label_draw", "logit_scale")
@@ -101,7 +103,7 @@ def code_of(cell: Cell, network: type | Callable[..., Any]) -> str:
 
 @cache
 def _code(attack: str | None, defence: str, threat: str, network: Any) -> str:
-    found = [threat_models[threat], network, *metrics.metrics.values(), *defenses.stages(defence)]
+    found = [threat_models[threat], network, *metrics.METRICS.values(), *defenses.stages(defence)]
     found += [attacks.kind(attack)] if attack else []
     found += [Budget] if parts.is_calibrated(defence) or parts.is_gaussian(defence) else []
     return source.digest(*found)
@@ -109,4 +111,4 @@ def _code(attack: str | None, defence: str, threat: str, network: Any) -> str:
 
 @cache
 def _normed(model: str, norm: str) -> bool:
-    return has_batch_norm(victim.build(model, norm=norm))
+    return has_batch_norm(build(model, norm=norm))

@@ -162,7 +162,10 @@ def _read(arguments: Sequence[str], upon: Options) -> Options:
     known, groups = options(), {}
     for group in GROUPS:
         members = {name: each for name, each in known.items() if each.shown == group}
-        fields = [(name, _type(each), dataclasses.field(default=_typed(each, upon[name]))) for name, each in members.items()]
+        fields = [
+            (name, _type(each), dataclasses.field(default=_typed(each, upon[name])))
+            for name, each in members.items()
+        ]
         groups[group] = dataclasses.make_dataclass(_identifier(group), fields, kw_only=True)
         groups[group].__doc__ = " "
     whole = dataclasses.make_dataclass(
@@ -198,7 +201,9 @@ def _type(option: Option) -> Any:
     elif option.default is None:
         one = one | None
     text = in_words_of_the_command_line(declared.help)
-    return Annotated[one, tyro.conf.arg(help=text + (f" [{declared.unit}]" if declared.unit else ""), **_hint(option))]
+    return Annotated[
+        one, tyro.conf.arg(help=text + (f" [{declared.unit}]" if declared.unit else ""), **_hint(option))
+    ]
 
 
 def _hint(option: Option) -> dict[str, str]:

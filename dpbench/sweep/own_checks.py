@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
-from dpbench.data.draw import draw_indices
 from dpbench.protocol import InputError
 
 Batch = tuple[Tensor, Tensor, tuple[int, ...]]
@@ -98,7 +98,7 @@ def _drawn(data: Any, batch_size: int | None, seeds: Sequence[int]) -> list[Batc
         raise InputError("Give `batch_size` with a data set: how many of its images are attacked at a time.")
     found = []
     for seed in seeds:
-        chosen = draw_indices(len(data), batch_size, seed)
+        chosen = _draw(len(data), batch_size, seed)
         items = [data[i] for i in chosen]
         try:
             images, labels = (list(each) for each in zip(*items, strict=True))
@@ -107,6 +107,14 @@ def _drawn(data: Any, batch_size: int | None, seeds: Sequence[int]) -> list[Batc
         stacked = np.stack([np.asarray(image) for image in images])
         found.append((*_pair(stacked, [int(label) for label in labels]), chosen))
     return found
+
+
+def _draw(count: int, batch_size: int, seed: int) -> tuple[int, ...]:
+    """The places that `dpbench.data.draw_batch` takes where labels do not matter."""
+    if not 1 <= batch_size <= count:
+        raise InputError(f"A batch of {batch_size} cannot be drawn: the data set has {count} images.")
+    order = sorted(range(count), key=lambda i: hashlib.sha256(f"dpbench batch {seed} {i}".encode()).digest())
+    return tuple(order[:batch_size])
 
 
 def _pair(images: Any, labels: Any, what: str = "images") -> tuple[Tensor, Tensor]:

@@ -63,13 +63,17 @@ class OwnInputs:
     ) -> None:
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
         self._state, self._weights = victim, digest.tensors(model.state_dict())
-        self._batches = {self._digest(images, labels): (images, labels, places) for images, labels, places in batches}
+        self._batches = {
+            self._digest(images, labels): (images, labels, places) for images, labels, places in batches
+        }
         statistics = None
         if public.others is not None:
             statistics = image_statistics.fit((public.others[0] * 255).round().byte(), public.mean_image)
         self._statistics = statistics
 
-    def batches(self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]) -> Iterator[BatchSpec]:
+    def batches(
+        self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
+    ) -> Iterator[BatchSpec]:
         """Every batch, in the order given; the seed is its place."""
         for seed, (key, (images, _, _)) in enumerate(self._batches.items()):
             yield BatchSpec(

@@ -40,7 +40,12 @@ OWN = (
     ),
     _option(SCENE, "batch_size", int, (1, 4), "images per attacked gradient", at_least=1, below=10**6),
     _option(
-        SCENE, "batch_seed", int, (0,), "which batches are drawn, by the rule of dpbench.data.draw_batch", **_SEED
+        SCENE,
+        "batch_seed",
+        int,
+        (0,),
+        "which batches are drawn, by the rule of dpbench.data.draw_batch",
+        **_SEED,
     ),
     _option(
         SCENE,

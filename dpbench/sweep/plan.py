@@ -6,7 +6,7 @@ attack that fails anyway. A parameter multiplies only the cells in which it play
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -137,9 +137,7 @@ def _combinations(
         yield tuple(sorted(found.items()))
 
 
-def _expanded(
-    left: list[Parameter], values: Values, known: dict[str, Any]
-) -> Iterator[dict[str, Plain]]:
+def _expanded(left: list[Parameter], values: Values, known: dict[str, Any]) -> Iterator[dict[str, Plain]]:
     if not left:
         yield {}
         return

@@ -118,7 +118,7 @@ class _Essential(ast.NodeTransformer):
 
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _without_docstring  # noqa: N815
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 (ast's own name)
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "parameter":
             node.args = node.args[:1]

@@ -66,3 +66,8 @@ def recovered(model: nn.Module, sent: list[tuple[Tensor, Tensor, int]]) -> Stati
         ]
         told.append((batch[0].to(mean), (batch[1] * (count - 1) / count).to(variance)))
     return tuple(told)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model has batch-norm layers, whose statistics would tell an attacker something."""
+    return bool(batch_norms(model))

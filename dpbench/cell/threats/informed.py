@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from attacks.prior_aware import flat, log_likelihood
 from dpbench.cell import parts, rows
@@ -49,7 +48,9 @@ class Informed(ThreatModel):
     needs_others = True
     rebuilds_images = False
 
-    candidates: int = parameter(10, "candidates for the one sample, one of them true", at_least=2, below=10**6)
+    candidates: int = parameter(
+        10, "candidates for the one sample, one of them true", at_least=2, below=10**6
+    )
     trials: int = parameter(
         100,
         "how often the informed attacker is tried, each candidate being true equally often",
@@ -72,7 +73,9 @@ class Informed(ThreatModel):
             InputError: where there are no other images, or too few of them.
         """
         if scene.others is None:
-            raise InputError("The informed attacker needs candidates: images of the same data outside the batch.")
+            raise InputError(
+                "The informed attacker needs candidates: images of the same data outside the batch."
+            )
         network, begun = scene.victim, time.perf_counter()
         given = draw_candidates(
             network.model,
@@ -112,9 +115,7 @@ class Informed(ThreatModel):
                     progress(done, self.trials, math.nan)
         return Tally(done, right, member_right)
 
-    def _release(
-        self, cell: Cell, scene: Scene, given: Candidates, truth: int | None, trial: int
-    ) -> Release:
+    def _release(self, cell: Cell, scene: Scene, given: Candidates, truth: int | None, trial: int) -> Release:
         """The release(s) of one trial: the true candidate is in each with chance `inclusion`, or in none.
 
         Where it is absent, the batch is made without it; the divisor, which is public, stays the same.

@@ -94,7 +94,9 @@ def _join(ray: ModuleType, address: str) -> None:
 def _run(cell: Cell) -> CellResult:
     if (here := version("dpbench")) != cell.runtime.version:
         return without_result(
-            cell, "failed", f"This node has dpbench {here}, not {cell.runtime.version}: install the same version."
+            cell,
+            "failed",
+            f"This node has dpbench {here}, not {cell.runtime.version}: install the same version.",
         )
     configure()
     if cell.runtime.device == "cpu":
