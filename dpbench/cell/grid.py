@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import attacks
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, parameters
 from dpbench.system import digest
 from dpbench.victim import usual_norm
 
@@ -34,7 +34,7 @@ CONCERNS = {
 """Which axes multiply a stage of a defence; none do one that is not named here, somebody's own."""
 _DEFENCE_AXES = tuple(dict.fromkeys(axis for axes in CONCERNS.values() for axis in axes))
 ATTACK_AXES = ("preset", "terms", "matching", "label_rule", "generator")
-"""Which axes multiply an attack: those of its hyper-parameters and needs (`attacks.takes`) named here."""
+"""Which axes multiply an attack: those of its hyper-parameters and needs named here."""
 _SIGNS = {
     "eps": "eps",
     "eps_scope": "scope",
@@ -356,7 +356,8 @@ def _attackers(
         elif attack == "analytic" and defense != "none":
             yield from ({**same, "prior": prior} for prior in axes.prior)
         else:
-            own = [axis for axis in ATTACK_AXES if axis in attacks.takes(attack)]
+            kind = attacks.kind(attack)
+            own = [axis for axis in ATTACK_AXES if axis in {*parameters(kind), *kind.needs}]
             if batch.labels == "known":  # there is nothing to infer
                 own = [axis for axis in own if axis != "label_rule"]
             for values in product(*(getattr(axes, axis) for axis in own)):

@@ -11,7 +11,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -318,7 +318,8 @@ def attack_of(cell: Cell) -> attacks.Attack:
         "matching",
         "label_rule",
     )
-    asked = {axis: getattr(cell, axis) for axis in axes if axis in attacks.takes(name)}
+    known = {field.name for field in fields(attacks.kind(name))}
+    asked = {axis: getattr(cell, axis) for axis in axes if axis in known}
     chosen = {axis: value for axis, value in asked.items() if value is not None}
     return attacks.create(name, **chosen)
 

@@ -26,10 +26,12 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
     cells, iterations, programs = list(cells), Counter(), {}
     for cell in cells:
         checked(cell.engine, cell.device)
-        search = None if cell.attack.startswith("floor:") and not cell.floor_of else attack_of(cell)
+        search = (
+            None if cell.attack.startswith("floor:") and not cell.floor_of else attack_of(cell).resolved()
+        )
         if hasattr(search, "engine"):
             programs[cell] = _program(cell, getattr(search, "matching", None))
-            iterations[programs[cell]] += search.iterations * getattr(search, "restarts", 1)
+            iterations[programs[cell]] += search.evaluations()
 
     def engine(cell: Cell) -> str:
         return auto(cell.engine, cell.device, iterations[programs[cell]]) if cell in programs else "eager"

@@ -1,6 +1,7 @@
-"""What an attacker believes of images before seeing a gradient.
+"""Penalties that say which images are plausible, whatever the gradient.
 
-A prior is a module; its weight and its statistics are buffers, so that a compiled iteration serves others.
+A regulariser is a module. Its weight and its statistics are buffers, so that one compiled iteration serves
+searches with other values.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Prior(nn.Module, ABC):
+class Regulariser(nn.Module, ABC):
     """A differentiable scalar penalty on normalised pixels [B, C, H, W] and what the network makes of them.
 
     Attributes:
@@ -28,14 +29,14 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def penalty(self, z: Tensor, activations: Sequence[Tensor]) -> Tensor:
-        """The unweighted penalty; `activations` are empty unless the prior watches."""
+        """The unweighted penalty; `activations` are empty unless the regulariser watches."""
 
     def forward(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
         """The weighted penalty, a scalar."""
         return self.weight.to(z.dtype) * self.penalty(z, activations)
 
 
-class TotalVariation(Prior):
+class TotalVariation(Regulariser):
     """Mean absolute difference of vertical plus horizontal neighbours (anisotropic TV, Geiping et al. 2020).
 
     Example:
@@ -48,7 +49,7 @@ class TotalVariation(Prior):
         return (z[..., 1:, :] - z[..., :-1, :]).abs().mean() + (z[..., 1:] - z[..., :-1]).abs().mean()
 
 
-class L2(Prior):
+class L2(Regulariser):
     """Mean squared pixel."""
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
@@ -56,11 +57,11 @@ class L2(Prior):
         return z.square().mean()
 
 
-class DiagonalVariation(Prior):
+class DiagonalVariation(Regulariser):
     """Sum of the norms of four differences: to the right, down, and along both diagonals.
 
-    Total variation as GradInversion and DeepInversion weigh it (Yin et al. 2020, 2021): it grows with the
-    batch and the image.
+    Total variation as in GradInversion and DeepInversion (Yin et al. 2020, 2021), a sum: it grows with the
+    number of images and pixels.
     """
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
@@ -70,7 +71,7 @@ class DiagonalVariation(Prior):
         return _length(right) + _length(down) + _length(falling) + _length(rising)
 
 
-class ImageNorm(Prior):
+class ImageNorm(Regulariser):
     """Mean over the images of each one's l2 norm (GradInversion's R_l2)."""
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
@@ -78,12 +79,12 @@ class ImageNorm(Prior):
         return torch.stack([_length(image) for image in z]).mean()
 
 
-class BatchNormStatistics(Prior):
-    """How far the batch's statistics at every batch-norm layer are from those the attacker was told.
+class BatchNormStatistics(Regulariser):
+    """How far the batch's statistics at every batch-norm layer are from those the attacker was given.
 
     sum over layers of |mean - mean*| + |variance - variance*|, biased variance (GradInversion, eq. 10; from
-    DeepInversion, Yin et al. 2020). With `relative` each norm is divided by the target's and the mean over
-    the layers is taken, so that a weight carries from one network to another.
+    DeepInversion, Yin et al. 2020). With `relative` each norm is divided by the target's norm and averaged
+    over the layers, so that one weight suits networks of any depth and width.
 
     Args:
         weight: its weight.
@@ -107,19 +108,19 @@ class BatchNormStatistics(Prior):
         terms = []
         for i, x in enumerate(activations):
             variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-            for seen, told in ((mean, f"mean{i}"), (variance, f"variance{i}")):
-                goal = self.get_buffer(told)
-                length = _length(seen - goal)
-                terms.append(length / _length(goal) if self.relative else length)
+            for found, name in ((mean, f"mean{i}"), (variance, f"variance{i}")):
+                target = self.get_buffer(name)
+                length = _length(found - target)
+                terms.append(length / _length(target) if self.relative else length)
         total = torch.stack(terms).sum()
         return total / len(activations) if self.relative else total
 
 
-class GroupConsistency(Prior):
-    """Distance to what several seeds agree upon: |x - consensus| (GradInversion, eq. 11).
+class GroupConsistency(Regulariser):
+    """Distance to the consensus of several seeds: |x - consensus| (GradInversion, eq. 11).
 
-    With `relative` the norm is divided by the root of the number of pixels, so that a weight carries from one
-    size of image and batch to another.
+    With `relative` the norm is divided by the root of the number of pixels, so that one weight suits images
+    and batches of any size.
 
     Args:
         weight: its weight.
