@@ -1,4 +1,4 @@
-"""The inputs of a network's batch-norm layers, seen while it runs."""
+"""The inputs of a network's batch-norm layers, recorded while it runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def batch_norms(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """A list that holds, after the model ran inside, each batch-norm layer's input in `batch_norms` order.
+    """Context that yields a list; the model runs inside, and the list is complete once the context ends.
 
-    Nothing is hooked, and the list stays empty, unless `wanted`. The hooks are gone afterwards.
+    It then holds each batch-norm layer's input, in `batch_norms` order. Unless `wanted`, no hook is set and
+    the list stays empty. The hooks are removed in the end.
 
     Raises:
-        InputError: where a batch-norm layer took no part.
+        InputError: where the forward pass skipped a batch-norm layer.
     """
     layers = batch_norms(model) if wanted else []
     seen: dict[int, Tensor] = {}
@@ -33,10 +34,10 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     activations: list[Tensor] = []
     try:
         yield activations
-        if len(seen) < len(layers):  # the statistics would be compared with other layers'
+        if len(seen) < len(layers):  # else statistics and layers would not line up
             raise InputError(
                 "A batch-norm layer of the model took no part in its forward pass: remove it, or use "
-                "--bn-stats none."
+                "`bn_stats` none."
             )
         activations += [seen[i] for i in range(len(layers))]
     finally:

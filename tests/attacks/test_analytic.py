@@ -200,5 +200,5 @@ def test_a_model_without_such_a_layer_is_refused(photographs):
 
 
 def test_without_statistics_wiener_is_refused(photographs, linear):
-    with pytest.raises(InputError, match="--prior none"):
+    with pytest.raises(InputError, match="`prior` none"):
         rebuilt(linear, photographs[0][:1], photographs[1][:1], noise_multiplier=1.0)

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from attacks.priors import L2, TotalVariation
+from attacks.regularisers import L2, TotalVariation
 
 
-@pytest.mark.parametrize("prior", [TotalVariation(0.3), L2(0.3)])
-def test_gradient_is_the_finite_difference(prior):
+@pytest.mark.parametrize("regulariser", [TotalVariation(0.3), L2(0.3)])
+def test_gradient_is_the_finite_difference(regulariser):
     z = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(prior, z)
+    assert torch.autograd.gradcheck(regulariser, z)
 
 
 def test_total_variation_is_the_loop():
