@@ -9,7 +9,7 @@ from __future__ import annotations
 from dpbench.metrics import floors
 from dpbench.metrics.base import METRICS, Metric, Scored, Values, measure, metric, registered
 from dpbench.metrics.fourier import fft2d
-from dpbench.metrics.gallery import GALLERY, decoys
+from dpbench.metrics.gallery import GALLERY, decoys, draw_others
 from dpbench.metrics.identification import identified, iip
 from dpbench.metrics.labels import labels_restored
 from dpbench.metrics.matching import match, matched
@@ -24,6 +24,7 @@ __all__ = [
     "Scored",
     "Values",
     "decoys",
+    "draw_others",
     "fft2d",
     "floors",
     "identified",

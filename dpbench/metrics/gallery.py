@@ -7,6 +7,8 @@ does not help.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,34 @@ GALLERY = 200
 """Images in a gallery, the original among them, at most."""
 FEWEST = 20
 """Images in a gallery of one label, at least: a blind guess is then right once in 20 times or less often."""
+
+
+def draw_others(labels: Tensor, wanted: Tensor, taken: Sequence[int], seed: int) -> Tensor:
+    """Which images of a data set to hold for the galleries of a batch.
+
+    Of each label in `wanted`, `GALLERY - 1` at random. Where one has fewer than `FEWEST - 1`, so many of any
+    label instead: for a gallery of any label, no label must be favoured.
+
+    Args:
+        labels: int64 [N], of the data set.
+        wanted: int64 [B], of the batch.
+        taken: places in the data set of what must not be drawn: the batch, and all that the attacker or the
+            victim has seen.
+        seed: decides the order in which images are drawn.
+
+    Returns:
+        int64 [G], places in the data set, ascending, none twice.
+
+    Example:
+        >>> draw_others(torch.tensor([0, 1, 0, 1]), wanted=torch.tensor([1]), taken=[3], seed=0)
+        tensor([0, 1, 2])
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[~torch.isin(order, torch.tensor(taken, dtype=torch.int64))]
+    alike = [order[labels[order] == label][: GALLERY - 1] for label in wanted.unique().cpu()]
+    if any(len(found) < FEWEST - 1 for found in alike):
+        alike = [order[: GALLERY - 1]]
+    return torch.cat(alike).sort().values
 
 
 def decoys(originals: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,12 +182,12 @@ def number(value: Any, spec: str) -> str:
     """Format a number; a missing one is a dash.
 
     Example:
-        >>> number(None, ".1f"), number(3.14, ".1f"), number(float("inf"), ".1f")
-        ('—', '3.1', '∞')
+        >>> number(None, ".1f"), number(3.14, ".1f"), number(float("-inf"), "+.1f")
+        ('—', '3.1', '-∞')
     """
     if value is None or pd.isna(value):
         return EMPTY
-    return "∞" if math.isinf(value) else format(value, spec)
+    return format(value, spec).replace("inf", "∞")
 
 
 def _same(column: pd.Series, value: Any) -> pd.Series:

@@ -43,8 +43,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = schema.conform(table)
     well = table["status"].fillna("ok") == "ok"
-    table["psnr_over_floor"] = table["psnr"] - table["psnr_floor"]
-    table["lpips_to_floor"] = table["lpips"] / table["lpips_floor"]
+    # a copy of a flat image equals its floor: 0 dB and ratio 1, not the missing values of inf - inf and 0 / 0
+    over, ratio = table["psnr"] - table["psnr_floor"], table["lpips"] / table["lpips_floor"]
+    table["psnr_over_floor"] = over.mask(table["psnr"] == table["psnr_floor"], 0.0)
+    table["lpips_to_floor"] = ratio.mask(table["lpips"] == table["lpips_floor"], 1.0)
     conditions = list(condition_columns())
     # one integer per condition: grouping by 35 columns with missing values once, not once per statistic
     group = table.groupby(conditions, dropna=False, sort=False).ngroup()

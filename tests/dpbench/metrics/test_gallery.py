@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from scipy.stats import binomtest
 
-from dpbench.metrics import GALLERY, decoys, matched, measure
+from dpbench.metrics import GALLERY, decoys, draw_others, matched, measure
 from dpbench.metrics.gallery import FEWEST
 
 
@@ -67,3 +67,20 @@ def test_an_original_without_a_decoy_has_no_gallery():
     originals = noise(2)
     rows = measured(originals, torch.tensor([0, 0]), originals[:1], torch.tensor([0]))
     assert not {"identified", "gallery_size", "gallery_labels"} & set(rows[0])
+
+
+def test_images_drawn_for_a_batch_make_full_galleries_of_its_labels():
+    labels = torch.arange(4000) % 8
+    drawn = draw_others(labels, wanted=torch.tensor([3, 5, 5]), taken=[3, 5, 13, 11], seed=0)
+    assert labels[drawn].bincount().tolist() == [0, 0, 0, GALLERY - 1, 0, GALLERY - 1]
+    assert not set(drawn.tolist()) & {3, 5, 13, 11}
+    assert not drawn.equal(draw_others(labels, torch.tensor([3, 5]), [3, 5, 13, 11], seed=1))
+    assert binomtest(int((drawn < 2000).sum()), len(drawn), 0.5).pvalue > 1e-4
+
+
+def test_images_of_any_label_are_drawn_where_one_is_rare():
+    labels = torch.tensor([0, 1] * 500 + [2] * (FEWEST - 1))
+    drawn = draw_others(labels, wanted=torch.tensor([0, 2]), taken=[1000], seed=0)
+    assert len(set(drawn.tolist()) - {1000}) == GALLERY - 1
+    assert binomtest(int((labels[drawn] == 0).sum()), GALLERY - 1, 500 / 1018).pvalue > 1e-4
+    assert (labels[draw_others(labels, torch.tensor([2]), [], seed=0)] == 2).all()
