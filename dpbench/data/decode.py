@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dpbench.protocol import InputError
+from dpbench.system import digest
 from dpbench.system.paths import open_file
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -88,7 +89,7 @@ def pixels(file: Path, size: int | None, stamp: tuple[int, ...] | None = None) -
     """
     with _opened(file) as (image, found):
         if stamp is not None and found != stamp:
-            raise InputError(f"{file} has changed since the run was planned: start the run again.")
+            raise digest.changed(file)
         _kind(image, file)
         turn = _TURNS.get(_turn(image))  # conversion loses it
         upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
