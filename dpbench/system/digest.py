@@ -47,6 +47,34 @@ def source(thing: type) -> str:
     return found.hexdigest()[:16]
 
 
+def changed(what: object) -> InputError:
+    """The error to raise where `what` is no longer what a run was planned with."""
+    return InputError(f"{what} has changed since the run was planned: start it again.")
+
+
+def unchanged(what: object, planned: str, found: str) -> None:
+    """Compare the hash that a run was planned with and the hash of what was read now.
+
+    Args:
+        what: a path, or words such as `The batch of samples`.
+        planned: of earlier; empty where nothing was noted, and then nothing is compared.
+        found: of now.
+
+    Raises:
+        InputError: where they differ.
+
+    Example:
+        >>> unchanged("victim.pt", planned="ab12", found="ab12")
+    """
+    if planned and planned != found:
+        raise changed(what)
+
+
+def content(data: bytes) -> str:
+    """The hash of bytes that were read already: that of the file they are from."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def file(path: Path) -> str:
     """The hash of a file's bytes.
 
