@@ -132,7 +132,7 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
     threat = threat_of(cell).values()
-    norm = cell.defence.given.get("max_grad_norm", parameters(defenses.Clip)["max_grad_norm"].default)
+    norm = cell.defence.given.get("max_grad_norm", defence_parameters(cell.defence.name)["max_grad_norm"].default)
     return Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
         max_grad_norm=norm,

@@ -49,7 +49,7 @@ def each_release(
         labels,
         seed=cell.release_seed(trial),
         count=count,
-        expected_batch_size=len(scene.images),
+
     )
     guarantee = parts.guarantee_of(cell, chain)
     return [replace(release, guarantee=guarantee) for release in made]

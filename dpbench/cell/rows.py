@@ -13,8 +13,9 @@ from dpbench.cell import parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
-from dpbench.cell.spec import Cell
-from dpbench.protocol import Guarantee, InputError, Reconstruction
+from dpbench.cell.spec import Cell, Part, Plain
+from dpbench.privacy import Budget
+from dpbench.protocol import Guarantee, InputError, Reconstruction, parameters
 from dpbench.victim import accuracy
 
 Row = dict[str, Any]
@@ -130,20 +131,27 @@ def attack_and_defence(cell: Cell) -> str:
     attack = cell.attack.name if cell.attack else ""
     if cell.floor:
         return cell.floor.title + (f" ({attack})" if attack else "")
-    words = [attack, *_given(cell.attack), "on", cell.defence.name, *_given(cell.defence)]
+    words = [attack, *_given(cell.attack), "on", cell.defence.name, *_budget(cell), *_given(cell.defence)]
     if cell.threat.name != "honest" or cell.threat.given:
         words += [cell.threat.name, *_given(cell.threat)]
     return " ".join(words)
 
 
-def _given(part: Any) -> list[str]:
+def _budget(cell: Cell) -> list[str]:
+    """Epsilon, where it is the default one: it is named even so."""
+    given = cell.defence.given
+    if not parts.is_calibrated(cell.defence.name) or "eps" in given or "noise_multiplier" in given:
+        return []
+    return [f"{parts.symbols()['eps']}={parameters(Budget)['eps'].default:g}"]
+
+
+def _given(part: Part) -> list[str]:
     symbols = parts.symbols()
-    return [
-        f"{symbols.get(name, name)}={value:g}"
-        if isinstance(value, int | float) and value is not True
-        else (f"{symbols.get(name, name)}={value}")
-        for name, value in part.parameters
-    ]
+    return [f"{symbols.get(name, name)}={_word(v)}" for name, v in part.parameters if v is not None]
+
+
+def _word(value: Plain) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def device_name(kind: str) -> str:

@@ -86,7 +86,7 @@ def as_in_version_01(monkeypatch):
 def test_cells_of_version_01(name, as_in_version_01):
     found = ROWS[name]
     as_in_version_01(found)
-    runtime = Runtime(device="cpu", engine="eager", version="0.1.0")
+    runtime = Runtime(device="cpu", engine="eager", lpips_net="alex", version="0.1.0")
     result = run_cell(Cell(**({"batch": batch(), "runtime": runtime} | CELLS[name])))
     assert result.status == "ok", result.rows[0]["error"]
     assert len(result.rows) == len(found["rows"])
