@@ -22,8 +22,8 @@ from dpbench.cell.trial import attach_floors, code_of, dataset, defence_of
 from dpbench.data import draw_batch
 from dpbench.generators import load_generator
 from dpbench.protocol import InputError
-from dpbench.report import escape, sentence, tables
-from dpbench.report.plots import batches, confidence, leakage, pictures, threats
+from dpbench.report import sentence, tables
+from dpbench.report.export import export as write_reports
 from dpbench.report.published import published
 from dpbench.sweep import engines, status, suite
 from dpbench.sweep import executors as executor
@@ -32,7 +32,6 @@ from dpbench.sweep.estimate import estimate
 from dpbench.sweep.options import COMMAND, Options, from_configuration, parse
 from dpbench.sweep.progress import Display
 from dpbench.system import digest, interrupts, process
-from dpbench.system.atomic import replacing
 from dpbench.victim import weights_digest
 
 SMALL = 64
@@ -205,25 +204,7 @@ def export(results: store.Store) -> tuple[pd.DataFrame, list[Path]]:
         InputError: the disk is full or the folder cannot be written.
     """
     table = attach_floors(results.frame())
-    files = results.export(table)
-    beside = [f"- {escape.markdown(line)}." for line in published(table)]
-    markdown = "\n".join([tables.to_markdown(table), *beside])
-    for name, text in (("table.md", markdown), ("table.tex", tables.to_tex(table))):
-        with replacing(results.path / name) as temporary:
-            temporary.write_text(text)
-        files.append(results.path / name)
-    for name, figure in (
-        ("reconstructions.png", pictures.reconstructions(table, results)),
-        ("leakage.png", leakage.leakage(table)),
-        ("threats.png", threats.threats(table)),
-        ("batches.png", batches.batches(table)),
-        ("confidence.png", confidence.confidence(table)),
-    ):
-        if figure is not None:
-            with replacing(results.path / name) as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            files.append(results.path / name)
-    return table, files
+    return table, write_reports(results, table)
 
 
 def _finish(results: store.Store, options: Options) -> int:
