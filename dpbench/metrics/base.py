@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -130,6 +130,8 @@ def metric(
         raise TypeError(f"Metric {name}: {better!r} is said of the column {name}, which it does not declare.")
     if floor and better is None:
         raise TypeError(f"Metric {name}: a floor needs `better`, or nobody knows which of several is best.")
+    if better is not None:
+        columns = tuple(replace(c, better=better) if c is main else c for c in columns)
     if floor:
         best = "highest" if better == "higher" else "lowest"
         meaning = f"{best} {name} among the floors of the same image"

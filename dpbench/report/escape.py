@@ -60,11 +60,11 @@ def markdown(text: str) -> str:
     return plain(text).translate(_MARKDOWN)
 
 
-def without_math(text: str) -> str:
-    r"""Escape for Matplotlib, which takes text between dollar signs for a formula; line breaks stay.
+def matplotlib(text: str) -> str:
+    r"""Escape for Matplotlib, which takes text between dollar signs for a formula; line breaks are kept.
 
     Example:
-        >>> print(without_math("$HOME/a"))
+        >>> print(matplotlib("$HOME/a"))
         \$HOME/a
     """
     return "\n".join(plain(line).replace("$", r"\$") for line in text.split("\n"))

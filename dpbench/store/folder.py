@@ -7,7 +7,8 @@ A run's folder holds
 - `cells/<key>.safetensors`: one per cell, its rows as JSON in the header and its pictures behind it,
 - `failed/<key>.safetensors`: likewise, for cells that broke; a later success takes its place in `cells`,
 - `logs/<key>.log`: when a cell was run, how it ended, and the traceback where it broke,
-- `results.parquet`, `results.csv`, `summary.csv`, `environment.json`: made from the cells by `Store.export`.
+- `results.parquet`, `results.csv`, `summary.csv`, `environment.json`, tables and plots: made from the cells
+  by `dpbench.report.export`.
 
 The columns are those of `dpbench.store.columns`.
 """
@@ -31,18 +32,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow
-import pyarrow.csv
 import tomli_w
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dpbench.protocol import InputError
-from dpbench.store import environment, schema
+from dpbench.store import schema
+from dpbench.store.columns import columns
 from dpbench.store.schema import Row
 from dpbench.system.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
 
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
-_TABLE, _CONFIG, _CELLS = "results.parquet", "config.toml", "cells.csv"
+_TABLE, _TEXT, _CONFIG, _CELLS = "results.parquet", "results.csv", "config.toml", "cells.csv"
 _SUFFIX = ".safetensors"
 
 
@@ -183,32 +184,6 @@ class Store:
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
         return table.sort_values(order, kind="stable", ignore_index=True)
 
-    def export(self, table: pd.DataFrame | None = None) -> list[Path]:
-        """Write `results.parquet`, `results.csv`, `summary.csv` and `environment.json`, each atomically.
-
-        Args:
-            table: the results, by default `frame()`; give it where columns were filled in since (floors).
-
-        Returns:
-            The files written.
-
-        Raises:
-            InputError: the disk is full or the folder cannot be written; older files stay as they were.
-        """
-        from dpbench.report.tables import summary
-
-        table = schema.conform(self.frame() if table is None else table)
-        files = [self.path / name for name in (_TABLE, "results.csv", "summary.csv", "environment.json")]
-        with replacing(files[0]) as temporary:
-            table.to_parquet(temporary, index=False)
-        with replacing(files[1]) as temporary:
-            pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), temporary)
-        with replacing(files[2]) as temporary:
-            summary(table).to_csv(temporary, index=False)
-        with replacing(files[3]) as temporary:
-            temporary.write_text(json.dumps(environment.describe(), indent=2) + "\n")
-        return files
-
     def _file(self, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
             raise ValueError(f"A cell's key is letters, digits, - and _, not {key!r}.")
@@ -314,7 +289,8 @@ def load(path: str | Path) -> pd.DataFrame:
 
     Args:
         path: a run's folder, or a Parquet file that was exported from one. A folder whose run has not ended
-            yet gives the cells that are there, floors not filled in.
+            yet gives the cells that are there, floors not filled in; one that was kept without cells and
+            Parquet gives its `results.csv`.
 
     Returns:
         One row per image, with the columns, order and dtypes of `dpbench.store.columns`.
@@ -327,7 +303,10 @@ def load(path: str | Path) -> pd.DataFrame:
         if not (path / _CONFIG).exists():
             raise InputError(f"{path} is no folder of results: it has no {_CONFIG}.")
         if not (path / _TABLE).exists():
-            return Store(path).frame()
+            store = Store(path)
+            if not store.keys() and (path / _TEXT).exists():
+                return _read_csv(path / _TEXT)
+            return store.frame()
         path = path / _TABLE
     if not path.exists():
         raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
@@ -337,6 +316,16 @@ def load(path: str | Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is no readable Parquet file; name a run's folder or its {_TABLE}."
         ) from error
+    return schema.conform(table)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    dtypes = {name: column.dtype for name, column in columns().items()}
+    try:
+        # a word such as "None" is a word; only what is empty is missing
+        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable table of results ({error}).") from error
     return schema.conform(table)
 
 

@@ -95,10 +95,11 @@ def conform(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with the column `floor`, which version 0.1 kept in the attack's name alone."""
-    if "floor" in table or "attack" not in table:
+    if "attack" not in table:
         return table
-    named = table["attack"].astype("string")
-    return table.assign(floor=named.str.removeprefix("floor:").where(named.str.startswith("floor:")))
+    attack = table["attack"].astype("string")
+    named = attack.str.removeprefix("floor:").where(attack.str.startswith("floor:"))
+    return table.assign(floor=table["floor"].fillna(named) if "floor" in table else named)
 
 
 def _plain(column: Column, value: Any) -> Any:
