@@ -50,6 +50,8 @@ class Parameter:
         only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `labels` (`known`
             or `inferred`), `repeatable` (bool: the defence draws noise, so that releases differ),
             `eps_scope`. Elsewhere it does not multiply the cells and its column is empty.
+        repeats: it says how often something is repeated, so results that differ in it are pooled, not kept
+            apart.
         above: the number must be larger.
         at_least: the number must not be smaller.
         below: the number must be smaller.
@@ -66,6 +68,7 @@ class Parameter:
     symbol: str = ""
     column: str = ""
     only_if: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    repeats: bool = False
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
@@ -131,6 +134,7 @@ def parameter(
     symbol: str = "",
     column: str = "",
     only_if: Mapping[str, Any] | None = None,
+    repeats: bool = False,
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
@@ -145,6 +149,7 @@ def parameter(
         symbol: what tables and logs call it.
         column: in the results, where it is not the name.
         only_if: when it plays a role.
+        repeats: it is a number of repetitions.
         above: exclusive lower end of the range.
         at_least: inclusive lower end.
         below: exclusive upper end.
@@ -156,6 +161,7 @@ def parameter(
         "symbol": symbol,
         "column": column,
         "only_if": dict(only_if or {}),
+        "repeats": repeats,
         "above": above,
         "at_least": at_least,
         "below": below,

@@ -87,7 +87,7 @@ def add_parameters(part: type, role: str) -> None:
 def of_parameter(declared: Parameter, role: str) -> Column:
     """The column of a declared parameter."""
     dtype = DTYPES[declared.kind]
-    more = {"condition": True, "symbol": declared.symbol, "choices": declared.choices}
+    more = {"condition": not declared.repeats, "symbol": declared.symbol, "choices": declared.choices}
     more["undefended"] = not {"defended", "repeatable"} & set(declared.only_if)
     return Column(declared.column, dtype, role, declared.help, declared.unit, **more)
 

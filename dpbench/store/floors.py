@@ -45,7 +45,7 @@ def attach_floors(table: pd.DataFrame) -> pd.DataFrame:
         found = pd.concat(
             [
                 rows.join(floors[metric].rename(name), on=floors.index.names)[name]
-                for name, floors in (("batch", of_a_batch), ("attack", of_an_attack))
+                for name, floors in (("_of_batch", of_a_batch), ("_of_attack", of_an_attack))
             ],
             axis=1,
         )

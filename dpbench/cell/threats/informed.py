@@ -54,6 +54,7 @@ class Informed(ThreatModel):
     trials: int = parameter(
         100,
         "how often the informed attacker is tried, each candidate being true equally often",
+        repeats=True,
         at_least=1,
         below=10**9,
     )
