@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from defenses.checks import check_batch, check_finite, check_mean_loss, untouched
+from defenses.checks import check_batch, check_finite, check_loss
+from defenses.copies import in_release_mode
 from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
+
+
+class Aggregates(list[Gradients]):
+    """Several gradients of one batch.
+
+    Attributes:
+        per_sample: what computed each sample's gradient (see `Release.per_sample`); empty where nobody says.
+    """
+
+    def __init__(self, gradients: Iterable[Gradients] = (), per_sample: str = "") -> None:
+        super().__init__(gradients)
+        self.per_sample = per_sample
 
 
 class Defense(Declared, ABC):
@@ -51,7 +64,7 @@ class Aggregator(Defense):
         """One gradient for the batch, divided by its size.
 
         Args:
-            model: the victim; must be left untouched.
+            model: a copy of the victim, in the mode its gradient is taken in; it may serve several releases.
             loss: mean-reduced.
             images: float [B, C, H, W], as the model takes them.
             labels: int64 [B].
@@ -70,7 +83,10 @@ class Aggregator(Defense):
         generator: torch.Generator,
         count: int,
     ) -> list[Gradients]:
-        """`count` times `aggregate` of the same batch; override it where there is a faster way."""
+        """`count` times `aggregate` of the same batch; override it where there is a faster way.
+
+        Return `Aggregates` to say how each sample's gradient was computed.
+        """
         return [self.aggregate(model, loss, images, labels, generator) for _ in range(count)]
 
 
@@ -163,7 +179,8 @@ class Chain:
         The guarantee is that of each single one.
 
         Args:
-            model: the victim, left untouched (gradients, modes, statistics and hooks).
+            model: the victim, left untouched (gradients, modes, statistics and hooks). The gradient is taken
+                with dropout off, whatever the mode and the defence; batch norm keeps its mode.
             loss: mean-reduced over the batch, which is checked.
             images: float [B, C, H, W] on the model's device.
             labels: int64 [B] (or soft labels [B, K]) on the model's device.
@@ -172,33 +189,48 @@ class Chain:
             count: how many, at least 1.
 
         Raises:
-            InputError: for an empty batch, a loss that is not a mean, gradients that are not finite, or a
-                model the first stage cannot treat.
+            InputError: for an empty batch, a model whose output is random with dropout off, a loss that is
+                not a mean, gradients that are not finite, or a model the first stage cannot treat.
         """
         check_batch(model, images, labels)
-        device = images.device
+        device, copy = images.device, in_release_mode(model)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # a model in training mode may draw numbers of its own
+            torch.manual_seed(seed)  # for a third party's stage that does not use the generator
             generator = torch.Generator(device=device).manual_seed(seed)
-            check_mean_loss(model, loss, images, labels)
+            check_loss(copy, loss, images, labels)
             stages = list(self.stages)
             if stages and isinstance(stages[0], Aggregator):
-                released = stages.pop(0).aggregates(model, loss, images, labels, generator, count)
+                released = stages.pop(0).aggregates(copy, loss, images, labels, generator, count)
+                method = getattr(released, "per_sample", "")
             else:
-                released = [mean_gradient(model, loss, images, labels) for _ in range(count)]
+                released, method = [mean_gradient(copy, loss, images, labels)] * count, ""
             for stage in stages:
                 released = [stage.process(gradients, generator) for gradients in released]
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
-        return [Release(names, gradients, len(images), public, self.guarantee) for gradients in released]
+        return [
+            Release(names, gradients, len(images), public, self.guarantee, per_sample=method)
+            for gradients in released
+        ]
 
 
 def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Gradients:
-    """The undefended gradient of the mean loss; zero for a parameter the loss does not depend on."""
-    copy = untouched(model)
-    trainable = [p for p in copy.parameters() if p.requires_grad]
+    """The undefended gradient of the mean loss; zero for a parameter the loss does not depend on.
+
+    Args:
+        model: a copy of the victim, in the mode its gradient is taken in.
+        loss: mean-reduced.
+        images: float [B, C, H, W].
+        labels: int64 [B].
+
+    Raises:
+        InputError: for a gradient that is not finite.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
-        value = loss(copy(images), labels)
+        value = loss(model(images), labels)
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(p) for p in trainable)
     gradients = torch.autograd.grad(value, trainable, materialize_grads=True)
     check_finite(gradients)
     return gradients

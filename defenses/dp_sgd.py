@@ -6,50 +6,12 @@ from dataclasses import MISSING, dataclass
 from typing import ClassVar
 
 import torch
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, defense
-from defenses.grad_sample import per_sample
+from defenses.base import Aggregates, Aggregator, Gradients, defense
+from defenses.clipping import clipped_means
+from defenses.per_sample import per_sample
 from dpbench.protocol import Guarantee, Loss, parameter
-
-
-def clipped_means(
-    model: nn.Module,
-    loss: Loss,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    max_grad_norm: float,
-    noise_multiplier: float,
-    generator: torch.Generator,
-    count: int,
-) -> list[Gradients]:
-    """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, by Opacus.
-
-    `count` of them: the sum is computed once, the noise is drawn anew each time.
-
-    Raises:
-        InputError: for a model that has no per-sample gradients, or that Opacus cannot handle.
-    """
-    with per_sample(model, loss, images, labels) as parameters:
-        optimizer = DPOptimizer(
-            torch.optim.SGD(parameters, lr=0.0),
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=len(images),
-            generator=generator,
-        )
-        optimizer.clip_and_accumulate()
-        sums = [p.summed_grad for p in parameters]
-        released = []
-        for _ in range(count):
-            for p, total in zip(parameters, sums, strict=True):
-                p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
-            optimizer.add_noise()
-            optimizer.scale_grad()
-            released.append(tuple(p.grad.detach() for p in parameters))
-        return released
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +37,21 @@ class _Clipped(Aggregator):
         labels: Tensor,
         generator: torch.Generator,
         count: int,
-    ) -> list[Gradients]:
-        """Clipped once, noised `count` times."""
-        return clipped_means(
-            model,
-            loss,
-            images,
-            labels,
+    ) -> Aggregates:
+        """Clipped once, noised `count` times; every step is checked on this very batch.
+
+        Raises:
+            InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
+        """
+        samples = per_sample(model, loss, images, labels)
+        released = clipped_means(
+            samples.gradients,
             max_grad_norm=self.max_grad_norm,
             noise_multiplier=self.noise_multiplier,
             generator=generator,
             count=count,
         )
+        return Aggregates(released, samples.method)
 
 
 @defense("clip")

@@ -172,6 +172,28 @@ def test_the_victim_is_left_as_it_was(name, training):
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("name", ["clip", "clip+prune"])
+def test_every_defence_sees_the_victim_with_dropout_off(name):
+    class ByHand(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, self.training)
+
+    layers = (nn.Flatten(), nn.Linear(3072, 8), nn.Dropout(0.5), nn.Tanh(), ByHand(), nn.Linear(8, 10))
+    model = nn.Sequential(*layers).train()
+    parts = {"prune_ratio": 0.0} if "prune" in name else {}
+    training, clipped = release(model, "none"), release(model, name, max_grad_norm=1e6, **parts)
+    evaluated = release(copy.deepcopy(model).eval(), "none")
+    torch.testing.assert_close(training.gradients, evaluated.gradients, rtol=0, atol=0)
+    torch.testing.assert_close(clipped.gradients, evaluated.gradients, rtol=1e-4, atol=1e-7)
+    assert model.training
+
+
+def test_undefended_batch_norm_stays_in_training_mode():
+    model = models.build("convnet", norm="bn")
+    training, evaluated = release(model.train(), "none"), release(copy.deepcopy(model).eval(), "none")
+    assert not torch.allclose(training.gradients[0], evaluated.gradients[0], rtol=0.1)
+
+
 def test_undefended_training_mode_batch_norm_keeps_its_statistics():
     model = models.build("convnet", norm="bn").train()
     before = model.norm1.running_mean.clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -44,6 +46,29 @@ def test_noise_is_gaussian_with_sigma_times_clip_norm_over_batch(victim, sigma, 
     low, high = stats.chi2.ppf([0.0005, 0.9995], ENTRIES)
     assert low < (noise**2).sum() / expected**2 < high
     assert stats.kstest(noise / expected, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.1, math.nan])
+def test_a_release_with_the_wrong_noise_is_refused(victim, factor, monkeypatch):
+    from defenses import clipping
+
+    add = clipping.ExactDPOptimizer.add_noise
+
+    def wrong(self):
+        add(self)
+        last = self.params[-2]
+        last.grad = last.summed_grad + factor * (last.grad - last.summed_grad)
+
+    released(victim, 2, "dp", noise_multiplier=1.0)
+    monkeypatch.setattr(clipping.ExactDPOptimizer, "add_noise", wrong)
+    with pytest.raises(InputError, match="has to be 1, so this release would not be private"):
+        released(victim, 2, "dp", noise_multiplier=1.0)
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1e9])
+def test_noise_far_below_and_above_the_gradient_is_not_taken_for_wrong(victim, sigma):
+    for bound in (1e-6, 1e6):
+        released(victim, 2, "dp", noise_multiplier=sigma, max_grad_norm=bound)
 
 
 def test_noise_is_independent_of_the_data_and_between_seeds(victim):
