@@ -1,8 +1,8 @@
-"""The one assignment of reconstructions to originals, and all metrics under it.
+"""The assignment of reconstructions to originals.
 
-An attack returns a batch in an order of its own. Choosing the best partner anew for each metric, or for each
-image, flatters it; here every original gets one reconstruction, none is used twice, and all metrics are of
-that pairing.
+An attack returns its images in any order. Choosing the best partner for each metric, or for each image, would
+flatter it. Here every original gets one reconstruction, none is used twice, and all metrics that compare
+pairs share these pairs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""LPIPS 0.1 (Zhang et al. 2018), with a trunk whose hash is known.
+"""LPIPS 0.1 (Zhang et al. 2018), with a trunk whose hash is checked.
 
-The `lpips` package ships the calibrated heads and would download the trunk, or accept any file under its
-name. Here the trunk comes from `dpbench.assets`, which checks it; without it there is no LPIPS, never one of
-random features.
+The `lpips` package brings the calibrated heads. It would download the trunk, or accept any file of that name.
+Here the trunk comes from `dpbench.assets`, which checks it. Without it there is no LPIPS: random features
+would give plausible numbers that mean nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LpipsEmbedding(nn.Module):
 
 
 def _trunk(net: str) -> Path:
-    """The trunk's file; once all sources have refused, this process looks for a local file only."""
+    """The trunk's file. Once all sources have failed, this process only looks for a local file."""
     from dpbench import assets
 
     name = f"lpips-{net}"

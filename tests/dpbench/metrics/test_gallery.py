@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from scipy.stats import binomtest
 
-from dpbench.metrics import GALLERY, decoys, draw_others, matched, measure
+from dpbench.metrics import GALLERY, decoys, draw_others, identified, matched, measure
 from dpbench.metrics.gallery import FEWEST
 
 
@@ -84,3 +85,17 @@ def test_images_of_any_label_are_drawn_where_one_is_rare():
     assert len(set(drawn.tolist()) - {1000}) == GALLERY - 1
     assert binomtest(int((labels[drawn] == 0).sum()), GALLERY - 1, 500 / 1018).pvalue > 1e-4
     assert (labels[draw_others(labels, torch.tensor([2]), [], seed=0)] == 2).all()
+
+
+@pytest.mark.parametrize(("alike", "at_chance"), [(FEWEST - 1, True), (5, False)])
+def test_knowing_the_label_helps_only_against_decoys_of_any_label(alike, at_chance):
+    generator, found, trials, grey = torch.Generator().manual_seed(0), 0, 200, torch.full((3, 8, 8), 0.5)
+    label, labels = torch.tensor([1]), torch.tensor([1] * alike + [0] * 60)
+    for _ in range(trials):
+        classes = torch.rand(2, 3, 8, 8, generator=generator)
+        own, others = classes[label], classes[labels]
+        own, others = ((x + torch.rand(x.shape, generator=generator)) / 2 for x in (own, others))
+        chosen = decoys(own, label, others, labels)
+        found += bool(identified(classes[label], own, others, grey, chosen))
+    chance = 1 / (1 + int(chosen.sum()))
+    assert (binomtest(found, trials, chance).pvalue > 1e-4) == at_chance
