@@ -1,4 +1,4 @@
-"""The inputs of a network's batch-norm layers, seen while it runs."""
+"""The inputs of a network's batch-norm layers, recorded while it runs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def named_batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """A list that holds, after the model ran inside, each batch-norm layer's input in `batch_norms` order.
+    """Context that yields a list; the model runs inside, and the list is complete once the context ends.
 
-    Each input is brought to [B, channels, H, W]: images as they are, [B, channels] with H = W = 1, and
-    sequences with W = 1. The inputs of a layer that ran several times are joined to [1, channels, values, 1].
-    Nothing is hooked, and the list stays empty, unless `wanted`. The hooks are gone afterwards.
+    It then holds each batch-norm layer's input, in `batch_norms` order, as [B, channels, H, W]: images as
+    they are, [B, channels] with H = W = 1, and sequences with W = 1. The inputs of a layer that ran several
+    times are joined to [1, channels, values, 1]. Unless `wanted`, no hook is set and the list stays empty.
+    The hooks are removed in the end.
 
     Raises:
-        InputError: where a batch-norm layer took no part.
+        InputError: where the forward pass skipped a batch-norm layer.
     """
     layers = named_batch_norms(model) if wanted else {}
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -46,7 +47,7 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     try:
         yield activations
         if idle := [name for name, inputs in seen.items() if not inputs]:
-            # the statistics would be compared with other layers'
+            # else statistics and layers would not line up
             raise InputError(
                 f"The batch-norm layer {idle[0]} took no part in the model's forward pass: remove it, or set "
                 "`bn_stats` to none."

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from attacks.engine.watch import named_batch_norms, watching
+from attacks.engine.watch import batch_norms, named_batch_norms, watching
 from dpbench.protocol import InputError
 
 ORACLES = ("exact", "recovered")
@@ -125,3 +125,8 @@ def recovered(model: nn.Module, sent: list[tuple[Tensor, Tensor, int]]) -> Stati
         ]
         told.append((batch[0].to(mean), (batch[1] * (count - 1) / count).to(variance)))
     return tuple(told)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model has batch-norm layers, whose statistics would tell an attacker something."""
+    return bool(batch_norms(model))
