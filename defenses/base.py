@@ -172,7 +172,15 @@ class Chain:
         return self.releases(model, loss, images, labels, seed=seed, count=1)[0]
 
     def releases(
-        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, *, seed: int, count: int
+        self,
+        model: nn.Module,
+        loss: Loss,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int,
+        count: int,
+        expected_batch_size: int | None = None,
     ) -> list[Release]:
         """What the client sends where it is asked `count` times for the gradient of the same batch.
 
@@ -187,6 +195,8 @@ class Chain:
             seed: decides the noise; the same seed gives the same releases on the same device. The caller's
                 random state is left as it was.
             count: how many, at least 1.
+            expected_batch_size: what the sum is divided by; the size of the batch unless given. DP-SGD divides
+                by a public number, whoever is in the batch.
 
         Raises:
             InputError: for an empty batch, a model whose output is random with dropout off, a loss that is
@@ -204,12 +214,15 @@ class Chain:
                 method = getattr(released, "per_sample", "")
             else:
                 released, method = [mean_gradient(copy, loss, images, labels)] * count, ""
+            size = len(images) if expected_batch_size is None else expected_batch_size
+            if size != len(images):  # a first stage divides its sum, noise and all, by the batch it has
+                released = [tuple(g * (len(images) / size) for g in gradients) for gradients in released]
             for stage in stages:
                 released = [stage.process(gradients, generator) for gradients in released]
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
         return [
-            Release(names, gradients, len(images), public, self.guarantee, per_sample=method)
+            Release(names, gradients, size, public, self.guarantee, per_sample=method)
             for gradients in released
         ]
 

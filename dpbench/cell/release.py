@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from dpbench.cell import parts
@@ -41,18 +42,26 @@ def each_release(
     Raises:
         InputError: for a defence that cannot work on this model or batch.
     """
-    chain, network = parts.defence_of(cell), scene.victim
+    chain, loss = parts.defence_of(cell), scene.victim.loss
+    if not len(images):  # nobody is in the batch: a public image without a loss stands for nobody
+        images, labels, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
     made = chain.releases(
-        network.model,
-        network.loss,
+        scene.victim.model,
+        loss,
         images,
         labels,
         seed=cell.release_seed(trial),
         count=count,
+        expected_batch_size=len(scene.images),
 
     )
     guarantee = parts.guarantee_of(cell, chain)
     return [replace(release, guarantee=guarantee) for release in made]
+
+
+def _nothing(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss whose gradient is zero."""
+    return 0 * logits.sum()
 
 
 def attacked(
