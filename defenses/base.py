@@ -195,8 +195,8 @@ class Chain:
             seed: decides the noise; the same seed gives the same releases on the same device. The caller's
                 random state is left as it was.
             count: how many, at least 1.
-            expected_batch_size: what the sum is divided by; the size of the batch unless given. DP-SGD divides
-                by a public number, whoever is in the batch.
+            expected_batch_size: what the sum is divided by; the size of the batch unless given. DP-SGD
+                divides by a public number, whoever is in the batch.
 
         Raises:
             InputError: for an empty batch, a model whose output is random with dropout off, a loss that is

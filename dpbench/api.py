@@ -99,15 +99,16 @@ def benchmark(
         progress: True shows a progress bar, False nothing; or a function that is told how far each cell is.
         **parameters: any other option of the command line that decides results, with dashes as underscores
             (`eps=[1, 8]`, `bn_stats="exact"`, `tv=0.1`, `threat_model="informed"`, ...), those of your own
-            attacks and defences included. Several values are all run. `python -m dpbench.run --help` lists them.
+            attacks and defences included. Several values are all run. `python -m dpbench.run --help` lists
+            them.
 
     Returns:
         One row per image, attack and defence, floors and undefended rows included; the columns of
         `dpbench.store.columns`. A cell that does not fit has `status` skipped, and `error` says why.
 
     Raises:
-        InputError: for images, labels, a model, an option or a defence that cannot be used, where `others` are
-            missing or too few, and where nothing at all could be run; in one sentence.
+        InputError: for images, labels, a model, an option or a defence that cannot be used, where `others`
+            are missing or too few, and where nothing at all could be run; in one sentence.
 
     Example:
         >>> from dpbench.victim.networks import build

@@ -132,10 +132,10 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
     threat = threat_of(cell).values()
-    norm = cell.defence.given.get("max_grad_norm", defence_parameters(cell.defence.name)["max_grad_norm"].default)
+    usual = defence_parameters(cell.defence.name)["max_grad_norm"].default
     return Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
-        max_grad_norm=norm,
+        max_grad_norm=cell.defence.given.get("max_grad_norm", usual),
         batch_size=cell.batch.batch_size,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),

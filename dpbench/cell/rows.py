@@ -73,7 +73,7 @@ def of_search(found: Reconstruction | None) -> Row:
 
 
 def of_images(scene: Scene) -> list[Row]:
-    """The columns of each image itself: its place, label, the victim's loss on it and its gradient's share."""
+    """The columns of each image itself: place, label, the victim's loss on it, its gradient's share."""
     return [
         {
             "image": i,

@@ -1,8 +1,8 @@
 """What is done in one cell: the plain values that decide its outcome, nested by what they are about.
 
-A cell is one batch of one victim, one defence, one attack and one seed. A part (an attack, a defence, a threat
-model) is kept as its name and what differs from its defaults, and fields at their defaults do not count: a new
-parameter with a default leaves every older cell its key.
+A cell is one batch of one victim, one defence, one attack and one seed. A part (an attack, a defence, a
+threat model) is kept as its name and what differs from its defaults, and fields at their defaults do not
+count: a new parameter with a default leaves every older cell its key.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Cell:
         return seeds.seed("search", _digest(self.batch), name, self.attack_seed)
 
     def seed(self, purpose: str, *parts: str | int) -> int:
-        """A seed for any other purpose: the same for the same batch and attack seed, whatever else differs."""
+        """A seed for any other purpose: the same for one batch and attack seed, whatever else differs."""
         return seeds.seed(purpose, _digest(self.batch), self.attack_seed, *parts)
 
 

@@ -10,9 +10,9 @@ from dpbench.store.columns import columns
 def attach_floors(table: pd.DataFrame) -> pd.DataFrame:
     """Fill the floor columns (`psnr_floor`, ...): the closest that any floor of the same image came.
 
-    The floors of an attack's row are those of its batch (mean and constant image), and the noise and the start
-    of the same attack with the same parameters and seed: never those of another attack, so that a row's floor
-    does not depend on what else the sweep held. Floor rows keep the columns empty.
+    The floors of an attack's row are those of its batch (mean and constant image), and the noise and the
+    start of the same attack with the same parameters and seed: never those of another attack, so that a row's
+    floor does not depend on what else the sweep held. Floor rows keep the columns empty.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.

@@ -1,7 +1,7 @@
 """Everything a sweep may be asked for: its own options, and the parameters of every registered part.
 
-Those of attacks, defences and threat models are collected from their declarations, so that a new part needs no
-line here.
+Those of attacks, defences and threat models are collected from their declarations, so that a new part needs
+no line here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def options() -> dict[str, Option]:
         for declared in _union(parts):
             if declared.name in found:
                 raise TypeError(
-                    f"A part declares {declared.name}, which is an option of every sweep: give it another name."
+                    f"A part declares {declared.name}, which is an option of every sweep: give it another "
+                    "name."
                 )
             hint = _defaults(declared.name, parts)
             found[declared.name] = Option(declared, EACH_ITS_OWN, True, group, hint=hint)

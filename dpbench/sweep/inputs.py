@@ -1,4 +1,4 @@
-"""What the cells of a command line are about: data sets, shipped or given weights, and the code behind them."""
+"""What the cells of a command line are about: data sets, weights, and the code behind them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def check_model(model: nn.Module, batches: Sequence[Batch]) -> int:
                 logits = copy.deepcopy(model)(images)
         except RuntimeError as error:
             raise InputError(
-                f"The model does not take images of shape {tuple(images.shape)}: {' '.join(str(error).split())}"
+                f"The model does not take images of shape {tuple(images.shape)}: "
+                f"{' '.join(str(error).split())}"
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             raise InputError("The model must return logits [B, K], one row for each image.")

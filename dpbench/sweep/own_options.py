@@ -129,7 +129,8 @@ OWN = (
         "threat_model",
         str,
         EACH_ITS_OWN,
-        "honest (a curious server), malicious-linear (it planted a layer), informed (knows all but one sample)",
+        "honest (a curious server), malicious-linear (it planted a layer), informed (it knows all but one "
+        "sample)",
         hint="each attack's usual one",
     ),
     _option(

@@ -69,7 +69,7 @@ def plan(values: Values, inputs: Inputs, runtime: Runtime) -> Plan:
     for batch in inputs.batches(values, left_out):
         for told in _told(values, inputs, batch):
             attacked = list(_attacked(values, inputs, batch, told, runtime))
-            # floors last: some take as long as their attack, and whoever runs out of time has what was asked for
+            # floors last: some take as long as their attack, and who runs out of time has what was asked for
             for cell in (*attacked, *_floors(attacked)):
                 code = inputs.code(cell)
                 chosen[replace(cell, runtime=replace(cell.runtime, code=code))] = None
@@ -131,7 +131,8 @@ def _combinations(
 ) -> Iterator[tuple[tuple[str, Plain], ...]]:
     """All combinations of the values asked for, as what differs from the defaults, sorted by name.
 
-    A parameter's value is a fact for those declared after it: `train_size` plays a role under one `eps_scope`.
+    A parameter's value is a fact for those declared after it: `train_size` plays a role under one
+    `eps_scope`.
     """
     for found in _expanded(list(taken.values()), values, dict(known)):
         yield tuple(sorted(found.items()))

@@ -45,7 +45,7 @@ class Session:
 
     def strays(self) -> list[str]:
         """Keys of files in the folder that belong to other cells: an older version's, or copied in."""
-        return [key for key in self.results.keys() if key not in self.cells]
+        return sorted(set(self.results.keys()) - self.cells.keys())
 
     def run(self, missing: Sequence[Cell], execute: Executor, console: Console, quiet: bool = False) -> None:
         """Every cell of `missing` is in the folder afterwards.

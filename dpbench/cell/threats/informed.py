@@ -1,7 +1,7 @@
 """The informed attacker: it knows the batch but for one sample, and candidates for that one.
 
-The truth is each candidate in turn, so that a guess without the release is right once in n. Its success is set
-beside the bound that no attacker passes, and so is its answer to whether the sample was in the batch at all.
+The truth is each candidate in turn, so that a guess without the release is right once in n. Its success is
+set beside the bound that no attacker passes, and so is its answer to whether the sample was in the batch.
 """
 
 from __future__ import annotations

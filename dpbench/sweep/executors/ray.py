@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from types import ModuleType
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import CellResult, run_cell, without_result
+from dpbench.cell.result import CellResult
+from dpbench.cell.rows import without_result
+from dpbench.cell.run import run_cell
+from dpbench.cell.spec import Cell
 from dpbench.protocol import InputError
-from dpbench.sweep.executors import TRIES, CellProgress
+from dpbench.sweep.executors.base import TRIES, CellProgress
 from dpbench.system.process import configure, one_thread
 
 

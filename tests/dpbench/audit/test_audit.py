@@ -163,7 +163,7 @@ def test_what_cannot_be_audited_says_so():
     with pytest.raises(InputError, match="single releases"):
         audit(chain(Correct, claim(1.0, releases=2)))
     with pytest.raises(InputError, match="not finite"):
-        audit(Chain((Correct(noise_multiplier=3e38),)), releases=400)
+        audit(create("noise", noise_std=1e38), releases=400)
 
 
 def test_noise_without_a_gaussian_claim_is_described_and_fails_nothing(capsys):

@@ -1,8 +1,8 @@
 """Six cells as version 0.1 ran them, before the house was rebuilt: rows and pixels must not have moved.
 
-The files beside this one were written by commit e1b8842. Its cells were flat and its seeds others, so the seeds
-are put in here. Left out are keys, times and versions, and the columns that mean something else on purpose:
-`identified` and `iip` (no assignment any more), and what stands in a row that it plays no role in.
+The files beside this one were written by commit e1b8842. Its cells were flat and its seeds others, so the
+seeds are put in here. Left out are keys, times and versions, and the columns that mean something else on
+purpose: `identified` and `iip` (no assignment any more), and what a row says where it plays no role.
 """
 
 from __future__ import annotations
@@ -23,12 +23,27 @@ HOME = Path(__file__).parent / "golden"
 ROWS = json.loads((HOME / "rows.json").read_text())
 IMAGES = load_file(HOME / "images.safetensors")
 CHANGED = {"identified", "gallery_size", "iip", "iip_net", "iip_chance", "membership", "adaptive", "releases"}
-CHANGED |= {"max_iterations", "restarts", "inclusion", "prior", "matching", "bn_stats", "sample_rate", "steps"}
+CHANGED |= {
+    "max_iterations",
+    "restarts",
+    "inclusion",
+    "prior",
+    "matching",
+    "bn_stats",
+    "sample_rate",
+    "steps",
+}
 RELEASE = {"eps": 50.0, "eps_scope": "release"}
 
 
 def batch(**changes):
-    usual = {"data": "samples", "images_digest": "", "batch_size": 2, "batch_seed": 0, "label_draw": "distinct"}
+    usual = {
+        "data": "samples",
+        "images_digest": "",
+        "batch_size": 2,
+        "batch_seed": 0,
+        "label_draw": "distinct",
+    }
     usual |= {"model": "convnet", "norm": "none", "victim": "early", "weights_digest": ""}
     return BatchSpec(**(usual | changes))
 

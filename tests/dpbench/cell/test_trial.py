@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from torch.nn import functional as F
 
 from dpbench import metrics
 from dpbench.cell import trial
-from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.data import draw_batch, load_data
 from dpbench.protocol import InputError, Reconstruction
 from dpbench.store import schema
