@@ -167,6 +167,12 @@ def benchmark(
     return table
 
 
+def load(path: str | Path) -> pd.DataFrame:
+    """Read a run's results; see `dpbench.store.load`."""
+    registered.load()
+    return store.load(path)
+
+
 class _Told:
     """An executor whose progress goes to the caller's function."""
 

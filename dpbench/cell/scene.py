@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from dpbench import generators, victim
 from dpbench.cell.spec import BatchSpec, Cell
-from dpbench.data import Batch, Dataset, draw_batch, load_data
+from dpbench.data import Batch, Dataset, draw_batch, image_statistics, load_data
+from dpbench.metrics import draw_others
 from dpbench.protocol import ImagePrior, InputError
-from dpbench.system import digest
+from dpbench.system import digest, seeds
 from dpbench.victim import Victim
 
-GALLERY = 200
-"""Images among which a reconstruction has to point out its original, at most."""
+OTHERS = 199
+"""Images outside the batch that an attacker may know, at most."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,12 @@ class Scene:
         mean: public per-channel mean of the data.
         std: public per-channel standard deviation.
         mean_image: public mean of other images, [3, H, W] in [0, 1].
-        others: images of the same data outside the batch, [G, 3, H, W] in [0, 1], and their labels: the
-            gallery, and the informed attacker's candidates.
+        others: images of the same data outside the batch, [G, 3, H, W] in [0, 1], and their labels, which an
+            attacker may know: candidates, and statistics where none are shipped.
+        gallery: further such images, among which a reconstruction has to point out its original.
+        shared: the data set is too small for both, so `others` and `gallery` have images in common.
         statistics: of public images; None where not to be had.
+        fitted: the statistics were made from `others`.
     """
 
     victim: Victim
@@ -48,7 +52,10 @@ class Scene:
     std: tuple[float, ...]
     mean_image: Tensor
     others: tuple[Tensor, Tensor] | None = None
+    gallery: tuple[Tensor, Tensor] | None = None
+    shared: bool = False
     statistics: ImagePrior | None = None
+    fitted: bool = False
 
 
 @lru_cache(maxsize=2)
@@ -76,6 +83,10 @@ def prepare(spec: BatchSpec) -> Scene:
     network = victim.load(spec.model, spec.norm, spec.victim, spec.weights, data, width)
     if spec.logit_scale != 1:
         network = scaled(network, spec.logit_scale)
+    decoys = draw_others(data.labels, batch.labels, batch.indices, seeds.seed("decoys", spec.batch_seed))
+    rest = set(range(len(data.labels))) - set(batch.indices)
+    unseen = rest - set(decoys.tolist())
+    shared = len(unseen) < OTHERS
     return Scene(
         network,
         batch.images,
@@ -85,7 +96,9 @@ def prepare(spec: BatchSpec) -> Scene:
         data.mean,
         data.std,
         data.mean_image,
-        other_images(data, batch),
+        _outside(data, batch, sorted(rest if shared else unseen, key=_place)[:OTHERS]),
+        _outside(data, batch, decoys.tolist()),
+        shared,
         data.prior,
     )
 
@@ -117,28 +130,32 @@ def generator_of(cell: Cell, scene: Scene) -> nn.Module | None:
     return found.to(scene.images.device)
 
 
-def other_images(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Up to `GALLERY - 1` images outside `batch` and their labels; none is a copy of one inside.
-
-    The rule: those outside the batch in the order of the sha256 of the text `dpbench gallery INDEX`. It knows
-    neither the batch nor the data set's own order, so no image stands out by its place.
-    """
-    outside = sorted(set(range(len(data.labels))) - set(batch.indices), key=_place)[: GALLERY - 1]
-    images = data.images[torch.tensor(outside, dtype=torch.int64)].float() / 255
+def _outside(data: Dataset, batch: Batch, places: list[int]) -> tuple[Tensor, Tensor]:
+    """The images at `places` and their labels; none is a copy of one in the batch."""
+    images = data.images[torch.tensor(places, dtype=torch.int64)].float() / 255
     new = torch.tensor([not any(torch.equal(image, own) for own in batch.images) for image in images])
-    return images[new.bool()], data.labels[outside][new.bool()]
+    return images[new.bool()], data.labels[places][new.bool()]
 
 
 @lru_cache(maxsize=100_000)
 def _place(index: int) -> bytes:
-    return hashlib.sha256(f"dpbench gallery {index}".encode()).digest()
+    """Orders images by the sha256 of `dpbench other INDEX`: no image stands out by its place in the data."""
+    return hashlib.sha256(f"dpbench other {index}".encode()).digest()
+
+
+def with_statistics(scene: Scene) -> Scene:
+    """`scene` with statistics of images: those it has, or else those of `others`."""
+    if scene.statistics is not None or scene.others is None:
+        return scene
+    pixels = (scene.others[0] * 255).round().byte()
+    return replace(scene, statistics=image_statistics.fit(pixels, scene.mean_image), fitted=True)
 
 
 def moved(scene: Scene, device: torch.device) -> Scene:
     """A copy of `scene` on `device`; the caller's model stays where and as it is."""
     model = copy.deepcopy(scene.victim.model).to(device)
     images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
-    others = scene.others and tuple(x.to(device) for x in scene.others)
+    others, gallery = (pair and tuple(x.to(device) for x in pair) for pair in (scene.others, scene.gallery))
     return replace(
         scene,
         victim=replace(scene.victim, model=model),
@@ -146,4 +163,5 @@ def moved(scene: Scene, device: torch.device) -> Scene:
         labels=labels,
         mean_image=mean_image,
         others=others,
+        gallery=gallery,
     )

@@ -41,13 +41,15 @@ def scored(
         scene.labels,
         scene.mean_image,
         found_labels=None if found is None else found.labels,
-        others=scene.others,
+        others=scene.gallery,
         lpips_net=cell.runtime.lpips_net,
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
     measured = metrics.measure(found_images)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.guaranteed(guarantee) | {"status": "ok"}
+    if cell.attack and scene.gallery:
+        common["decoys_known"] = scene.shared and scene.fitted
     each = zip(rows.of_images(scene), measured, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | more for image, values, more in each]
     return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())

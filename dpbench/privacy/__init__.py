@@ -19,3 +19,4 @@ __all__ = [
     "noise_multiplier",
     "reconstruction_bound",
 ]
+from dpbench.privacy.interim import delta_note, gaussian_claim, membership_bound, psnr_unbiased_probe  # noqa

@@ -212,6 +212,7 @@ add(
     ),
     _number("compile_seconds", "provenance", "time of compilation", unit="s"),
     _words("device", "provenance", "what it ran on"),
+    _flag("decoys_known", "provenance", "the attacker's statistics of images were made from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
     _words("status", "provenance", "`ok`, `failed` or `skipped`"),
     _words("error", "provenance", "why, where it is not `ok`"),

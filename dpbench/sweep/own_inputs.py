@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dpbench.cell.scene import GALLERY, Scene
+from dpbench.cell.scene import OTHERS, Scene, with_statistics
 from dpbench.cell.spec import BatchSpec, Cell
-from dpbench.data import image_statistics
 from dpbench.generators import load_generator
 from dpbench.protocol import InputError, Loss
 from dpbench.sweep.inputs import code_of
@@ -66,10 +65,6 @@ class OwnInputs:
         self._batches = {
             self._digest(images, labels): (images, labels, places) for images, labels, places in batches
         }
-        statistics = None
-        if public.others is not None:
-            statistics = image_statistics.fit((public.others[0] * 255).round().byte(), public.mean_image)
-        self._statistics = statistics
 
     def batches(
         self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
@@ -109,8 +104,8 @@ class OwnInputs:
         """What is attacked in the cells of `batch`."""
         images, labels, places = self._batches[batch.images_digest]
         public = self._public
-        others = public.others and tuple(x[: GALLERY - 1] for x in public.others)
-        return Scene(
+        others = public.others and tuple(x[:OTHERS] for x in public.others)
+        scene = Scene(
             Victim(copy.deepcopy(self._model), self._loss, None),
             images,
             labels,
@@ -120,8 +115,10 @@ class OwnInputs:
             public.std,
             public.mean_image,
             others,
-            self._statistics,
+            public.others,
+            shared=True,
         )
+        return with_statistics(scene)
 
     def _digest(self, images: Tensor, labels: Tensor) -> str:
         others = self._public.others

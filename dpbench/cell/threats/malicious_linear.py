@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dpbench.cell.scene import Scene
+from dpbench.cell.scene import Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
-from dpbench.data import image_statistics
 from dpbench.privacy import psnr_unbiased_probe
 from dpbench.protocol import InputError, Release
 from dpbench.victim import imprint
@@ -32,12 +31,11 @@ class MaliciousLinear(Honest):
             raise InputError(
                 "`threat_model` malicious-linear needs public images like those attacked: give `others`."
             )
-        others, _ = scene.others
-        bytes_ = (others * 255).round().byte()
-        statistics = scene.statistics or image_statistics.fit(bytes_, scene.mean_image)
+        scene = with_statistics(scene)
+        statistics = scene.statistics
         edges = imprint.edges_for(len(scene.images), statistics)
         model = imprint.ImprintModel(scene.victim.model, edges, statistics, scene.num_classes)
-        return replace(scene, victim=replace(scene.victim, model=model), statistics=statistics)
+        return replace(scene, victim=replace(scene.victim, model=model))
 
     def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
         """PSNR of the unbiased estimate of each image from its row of the layer, where it has its own."""
