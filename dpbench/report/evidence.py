@@ -66,14 +66,10 @@ class Evidence:
     Attributes:
         images: independent images.
         measures: one for each measure that there are figures of.
-        over_floor: median over images of PSNR minus that of the strongest floor, dB; NaN without floors.
-        lpips_ratio: median over images of LPIPS over that of the strongest floor; NaN without LPIPS.
     """
 
     images: int
     measures: tuple[Measure, ...]
-    over_floor: float
-    lpips_ratio: float
 
     @property
     def strongest(self) -> Measure | None:
@@ -112,12 +108,7 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
             guess = asked[chance].astype(float).to_numpy()
             guess = 1 / guess if chance == "gallery_size" else guess
             measures.append(_tested(name, int(asked[name].sum()), guess))
-    return Evidence(
-        image.nunique(),
-        tuple(measures),
-        min((float(values.median()) for values in over.values()), default=float("nan")),
-        max((float(values.median()) for values in ratio.values()), default=float("nan")),
-    )
+    return Evidence(image.nunique(), tuple(measures))
 
 
 def originals(rows: pd.DataFrame) -> pd.Series:

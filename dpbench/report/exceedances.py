@@ -76,6 +76,7 @@ def exceedances(table: pd.DataFrame) -> list[str]:
             said.append(
                 f"{naming.attack(each.line)} under {naming.defence(each.line)}, batch of "
                 f"{each.line['batch_size']}: {each.what} {100 * share:.0f} % of {each.asked} "
-                f"(corrected interval {100 * low:.1f} to {100 * high:.1f} %) where at most {100 * each.bound:.1f} % is possible"
+                f"(corrected interval {100 * low:.1f} to {100 * high:.1f} %) where at most "
+                f"{100 * each.bound:.1f} % is possible"
             )
     return said

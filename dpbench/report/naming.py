@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.report.rows import is_defended, is_floor, owner
+from dpbench.report.rows import is_defended, is_floor
 from dpbench.store.columns import columns, conditions
 
 EMPTY = "—"
@@ -33,9 +33,8 @@ class Naming:
 
     def __init__(self, table: pd.DataFrame) -> None:
         attacked = table[~is_floor(table)]
-        attacks, defences = owner(table), table["defense"].fillna("none")
         own = _settings("attack", leave_out=("threat_model",))
-        self._attack = _varying(table, own, attacks, defences)
+        self._attack = _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
         defended = table[is_defended(table)]
         protection = _settings("defence", leave_out=_BUDGETS)
         # without a guarantee delta is empty, too: that is no other delta
@@ -46,13 +45,18 @@ class Naming:
         if attacked["threat_model"].nunique() > 1:
             self.headings.append("threat_model")
 
-    def attack(self, row: Mapping[str, Any]) -> str:
-        """Name a row's attack; a floor says whose it is, a defended row if the attack was not adaptive."""
+    def attack(self, row: Mapping[str, Any], *, with_settings: bool = True) -> str:
+        """Name a row's attack; a floor says whose it is, a defended row if the attack was not adaptive.
+
+        Args:
+            row: of the results or the summary.
+            with_settings: whether the settings that differ are part of the name.
+        """
         name, said = str(row["attack"]), []
         floor = _given(row, "floor")
         if floor and _given(row, "floor_of") and self._several:
             said = [str(row["floor_of"])]
-        said += self.attack_settings(row)
+        said += self.attack_settings(row) if with_settings else []
         defended = _given(row, "defense") and row["defense"] != "none"
         if defended and not floor and _given(row, "adaptive") and not row["adaptive"]:
             said.append("not adaptive")

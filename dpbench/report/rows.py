@@ -32,15 +32,10 @@ def is_informed(table: pd.DataFrame) -> pd.Series:
 
 def only_labels(table: pd.DataFrame) -> pd.Series:
     """Which rows are of an attack that rebuilds labels and no image, its floors among them."""
-    attack = owner(table)
-    found = table[["label_correct", "psnr"]].notna().groupby(attack).any()
-    alone = found.index[found["label_correct"] & ~found["psnr"]]
+    attack = table["floor_of"].fillna(table["attack"])
+    found = table[["label_correct", "psnr", "success"]].notna().groupby(attack).any()
+    alone = found.index[found["label_correct"] & ~found["psnr"] & ~found["success"]]
     return attack.isin(alone).astype(bool)
-
-
-def owner(table: pd.DataFrame) -> pd.Series:
-    """The attack of each row; of a floor, the attack that it belongs to, or else the floor itself."""
-    return table["floor_of"].fillna(table["attack"])
 
 
 def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:

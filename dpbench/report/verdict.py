@@ -10,8 +10,8 @@ import pandas as pd
 from dpbench.report.evidence import LEVEL, Evidence
 
 WORKS_DB = 3.0
-"""An attack rebuilds the images if the median is this far above the strongest floor's PSNR and below its
-LPIPS."""
+"""An attack rebuilds the images if, in the median, it is this far above the best floor of the same image in
+PSNR and below the lowest in LPIPS."""
 VERDICTS = ("works", "better", "unsure", "guess", "unknown")
 """The images are rebuilt; more is known of them than by a guess; there are too few images to say; there are
 enough, and they show no more than a guess does; there is nothing to compare with. Worst for privacy first."""
@@ -32,20 +32,22 @@ class Judged:
     verdict: str
 
 
-def verdict(found: Evidence, comparisons: int) -> str:
+def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
     """Judge an attack.
 
     Args:
-        found: by all measures.
+        line: its row of the summary.
+        found: what its images say by all measures.
         comparisons: tests made on the same setting, over all attacks and measures; the level of each is the
             share of `LEVEL` that falls to it (Bonferroni).
     """
-    if found.over_floor >= WORKS_DB and not found.lpips_ratio >= 1:
+    over, ratio = line["psnr_over_floor_median"], line["lpips_to_floor_median"]
+    if over >= WORKS_DB and not ratio >= 1:
         return "works"
     level = LEVEL / max(comparisons, 1)
     if any(measure.above_chance(level) for measure in found.measures):
         return "better"
-    if pd.isna(found.over_floor) and pd.isna(found.lpips_ratio):
+    if pd.isna(over) and pd.isna(ratio):
         return "unknown"
     return "guess" if all(measure.at_chance(level) for measure in found.measures) else "unsure"
 
@@ -57,7 +59,7 @@ def worst(lines: Sequence[tuple[pd.Series, Evidence]]) -> Judged:
         lines: rows of the summary with their evidence, one for each attack on that setting.
     """
     comparisons = sum(len(found.measures) for _, found in lines)
-    judged = [Judged(line, found, verdict(found, comparisons)) for line, found in lines]
+    judged = [Judged(line, found, verdict(line, found, comparisons)) for line, found in lines]
     return min(judged, key=lambda each: (VERDICTS.index(each.verdict), -_reach(each.line)))
 
 

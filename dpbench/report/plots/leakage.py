@@ -182,7 +182,12 @@ def _series(table: pd.DataFrame, naming: Naming) -> list[str]:
     The plainest defence with an epsilon shares its colour with the undefended rows.
     """
     rows = table.to_dict("records")
-    names = [(naming.attack(row), naming.defence(row, eps=False), _budget(row)) for row in rows]
+    # a line for each setting of a floor would be more lines than can be told apart
+    attacks = [naming.attack(row, with_settings=pd.isna(row["floor"])) for row in rows]
+    names = [
+        (attack, naming.defence(row, eps=False), _budget(row))
+        for attack, row in zip(attacks, rows, strict=True)
+    ]
     plainest = min((beside for _, beside, budget in names if budget is not None), key=len, default="")
     return [
         attack if budget is None or (beside == plainest and " " not in beside) else f"{attack}, {beside}"

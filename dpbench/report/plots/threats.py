@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 
 from dpbench import privacy
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report import escape
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import width, wrap
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.summary import pooled
 from dpbench.store import Store, schema
@@ -23,6 +25,8 @@ _ATTACKERS = {
 _STYLES = ("-", "--", ":", "-.")
 _SHAPES = "so^Dv*"
 _FILLS = ("full", "none", "left", "top")
+_SMALL, _WIDE = 8, 6.5  # size of the font, points; width of the figure, inches
+_HANDLE = 0.9  # beside a legend's text, inches
 _CURVE = ["threat_model", "releases", "inclusion", "choices"]
 """What a curve is of; `choices` are the candidates or the images in the gallery."""
 
@@ -49,7 +53,7 @@ def threats(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
     sizes = sorted(table["batch_size"].unique())
-    figure = Figure(figsize=(6.5, 3.9 * len(sizes) + 0.9), layout="constrained")
+    figure = Figure(figsize=(_WIDE, 3.9 * len(sizes)), layout="constrained")
     panels = figure.subplots(len(sizes), 1, squeeze=False)[:, 0]
     for axis, size in zip(panels, sizes, strict=True):
         _panel(axis, table[table["batch_size"] == size])
@@ -59,7 +63,10 @@ def threats(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
         for axis in panels
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize=8)
+    words = [escape.matplotlib(wrap(label, _WIDE - 1, _SMALL)) for label in entries]
+    ncols = 2 if 2 * (max(width(label, _SMALL) for label in entries) + _HANDLE) < _WIDE else 1
+    figure.set_figheight(3.6 * len(sizes) + 0.6 + 0.18 * -(-len(words) // ncols))
+    figure.legend(entries.values(), words, loc="outside lower center", ncols=ncols, fontsize=_SMALL)
     return figure
 
 
@@ -98,7 +105,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
     for (threat_model, *setting, among), rows in found.groupby(_CURVE, dropna=False):
         i = settings.index(tuple(setting)) % len(_STYLES)
         said = _setting(*setting) if len(settings) > 1 else ""
-        said += f", of {among:g}" if len(choices) > 1 and not pd.isna(among) else ""
+        said += f", out of {among:g}" if len(choices) > 1 and not pd.isna(among) else ""
         known = _ATTACKERS.get(threat_model, f"{threat_model}, right choice")
         _curve(axis, rows, attackers.index(threat_model) % len(OKABE_ITO), i, known + said)
         if setting[1] < 1:
@@ -151,9 +158,9 @@ def _dress(axis: Axes, budgets: pd.Series, delta: float) -> None:
         axis.set_xticks(ticks, [f"{eps:g}" for eps in ticks])
         axis.minorticks_off()
     axis.set_ylim(-0.03, 1.03)
-    axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}", fontsize=8)
-    axis.set_ylabel("share of successes", fontsize=8)
-    axis.tick_params(labelsize=8)
+    axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}", fontsize=_SMALL)
+    axis.set_ylabel("share of successes", fontsize=_SMALL)
+    axis.tick_params(labelsize=_SMALL)
 
 
 def _setting(releases: int, inclusion: float) -> str:
