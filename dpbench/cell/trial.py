@@ -29,8 +29,8 @@ from dpbench.cell import informed
 from dpbench.cell.grid import CONSTANT_IMAGE, LABELS_ONLY, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.data import Batch, Dataset, draw_batch, load_data
 from dpbench.data import image_statistics as image_prior
+from dpbench.privacy.expected_success import psnr_unbiased_probe
 from dpbench.privacy.intervals import clopper_pearson
-from dpbench.privacy.predictions import psnr_unbiased_probe
 from dpbench.protocol import (
     Candidates,
     Guarantee,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpbench.privacy import PRIOR
+from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.report.labels import defense_label
 
 SHOWN = 3
@@ -37,7 +37,7 @@ def sentence(lines: pd.DataFrame) -> str:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     return (
         "An informed attacker, who knows all but one sample and without the release is right about that one "
-        f"in {_percent(PRIOR)} of cases, is right in at most {', '.join(ordered)}."
+        f"in {_percent(PRIOR_SUCCESS)} of cases, is right in at most {', '.join(ordered)}."
     )
 
 

@@ -113,7 +113,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
             )
     budgets = np.geomspace(table["eps_release"].min(), table["eps_release"].max(), 80)
     delta = float(table["delta"].dropna().iloc[0])
-    for candidates in sorted(table["candidates"].dropna().unique()) or [round(1 / privacy.PRIOR)]:
+    for candidates in sorted(table["candidates"].dropna().unique()) or [round(1 / privacy.PRIOR_SUCCESS)]:
         bounds = [
             privacy.reconstruction_bound(privacy.noise_multiplier(float(eps), delta), kappa=1 / candidates)
             for eps in budgets
