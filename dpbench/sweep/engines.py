@@ -26,9 +26,8 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
     cells, iterations, programs = list(cells), Counter(), {}
     for cell in cells:
         checked(cell.engine, cell.device)
-        search = (
-            None if cell.attack.startswith("floor:") and not cell.floor_of else attack_of(cell).resolved()
-        )
+        floor = cell.attack.startswith("floor:") and not cell.floor_of
+        search = None if floor else attack_of(cell).resolved()
         if hasattr(search, "engine"):
             programs[cell] = _program(cell, getattr(search, "matching", None))
             iterations[programs[cell]] += search.evaluations()
