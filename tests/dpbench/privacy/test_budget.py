@@ -9,12 +9,6 @@ from dpbench.privacy import Budget
 from dpbench.protocol import InputError
 from dpbench.protocol.parameters import parameters
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path))
-
-
 GIVEN = {"max_grad_norm": 2.0, "batch_size": 256}
 
 
