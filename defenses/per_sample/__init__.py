@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from defenses.checks import check_finite
 from defenses.per_sample.agreement import wrong_mean, wrong_single
 from defenses.per_sample.errors import UnfitError, advice, owner
-from defenses.per_sample.hooks import by_hooks
 from defenses.per_sample.independence import check_independent
 from defenses.per_sample.plain import by_functorch, by_loop
 from dpbench.protocol import InputError, Loss
@@ -77,4 +76,6 @@ def _methods(
 ) -> list[tuple[str, Callable[[nn.Module, Loss, Tensor, Tensor], list[Tensor]]]]:
     if batch_size <= FEW:
         return [("loop", by_loop)]
+    from defenses.per_sample.hooks import by_hooks  # Opacus takes seconds to import
+
     return [("opacus", by_hooks), ("functorch", by_functorch), ("loop", by_loop)]
