@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import dpbench
+from dpbench.cell.floors import Floor
 from dpbench.data import draw_batch, load_data
 from dpbench.protocol import InputError
 
@@ -73,9 +74,14 @@ def test_users_model_stays_as_it_is():
 
 
 def test_progress_is_told():
-    heard = []
-    bench(progress=lambda cell, done, total, value: heard.append((cell.attack, done, total)))
-    assert {attack for attack, _, _ in heard} == {"floor:noise-gradient", "inverting-gradients"}
+    heard, name, noise = [], "inverting-gradients", Floor.NOISE_GRADIENT
+    bench(
+        progress=lambda cell, done, total, value: heard.append(((cell.attack.name, cell.floor), done, total))
+    )
+    assert {attack for attack, _, _ in heard} == {
+        ("inverting-gradients", None),
+        ("inverting-gradients", noise),
+    }
     assert all(0 <= done <= total == 3 for _, done, total in heard)
 
 
@@ -87,7 +93,7 @@ BAD_CALLS = [
     ({"images": torch.rand(2, 3, 20, 20)}, "does not take images of shape"),
     ({"labels": torch.tensor([0, 5])}, r"labels must lie in 0 \.\.\. 4.*from 0 to 5"),
     ({"labels": torch.tensor([0, -1])}, r"labels must lie in 0 \.\.\. 4"),
-    ({"labels": torch.tensor([0.0, 1.0])}, "labels must be int64"),
+    ({"labels": torch.tensor([0.0, 1.0])}, "labels must be whole numbers"),
     ({"labels": torch.tensor([0])}, "one for each of the 2 images"),
     ({"model": nn.Conv2d(3, 5, 3)}, r"must return logits \[B, K\]"),
     ({"model": nn.Flatten()}, "no trainable parameter"),
@@ -160,13 +166,13 @@ def test_sampled_inclusion_from_python():
         ({"threat_model": "informed", "others": public(5)}, "10 candidates cannot be drawn"),
         ({"others": (torch.rand(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))}, r"\[G, 3, 16, 16\]"),
         ({"others": (public(3)[0] * 2, public(3)[1])}, r"lie in \[0, 1\]"),
-        ({"others": (public(3)[0], public(4)[1])}, "one for each image"),
+        ({"others": (public(3)[0], public(4)[1])}, "one for each of the 3 images"),
         ({"others": (public(3)[0], public(3)[1] + 4)}, r"0 \.\.\. 4"),
         (
             {"others": (torch.cat([public(3)[0], batch()[0]]), torch.zeros(5, dtype=torch.int64))},
             "take it out",
         ),
-        ({"threat_model": "curious", "others": public()}, "honest, malicious-linear, informed"),
+        ({"threat_model": "curious", "others": public()}, "known: honest, informed, malicious-linear"),
         ({"releases": 0, "defense": "dp"}, "releases"),
         ({"threat_model": "informed", "inclusion": 1.5, "defense": "dp", "others": public()}, "inclusion"),
     ],
