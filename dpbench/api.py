@@ -116,9 +116,11 @@ def benchmark(
         >>> model = build("lenet", num_classes=5, size=16)
         >>> table = benchmark(model, images, torch.tensor([3]), defense="clip", iterations=2, device="cpu",
         ...                   progress=False)
-        >>> table[["attack", "defense"]].drop_duplicates().values.tolist()
-        [['floor:constant-image', 'none'], ['floor:mean-image', 'none'], ['floor:noise-gradient', 'none'], \
-['floor:start', 'none'], ['inverting-gradients', 'none'], ['inverting-gradients', 'clip']]
+        >>> sorted(table["attack"].unique())
+        ['floor:constant-image', 'floor:mean-image', 'floor:noise-gradient', 'floor:start', \
+'inverting-gradients']
+        >>> sorted(table["defense"].unique())
+        ['clip', 'none']
     """
     registered.load()
     kept = copy.deepcopy(model).cpu().float()

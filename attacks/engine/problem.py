@@ -31,8 +31,8 @@ class Problem(nn.Module):
         label_weight: weight of the victim's loss where there is no objective.
         limit: largest ratio of the distance's gradient norm to the regularisers', image by image; at least 1,
             or None for no limit. In a deep network the distance's gradient near the originals can be many
-            times the regularisers' and drown them. A point where the two cancel is the same under any limit of at
-            least 1. Only for searches of images alone: autograd raises where a variable does not reach the
+            times the regularisers' and drown them. A point where the two cancel is the same under any such
+            limit. Only for searches of images alone: autograd raises where a variable does not reach the
             regularisers.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from defenses import Chain
 from dpbench import privacy
-from dpbench.audit.canaries import SIZE, Canary, canaries
+from dpbench.audit.canaries import SIZE, TENSORS, Canary, canaries
 from dpbench.audit.directions import Score, learn
 from dpbench.audit.moments import Moments
 from dpbench.audit.noise import checks
@@ -82,7 +82,7 @@ def audit(
     )
     source.check_description([batch for c in planted for batch in (c.absent, c.present)], seed)
     alpha = (1 - NOISE_SHARE) * (1 - confidence) / (2 * len(planted))
-    findings, moments = [], Moments(SIZE)
+    findings, moments = [], Moments(SIZE, TENSORS)
     for canary in planted:
         findings.append(_finding(canary, source, releases // 2, moments, delta, alpha))
     noise = checks(

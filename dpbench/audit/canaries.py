@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 SHAPE = (3, 4, 4)
-SIZE = 48
+SIZE, TENSORS = 48, 2
 LARGE = 100
 """How many times the clip norm the gradient of a large canary has."""
 
@@ -21,13 +21,13 @@ class Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = (nn.Linear(SIZE // 2, 1, bias=False) for _ in range(2))
+        self.first, self.second = (nn.Linear(SIZE // TENSORS, 1, bias=False) for _ in range(TENSORS))
         for p in self.parameters():
             nn.init.zeros_(p)
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs [B, 1] of images [B, *SHAPE]."""
-        halves = images.flatten(1).split(SIZE // 2, dim=1)
+        halves = images.flatten(1).split(SIZE // TENSORS, dim=1)
         return self.first(halves[0]) + self.second(halves[1])
 
 
@@ -78,7 +78,7 @@ def canaries(max_grad_norm: float, batch_size: int, seed: int) -> list[Canary]:
         (LARGE, "uneven", 0.1),
         (LARGE, "opposed", 10.0),
     ):
-        weights = torch.tensor([first, 1.0]).repeat_interleave(SIZE // 2)
+        weights = torch.tensor([first, 1.0]).repeat_interleave(SIZE // TENSORS)
         axis = nn.functional.normalize(direction * weights, dim=0)
         batch = {
             "random": random,

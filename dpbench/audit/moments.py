@@ -29,13 +29,18 @@ class Moments:
         crossed: such sums for each two worlds in succession, of releases made at the same place.
         bins: [BINS], how many standardised residuals lie in each of as many equally likely parts of N(0, 1).
         lengths: squared length of every standardised residual.
-        likeness: the largest squared cosine between two standardised residuals.
-        pairs: how many pairs that is the largest of.
-        repeats: releases that are equal to an earlier one of their world.
-        count: all releases.
+        likeness: of each way to divide the entries, how many there are in a part, the largest squared cosine
+            between parts of two standardised residuals, and how many pairs that is the largest of. The ways
+            are: not at all, and into tensors, which may have noise in common in different releases.
+        repeats: tensors that are equal to the same tensor of an earlier release of their world.
+        count: of all tensors of all releases.
+
+    Args:
+        size: d.
+        tensors: how many equal parts the entries belong to.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tensors: int) -> None:
         self.scatter, self.freedom = np.zeros((size, size)), 0
         self.halves = [(np.zeros((size, size)), 0), (np.zeros((size, size)), 0)]
         self.worlds: list[tuple[float, int]] = []
@@ -44,7 +49,7 @@ class Moments:
         self.crossed: list[float] = []
         self.bins = np.zeros(BINS)
         self.lengths = np.zeros(0)
-        self.likeness, self.pairs = 0.0, 0
+        self.likeness = {1: (size, 0.0, 0), tensors: (size // tensors, 0.0, 0)}
         self.repeats = self.count = 0
         self._last: np.ndarray | None = None
 
@@ -55,7 +60,8 @@ class Moments:
         absent, present = self._world(absent), self._world(present)
         for start in range(0, len(absent), BLOCK):
             rows = np.concatenate([absent[start : start + BLOCK], present[start : start + BLOCK]])
-            self._compare(rows)
+            for parts in self.likeness:
+                self._compare(rows, parts)
 
     @property
     def standardised_lags(self) -> np.ndarray:
@@ -85,14 +91,18 @@ class Moments:
         parts = np.minimum((ndtr(unit) * BINS).astype(np.int64), BINS - 1)
         self.bins += np.bincount(parts.ravel(), minlength=BINS)
         self.lengths = np.append(self.lengths, (unit**2).sum(1))
-        self.repeats += n - len({row.tobytes() for row in rows})
-        self.count += n
+        tensors = max(self.likeness)
+        for part in np.split(rows, tensors, axis=1):
+            self.repeats += n - len({row.tobytes() for row in part})
+        self.count += n * tensors
         return unit
 
-    def _compare(self, rows: np.ndarray) -> None:
+    def _compare(self, rows: np.ndarray, parts: int) -> None:
+        size, likeness, pairs = self.likeness[parts]
+        rows = rows.reshape(-1, size)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         unit = (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
-        cosines = np.abs(unit @ unit.T)
+        cosines = unit @ unit.T
         np.fill_diagonal(cosines, 0.0)
-        self.likeness = max(self.likeness, float(cosines.max()) ** 2)
-        self.pairs += len(rows) * (len(rows) - 1) // 2
+        largest = float(max(cosines.max(), -cosines.min())) ** 2
+        self.likeness[parts] = size, max(likeness, largest), pairs + len(rows) * (len(rows) - 1) // 2

@@ -125,12 +125,15 @@ def _two_sided(z: np.ndarray) -> float:
 
 
 def _distinct(moments: Moments) -> tuple[str, float]:
-    """Releases that are equal, or whose noises are nearly multiples of one another."""
+    """Releases, or tensors of them, that are equal or whose noises are nearly multiples of one another."""
     if moments.repeats:
-        return f"{moments.repeats:,} of {moments.count:,} repeat an earlier one", 0.0
-    size = len(moments.scatter)
-    found = f"largest cosine {np.sqrt(moments.likeness):.2f}"
-    return found, moments.pairs * stats.beta.sf(min(moments.likeness, 1.0), 0.5, (size - 1) / 2)
+        return f"{moments.repeats:,} of {moments.count:,} tensors repeat an earlier one", 0.0
+    p = [
+        pairs * stats.beta.sf(min(likeness, 1.0), 0.5, (size - 1) / 2)
+        for size, likeness, pairs in moments.likeness.values()
+    ]
+    largest = max(likeness for _, likeness, _ in moments.likeness.values())
+    return f"largest cosine {np.sqrt(largest):.2f}", len(p) * min(p)
 
 
 def _shape(moments: Moments) -> tuple[str, float]:

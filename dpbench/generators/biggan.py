@@ -13,6 +13,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from dpbench.generators.registry import generator
 from dpbench.protocol import InputError
 from dpbench.system.paths import expanded
 from dpbench.victim.weights import read
@@ -46,6 +47,7 @@ class BigGAN(nn.Module):
         return (self.network(self.truncation * z, y, self.truncation) + 1) / 2
 
 
+@generator("biggan")
 def load(where: str, size: int) -> BigGAN:
     """BigGAN with the weights the user names, or those in the package's own cache.
 

@@ -19,7 +19,10 @@ from dpbench.cell.threats import threat_models
 from dpbench.protocol import InputError, Parameter, parameters
 
 Values = Mapping[str, tuple[Any, ...]]
-"""Option to the values that were asked for; an empty tuple leaves every part its own default."""
+"""Option to the values that were asked for; an empty tuple leaves every part its own default.
+
+Attacks and defences are names, which every parameter multiplies, or parts whose parameters are settled.
+"""
 
 
 class Inputs(Protocol):
@@ -62,8 +65,8 @@ def plan(values: Values, inputs: Inputs, runtime: Runtime) -> Plan:
     """
     for name in values["threat_model"]:
         _ = threat_models[name]
-    for name in values["attack"]:
-        attacks.kind(name)
+    for asked in values["attack"]:
+        attacks.kind(_name(asked))
     chosen: dict[Cell, None] = {}
     left_out: dict[str, None] = {}
     for batch in inputs.batches(values, left_out):
@@ -90,15 +93,16 @@ def _attacked(
     values: Values, inputs: Inputs, batch: BatchSpec, told: Told, runtime: Runtime
 ) -> Iterator[Cell]:
     """The undefended cells of a batch, then the defended ones."""
-    for name in dict.fromkeys(("none", *values["defense"])):
-        for defence in _defences(name, values):
-            for threat_name, attack_name in _attackers(values):
+    for protection in dict.fromkeys(("none", *values["defense"])):
+        for defence in _defences(protection, values):
+            for threat_name, asked in _attackers(values):
+                attack_name = _name(asked)
                 known = parts.facts(defence, told.labels, attack_name)
                 kind, threat = attacks.kind(attack_name), parameters(threat_models[threat_name])
                 # what attack and threat model share, the threat model decides
                 own = {key: each for key, each in parameters(kind).items() if key not in threat}
                 for threat_given in _combinations(threat, values, known):
-                    for attack_given in _combinations(own, values, known):
+                    for attack_given in _asked(asked, own, values, known):
                         for seed, source in product(
                             values["attack_seed"], values["generator"] if known["generator"] else (None,)
                         ):
@@ -114,8 +118,32 @@ def _attacked(
                             )
 
 
-def _defences(name: str, values: Values) -> Iterator[Part]:
+def _name(asked: str | Part) -> str:
+    return asked if isinstance(asked, str) else asked.name
+
+
+def _asked(
+    asked: str | Part, own: Mapping[str, Parameter], values: Values, known: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, Plain], ...]]:
+    """The parameters of an attack: every combination for a name, just its own for an object."""
+    if isinstance(asked, str):
+        yield from _combinations(own, values, known)
+    else:
+        yield tuple(
+            (name, value)
+            for name, value in asked.parameters
+            if name in own and parts.applies(own[name], known)
+        )
+
+
+def _defences(asked: str | Part, values: Values) -> Iterator[Part]:
     """The defence with every combination of its parameters; a given noise takes the place of a budget."""
+    if isinstance(asked, Part):
+        noise = parts.is_calibrated(asked.name) and "noise_multiplier" in asked.given
+        given = {**asked.given, "eps": None} if noise else asked.given
+        yield Part(name=asked.name, parameters=tuple(sorted(given.items())))
+        return
+    name = asked
     taken = parts.defence_parameters(name)
     given_noise = bool(values.get("noise_multiplier"))
     unused = "eps" if given_noise else "noise_multiplier"
@@ -152,12 +180,12 @@ def _expanded(left: list[Parameter], values: Values, known: dict[str, Any]) -> I
             yield changed | others
 
 
-def _attackers(values: Values) -> list[tuple[str, str]]:
+def _attackers(values: Values) -> list[tuple[str, str | Part]]:
     """Pairs of threat model and attack, the threat models in the order of their registration.
 
     A threat model that none of the attacks asked for is made for brings its own.
     """
-    pairs = {(threat, name): None for name in values["attack"] for threat in _threats_of(name, values)}
+    pairs = {(threat, asked): None for asked in values["attack"] for threat in _threats_of(asked, values)}
     for lacking in dict.fromkeys(values["threat_model"]):
         if lacking not in {threat for threat, _ in pairs}:
             own = [name for name in attacks.names() if attacks.kind(name).threat_models[0] == lacking]
@@ -166,8 +194,8 @@ def _attackers(values: Values) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: order.index(pair[0]))
 
 
-def _threats_of(name: str, values: Values) -> tuple[str, ...]:
-    kind = attacks.kind(name)
+def _threats_of(asked: str | Part, values: Values) -> tuple[str, ...]:
+    kind = attacks.kind(_name(asked))
     if values["threat_model"]:
         return tuple(t for t in values["threat_model"] if threat_models[t].suits(kind))
     return kind.threat_models[:1]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dpbench.protocol import InputError
+from dpbench.system.paths import open_file
 
 
 def described(fields: Mapping[str, object]) -> str:
@@ -82,7 +83,7 @@ def file(path: Path) -> str:
         InputError: where it cannot be read.
     """
     try:
-        with path.open("rb") as opened:
+        with open_file(path) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None

@@ -5,7 +5,7 @@ A seed that is derived by arithmetic on another one may therefore repeat its str
 of what it is for.
 
 These seeds have 32 bits and PyTorch's generators are not cryptographic. That is fine for a benchmark, which
-has to be repeatable, and never for a deployment: whoever tries all 2**32 seeds can subtract a release's noise.
+has to be repeatable, and never for a deployment: who tries all 2**32 seeds can subtract a release's noise.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PURPOSES = {
 def seed(purpose: str, *parts: str | int) -> int:
     """The seed of one random stream: 32 bits of the SHA-256 of its purpose and parts.
 
-    The seeds of different streams are as good as independent. The chance that two of n streams share a seed is
-    about n**2 / 2**33: 1e-4 for a thousand, 0.01 for ten thousand.
+    The seeds of different streams are as good as independent. The chance that two of n streams share a seed
+    is about n**2 / 2**33: 1e-4 for a thousand, 0.01 for ten thousand.
 
     Args:
         purpose: one of `PURPOSES`.

@@ -13,7 +13,7 @@ from attacks.analytic import pixel_layer, regression, wiener
 from dpbench import metrics
 from dpbench.data import load_data
 from dpbench.privacy import noise_multiplier
-from dpbench.privacy.predictions import psnr_unbiased_probe
+from dpbench.privacy.expected_success import psnr_unbiased_probe
 from dpbench.protocol import ImagePrior, InputError, Knowledge, combined
 from dpbench.victim.imprint import ImprintModel, edges_for
 from dpbench.victim.networks import build

@@ -122,6 +122,23 @@ def test_the_pull_is_limited_where_there_are_statistics(
     assert seen == [limit]
 
 
+@pytest.mark.parametrize(("name", "values"), [("gradinversion", {"terms": "lazy"}), ("deepinversion", {})])
+def test_a_batch_norm_term_that_is_lost_is_said_once(name, values, normed, tiny, images, recwarn):
+    def said(model, statistics, **more):
+        recwarn.clear()
+        attack = attacks.create(name, iterations=2, restarts=2, **(values | more))
+        attack(plain_release(model, images, LABELS), know(model, images, statistics), seed=0)
+        return [str(warning.message) for warning in recwarn if "batch-norm" in str(warning.message)]
+
+    (message,) = said(normed, "none")
+    assert message.startswith(f"{name} was given no statistics")
+    assert "`bn_stats` running, exact or recovered" in message
+    assert said(normed, "exact") == said(tiny, "none") == []
+    unused = {"terms": "gradient"} if name == "gradinversion" else {"bn": 0.0}
+    assert said(normed, "none", **unused) == []
+
+
+@pytest.mark.filterwarnings("ignore:.* was given no statistics")
 def test_noise_is_not_inverted(normed, images):
     release = noise_release(plain_release(normed, images, LABELS))
     found = GradInversion(terms="fidelity", iterations=100, restarts=1)(

@@ -280,6 +280,27 @@ class SixteenBitSeed(HandWritten):
         return torch.cat([super(SixteenBitSeed, self).noise(1, size, each) for each in own])
 
 
+class SixteenBitSeeds(HandWritten):
+    """Each tensor has a seed of its own, the release's plus its place, of 16 bits."""
+
+    def noise(self, count, size, generator):
+        rows = []
+        for seed in torch.randint(2**16, (count,), generator=generator).tolist():
+            own = (torch.Generator().manual_seed(seed + place) for place in range(2))
+            rows.append(
+                torch.cat([super(SixteenBitSeeds, self).noise(1, size // 2, each) for each in own], 1)
+            )
+        return torch.cat(rows)
+
+
+class TensorsShareNoise(HandWritten):
+    """The second tensor of a release has the noise of the first one three releases before."""
+
+    def noise(self, count, size, generator):
+        made = super().noise(count + 3, size // 2, generator)
+        return torch.cat([made[3:], made[:-3]], dim=1)
+
+
 # Noise of another shape, its variance as claimed
 
 

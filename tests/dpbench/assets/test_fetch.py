@@ -25,13 +25,16 @@ CONTENT = b"what the source delivers"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+FACTS = {"bn_eps": 1e-3}
+
+
 def toy_tensors(_file=None):
     return {"layer.weight": torch.full((4,), 0.1), "layer.running_var": torch.full((4,), 1e6)}
 
 
 def convert(file):
     assert file.read_bytes() == CONTENT
-    return toy_tensors(), {"bn_eps": 1e-3}
+    return toy_tensors()
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def home(tmp_path, monkeypatch):
         "toy",
         "a toy",
         "none",
-        (Source("dead", "a", SHA256, 10, convert), Source("alive", "b", SHA256, 10, convert, both)),
+        (Source("dead", "a", SHA256, 10, convert), Source("alive", "b", SHA256, 10, convert, both, FACTS)),
     )
     monkeypatch.setattr(clients, "CLIENTS", {"dead": dead, "alive": alive})
     monkeypatch.setitem(assets.ASSETS, "toy", toy)
@@ -175,13 +178,45 @@ def damage_other_asset(file):
     cache.write(file, toy_tensors(), {**cache.facts(file), "asset": "other"})
 
 
+def damage_facts(file):
+    cache.write(file, toy_tensors(), {**cache.facts(file), "bn_eps": 0.5})
+
+
+def damage_more_facts(file):
+    cache.write(file, toy_tensors(), {**cache.facts(file), "std": [1e-9] * 3})
+
+
+def damage_other_source(file):
+    """As if it came from the source that nobody has converted yet."""
+    tensors = {k: torch.rand_like(v) for k, v in toy_tensors().items()}
+    digest = cache.digest(tensors)
+    cache.write(file, tensors, {"asset": "toy", "source": "dead:a", "half": False, "digest": digest})
+
+
+def damage_other_source_with_a_download(file):
+    damage_other_source(file)
+    cache.kept_download(file).write_bytes(b"another file")
+
+
+def damage_null(file):
+    save_file(toy_tensors(), file, metadata={"dpbench": "null"})
+
+
+def damage_deep(file):
+    save_file(toy_tensors(), file, metadata={"dpbench": "[" * 100_000})
+
+
 def damage_no_file(file):
     file.write_bytes(b"")
 
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_truncate, damage_bit, damage_random_weights, damage_forged, damage_other_asset, damage_no_file],
+    [
+        *(damage_truncate, damage_bit, damage_random_weights, damage_forged, damage_other_asset),
+        *(damage_facts, damage_more_facts, damage_other_source, damage_other_source_with_a_download),
+        *(damage_null, damage_deep, damage_no_file),
+    ],
 )
 def test_damage_is_noticed_and_repaired(home, damage):
     file = assets.path("toy")
@@ -191,6 +226,70 @@ def test_damage_is_noticed_and_repaired(home, damage):
     one_sentence(error)
     assert assets.refresh("toy") == file
     assert torch.equal(load_file(assets.path("toy"))["layer.weight"], toy_tensors()["layer.weight"])
+
+
+@pytest.mark.parametrize("name", ["lpips-alex", "lpips-vgg", "cifar10", "resnet50-imagenet"])
+def test_a_poisoned_cache_is_noticed_whatever_source_it_claims(home, name, capsys):
+    for source in assets.ASSETS[name].sources:
+        tensors = {"features.0.weight": torch.rand(3)}
+        noted = cache.note(assets.ASSETS[name], source, tensors, half=False)
+        cache.write(cache.location(name), tensors, noted)
+        with pytest.raises(AssetUnavailable, match="its sha256 differs"):
+            assets.path(name)
+        assert main(["verify"]) == 2
+        assert "its sha256 differs" in capsys.readouterr().err
+
+
+def test_same_size_and_time_do_not_hide_a_change(home):
+    file = assets.path("toy")
+    status = file.stat()
+    damage_bit(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(AssetUnavailable, match="its sha256 differs"):
+        assets.path("toy")
+
+
+@pytest.fixture
+def unpinned(home, monkeypatch):
+    """`toy` from a source whose conversion nobody has pinned."""
+    monkeypatch.setitem(
+        assets.ASSETS, "toy", Asset("toy", "", "", (Source("alive", "c", SHA256, 10, convert, facts=FACTS),))
+    )
+
+
+def test_without_a_pinned_digest_the_download_vouches(unpinned, home, tmp_path):
+    file = assets.path("toy")
+    kept = cache.kept_download(file)
+    assert kept.read_bytes() == CONTENT
+    assert assets.path("toy") == file
+    damage_forged(file)
+    with pytest.raises(AssetUnavailable, match="its sha256 differs"):
+        assets.path("toy")
+    assets.refresh("toy")
+    for spoil in (lambda: kept.write_bytes(CONTENT + b"!"), kept.unlink):
+        spoil()
+        with pytest.raises(AssetUnavailable, match="its sha256 differs"):
+            assets.path("toy")
+    assert assets.refresh("toy") == file
+    assert main(["verify"]) == 0
+
+
+@pytest.mark.parametrize("half", [[], ["--half"]])
+def test_without_a_pinned_digest_the_download_is_exported_too(unpinned, home, tmp_path, monkeypatch, half):
+    assets.path("toy")
+    assert main(["export", *half, str(tmp_path / "away")]) == 0
+    monkeypatch.setenv("DPBENCH_ASSETS", str(tmp_path / "away"))
+    monkeypatch.setattr(clients, "CLIENTS", {})
+    assert load_file(assets.path("toy"))["layer.weight"].dtype == (torch.float16 if half else torch.float32)
+
+
+def test_a_source_that_holds_what_another_holds_needs_no_download(home, monkeypatch):
+    pinned = assets.ASSETS["toy"].sources[1]
+    other = Source("alive", "c", SHA256, 10, convert, facts=FACTS)
+    monkeypatch.setitem(assets.ASSETS, "toy", Asset("toy", "", "", (other, pinned)))
+    file = assets.path("toy")
+    assert cache.facts(file)["source"] == "alive:c"
+    assert not cache.kept_download(file).exists()
 
 
 def test_digest_sees_names_types_shapes_and_values():

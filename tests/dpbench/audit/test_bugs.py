@@ -37,6 +37,8 @@ SHOWN_BY = {
     "CorrelatedReleases": {"releases independent"},
     "OwnSeed": {"releases distinct", "worlds independent"},
     "SixteenBitSeed": {"releases distinct"},
+    "SixteenBitSeeds": {"releases distinct"},
+    "TensorsShareNoise": {"releases distinct"},
     "LaplaceNoise": {"shape"},
     "RoundedNoise": {"shape"},
     "VaryingNoise": {"shape"},

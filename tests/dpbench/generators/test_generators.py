@@ -284,3 +284,36 @@ def test_biggan_with_the_real_package_at_random_weights(tmp_path):
     assert torch.equal(images, generator(z, y))
     assert torch.allclose(images, (network.eval()(z, y, 1.0) + 1) / 2)
     assert all(way.abs().max() > 0 for way in torch.autograd.grad(images.square().sum(), (z, y)))
+
+
+def test_a_generator_is_one_function(tmp_path):
+    @generators.register("toy")
+    def load(where, size):
+        return small(widths=(8,) * 3)
+
+    try:
+        assert load_generator("toy:anything", num_classes=4, size=32).image_shape == (3, 32, 32)
+    finally:
+        del generators._items["toy"]
+
+
+def test_home_is_spelt_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(small().state_dict(), tmp_path / "g.safetensors")
+    assert load_generator("~/g.safetensors", num_classes=4, size=16).image_shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "expanded", "facts", "deep"])
+def test_odd_files_are_refused(tmp_path, kind):
+    state, file = small().state_dict(), tmp_path / "g.pt"
+    if kind == "sparse":
+        state["rgb.bias"] = state["rgb.bias"].to_sparse()
+    elif kind == "expanded":
+        state["fc.weight"] = torch.zeros(1).expand(2**40, 10)
+    elif kind == "deep":
+        state["blocks.7.up.weight"] = state["blocks.0.up.weight"].clone()
+    torch.save(state, file)
+    if kind == "facts":
+        file = tmp_path / "g.safetensors"
+        save_file(state, file, metadata={"dpbench": '{"mean": [0.5, 0.5, 0.5]}'})
+    refused("cannot be used|holds no generator|does not normalise", str(file), num_classes=4, size=16)

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from dpbench import privacy
-from dpbench.privacy.predictions import candidate_success, psnr_unbiased_probe
+from dpbench.privacy.expected_success import candidate_success, psnr_unbiased_probe
 from dpbench.protocol import InputError
 
 
