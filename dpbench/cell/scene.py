@@ -80,7 +80,7 @@ def prepare(spec: BatchSpec) -> Scene:
         raise InputError(
             f"The victims take square images; those of {data.name} are {height}x{width}: give `image_size`."
         )
-    network = victim.load(spec.model, spec.norm, spec.victim, spec.weights, data, width)
+    network = victim.load(spec.model, spec.norm, spec.victim, spec.weights, data, width, spec.weights_digest)
     if spec.logit_scale != 1:
         network = scaled(network, spec.logit_scale)
     decoys = draw_others(data.labels, batch.labels, batch.indices, seeds.seed("decoys", spec.batch_seed))
