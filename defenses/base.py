@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_loss
-from defenses.copies import in_release_mode
+from defenses.copies import full_precision, in_release_mode
 from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
 
 Gradients = tuple[Tensor, ...]
@@ -204,7 +204,7 @@ class Chain:
         """
         check_batch(model, images, labels)
         device, copy = images.device, in_release_mode(model)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), full_precision(device):
             torch.manual_seed(seed)  # for a third party's stage that does not use the generator
             generator = torch.Generator(device=device).manual_seed(seed)
             check_loss(copy, loss, images, labels)

@@ -86,7 +86,8 @@ def clipped_means(
         for p, total in zip(parameters, sums, strict=True):
             p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
         optimizer.add_noise()
-        check_noise([p.grad - total for p, total in zip(parameters, sums, strict=True)], sums, optimizer)
+        if noise_multiplier:
+            check_noise([p.grad - total for p, total in zip(parameters, sums, strict=True)], sums, optimizer)
         optimizer.scale_grad()
         released.append(
             tuple(p.grad.detach().to(g.dtype) for p, g in zip(parameters, gradients, strict=True))

@@ -13,8 +13,8 @@ import defenses
 from dpbench.protocol import InputError
 
 torch.set_num_threads(1)
-IMAGES = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-CLASSES, BINARY = torch.arange(6) % 5, torch.arange(6) % 2
+IMAGES = torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+CLASSES, BINARY = torch.arange(9) % 5, torch.arange(9) % 2
 
 
 def model(outputs, *after):
@@ -78,7 +78,7 @@ BAD = {
     "class weights": (
         model(5),
         nn.CrossEntropyLoss(weight=torch.arange(1.0, 6)),
-        torch.tensor([0, 4, 1, 2, 3, 4]),
+        torch.tensor([0, 4, 1, 2, 3, 0, 1, 2, 4]),
         "class weights",
     ),
     "logarithms of logits": (model(5), probabilities, CLASSES, "loss is not finite on the victim's outputs"),
