@@ -22,7 +22,7 @@ from dpbench.protocol import Guarantee, InputError
 FEWEST = 400
 KEPT = 10_000
 """Releases of a world, at most, that are kept in full: to learn where to look, and to check the noise."""
-NOISE_SHARE = 0.2
+NOISE_SHARE = 0.1
 """Part of the chance of error that the checks of the noise have; the bounds have the rest."""
 
 

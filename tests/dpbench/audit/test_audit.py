@@ -11,7 +11,7 @@ from defenses import Aggregator, create, defenses_registry
 from dpbench.audit import audit
 from dpbench.audit.__main__ import main
 from dpbench.protocol import Guarantee, InputError
-from tests.helpers.mechanisms import Correct, NoiseDividedTwice, chain, claim
+from tests.helpers.mechanisms import Correct, NoiseDividedTwice, NoiseUsedTwice, chain, claim
 
 torch.set_num_threads(1)
 
@@ -172,6 +172,7 @@ def test_noise_without_a_gaussian_claim_is_described_and_fails_nothing(capsys):
     assert main(words) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "for information only" in said
+    assert "For information, its noise is not independent Gaussian noise: " in said
     assert "BUG" not in said
     report = audit(
         create("clip+noise+prune", max_grad_norm=1.0, noise_std=1.0, prune_ratio=0.9), releases=400
@@ -181,3 +182,13 @@ def test_noise_without_a_gaussian_claim_is_described_and_fails_nothing(capsys):
     assert not report.failed
     only = audit(create("clip"), releases=400).checks
     assert [check.found for check in only] == ["0 of 48 entries carry noise"]
+
+
+def test_a_bug_in_the_noise_is_said_and_sets_the_exit_status(monkeypatch, capsys):
+    """Epsilon does not show it."""
+    monkeypatch.setitem(defenses_registry._items, "twice", NoiseUsedTwice)
+    assert main(["--defense", "twice", "--eps", "1", "--releases", "800"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "BUG. 800 releases" in said
+    assert "the claim is 1. Its noise is not what it claims: " in said
+    assert "releases distinct (" in said

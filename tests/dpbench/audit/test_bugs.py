@@ -17,7 +17,7 @@ SHOWN_BY = {
     "EntriesClipped": {"epsilon", "shift of the mean"},
     "TensorLeftOut": {"epsilon", "shift of the mean"},
     "NotClipped": {"epsilon", "shift of the mean"},
-    "PrivateCount": {"epsilon", "shift of the mean"},
+    "PrivateCount": {"epsilon"},
     "MedianNorm": {"epsilon", "size"},
     "LargestNorm": {"epsilon", "shift of the mean"},
     "NormsPublished": {"epsilon"},
