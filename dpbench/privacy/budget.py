@@ -43,7 +43,7 @@ class Budget(Declared):
     epochs: float = parameter(10.0, "passes over the training set", above=0, only_if=_OF_A_TRAINING)
     accountant: Literal["pld", "prv", "rdp"] = parameter(
         "pld",
-        "what computes the training budget (Opacus' prv and rdp are slower or looser)",
+        "what computes the training budget: pld is tight, prv (Opacus') slower, rdp looser",
         only_if=_OF_A_TRAINING,
     )
 

@@ -217,8 +217,8 @@ add(
     _words(
         "per_sample",
         "provenance",
-        "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty where "
-        "the defence looks at the whole batch",
+        "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty "
+        "where the defence looks at the whole batch",
     ),
     _words("status", "provenance", "`ok`, `failed` or `skipped`"),
     _words("error", "provenance", "why, where it is not `ok`"),
