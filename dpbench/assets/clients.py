@@ -31,7 +31,7 @@ ANSWER, STALL = 15.0, 60.0
 
 @dataclass
 class Line:
-    """What a client and the one who waits for it tell each other."""
+    """Events between the thread that runs a client and the one that waits for it."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     connected: threading.Event = field(default_factory=threading.Event)
