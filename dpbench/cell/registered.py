@@ -42,8 +42,10 @@ def _import(name: str) -> None:
             importlib.import_module(name)
             return
         path = Path(name).expanduser().resolve()
-        if path.stem in sys.modules:
-            return
+        if known := sys.modules.get(path.stem):
+            if getattr(known, "__file__", None) == str(path):
+                return
+            raise InputError(f"The plugin {name} has the name of the module {path.stem}: rename the file.")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
@@ -52,6 +54,8 @@ def _import(name: str) -> None:
         except BaseException:
             del sys.modules[path.stem]
             raise
-    except Exception as error:  # whatever its author got wrong
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever its author got wrong
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"The plugin {name} cannot be imported ({reason}).") from error
