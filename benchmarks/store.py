@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from dpbench.cell.trial import attach_floors
+
 from dpbench.report.export import export_data
 from dpbench.store import Store, open_run
 from dpbench.sweep import status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from dpbench.audit.auditor import Finding, Report, audit
+from dpbench.audit.auditor import audit
+from dpbench.audit.noise import Check
+from dpbench.audit.report import Finding, Report
 
-__all__ = ["Finding", "Report", "audit"]
+__all__ = ["Check", "Finding", "Report", "audit"]

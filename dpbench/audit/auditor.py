@@ -1,79 +1,29 @@
-"""Runs a defence on canaries and sets what they give away beside what it claims."""
+"""Runs a defence on canaries and sets what they give away, and its noise, beside what it claims."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from defenses import Chain
 from dpbench import privacy
-from dpbench.audit.canaries import Canary, Probe, canaries, mean_output
+from dpbench.audit.canaries import SIZE, TENSORS, Canary, canaries
+from dpbench.audit.directions import Score, learn
+from dpbench.audit.moments import Moments
+from dpbench.audit.noise import checks
+from dpbench.audit.releases import Source
+from dpbench.audit.report import Finding, Report
 from dpbench.audit.statistics import epsilon_bound, lower_bound, mu_bound
-from dpbench.protocol import InputError
+from dpbench.protocol import Guarantee, InputError
 
-CHUNK = 500
-"""Releases made at a time."""
 FEWEST = 400
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one canary gives away; both bounds hold together with those of all other canaries.
-
-    Attributes:
-        canary: its name.
-        eps: lower bound on epsilon, at the report's delta, of any mechanism.
-        mu: lower bound on mu, for a mechanism that claims to be a Gaussian release.
-        eps_gaussian: the epsilon of a Gaussian release with that mu.
-    """
-
-    canary: str
-    eps: float
-    mu: float
-    eps_gaussian: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of an audit.
-
-    Attributes:
-        findings: one for each canary.
-        releases: made for each canary, half of them with it.
-        confidence: that no bound is above the truth.
-        delta: of all epsilons.
-        claimed_eps: for one release; None where nothing is claimed.
-        gaussian: the claim is that of a Gaussian release, so a bound on mu counts.
-        reach: the epsilon so many releases would show if they gave the canary away every time; no claim above
-            it can be refuted.
-    """
-
-    findings: tuple[Finding, ...]
-    releases: int
-    confidence: float
-    delta: float
-    claimed_eps: float | None
-    gaussian: bool
-    reach: float
-
-    @property
-    def eps(self) -> float:
-        """The audited epsilon: the highest lower bound that counts.
-
-        Where a Gaussian release is claimed, bounds on mu count: they refute the claim whatever was released,
-        but are about the epsilon spent only if that was a Gaussian release.
-        """
-        return max(max(f.eps, f.eps_gaussian if self.gaussian else 0.0) for f in self.findings)
-
-    @property
-    def exceeded(self) -> bool:
-        """The audited epsilon is above the claimed one: the defence has a bug, or its claim has."""
-        return self.claimed_eps is not None and self.eps > self.claimed_eps
+KEPT = 10_000
+"""Releases of a world, at most, that are kept in full: to learn where to look, and to check the noise."""
+NOISE_SHARE = 0.1
+"""Part of the chance of error that the checks of the noise have; the bounds have the rest."""
 
 
 def audit(
@@ -91,8 +41,9 @@ def audit(
     """A lower bound on the epsilon of one release of `defense`, from releases with and without a canary.
 
     Adjacency is add/remove with the batch size public; the batch is fixed (sample rate 1). Canaries have
-    gradients of norm C and 100 C, among random and opposed samples; Bonferroni's correction covers them all
-    and both kinds of bound.
+    gradients of norm C and 100 C, among random and opposed samples; Bonferroni's correction covers them all,
+    both kinds of bound and every check of the noise. The checks are about the stages of a chain that the
+    guarantee is about, before post-processing; the bounds are about what is released.
 
     Args:
         defense: of `defenses.create`, or a `Chain` of your own stages.
@@ -124,54 +75,82 @@ def audit(
     ):
         if not good:
             raise InputError(complaint)
+    gaussian = claimed_eps is None and claim is not None and _is_gaussian(claim)
     planted = canaries(max_grad_norm, batch_size, seed)
-    alpha = (1 - confidence) / (2 * len(planted))
-    findings = []
-    for i, canary in enumerate(planted):
-        absent, present = (
-            _scores(defense, canary, images, releases // 2, [seed, i, world], progress)
-            for world, images in enumerate((canary.absent, canary.present))
-        )
-        findings.append(_finding(canary.name, absent, present, delta, alpha))
-    gaussian = claimed_eps is None and claim is not None
-    if gaussian:
+    source = Source(
+        defense, seed=seed, count=releases * len(planted), portions=4 * len(planted), progress=progress
+    )
+    source.check_description([batch for c in planted for batch in (c.absent, c.present)], seed)
+    alpha = (1 - NOISE_SHARE) * (1 - confidence) / (2 * len(planted))
+    findings, moments = [], Moments(SIZE, TENSORS)
+    for canary in planted:
+        findings.append(_finding(canary, source, releases // 2, moments, delta, alpha))
+    noise = checks(
+        moments,
+        claim.noise_multiplier if gaussian else None,
+        max_grad_norm,
+        NOISE_SHARE * (1 - confidence),
+    )
+    if claimed_eps is None and claim is not None:
         claimed_eps = claim.eps_release
-        own = privacy.epsilon(claim.noise_multiplier, delta)
-        gaussian = math.isclose(own, claimed_eps, rel_tol=1e-3)
-    plain = _finding("told apart every time", np.zeros(releases // 2), np.ones(releases // 2), delta, alpha)
-    reach = plain.eps_gaussian if gaussian else plain.eps
-    return Report(tuple(findings), releases, confidence, delta, claimed_eps, gaussian, reach)
-
-
-def _finding(name: str, absent: np.ndarray, present: np.ndarray, delta: float, alpha: float) -> Finding:
-    mu = lower_bound(absent, present, mu_bound, alpha)
-    return Finding(
-        canary=name,
-        eps=lower_bound(absent, present, epsilon_bound(delta), alpha),
-        mu=mu,
-        eps_gaussian=privacy.epsilon(1 / mu, delta) if mu > 0 else 0.0,
+    never, always = np.zeros(releases // 2), np.ones(releases // 2)
+    reach = lower_bound(never, always, mu_bound if gaussian else epsilon_bound(delta), alpha).value
+    return Report(
+        findings=tuple(findings),
+        checks=noise,
+        releases=releases,
+        confidence=confidence,
+        delta=delta,
+        claimed_eps=claimed_eps,
+        gaussian=gaussian,
+        reach=_gaussian_eps(reach, delta) if gaussian else reach,
     )
 
 
+def _is_gaussian(claim: Guarantee) -> bool:
+    """The claim is what a Gaussian release with the claim's own noise multiplier spends."""
+    own = privacy.epsilon(claim.noise_multiplier, claim.delta)
+    return math.isclose(own, claim.eps_release, rel_tol=1e-3)
+
+
+def _gaussian_eps(mu: float, delta: float) -> float:
+    return privacy.epsilon(1 / mu, delta) if mu > 0 else 0.0
+
+
+def _finding(
+    canary: Canary, source: Source, count: int, moments: Moments, delta: float, alpha: float
+) -> Finding:
+    """Bounds from `count` releases with the canary and as many without; their noise goes into `moments`.
+
+    The first quarter shows where to look, the second one chooses among these ways and sets the threshold, and
+    the second half is the evidence.
+    """
+    learning = min(count // 4, KEPT)
+    batches, streams, noised = (canary.absent, canary.present), [], []
+    for images in batches:
+        first = list(source.take(images, learning))
+        streams.append(np.concatenate([rows.released for rows in first]))
+        noised.append([rows.noised for rows in first])
+    scores = learn(*streams, canary.direction.double().numpy())
+    absent, present = (
+        _scores(scores, source, images, count - learning, kept)
+        for images, kept in zip(batches, noised, strict=True)
+    )
+    moments.add(*(np.concatenate(kept) for kept in noised))
+    choosing = count // 2 - learning
+    eps = lower_bound(absent, present, epsilon_bound(delta), alpha, choosing)
+    mu = lower_bound(absent, present, mu_bound, alpha, choosing).value
+    return Finding(canary.name, eps.value, mu, _gaussian_eps(mu, delta), scores[eps.column].name)
+
+
 def _scores(
-    defense: Chain,
-    canary: Canary,
-    images: Tensor,
-    count: int,
-    entropy: list[int],
-    progress: Callable[[int], None] | None,
+    scores: list[Score], source: Source, images: Tensor, count: int, kept: list[np.ndarray]
 ) -> np.ndarray:
-    """`count` releases of `images`, each as its sum of gradients along the canary."""
-    model, labels = Probe(), torch.zeros(len(images), dtype=torch.int64)
-    seeds, scores = np.random.SeedSequence(entropy), []
-    for seed in seeds.generate_state(-(-count // CHUNK), np.uint64):
-        size = min(CHUNK, count - sum(map(len, scores)))
-        made = defense.releases(model, mean_output, images, labels, seed=int(seed >> 1), count=size)
-        flat = torch.stack([torch.cat([g.flatten() for g in release.gradients]) for release in made])
-        scores.append((flat.double() @ canary.direction.double() * len(images)).numpy())
-        if progress is not None:
-            progress(size)
-    found = np.concatenate(scores)
-    if not np.isfinite(found).all():
-        raise InputError("The defence releases numbers that are not finite, on finite gradients.")
-    return found
+    """[count, len(scores)] of as many releases; their noise is added to `kept` up to KEPT releases."""
+    found, room = [], KEPT - sum(map(len, kept))
+    for rows in source.take(images, count):
+        found.append(np.stack([score.of(rows.released) for score in scores], axis=1))
+        if room > 0:
+            kept.append(rows.noised[:room])
+            room -= len(kept[-1])
+    return np.concatenate(found)

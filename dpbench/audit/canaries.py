@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 SHAPE = (3, 4, 4)
-SIZE = 48
+SIZE, TENSORS = 48, 2
 LARGE = 100
 """How many times the clip norm the gradient of a large canary has."""
 
@@ -21,13 +21,13 @@ class Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = (nn.Linear(SIZE // 2, 1, bias=False) for _ in range(2))
+        self.first, self.second = (nn.Linear(SIZE // TENSORS, 1, bias=False) for _ in range(TENSORS))
         for p in self.parameters():
             nn.init.zeros_(p)
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs [B, 1] of images [B, *SHAPE]."""
-        halves = images.flatten(1).split(SIZE // 2, dim=1)
+        halves = images.flatten(1).split(SIZE // TENSORS, dim=1)
         return self.first(halves[0]) + self.second(halves[1])
 
 
@@ -55,19 +55,38 @@ class Canary:
 
 
 def canaries(max_grad_norm: float, batch_size: int, seed: int) -> list[Canary]:
-    """Canaries of gradient norm C and 100 C, each among random samples and among samples opposed to it.
+    """Canaries of gradient norm C and 100 C, each among two kinds of other samples.
 
-    The others have norm C. Random ones are what noise per sample or per layer fails on; opposed ones show a
-    defence whose treatment of the whole batch a single large sample can turn round.
+    Opposed to the canary, of norm C: they show a defence whose treatment of the whole batch a single large
+    sample can turn round. Random, of norm C around the canary of norm C: noise per sample or per layer fails
+    on them. Around the one of norm 100 C their norms are uneven, the smaller half at C / 100: mean, median
+    and maximum of the batch's norms then depend on the canary, so that a clip norm or a noise level taken
+    from them gives it away.
+
+    The canaries of norm C lie in both tensors alike, the ones of 100 C nearly all in one, each in another: a
+    norm that leaves this tensor out does not bound them.
     """
     generator = torch.Generator().manual_seed(seed)
-    direction, *random = nn.functional.normalize(torch.randn(batch_size, SIZE, generator=generator))
-    batches = {"random": torch.stack(random), "opposed": -direction.repeat(batch_size - 1, 1)}
+    direction, *others = nn.functional.normalize(torch.randn(batch_size, SIZE, generator=generator))
+    random = torch.stack(others)
+    norms = torch.ones(batch_size - 1, 1)
+    norms[: (batch_size - 1) // 2] /= LARGE
     found = []
-    for factor in (1, LARGE):
-        for others, batch in batches.items():
-            canary = torch.stack([factor * direction, torch.zeros(SIZE)])
-            present, absent = (max_grad_norm * torch.cat([first[None], batch]) for first in canary)
-            name = f"{'C' if factor == 1 else f'{factor} C'}, others {others}"
-            found.append(Canary(name, direction, present.view(-1, *SHAPE), absent.view(-1, *SHAPE)))
+    for factor, kind, first in (
+        (1, "random", 1.0),
+        (1, "opposed", 1.0),
+        (LARGE, "uneven", 0.1),
+        (LARGE, "opposed", 10.0),
+    ):
+        weights = torch.tensor([first, 1.0]).repeat_interleave(SIZE // TENSORS)
+        axis = nn.functional.normalize(direction * weights, dim=0)
+        batch = {
+            "random": random,
+            "opposed": -axis.repeat(batch_size - 1, 1),
+            "uneven": norms * random,
+        }[kind]
+        canary = torch.stack([factor * axis, torch.zeros(SIZE)])
+        present, absent = (max_grad_norm * torch.cat([image[None], batch]) for image in canary)
+        name = f"{'C' if factor == 1 else f'{factor} C'}, others {kind}"
+        found.append(Canary(name, axis, present.view(-1, *SHAPE), absent.view(-1, *SHAPE)))
     return found

@@ -7,6 +7,7 @@ hold together bound epsilon and mu from below, whatever the mechanism (Kairouz e
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
@@ -75,25 +76,42 @@ def mu_bound(false_positive: np.ndarray, false_negative: np.ndarray) -> np.ndarr
     return np.maximum(ndtri(1 - false_positive) - ndtri(false_negative), 0.0)
 
 
-def lower_bound(absent: np.ndarray, present: np.ndarray, bound: Bound, alpha: float) -> float:
+class LowerBound(NamedTuple):
+    """What was found, and in which column of the scores."""
+
+    value: float
+    column: int
+
+
+def lower_bound(
+    absent: np.ndarray, present: np.ndarray, bound: Bound, alpha: float, choosing: int | None = None
+) -> LowerBound:
     """The best `bound` to be had from the scores, true but for a chance of `alpha`.
 
-    The first half of the scores chooses which way to look and the threshold, the other half is the evidence.
+    The first `choosing` scores of each world choose the column, the way to look and the threshold; the others
+    are the evidence. So only one test is made on the evidence, and however many columns there are, they cost
+    no correction.
 
     Args:
-        absent: scores of independent releases without the canary.
-        present: scores of as many with it.
+        absent: [n] or [n, k], k scores of each of n independent releases without the canary.
+        present: the same of as many with it.
         bound: `mu_bound` or an `epsilon_bound(delta)`.
         alpha: chance of a bound above the truth.
+        choosing: half of them unless given.
     """
-    half = len(absent) // 2
-    promises = []
-    for sign in (1, -1):
-        pooled = np.sort(sign * np.concatenate([absent[:half], present[:half]]))
-        thresholds = (pooled[1:] + pooled[:-1]) / 2
-        bounds = bound(*error_rate_limits(sign * absent[:half], sign * present[:half], thresholds, alpha))
-        best = bounds.argmax()
-        promises.append((bounds[best], sign, thresholds[best]))
-    _, sign, threshold = max(promises)
-    limits = error_rate_limits(sign * absent[half:], sign * present[half:], np.array([threshold]), alpha)
-    return float(bound(*limits)[0])
+    half = len(absent) // 2 if choosing is None else choosing
+    absent, present = (scores.reshape(len(scores), -1) for scores in (absent, present))
+    best = (-1.0, 0, 1, 0.0)
+    for column in range(absent.shape[1]):
+        for sign in (1, -1):
+            known = sign * absent[:half, column], sign * present[:half, column]
+            pooled = np.sort(np.concatenate(known))
+            thresholds = (pooled[1:] + pooled[:-1]) / 2
+            promises = bound(*error_rate_limits(*known, thresholds, alpha))
+            i = promises.argmax()
+            if promises[i] > best[0]:
+                best = (promises[i], column, sign, thresholds[i])
+    _, column, sign, threshold = best
+    evidence = sign * absent[half:, column], sign * present[half:, column]
+    value = bound(*error_rate_limits(*evidence, np.array([threshold]), alpha))[0]
+    return LowerBound(float(value), column)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.privacy import PRIOR
+from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.report.naming import Naming
 
 SHOWN = 3
@@ -36,7 +36,7 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
             text = f"{_percent(bound)} {where} ({_measured(row)})"
             measured.add(defence)
         elif defence not in measured and pd.isna(row["success"]):
-            prior, bound, where = PRIOR, row["rero_release"], defence
+            prior, bound, where = PRIOR_SUCCESS, row["rero_release"], defence
             text = f"{_percent(bound)} {where}"
         else:
             continue

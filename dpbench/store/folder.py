@@ -168,9 +168,15 @@ class Store:
         """Keys of all cell files, sound or not, in order."""
         return sorted({*_keys(self._cells), *_keys(self._failed)})
 
-    def frame(self) -> pd.DataFrame:
-        """All sound cells' rows as one table with the schema's columns and dtypes, sorted by content."""
-        rows, batches = self._all_rows(), [schema.record_batch([])]
+    def frame(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        """The sound cells' rows as one table with all columns in their dtypes, sorted by content.
+
+        Args:
+            keys: the cells that count; whatever else lies in the folder, by default those it expects, or all
+                where it expects none.
+        """
+        wanted = list(keys) if keys is not None else sorted(self.expected()) or self.keys()
+        rows, batches = self._all_rows(wanted), [schema.record_batch([])]
         while chunk := list(islice(rows, _CHUNK)):
             batches.append(self._batch(chunk))
         table = schema.to_pandas(pyarrow.Table.from_batches(batches))
@@ -186,8 +192,8 @@ class Store:
     def _broken(self, key: str) -> Path:
         return self._failed / self._file(key).name
 
-    def _all_rows(self) -> Iterator[list[Row]]:
-        for key in self.keys():
+    def _all_rows(self, keys: Iterable[str]) -> Iterator[list[Row]]:
+        for key in keys:
             for path in (self._file(key), self._broken(key)):
                 if path.exists() and (rows := self._rows_of(path)) is not None:
                     yield rows

@@ -43,12 +43,12 @@ def checked(row: Mapping[str, Any]) -> Row:
         ValueError: an unknown column, or a value of another type than the column's.
 
     Example:
-        >>> checked({"psnr": 12, "attack": "dlg", "lpips": None})
-        {'attack': 'dlg', 'psnr': 12.0}
-        >>> checked({"pnsr": 12.0})
+        >>> checked({"seconds": 12, "attack": "dlg", "image_loss": None})
+        {'attack': 'dlg', 'seconds': 12.0}
+        >>> checked({"sceonds": 12.0})
         Traceback (most recent call last):
         ...
-        ValueError: Unknown column(s) pnsr; declare them (dpbench/store/columns.py) or correct the name.
+        ValueError: Unknown column(s) sceonds; declare them (dpbench/store/columns.py) or correct the name.
     """
     unknown = sorted(set(row) - set(columns()))
     if unknown:

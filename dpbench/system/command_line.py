@@ -36,7 +36,7 @@ def read(
                 args=list(arguments),
                 prog=command,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as end:
         if not end.code:

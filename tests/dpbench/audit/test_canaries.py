@@ -24,7 +24,8 @@ def test_norms_and_directions(bound, batch_size):
     for canary in planted:
         norms = [float(gradient(image[None]).norm()) / bound for image in canary.present]
         assert norms[0] == pytest.approx(100 if canary.name.startswith("100") else 1, rel=1e-5)
-        assert norms[1:] == pytest.approx([1] * (batch_size - 1), rel=1e-5)
+        small = (batch_size - 1) // 2 if "uneven" in canary.name else 0
+        assert norms[1:] == pytest.approx([0.01] * small + [1] * (batch_size - 1 - small), rel=1e-5)
         first = gradient(canary.present[:1])
         torch.testing.assert_close(first, canary.direction * first.norm())
         assert not gradient(canary.absent[:1]).any()
@@ -32,11 +33,20 @@ def test_norms_and_directions(bound, batch_size):
         cosines = [float(gradient(image[None]) @ canary.direction) / bound for image in canary.present[1:]]
         if "opposed" in canary.name:
             assert cosines == pytest.approx([-1] * (batch_size - 1), rel=1e-5)
-        else:
+        elif canary.name == "C, others random":
             assert max(map(abs, cosines)) < 0.7
 
 
-def test_both_tensors_carry_the_canary():
-    for canary in canaries(1.0, 4, seed=0):
-        shares = [float(part.norm()) for part in canary.direction.chunk(2)]
-        assert min(shares) > 0.4
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 5, 6, 48])
+def test_median_mean_and_largest_norm_of_uneven_batches_depend_on_the_canary(batch_size):
+    canary = next(c for c in canaries(2.0, batch_size, seed=0) if "uneven" in c.name)
+    absent, present = (batch.flatten(1).norm(dim=1) for batch in (canary.absent, canary.present))
+    for statistic in (torch.median, torch.mean, torch.max):
+        assert statistic(present) > 1.5 * statistic(absent)
+
+
+def test_canaries_of_norm_c_lie_in_both_tensors_and_large_ones_in_one_each():
+    shares = [[float(part.norm()) for part in c.direction.chunk(2)] for c in canaries(1.0, 4, seed=0)]
+    assert all(0.5 < share < 0.9 for each in shares[:2] for share in each)
+    assert shares[2][1] > 0.99 > 0.2 > shares[2][0] > 0.05
+    assert shares[3][0] > 0.99 > 0.2 > shares[3][1] > 0.05

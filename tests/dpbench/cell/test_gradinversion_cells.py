@@ -123,7 +123,7 @@ def test_how_gradients_are_compared_is_an_axis_of_gradinversion():
     one, layers = (cell(**RESNET, attack="gradinversion", matching=way) for way in (None, "layer-l2"))
     assert one.key() != layers.key()
     assert "matching=layer-l2" in layers.describe()
-    assert [trial.attack_of(c).matching for c in (one, layers)] == ["cosine", "layer-l2"]
+    assert [trial.attack_of(c).resolved().matching for c in (one, layers)] == ["cosine", "layer-l2"]
     both = pd.concat(
         [
             rows(attack="gradinversion", terms="lazy", matching=way, psnr=p)

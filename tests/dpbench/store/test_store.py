@@ -142,7 +142,7 @@ from dpbench.store import Store
 def killed(*_):
     os._exit(9)
 os.replace = killed
-Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])
+Store(sys.argv[1]).write("cell", [{"seconds": 99.0}])
 """
 
 
@@ -239,7 +239,7 @@ def test_a_file_taken_for_a_leftover_before_it_was_locked_is_begun_anew(run, mon
 
 
 def test_a_run_killed_before_its_configuration_can_start_again(tmp_path):
-    script = KILLED.replace('Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])', "")
+    script = KILLED.replace('Store(sys.argv[1]).write("cell", [{"seconds": 99.0}])', "")
     script += "\nfrom dpbench.store import open_run\nopen_run(sys.argv[1], {'a': 1})"
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], timeout=300).returncode == 9
     assert list((tmp_path / "run").iterdir())
@@ -331,9 +331,9 @@ from dpbench.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 store = Store(sys.argv[1])
-store.write("small", [{"psnr": 1.0}])
+store.write("small", [{"seconds": 1.0}])
 try:
-    store.write("large", [{"psnr": 1.0}], np.zeros((1, 3, 99, 99)), np.zeros((1, 3, 99, 99)))
+    store.write("large", [{"seconds": 1.0}], np.zeros((1, 3, 99, 99)), np.zeros((1, 3, 99, 99)))
 except InputError as error:
     print(error)
 """

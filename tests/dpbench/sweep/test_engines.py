@@ -247,5 +247,5 @@ def test_the_engine_is_part_of_the_key_and_settling_is_the_same_every_time():
 
 
 def test_an_engine_that_the_device_cannot_run():
-    with pytest.raises(InputError, match="--device cuda"):
+    with pytest.raises(InputError, match="`device` cuda"):
         engines.choose([compiled(engine="graph")])
