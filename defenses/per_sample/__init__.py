@@ -28,7 +28,7 @@ from defenses.per_sample.plain import by_functorch, one_by_one
 from dpbench.protocol import InputError, Loss
 
 FEW = 8
-"""Up to so many samples, taking each one's own gradient costs no more than checking what Opacus gives."""
+"""Up to so many samples, each one's own backward pass costs no more than Opacus and its check, on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,12 @@ BAD = {
         torch.tensor([0, 4, 1, 2, 3, 0, 1, 2, 4]),
         "class weights",
     ),
+    "class weights, the same at both ends": (
+        model(5),
+        nn.CrossEntropyLoss(weight=torch.arange(1.0, 6)),
+        torch.tensor([2, 2, 2, 2, 4, 2, 2, 2, 2]),
+        "class weights",
+    ),
     "logarithms of logits": (model(5), probabilities, CLASSES, "loss is not finite on the victim's outputs"),
 }
 
@@ -113,3 +119,14 @@ def test_weights_that_are_not_finite_are_to_blame_and_not_the_mean(value):
     victim[1].weight.data[0, 0] = value
     with pytest.raises(InputError, match="output is not finite on this batch: check its weights"):
         defenses.create("none").release(victim, F.cross_entropy, IMAGES, CLASSES, seed=0)
+
+
+def test_a_loss_that_takes_no_single_sample_is_refused_by_clipping_alone():
+    victim = model(1)
+
+    def squeezed(logits, labels):
+        return F.binary_cross_entropy_with_logits(logits.squeeze(), labels.float())
+
+    defenses.create("none").release(victim, squeezed, IMAGES, BINARY, seed=0)
+    with pytest.raises(InputError, match="fails on a single image"):
+        defenses.create("clip").release(victim, squeezed, IMAGES, BINARY, seed=0)

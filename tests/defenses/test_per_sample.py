@@ -185,7 +185,7 @@ class Branches(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x):
-        return x * self.scale if float(x.sum()) > 0 else x
+        return x * self.scale if float(x.detach().sum()) > 0 else x
 
 
 class ReusesInPlace(nn.Module):

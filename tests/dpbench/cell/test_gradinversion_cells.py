@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 import torch
+from dpbench.cell.grid import Axes, plan
 
 from dpbench import metrics
 from dpbench.cell import trial
-from dpbench.cell.grid import Axes, plan
 from dpbench.report.naming import Naming
 from dpbench.report.published import published
 from dpbench.report.sentence import sentence
