@@ -57,10 +57,14 @@ class Option:
     def checked(self, value: Any) -> Any:
         """A value, or a sequence of them, in plain Python.
 
+        Where several truth values may be given, the words `yes` and `no` will do, as on the command line.
+
         Raises:
             InputError: for a value of another type or outside the range; the name stands in backquotes.
         """
         if not self.several:
             return None if value is None else self.parameter.checked(value)
         values = value if isinstance(value, list | tuple) else (value,)
+        if self.parameter.kind is bool:
+            values = [{"yes": True, "no": False}.get(v, v) if isinstance(v, str) else v for v in values]
         return tuple(self.parameter.checked(each) for each in values)
