@@ -11,7 +11,8 @@ from defenses import Aggregator, create, defenses_registry
 from dpbench.audit import audit
 from dpbench.audit.__main__ import main
 from dpbench.protocol import Guarantee, InputError
-from tests.helpers.mechanisms import Correct, NoiseDividedTwice, NoiseUsedTwice, chain, claim
+from tests.helpers.mechanisms import Correct, chain, claim
+from tests.helpers.noise_bugs import NoiseDividedTwice, NoiseUsedTwice
 
 torch.set_num_threads(1)
 
