@@ -2,12 +2,11 @@
 
 >>> import attacks
 >>> attacks.create("inverting-gradients", iterations=100)
-InvertingGradients(adaptive=True, engine='auto', iterations=100, learning_rate=0.1, restarts=1, tv=0.03)
+InvertingGradients(iterations=100, restarts=1, learning_rate=0.1, tv=0.03, adaptive=True, engine='auto')
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from attacks import (  # noqa: F401 (each registers its attack)
@@ -28,7 +27,7 @@ def create(name: str, **hyperparameters: Any) -> Attack:
     """The attack registered under `name`.
 
     Raises:
-        InputError: for an unknown name; the message lists the known ones.
+        InputError: for an unknown name (the message lists the known ones) or a value out of its range.
         TypeError: for a hyper-parameter that the attack does not have.
     """
     return kind(name)(**hyperparameters)
@@ -49,13 +48,8 @@ def names() -> tuple[str, ...]:
 
 
 def threat_models(name: str) -> tuple[str, ...]:
-    """The threat models that attack is made for, the usual one first; InputError for an unknown name."""
+    """The threat models of that attack, the usual one first; InputError for an unknown name."""
     return attacks[name].threat_models
 
 
-def takes(name: str) -> frozenset[str]:
-    """The hyper-parameters of that attack, and what else it needs; InputError for an unknown name."""
-    return frozenset(inspect.signature(attacks[name]).parameters) | attacks[name].needs
-
-
-__all__ = ["Attack", "create", "kind", "names", "takes", "threat_models"]
+__all__ = ["Attack", "create", "kind", "names", "threat_models"]

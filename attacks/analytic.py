@@ -1,56 +1,52 @@
-"""Images read off a fully connected layer that takes pixels: no search, one formula.
+"""Images read off a fully connected layer that takes pixels, by a formula instead of a search.
 
-A row of such a layer has gradient s * x for its weights and s for its bias, x being the pixels and s the loss
-gradient of its output. Where each row answers to one sample, the ratio is the image (Phong et al. 2017; Fowl
-et al. 2022, "Robbing the Fed"); `dpbench.victim.imprint` makes such a layer.
+For one sample with pixels x, a row of such a layer has gradient s * x for its weights and s for its bias,
+where s is the loss gradient of the row's output. If only one sample activates the row, the ratio is the image
+(Phong et al. 2017; Fowl et al. 2022, "Robbing the Fed"); `dpbench.victim.imprint` makes such a layer.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Literal
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from attacks import labels as label_rules
+from attacks import parameters as shared
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import ImagePrior, InputError, Knowledge, Reconstruction, Release
+from dpbench.protocol import ImagePrior, InputError, Knowledge, Reconstruction, Release, parameter
 
-PRIORS = ("wiener", "none")
 SCALES = 50
-"""Scales that are tried, of either sign, before the likeliest is refined."""
+"""Number of scales of either sign that are tried before the likeliest one is refined."""
 
 
 @attack("analytic")
 class Analytic(Attack):
-    """Takes the rows of largest gradient, one for each sample, and an image from each.
+    """One image from each of the rows with the largest gradients, as many as there are samples.
 
-    Args:
-        prior: what is believed of images under noise: `wiener` (statistics of public images) or `none`.
+    Attributes:
         adaptive: use the noise level that the defence declares; else the plain ratio.
     """
 
     threat_models = ("malicious-linear", "honest")
 
-    def __init__(
-        self,
-        *,
-        prior: str = "wiener",
-        adaptive: bool = True,
-    ) -> None:
-        if prior not in PRIORS:
-            raise InputError(f"Unknown prior {prior!r}; choose one of {', '.join(PRIORS)}.")
-        self.prior, self.adaptive = prior, adaptive
+    prior: Literal["wiener", "none"] = parameter(
+        default="wiener",
+        help="what is assumed of images under noise: statistics of public images (wiener) or nothing (none)",
+        only_if={"defended": True},
+    )
+    adaptive: bool = shared.adaptive()
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`; the mean of several releases is all that matters of them."""
+        """See `Attack.__call__`; of several releases only the mean matters."""
         release, knowledge = task.release, task.knowledge
         weights, biases, gain, offset = pixel_layer(release, knowledge, task.device)
         order = (weights.square().sum(1) + biases.square()).argsort(descending=True)
         rows = order[torch.arange(release.batch_size, device=order.device) % len(order)]
-        # per row s * (x + shift), x the image
+        # the gradient of a row's weights is s * (x + shift), x the image
         weights, biases, shift = (
             weights[rows].unflatten(1, knowledge.image_shape) / gain,
             biases[rows],
@@ -63,9 +59,9 @@ class Analytic(Attack):
         elif self.prior == "none":
             images = regression(weights, biases, noise) - shift
         elif knowledge.prior is None:
-            raise InputError("There are no statistics of public images like these: use --prior none.")
+            raise InputError("There are no statistics of public images like these: use `prior` none.")
         else:
-            # gains that differ between colours make noise that does, which the estimate takes for the same
+            # the noise differs between colours if their gains do; the estimate takes one level for all
             noises = noise * float(gain.pow(-2).mean().sqrt()), noise
             rows = zip(weights, biases, strict=True)
             images = (
@@ -87,30 +83,32 @@ class Analytic(Attack):
 def pixel_layer(
     release: Release, knowledge: Knowledge, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the first fully connected layer that takes whole images, perhaps scaled and shifted.
+    """Gradients of the first fully connected layer that takes the image, up to a gain and offset per pixel.
 
     Returns:
-        Its weight's [m, pixels] and bias's [m]; and what the model turns a pixel x into before that layer:
-        gain and offset [C, H, W] of gain * x + offset.
+        The gradients of its weight [m, pixels] and bias [m]; gain and offset [C, H, W] of the layer's input
+        gain * x + offset, x the image.
 
     Raises:
-        InputError: where there is none.
+        InputError: where there is no such layer.
     """
     found = dict(zip(release.names, release.gradients, strict=True))
     for name, gradient in found.items():
         bias = found.get(f"{name.removesuffix('weight')}bias")
         if gradient.dim() == 2 and gradient.shape[1] == math.prod(knowledge.image_shape) and bias is not None:
-            read = _input_of(knowledge, name.rpartition(".")[0], device)
-            if read is not None:
-                return gradient, bias, *read
+            affine = _affine_input(knowledge, name.rpartition(".")[0], device)
+            if affine is not None:
+                return gradient, bias, *affine
     raise InputError(
-        "analytic needs a fully connected layer with a bias that takes the pixels: use --threat-model "
+        "analytic needs a fully connected layer with a bias that takes the pixels: use `threat_model` "
         "malicious-linear, which plants one."
     )
 
 
-def _input_of(knowledge: Knowledge, name: str, device: torch.device | str) -> tuple[Tensor, Tensor] | None:
-    """Gain and offset of each pixel on its way to the layer of that name; None where it is no such way."""
+def _affine_input(
+    knowledge: Knowledge, name: str, device: torch.device | str
+) -> tuple[Tensor, Tensor] | None:
+    """Gain and offset of each pixel in the input of the layer of that name; None for any other input."""
     model, seen = copy.deepcopy(knowledge.model).to(device).eval(), []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -135,7 +133,7 @@ def ratio(weights: Tensor, biases: Tensor) -> Tensor:
 
 
 def regression(weights: Tensor, biases: Tensor, noise: float) -> Tensor:
-    """The ratio shrunk for a bias gradient that is itself noisy: w b / (b^2 + tau^2), tau the noise's std."""
+    """The ratio, shrunk because the bias gradient is noisy too: w b / (b^2 + tau^2), tau the noise's std."""
     return weights * (biases / (biases.square() + noise**2))[:, None, None, None]
 
 
@@ -144,21 +142,21 @@ def wiener(
     bias: float,
     noise: float,
     bias_noise: float,
-    prior: ImagePrior,
+    statistics: ImagePrior,
     shift: Tensor | float = 0.0,
 ) -> Tensor:
     """Linear minimum-mean-square estimate of x from s x + noise, at the likeliest s.
 
-    With x a Gaussian field of the prior's mean m and spectrum S, each frequency of the gradient has mean s m
-    and variance s^2 S + tau^2, and the bias gradient mean s and its noise's variance. The estimate is
-    m + s S / (s^2 S + tau^2) (gradient - s m).
+    Let x be a Gaussian field of mean m and spectrum S. Then each frequency of the weight gradient has mean
+    s m and variance s^2 S + tau^2, and the bias gradient has mean s and the variance of its noise. The
+    estimate is m + s S / (s^2 S + tau^2) (gradient - s m).
 
     Args:
         weight: one row's weight gradient, [C, H, W].
         bias: its bias gradient.
         noise: tau, the standard deviation of the noise on each entry of the weight gradient, above 0.
         bias_noise: that on the bias gradient, above 0.
-        prior: of images of that size.
+        statistics: of public images of that size.
         shift: what was added to the image to make x, [C, H, W] or a number.
 
     Returns:
@@ -167,14 +165,17 @@ def wiener(
     Raises:
         InputError: for statistics of images of another size.
     """
-    if prior.mean_image.shape != weight.shape:
+    if statistics.mean_image.shape != weight.shape:
         raise InputError(
-            f"The statistics are of images of shape {tuple(prior.mean_image.shape)}, not "
-            f"{tuple(weight.shape)}: use --prior none."
+            f"The statistics are of images of shape {tuple(statistics.mean_image.shape)}, not "
+            f"{tuple(weight.shape)}: use `prior` none."
         )
     weight, mean, colours, spectrum = (
         x.double().to(weight.device)
-        for x in (weight, prior.mean_image.to(weight) + shift, prior.colours, prior.spectrum)
+        for x in (
+            *(weight, statistics.mean_image.to(weight) + shift),
+            *(statistics.colours, statistics.spectrum),
+        )
     )
     seen, expected = (_to_spectrum(x, colours) for x in (weight, mean))
     scale = _likeliest_scale(seen, expected, spectrum, bias, noise, bias_noise)
@@ -185,28 +186,31 @@ def wiener(
 def _likeliest_scale(
     seen: Tensor, expected: Tensor, spectrum: Tensor, bias: float, noise: float, bias_noise: float
 ) -> float:
-    """The s of largest likelihood, of either sign: the gradient's mean and energy tell, and the bias."""
+    """The likeliest s, of either sign, given the weight gradient's mean and energy and the bias gradient."""
+    from scipy.optimize import minimize_scalar  # slow to import, and needed under noise only
+
     energy, along, own = seen.abs().square(), (seen * expected.conj()).real, expected.abs().square()
 
-    def surprise(scale: float) -> float:
+    def negative_log_likelihood(scale: float) -> float:
+        """Times 2, less a constant."""
         variance = scale**2 * spectrum + noise**2
         misfit = (energy - 2 * scale * along + scale**2 * own) / variance + variance.log()
         return float(misfit.sum()) + ((bias - scale) / bias_noise) ** 2
 
-    most = math.sqrt(float(energy.sum() / (spectrum + own).sum()))  # were there no noise
+    largest = math.sqrt(float(energy.sum() / (spectrum + own).sum()))  # if there were no noise
     sizes = torch.logspace(-3, 0.5, SCALES, dtype=torch.float64).tolist()
     size, sign = min(
         ((size, sign) for size in sizes for sign in (1, -1)),
-        key=lambda pair: surprise(pair[1] * pair[0] * most),
+        key=lambda pair: negative_log_likelihood(pair[1] * pair[0] * largest),
     )
     step = sizes[1] / sizes[0]
     found = minimize_scalar(
-        lambda log: surprise(sign * math.exp(log) * most),
+        lambda log: negative_log_likelihood(sign * math.exp(log) * largest),
         bounds=(math.log(size / step), math.log(size * step)),
         method="bounded",
         options={"xatol": 1e-9},
     )
-    return sign * math.exp(found.x) * most
+    return sign * math.exp(found.x) * largest
 
 
 def _to_spectrum(image: Tensor, colours: Tensor) -> Tensor:

@@ -1,18 +1,17 @@
-"""What every attack is: keyword-only hyper-parameters, called with a release and public knowledge."""
+"""The base class of every attack: declared hyper-parameters, called with a release and public knowledge."""
 
 from __future__ import annotations
 
-import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
-from dpbench.protocol import InputError, Knowledge, Reconstruction, Registry, Release
+from dpbench.protocol import Declared, InputError, Knowledge, Reconstruction, Registry, Release, parameter
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None; called every so many iterations.
@@ -24,14 +23,13 @@ attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks")
 A = TypeVar("A", bound="type[Attack]")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(parameter, field))
 def attack(name: str) -> Callable[[A], A]:
-    """Class decorator that registers an attack under `name`."""
+    """Class decorator: registers an attack under `name` and makes it a frozen keyword-only dataclass.
 
-    def register(cls: A) -> A:
-        attacks.add(name, cls)
-        return cls
-
-    return register
+    Type checkers see the fields; they take a parameter for optional where `default` is given by keyword.
+    """
+    return attacks.register(name)
 
 
 @dataclass(frozen=True)
@@ -63,22 +61,28 @@ class Task:
         return time.perf_counter() - self.begun
 
 
-class Attack(ABC):
-    """A search for the images behind a release. Subclasses keep their hyper-parameters as attributes.
+class Attack(Declared, ABC):
+    """A search for the images behind a release.
 
-    Hyper-parameters with these names mean the same everywhere: `iterations`, `restarts`, `adaptive` (use what
-    is known of the defence) and `engine`; an attack has those it can use.
+    A subclass declares its hyper-parameters with `parameter(...)`; `attacks.parameters` has the declarations
+    of those that attacks share. One that uses `attacks.engine.search` has the plain field
+    `engine: str = "auto"`, which is no hyper-parameter: engines differ by rounding only.
 
     Attributes:
-        threat_models: the attackers it is an attack of, the usual one first: `honest` (follows the protocol),
+        name: set by the registry.
+        threat_models: of whom it is an attack, the usual one first: `honest` (follows the protocol),
             `malicious-linear` (planted a layer that isolates samples), `informed` (knows all but one sample
             and candidates for that one).
         needs: fields of `Knowledge` that it cannot do without.
-        noise_floor: whether its images from a noise gradient say what it makes up; not where it reads none.
+        rebuilds_images: False where only the labels in its answer mean anything.
+        noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
+            pure noise is no floor of its own.
     """
 
+    name: ClassVar[str]
     threat_models: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[frozenset[str]] = frozenset()
+    rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
 
     def __call__(
@@ -103,7 +107,8 @@ class Attack(ABC):
             InputError: for a release that does not fit the model or is not finite.
         """
         shapes = {name: p.shape for name, p in knowledge.model.named_parameters() if p.requires_grad}
-        if shapes != dict(zip(release.names, (g.shape for g in release.gradients), strict=True)):
+        fits = len(release.names) == len(release.gradients)
+        if not fits or shapes != {n: g.shape for n, g in zip(release.names, release.gradients, strict=True)}:
             raise InputError(
                 "The release's gradients do not fit the model's parameters; attack the model they came from."
             )
@@ -118,16 +123,14 @@ class Attack(ABC):
     def run(self, task: Task) -> Reconstruction:
         """The attack itself."""
 
-    def __repr__(self) -> str:
-        known = inspect.signature(type(self)).parameters
-        return f"{type(self).__name__}({', '.join(f'{k}={getattr(self, k)!r}' for k in sorted(known))})"
+    def resolved(self) -> Self:
+        """The attack as it will run: every None that stands for another value is replaced by that value."""
+        return self
 
-
-def positive(**values: float) -> None:
-    """Refuses hyper-parameters below 1 with one sentence."""
-    for name, value in values.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}.")
+    def evaluations(self) -> int:
+        """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""
+        values = self.resolved().values()
+        return values.get("iterations", 1) * values.get("restarts", 1)
 
 
 def to_images(z: Tensor, knowledge: Knowledge) -> Tensor:

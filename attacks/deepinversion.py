@@ -1,71 +1,60 @@
 """DeepInversion (Yin et al., CVPR 2020): labels and batch-norm statistics alone, no gradient.
 
-GradInversion's baseline and an honest floor: what it shows, the victim would show of anybody's images.
+GradInversion's baseline, and a floor: what it finds was not in the released gradient.
 """
 
 from __future__ import annotations
 
 import math
 
-from attacks.base import Attack, Task, attack, positive, to_images
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack, to_images
+from attacks.batch_norm import statistics_term
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
-from attacks.priors import L2, BatchNormStatistics, TotalVariation
-from dpbench.protocol import InputError, Reconstruction
+from attacks.regularisers import L2, TotalVariation
+from dpbench.protocol import InputError, Reconstruction, parameter
 
 START = 0.3
-"""Standard deviation of the coefficients that the search starts from."""
+"""Standard deviation of the coefficients at the start of the search."""
 
 
 @attack("deepinversion")
 class DeepInversion(Attack):
-    """Images that the victim gives the labels, with the batch-norm statistics it was trained on.
+    """Images that the victim classifies as the labels say, with the batch-norm statistics it was trained on.
 
-    Args:
-        iterations: per restart.
-        restarts: independent random starts; the one with the lowest objective is handed back.
-        learning_rate: highest step of Adam, in units of a channel's standard deviation.
-        label: weight of the victim's loss.
-        tv: weight of total variation.
-        l2: weight of the mean squared pixel.
-        bn: weight of the batch-norm statistics, relative.
+    Attributes:
+        bn: relative to the statistics' own size, see `BatchNormStatistics`.
         engine: backend of the search.
     """
 
+    needs = frozenset({"labels"})
     noise_floor = False
 
-    def __init__(
-        self,
-        *,
-        iterations: int = 1500,
-        restarts: int = 1,
-        learning_rate: float = 0.2,
-        label: float = 0.1,
-        tv: float = 0.05,
-        l2: float = 0.001,
-        bn: float = 1.0,
-        engine: str = "auto",
-    ) -> None:
-        positive(iterations=iterations, restarts=restarts)
-        self.iterations, self.restarts, self.learning_rate = iterations, restarts, learning_rate
-        self.label, self.tv, self.l2, self.bn, self.engine = label, tv, l2, bn, engine
+    iterations: int = shared.iterations(1500)
+    restarts: int = shared.restarts(1)
+    learning_rate: float = shared.learning_rate(0.2)
+    label_weight: float = parameter(default=0.1, help="weight of the victim's loss", at_least=0)
+    tv: float = shared.tv(0.05)
+    l2: float = shared.l2(0.001)
+    bn: float = shared.bn(1.0)
+    engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`; of the release only the size of the batch is looked at.
+        """See `Attack.__call__`; only the batch size of the release is used.
 
         Raises:
             InputError: where the attacker does not know the labels.
         """
         knowledge = task.knowledge
         if knowledge.labels is None:
-            raise InputError("deepinversion reads no gradient and has to be told the labels: --labels known.")
-        priors = [TotalVariation(self.tv), L2(self.l2)]
-        if knowledge.statistics:
-            priors.append(BatchNormStatistics(self.bn, knowledge.statistics, relative=True))
-        # GradInversion's steps: as a floor it has to be searched as well as what it is a floor of
+            raise InputError("deepinversion reads no gradient and needs the labels: use `labels` known.")
+        regularisers = [TotalVariation(self.tv), L2(self.l2)]
+        regularisers += statistics_term(knowledge, self.bn, relative=True, attack=self.name)
+        # GradInversion's variables and steps: a floor has to be searched for as well as what it is a floor of
         variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
-        problem = Problem(knowledge, (), None, priors, variables, self.label)
+        problem = Problem(knowledge, (), None, regularisers, variables, self.label_weight)
         shape = (task.release.batch_size, *knowledge.image_shape)
         starts = [START * task.noise(*shape) for _ in range(self.restarts)]
         outcome = search(

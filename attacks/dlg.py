@@ -1,16 +1,18 @@
 """Deep Leakage from Gradients (Zhu et al., NeurIPS 2019): L-BFGS on images and soft labels together.
 
-Its line search asks for values on the host, so it runs eagerly whichever engine the others use.
+Its line search reads values on the host, so it always runs eagerly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Task, attack, positive, to_images
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack, to_images
 from attacks.engine.problem import Problem
 from attacks.objectives import SquaredL2, adapt
 from dpbench.protocol import Reconstruction
@@ -18,22 +20,22 @@ from dpbench.protocol import Reconstruction
 
 @attack("dlg")
 class DLG(Attack):
-    """Squared gradient distance, joint labels, restarts chosen by the distance alone.
+    """Squared gradient distance; labels are searched along with the images; the closest restart is kept.
 
-    Args:
-        iterations: gradient evaluations per restart, line searches included.
-        restarts: independent random starts; the search ends early once a restart explains the release.
-        adaptive: fit the scale of a clipped release, match on the support of a pruned one.
+    Attributes:
+        iterations: counts gradient evaluations, line searches included.
+        restarts: the search ends early once one of them explains the release.
+        adaptive: fit the scale of a clipped release, match only the entries that pruning kept.
     """
 
-    label_source = "joint"
+    label_source: ClassVar[str] = "joint"
 
-    def __init__(self, *, iterations: int = 3000, restarts: int = 2, adaptive: bool = True) -> None:
-        positive(iterations=iterations, restarts=restarts)
-        self.iterations, self.restarts, self.adaptive = iterations, restarts, adaptive
+    iterations: int = shared.iterations(3000)
+    restarts: int = shared.restarts(2)
+    adaptive: bool = shared.adaptive()
 
     def variables(self, task: Task) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
-        """The starting point (normalised pixels first) and how labels follow from it."""
+        """The start (normalised pixels first), and the function from a point to its labels."""
         batch, knowledge = task.release.batch_size, task.knowledge
         pixels, logits = task.noise(batch, *knowledge.image_shape), task.noise(batch, knowledge.num_classes)
         return [pixels, logits], lambda inputs: inputs[1].softmax(1)
@@ -79,7 +81,7 @@ class DLG(Attack):
 
 
 SOLVED = 1e-7
-"""A squared distance of this share of the release's squared norm counts as explained."""
+"""A release counts as explained once the squared distance is this share of its squared norm."""
 
 
 def lbfgs(
@@ -89,12 +91,12 @@ def lbfgs(
     solved: float,
     progress: Callable[[int, float], None],
 ) -> tuple[float, list[Tensor], int]:
-    """PyTorch's L-BFGS; after a NaN it goes on from the best point without its history.
+    """PyTorch's L-BFGS; after a NaN it restarts from the best point with an empty history.
 
     Args:
         gradient: variables -> (value, gradient of each variable).
         start: the first variables.
-        evaluations: calls of `gradient` allowed.
+        evaluations: most calls of `gradient`.
         solved: a value at or below it ends the search.
         progress: told (evaluations done, best value).
 
@@ -105,22 +107,22 @@ def lbfgs(
     best_value, best_point, calls = float("inf"), [v.clone() for v in start], 0
 
     class BudgetError(Exception):
-        """Raised inside the closure to leave the line search."""
+        """Raised inside the closure to end the line search."""
 
     def closure() -> Tensor:
         nonlocal best_value, best_point, calls
         if calls >= evaluations or best_value <= solved:
             raise BudgetError
         calls += 1
-        value, ways = gradient(variables)
-        for v, way in zip(variables, ways, strict=True):
-            v.grad = way
+        value, gradients = gradient(variables)
+        for v, g in zip(variables, gradients, strict=True):
+            v.grad = g
         number = float(value)
         if number < best_value:
             best_value, best_point = number, [v.detach().clone() for v in variables]
         if calls % 10 == 0:
             progress(calls, best_value)
-        if not (torch.isfinite(value) and all(torch.isfinite(w).all() for w in ways)):
+        if not (torch.isfinite(value) and all(torch.isfinite(g).all() for g in gradients)):
             raise FloatingPointError
         return value
 

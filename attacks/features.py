@@ -19,18 +19,18 @@ COARSEST = 8
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it ends the forward pass)
-    """The layer has its output; what comes after it need not be computed, nor fit the size of the image."""
+    """Ends the forward pass once the layer has its output; later layers need not fit the image's size."""
 
 
 def network_features(model: nn.Module, image_shape: tuple[int, int, int]) -> Features:
-    """The output of the deepest layer that still sees where things are.
+    """The output of the deepest layer that still resolves where things are.
 
-    That is the last one to finish whose map has at least an eighth of the image's height and width; a block
-    of layers goes before a single layer. In a ResNet it is `layer2` or `layer3`. The forward pass ends there,
-    so images of any size do.
+    That is the last layer to finish among those whose maps have at least an eighth of the image's height
+    and width; blocks of layers are preferred to single layers. In a ResNet it is `layer2` or `layer3`. The
+    forward pass ends there, so images may have any size.
 
     Args:
-        model: takes images in [0, 1]; it is copied, and left as it is.
+        model: takes images in [0, 1]; it is copied and stays as it is.
         image_shape: (C, H, W) that the model is made for.
 
     Returns:
@@ -61,7 +61,7 @@ def network_features(model: nn.Module, image_shape: tuple[int, int, int]) -> Fea
     if not blocks:
         raise InputError(
             f"No layer of {type(model).__name__} has a map of an eighth of the image's size to register by: "
-            "use the plain mean of the seeds."
+            "use `terms` lazy, the plain mean of the seeds."
         )
 
     def end(_: nn.Module, __: Any, output: Tensor) -> None:

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
-from attacks.base import Attack, Task, attack, channel_statistics, positive, to_images
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack, channel_statistics, to_images
+from attacks.batch_norm import statistics_term
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
 from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt
-from attacks.priors import (
+from attacks.registration import consensus, lazy
+from attacks.regularisers import (
     L2,
-    BatchNormStatistics,
     DiagonalVariation,
     GroupConsistency,
     ImageNorm,
-    Prior,
+    Regulariser,
     TotalVariation,
 )
-from attacks.registration import consensus, lazy
-from dpbench.protocol import InputError, Knowledge, Reconstruction
+from dpbench.protocol import InputError, Knowledge, Reconstruction, parameter
 
-TERMS = ("gradient", "fidelity", "lazy", "registered")
-"""What is optimised, each with all before it: the rows of the paper's ablation (table 2)."""
+Terms = Literal["gradient", "fidelity", "lazy", "registered"]
+TERMS: tuple[str, ...] = get_args(Terms)
+"""What is optimised, each term with all before it: the rows of the paper's ablation (table 2)."""
 GROUP = ("lazy", "registered")
-MATCHING = ("layer-l2", "cosine")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class Preset:
     """Weights and steps.
 
     Attributes:
-        relative: terms without a scale of their own, whose weights carry from one network to another.
+        relative: use terms without a scale of their own, so that their weights suit any network.
+        matching: by default.
         gradient: weight of the gradient distance.
-        limit: how much harder than the priors the gradient distance may pull at an image, where there are
-            batch-norm statistics; None: no limit.
+        limit: largest ratio of the gradient distance's pull at an image to the regularisers', where there are
+            batch-norm statistics (see `Problem`); None: no limit.
         tv: of total variation.
         l2: of the pixels' norm.
         bn: of the batch-norm statistics.
@@ -50,12 +53,13 @@ class Preset:
         iterations: by default.
         restarts: seeds in the group, by default.
         learning_rate: highest step, in units of a channel's standard deviation.
-        group_every: share of the iterations after which the consensus is taken anew.
+        group_every: share of the iterations after which the consensus is computed again.
         frequencies: search cosine coefficients instead of pixels.
-        start: standard deviation of what the search starts from, likewise.
+        start: standard deviation of the search's start, in the same units.
     """
 
     relative: bool
+    matching: str
     gradient: float
     limit: float | None
     tv: float
@@ -74,6 +78,7 @@ class Preset:
 PRESETS = {
     "paper": Preset(
         relative=False,
+        matching="layer-l2",
         gradient=1e-3,
         limit=None,
         tv=1e-4,
@@ -90,6 +95,7 @@ PRESETS = {
     ),
     "tuned": Preset(
         relative=True,
+        matching="cosine",
         gradient=1.0,
         limit=2.0,
         tv=0.05,
@@ -107,65 +113,56 @@ PRESETS = {
 }
 """`paper`: the paper's values, from a secondary source. `tuned`: see docs/gradinversion.md."""
 GROUP_FROM = 0.25
-"""Share of the iterations after which the group term comes in: 5,000 of the paper's 20,000."""
+"""Share of the iterations after which the group term sets in: 5,000 of the paper's 20,000."""
 
 
 @attack("gradinversion")
 class GradInversion(Attack):
-    """Several seeds at once; hands back the one that explains release and statistics best.
+    """Several seeds at once; returns the one that explains the release and the statistics best.
 
-    Args:
-        preset: one of `PRESETS`.
-        terms: one of `TERMS`.
-        matching: `layer-l2` as in the paper, or `cosine`.
-        label_rule: how labels are restored where they are not known; one of `labels.RULES`.
-        iterations: per seed; None is the preset's.
-        restarts: seeds in the group; None is the preset's.
-        adaptive: match on the support of a pruned release.
+    Attributes:
+        preset: a key of `PRESETS`.
+        restarts: the seeds of the group.
+        adaptive: ignore the scale of a clipped release, match only the entries that pruning kept.
         engine: backend of the search.
     """
 
-    def __init__(
-        self,
-        *,
-        preset: str = "tuned",
-        terms: str = "registered",
-        matching: str | None = None,
-        label_rule: str = "minimum",
-        iterations: int | None = None,
-        restarts: int | None = None,
-        adaptive: bool = True,
-        engine: str = "auto",
-    ) -> None:
-        for value, known, what in ((preset, PRESETS, "preset"), (terms, TERMS, "terms")):
-            if value not in known:
-                raise InputError(f"Unknown {what} {value!r}; choose one of {', '.join(known)}.")
-        chosen = PRESETS[preset]
-        self.preset, self.terms, self.label_rule = preset, terms, label_rule
-        self.matching = matching or ("cosine" if chosen.relative else "layer-l2")
-        if self.matching not in MATCHING:
-            raise InputError(f"Unknown matching {matching!r}; choose one of {', '.join(MATCHING)}.")
-        self.iterations = chosen.iterations if iterations is None else iterations
-        self.restarts = chosen.restarts if restarts is None else restarts
-        positive(iterations=self.iterations, restarts=self.restarts)
-        if self.restarts == 1 and terms in GROUP:
+    preset: Literal["tuned", "paper"] = parameter(
+        default="tuned", help="weights and steps: ours, or the paper's"
+    )
+    terms: Terms = parameter(default="registered", help="what is optimised, each term with all before it")
+    matching: Literal["layer-l2", "cosine"] | None = parameter(
+        default=None,
+        help="how gradients are compared: tensor by tensor or by their angle; the preset's unless given",
+    )
+    label_rule: label_rules.Rule = shared.label_rule("minimum")
+    iterations: int | None = shared.iterations(None)
+    restarts: int | None = shared.restarts(None)
+    adaptive: bool = shared.adaptive()
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a group of one."""
+        super().__post_init__()
+        if self.terms in GROUP and self.restarts == 1:
             raise InputError(
-                f"The {terms} group of gradinversion needs seeds to agree: use --restarts 2 or more, or "
-                "--terms fidelity."
+                f"`terms` {self.terms} needs several seeds to agree: use `restarts` 2 or more, or `terms` "
+                "fidelity."
             )
-        self.adaptive, self.engine = adaptive, engine
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
+        resolved = self.resolved()
+        iterations, restarts = resolved.iterations, resolved.restarts
         labels, source = label_rules.given_or_inferred(release, knowledge, self.label_rule)
         shape = (release.batch_size, *knowledge.image_shape)
-        starts = [preset.start * task.noise(*shape) for _ in range(self.restarts)]
+        starts = [preset.start * task.noise(*shape) for _ in range(restarts)]
         group = GroupConsistency(preset.group, torch.zeros_like(starts[0]), preset.relative)
-        priors = fidelity(preset, knowledge) if self.terms != "gradient" else []
+        regularisers = self.fidelity(preset, knowledge) if self.terms != "gradient" else []
         grouped = self.terms in GROUP
-        begin = int(GROUP_FROM * self.iterations)
-        factors = torch.ones(self.iterations, len(priors) + grouped)
+        begin = int(GROUP_FROM * iterations)
+        factors = torch.ones(iterations, len(regularisers) + grouped)
         if grouped:
             factors[:begin, -1] = 0
         objective = self.objective(preset)
@@ -173,7 +170,7 @@ class GradInversion(Attack):
             knowledge,
             release.gradients,
             adapt(objective, release) if self.adaptive else objective,
-            [*priors, group] if grouped else priors,
+            [*regularisers, group] if grouped else regularisers,
             searched(preset, knowledge),
             limit=preset.limit if knowledge.statistics else None,
         )
@@ -181,38 +178,52 @@ class GradInversion(Attack):
             problem,
             [[start] for start in starts],
             labels,
-            Schedule(warm_cosine(preset.learning_rate, self.iterations), preset.langevin, factors),
+            Schedule(warm_cosine(preset.learning_rate, iterations), preset.langevin, factors),
             engine=self.engine,
             seed=int(torch.randint(2**31, (), generator=task.generator)),
             progress=task.progress,
             refresh=self.refresh(problem, group, knowledge, begin) if grouped else None,
-            every=max(1, int(preset.group_every * self.iterations)),
+            every=max(1, int(preset.group_every * iterations)),
         )
-        # The group term comes in late, so objectives from before and after do not compare: every seed is
-        # judged where it ended, by what it was searched for less the group.
+        # The group term sets in late, and objectives from before and after that do not compare. So every seed
+        # is scored at its last point, by the objective without the group term.
         ends = [found.last for found in outcome.found]
-        judge = torch.ones(len(problem.priors), device=task.device)
+        without_group = torch.ones(len(problem.regularisers), device=task.device)
         if grouped:
-            judge[-1] = 0
+            without_group[-1] = 0
         scores = [
-            problem.gradient([v.detach().requires_grad_() for v in end], labels, judge)[:2] for end in ends
+            problem.gradient([v.detach().requires_grad_() for v in end], labels, without_group)[:2]
+            for end in ends
         ]
-        best = min(range(self.restarts), key=lambda i: float(scores[i][1].nan_to_num(torch.inf)))
+        best = min(range(restarts), key=lambda i: float(scores[i][1].nan_to_num(torch.inf)))
         images, start = (
             to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])
         )
         return outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
 
+    def resolved(self) -> Self:
+        """With the preset's values for None."""
+        chosen, own = PRESETS[self.preset], ("matching", "iterations", "restarts")
+        return replace(self, **{name: getattr(chosen, name) for name in own if getattr(self, name) is None})
+
+    def fidelity(self, preset: Preset, knowledge: Knowledge) -> list[Regulariser]:
+        """R_fidelity (eq. 9): total variation, l2, and the batch-norm term where there are statistics."""
+        if preset.relative:
+            regularisers: list[Regulariser] = [TotalVariation(preset.tv), L2(preset.l2)]
+        else:
+            regularisers = [DiagonalVariation(preset.tv), ImageNorm(preset.l2)]
+        return regularisers + statistics_term(knowledge, preset.bn, preset.relative, self.name)
+
     def objective(self, preset: Preset) -> Objective:
         """The gradient distance."""
-        if self.matching == "layer-l2":
+        if self.resolved().matching == "layer-l2":
             return LayerL2(preset.gradient, preset.relative)
         return Scaled(Cosine(), preset.gradient)
 
     def refresh(
         self, problem: Problem, group: GroupConsistency, knowledge: Knowledge, begin: int
     ) -> Callable[[int, list[list[Tensor]]], None]:
-        """What puts the seeds' consensus into `group`, from iteration `begin` on."""
+        """The function that updates the consensus in `group` from iteration `begin` on."""
         features = (
             network_features(knowledge.model, knowledge.image_shape) if self.terms == "registered" else None
         )
@@ -229,18 +240,7 @@ class GradInversion(Attack):
 
 
 def searched(preset: Preset, knowledge: Knowledge) -> Pixels | Frequencies:
-    """What the search moves."""
+    """The variables of the search."""
     if preset.frequencies:
         return Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
     return Pixels(knowledge.mean, knowledge.std)
-
-
-def fidelity(preset: Preset, knowledge: Knowledge) -> list[Prior]:
-    """R_fidelity (eq. 9): total variation, l2, and batch-norm statistics where the attacker has them."""
-    if preset.relative:
-        priors: list[Prior] = [TotalVariation(preset.tv), L2(preset.l2)]
-    else:
-        priors = [DiagonalVariation(preset.tv), ImageNorm(preset.l2)]
-    if knowledge.statistics:
-        priors.append(BatchNormStatistics(preset.bn, knowledge.statistics, preset.relative))
-    return priors

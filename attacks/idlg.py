@@ -13,7 +13,7 @@ from attacks.dlg import DLG
 
 @attack("idlg")
 class IDLG(DLG):
-    """DLG with hard labels: analytic for one image, by counts for more; known ones are used where given."""
+    """DLG with hard labels, inferred (analytic for one image, by counts for more) unless they are known."""
 
     label_source = "inferred"
 

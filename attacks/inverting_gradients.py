@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from attacks import labels as label_rules
-from attacks.base import Attack, Task, attack, positive, to_images
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack, to_images
 from attacks.engine import Schedule, search, step_decay
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, adapt
-from attacks.priors import TotalVariation
+from attacks.regularisers import TotalVariation
 from dpbench.protocol import Reconstruction
 
 
 @attack("inverting-gradients")
 class InvertingGradients(Attack):
-    """Matches the direction of the gradient; the step falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
+    """Matches the gradient's direction; the step size falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
 
-    Args:
-        iterations: per restart.
-        restarts: independent random starts; the one with the lowest objective is handed back.
-        learning_rate: first step, in units of a channel's standard deviation.
-        tv: weight of total variation.
-        adaptive: match on the support of a pruned release.
+    Attributes:
+        adaptive: match only the entries that pruning kept.
         engine: backend of the search.
     """
 
-    def __init__(
-        self,
-        *,
-        iterations: int = 1500,
-        restarts: int = 1,
-        learning_rate: float = 0.1,
-        tv: float = 0.03,
-        adaptive: bool = True,
-        engine: str = "auto",
-    ) -> None:
-        positive(iterations=iterations, restarts=restarts)
-        self.iterations, self.restarts, self.learning_rate = iterations, restarts, learning_rate
-        self.tv, self.adaptive, self.engine = tv, adaptive, engine
+    iterations: int = shared.iterations(1500)
+    restarts: int = shared.restarts(1)
+    learning_rate: float = shared.learning_rate(0.1)
+    tv: float = shared.tv(0.03)
+    adaptive: bool = shared.adaptive()
+    engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""

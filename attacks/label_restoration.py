@@ -1,30 +1,23 @@
-"""Labels alone, by a rule of one's choice: no image is searched."""
+"""Labels alone, by a rule of one's choice; no image is rebuilt."""
 
 from __future__ import annotations
 
 import torch
 
 from attacks import labels as label_rules
+from attacks import parameters as shared
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import InputError, Reconstruction
+from dpbench.protocol import Reconstruction
 
 
 @attack("label-restoration")
 class LabelRestoration(Attack):
-    """Restores the labels and hands back the public mean colour as images: a column `label_correct`.
+    """Restores the labels; its images are all of the public mean colour."""
 
-    Args:
-        label_rule: one of `labels.RULES`.
-    """
-
+    rebuilds_images = False
     noise_floor = False
 
-    def __init__(self, *, label_rule: str = "minimum") -> None:
-        if label_rule not in label_rules.RULES:
-            raise InputError(
-                f"Unknown label rule {label_rule!r}; choose one of {', '.join(label_rules.RULES)}."
-            )
-        self.label_rule = label_rule
+    label_rule: label_rules.Rule = shared.label_rule("minimum")
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""

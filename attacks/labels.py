@@ -1,18 +1,21 @@
 """Labels read off the gradient of the last, fully connected layer.
 
-For cross-entropy, d loss / d bias_n = mean over samples of (p_n - [label = n]): negative where a label
-occurs. The weight gradient's rows are the same, weighted with the features, which ReLU and sigmoid keep from
-being negative.
+For cross-entropy, d loss / d bias_n is the mean over samples of (p_n - [label = n]), negative where a label
+occurs. Row n of the weight gradient is the same mean weighted with the features, which are not negative after
+ReLU or sigmoid.
 """
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dpbench.protocol import InputError, Knowledge, Release
 
-RULES = ("auto", "minimum", "sum", "counts")
+Rule = Literal["minimum", "sum", "counts", "auto"]
+RULES: tuple[str, ...] = get_args(Rule)
 
 
 def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
@@ -24,7 +27,7 @@ def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
     weights = [i for i, g in enumerate(release.gradients) if g.dim() == 2 and len(g) == num_classes]
     if not weights:
         raise InputError(
-            f"No fully connected layer with {num_classes} outputs to read labels from; use known labels."
+            f"No fully connected layer with {num_classes} outputs to read labels from; use `labels` known."
         )
     last = weights[-1]
     stem = release.names[last].removesuffix("weight")
@@ -42,7 +45,7 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
             `sum`) asked for more labels than there are classes.
     """
     if rule not in RULES:
-        raise InputError(f"Unknown label rule {rule!r}; choose one of {', '.join(RULES)}.")
+        raise InputError(f"`label_rule` must be one of {', '.join(RULES)}, not {rule!r}.")
     weight, bias = head(release, knowledge.num_classes)
     batch = release.batch_size
     if rule == "auto":
@@ -51,7 +54,8 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
         return counts(weight, bias, batch)
     if batch > knowledge.num_classes:
         raise InputError(
-            f"The {rule} rule finds distinct labels only: {batch} images, {knowledge.num_classes} classes."
+            f"`label_rule` {rule} finds distinct labels only, and there are {batch} images of "
+            f"{knowledge.num_classes} classes: use counts."
         )
     return minimum(weight, batch) if rule == "minimum" else by_sum(weight, batch)
 
@@ -69,7 +73,7 @@ def analytic(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def minimum(weight: Tensor, batch: int) -> Tensor:
-    """The `batch` classes whose weight rows reach lowest (GradInversion, eq. 8); distinct, surest first."""
+    """The `batch` classes with the lowest row minima (GradInversion, eq. 8); distinct, surest first."""
     return weight.min(1).values.argsort()[:batch]
 
 
@@ -81,11 +85,11 @@ def by_sum(weight: Tensor, batch: int) -> Tensor:
 def counts(weight: Tensor, bias: Tensor | None, batch: int) -> Tensor:
     """Labels with repeats, int64 [B].
 
-    After ReLU or sigmoid a row can only have a negative entry where its label occurs, so those classes come
-    first, lowest entry first. The rest is given out one at a time to the class with the most left over of
-    count_n = B (mean p_n - d loss / d bias_n), with an even 1 / K for the unknown mean softmax output (better
-    on early victims than the victim's outputs on noise). Without a bias, row sums stand in, scaled so that
-    their negative part is 1.
+    After ReLU or sigmoid a row has a negative entry only where its label occurs, so those classes come first,
+    lowest entry first. The remaining labels go one at a time to the class with the largest remainder of
+    count_n = B (mean p_n - d loss / d bias_n). For the unknown mean softmax output p_n, 1 / K is used (better
+    on early victims than the victim's outputs on noise). Without a bias, row sums take its place, scaled so
+    that their negative part sums to 1.
     """
     classes = len(weight)
     if bias is None:

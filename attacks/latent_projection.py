@@ -1,6 +1,6 @@
-"""Latent Projection: the image is searched among those that a public generator can make.
+"""Latent Projection: a search among the images that a public generator can make.
 
-GradInversion's baseline of that name (Yin et al. 2021, table 4), with BigGAN; here with any generator.
+A baseline in the GradInversion paper (Yin et al. 2021, table 4), there with BigGAN, here with any generator.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from attacks import labels as label_rules
-from attacks.base import Attack, Task, attack, positive
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, adapt
 from dpbench.protocol import InputError, Knowledge, Reconstruction
 
 CERTAIN = 4.0
-"""Logit that a sample's own class starts with, the others being 0: not so sure that it cannot move."""
+"""Logit of a sample's own class at the start, the others being 0: low enough for the search to move it."""
 
 
 class Latent(nn.Module):
@@ -52,48 +53,38 @@ class Latent(nn.Module):
 class LatentProjection(Attack):
     """Cosine matching over the generator's latent space and class vector.
 
-    Args:
-        iterations: per restart.
-        restarts: independent random starts; the one with the lowest objective is handed back.
-        learning_rate: highest step of Adam in latent space.
-        adaptive: match on the support of a pruned release.
+    Attributes:
+        adaptive: match only the entries that pruning kept.
         engine: backend of the search.
     """
 
     needs = frozenset({"generator"})
 
-    def __init__(
-        self,
-        *,
-        iterations: int = 400,
-        restarts: int = 4,
-        learning_rate: float = 0.1,
-        adaptive: bool = True,
-        engine: str = "auto",
-    ) -> None:
-        positive(iterations=iterations, restarts=restarts)
-        self.iterations, self.restarts, self.learning_rate = iterations, restarts, learning_rate
-        self.adaptive, self.engine = adaptive, engine
+    iterations: int = shared.iterations(400)
+    restarts: int = shared.restarts(4)
+    learning_rate: float = shared.learning_rate(0.1)
+    adaptive: bool = shared.adaptive()
+    engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`.
 
         Raises:
-            InputError: where there is no generator, or it makes other images than the victim takes.
+            InputError: where there is no generator, or its images or classes do not fit the victim's.
         """
         release, knowledge, generator = task.release, task.knowledge, task.knowledge.generator
         if generator is None:
-            raise InputError("latent-projection needs a generator: give one with --generator.")
+            raise InputError("latent-projection needs a generator: give one as `generator`.")
         if tuple(generator.image_shape) != knowledge.image_shape:
             raise InputError(
                 f"The generator makes images of shape {tuple(generator.image_shape)} and the victim takes "
-                f"{knowledge.image_shape}: give another --generator or --image-size."
+                f"{knowledge.image_shape}: give another `generator` or `image_size`."
             )
         labels, source = label_rules.given_or_inferred(release, knowledge)
         if int(labels.max()) >= generator.num_classes:
             raise InputError(
-                f"The generator knows {generator.num_classes} classes, and label {int(labels.max())} is none "
-                "of them: give another --generator."
+                f"The generator knows {generator.num_classes} classes, and label {int(labels.max())} is "
+                "not one of them: give another `generator`."
             )
         latent = Latent(generator, knowledge)
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()

@@ -1,8 +1,8 @@
-"""How far a trial gradient is from the released one: the value and its closed-form cotangent.
+"""The distance between a trial gradient and the released one, and its closed-form cotangent.
 
-The cotangent d value / d trial is what the double backward needs; written out, it saves building a second
-graph through the distance (about half of the operations of an iteration for a ResNet). Objectives are
-modules: what they hold (masks, weights) are buffers, so that a compiled iteration serves other values.
+The cotangent is d distance / d trial, which the second backward pass starts from. Written in closed form, it
+needs no graph through the distance (about half of an iteration's operations for a ResNet). Objectives are
+modules whose masks and weights are buffers, so that one compiled iteration serves searches with other values.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class SquaredL2(Objective):
 class LayerL2(Objective):
     """weight * sum over tensors of |trial - target|, the norms not squared (GradInversion, eq. 3).
 
-    With `relative` each tensor's norm is divided by the target's and the mean is taken, so that a weight
-    carries from one network to another; without, it is the paper's sum.
+    With `relative` each norm is divided by the target's norm and averaged over the tensors, so that one
+    weight suits any network; without, it is the paper's sum.
     """
 
     def __init__(self, weight: float = 1.0, relative: bool = False) -> None:
@@ -78,9 +78,9 @@ class Cosine(Objective):
         tiny = torch.finfo(trial[0].dtype).tiny
         n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt().clamp_min(tiny)
         # Unit vectors first: |trial|^3 overflows float32 for gradients of norm 1e13.
-        units, goals = [g / n for g in trial], [t / m for t in target]
-        cosine = dot(units, goals)
-        return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, goals, strict=True)]
+        units, targets = [g / n for g in trial], [t / m for t in target]
+        cosine = dot(units, targets)
+        return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, targets, strict=True)]
 
 
 class Scaled(Objective):
@@ -93,15 +93,15 @@ class Scaled(Objective):
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent, both times the weight."""
-        value, ways = self.objective(trial, target)
+        value, cotangent = self.objective(trial, target)
         weight = self.weight.to(value.dtype)
-        return weight * value, [weight * way for way in ways]
+        return weight * value, [weight * v for v in cotangent]
 
 
 class FittedScale(Objective):
-    """Squared distance to the best multiple of the trial: what is left to match once clipping hid the norm.
+    """Squared distance of the target to the closest multiple of the trial, for releases of unknown scale.
 
-    min over s of |s * trial - target|^2; by the envelope theorem s counts as a constant in the cotangent.
+    min over s of |s * trial - target|^2; by the envelope theorem s is a constant in the cotangent.
     """
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
@@ -113,10 +113,10 @@ class FittedScale(Objective):
 
 
 class MatchedNorm(Objective):
-    """An objective of trials brought to the target's norm, as clipping hid the norm they should have.
+    """An objective after the trial is rescaled to the target's norm, for releases of unknown scale.
 
-    Its cotangent is that of the objective at u = |target| / |trial| * trial, without the part along u, times
-    |target| / |trial|.
+    With v the objective's cotangent at |target| / |trial| * trial, the cotangent is |target| / |trial| times
+    v less its component along the trial.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -128,13 +128,13 @@ class MatchedNorm(Objective):
         tiny = torch.finfo(trial[0].dtype).tiny
         n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt()
         units = [g / n for g in trial]
-        value, ways = self.objective([m * u for u in units], target)
-        along = dot(ways, units)
-        return value, [m * (way - along * u) / n for way, u in zip(ways, units, strict=True)]
+        value, cotangent = self.objective([m * u for u in units], target)
+        along = dot(cotangent, units)
+        return value, [m * (v - along * u) / n for v, u in zip(cotangent, units, strict=True)]
 
 
 class Masked(Objective):
-    """An objective on the entries that pruning left: the release's zeros say little of the images."""
+    """An objective on the entries that pruning kept: the zeros it put in say little about the images."""
 
     def __init__(self, objective: Objective, masks: Gradients) -> None:
         super().__init__()
@@ -155,16 +155,16 @@ class Masked(Objective):
 
 
 def adapt(objective: Objective, release: Release) -> Objective:
-    """The objective that knows the defence: no scale to match after clipping, the support after pruning.
+    """The objective adapted to the defence: scale-free after clipping, on the support after pruning.
 
-    Gaussian noise needs no change: squared distance is its likelihood already. The cosine ignores the scale,
-    so clipping does not change it either.
+    Gaussian noise needs no change: the squared distance is its negative log-likelihood already. The cosine
+    ignores the scale, so clipping does not change it either.
     """
     stages = {stage.name: stage for stage in release.defense}
     clip = stages.get("clip") or stages.get("dp")
     if clip and isinstance(objective, SquaredL2 | LayerL2):
         norm = dot(release.gradients, release.gradients).sqrt()
-        # A single sample whose release is shorter than C was not clipped, and its norm says something.
+        # One sample's release of a norm below C was not clipped: its norm is the gradient's own.
         untouched = clip.name == "clip" and release.batch_size == 1 and len(stages) == 1
         if not (untouched and norm < (1 - 1e-4) * clip.parameters["max_grad_norm"]):
             objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)

@@ -1,6 +1,6 @@
-"""The prior-aware attack and membership inference: one likelihood, of a known gradient under Gaussian noise.
+"""The prior-aware attack and membership inference, both by the likelihood of a gradient under Gaussian noise.
 
-Both are as strong as an attacker gets against the mechanism: they know all of the batch but one sample.
+Their attacker knows the whole batch but one sample: the strongest one that differential privacy assumes.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import InputError, Reconstruction
+from dpbench.protocol import InputError, Reconstruction, parameter
 
 
 def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
-    """How much likelier the releases are with each candidate in the batch than with none.
+    """Log-likelihood ratio of the releases with each candidate in the batch to the releases with none.
 
-    sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)], the log of the likelihood
-    ratio (Hayes et al. 2023, 2302.07225). Without noise: the limit, up to its infinite factor (where the
-    sample may be absent, what speaks against its presence in a release speaks for its absence, at no cost).
+    sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)] (Hayes et al. 2023,
+    2302.07225). Without noise it is the limit of that sum times (sigma C)^2 for sigma -> 0. For q < 1 a
+    release that speaks against a candidate then counts 0: the sample may have been absent from it.
 
     Args:
-        sums: the releases on the scale of the SUM, known samples taken out, [T, P].
+        sums: the releases times the batch size, less the gradients of the known samples, [T, P].
         gradients: the candidates' clipped gradients, [n, P].
         noise: sigma * C, 0 or more.
-        inclusion: q, the chance that the sample was in a release's batch at all (Poisson); 1 where it was.
+        inclusion: q, the chance that the sample was in a release's batch (Poisson sampling).
 
     Returns:
-        float64 [n]. Above 0 the sample is likelier in than out: membership inference is this sign.
+        float64 [n]. Above 0 the sample is likelier in the batch than not: its sign infers membership.
 
     Example:
         >>> candidates = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -54,33 +54,30 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 
 @attack("prior-aware")
 class PriorAware(Attack):
-    """Of n candidates for the one sample it does not know, the likeliest; needs `knowledge.candidates`.
+    """The likeliest of n candidates for the one sample that the attacker does not know.
 
-    Its reconstruction is that one sample, whatever the size of the batch.
-
-    Args:
-        inclusion: chance of the sample to be in each release (Poisson sampling); 1 where it is known to be.
-        adaptive: accepted for uniformity; the attack always uses what it knows of the noise.
+    It uses the noise level that the defence declares. Its reconstruction is that one sample, whatever the
+    size of the batch.
     """
 
     threat_models = ("informed",)
+    needs = frozenset({"candidates"})
 
-    def __init__(
-        self,
-        *,
-        inclusion: float = 1.0,
-        adaptive: bool = True,
-    ) -> None:
-        if not 0 < inclusion <= 1:
-            raise InputError(f"The chance of inclusion must lie above 0 and be at most 1, not {inclusion:g}.")
-        self.inclusion, self.adaptive = inclusion, adaptive
+    inclusion: float = parameter(
+        default=1.0,
+        help="chance of the attacked sample to be in each release (Poisson sampling)",
+        symbol="q",
+        only_if={"repeatable": True},
+        above=0,
+        at_most=1,
+    )
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `gradient_distance` is minus the winner's log-likelihood ratio."""
         release, knowledge = task.release, task.knowledge
         given = knowledge.candidates
         if given is None:
-            raise InputError("prior-aware needs candidates for the sample: use --threat-model informed.")
+            raise InputError("prior-aware needs candidates for the sample: use `threat_model` informed.")
         sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - given.known
         scores = log_likelihood(sums, given.gradients, release.noise_on_sum(), self.inclusion)
         best = int(scores.argmax())

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine
-from attacks.priors import TotalVariation
+from attacks.regularisers import TotalVariation
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import InputError, Knowledge
 from dpbench.victim.networks import build

@@ -3,6 +3,7 @@
     python -m benchmarks.defence
     python -m benchmarks.defence --case resnet50:224:48
 
+The clipped release is a whole one, with the checks that its per-sample gradients and clipped norms are right.
 Both in turns; medians of the repeats.
 """
 
@@ -14,31 +15,22 @@ import torch
 import tyro
 from torch.nn import functional as F
 
+import defenses
 from benchmarks.cases import Case, scene
 from benchmarks.engine import Options, each_case
 from benchmarks.measure import Row, peak, seconds
-from defenses.dp_sgd import clipped_means
 
 
 def measured(case: Case, device: str, repeats: int) -> list[Row]:
     """One row for each way."""
     found = scene(case, device)
     parameters = list(found.model.parameters())
-    generator = torch.Generator(device).manual_seed(0)
+    clip = defenses.create("clip", max_grad_norm=1.0)
     ways = {
         "plain": lambda: torch.autograd.grad(
             F.cross_entropy(found.model(found.images), found.labels), parameters
         ),
-        "clipped": lambda: clipped_means(
-            found.model,
-            F.cross_entropy,
-            found.images,
-            found.labels,
-            max_grad_norm=1.0,
-            noise_multiplier=0.0,
-            generator=generator,
-            count=1,
-        ),
+        "clipped": lambda: clip.release(found.model, F.cross_entropy, found.images, found.labels, seed=0),
     }
     memory = {}
     for name, way in ways.items():

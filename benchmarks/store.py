@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from dpbench.cell.trial import attach_floors
+
+from dpbench.report.export import export_data
 from dpbench.store import Store, open_run
 from dpbench.sweep import status
 from dpbench.system import digest
@@ -105,7 +106,7 @@ def export(folder: Path) -> str:
     """One table of everything, floors attached, and the summary."""
     store = Store(folder)
     table = attach_floors(store.frame())
-    files = store.export(table)
+    files = export_data(store, table)
     return f"{len(table)} rows, " + ", ".join(
         f"{file.name} {file.stat().st_size >> 20} MiB" for file in files
     )

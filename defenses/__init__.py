@@ -6,11 +6,22 @@ A package of your own adds a defence with the `defense` decorator and an entry p
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import MISSING, fields
+from typing import Any
 
 from defenses import dp_sgd, noise, pruning  # noqa: F401  (registers them)
-from defenses.base import Aggregator, Chain, Defense, PostProcessor, defense, defenses_registry
-from dpbench.protocol import Guarantee, InputError
+from defenses.base import (
+    NONE,
+    Aggregator,
+    Chain,
+    Defense,
+    PostProcessor,
+    check_order,
+    defense,
+    defenses_registry,
+)
+from defenses.copies import in_release_mode
+from dpbench.protocol import InputError
 
 __all__ = [
     "Aggregator",
@@ -20,10 +31,10 @@ __all__ = [
     "create",
     "defense",
     "defenses_registry",
+    "in_release_mode",
     "names",
+    "stages",
 ]
-
-NONE = "none"
 
 
 def names() -> tuple[str, ...]:
@@ -31,35 +42,63 @@ def names() -> tuple[str, ...]:
     return (NONE, *defenses_registry)
 
 
-def create(name: str, **parameters: float | str | Guarantee | None) -> Chain:
+def stages(name: str) -> tuple[type[Defense], ...]:
+    """The classes of the stages of the defence called `name`, in order; empty for `none`.
+
+    Raises:
+        InputError: for an unknown name, or a chain in an impossible order.
+
+    Example:
+        >>> [stage.__name__ for stage in stages("dp+prune")]
+        ['DPSGD', 'Prune']
+    """
+    parts = name.split("+")
+    if parts == [NONE]:
+        return ()
+    if NONE in parts:
+        raise InputError(f"none is no stage of a chain; leave it out of {name}.")
+    for part in parts:
+        if part not in defenses_registry:
+            raise InputError(f"Unknown defense {part!r}; known: {', '.join(names())}.")
+    found = tuple(defenses_registry[part] for part in parts)
+    check_order(found)
+    return found
+
+
+def create(name: str, **parameters: Any) -> Chain:
     """The defence called `name`, ready to release gradients.
 
     Args:
         name: one of `names()`, or several joined by `+`, applied from left to right.
-        **parameters: of all stages together; each takes those it knows (`max_grad_norm`, `noise_multiplier`,
-            `guarantee`, `noise_std`, `prune_ratio`, `prune_scope`).
+        **parameters: of all stages together; each takes those it knows.
 
     Raises:
-        InputError: for an unknown name, a chain in an impossible order, or a parameter outside its range.
-        TypeError: for a parameter that no stage takes, or one that is missing.
+        InputError: for an unknown name, a chain in an impossible order, a parameter that no stage takes or
+            that is outside its range, or a required one that is missing.
 
     Example:
-        >>> create("clip+prune", max_grad_norm=1.0, prune_ratio=0.9).stages
-        (Clip(max_grad_norm=1.0), Prune(prune_ratio=0.9, prune_scope='layer'))
+        >>> create("clip+prune", max_grad_norm=2.0).stages
+        (Clip(max_grad_norm=2.0), Prune(prune_ratio=0.9, prune_scope='layer'))
         >>> create("none").stages
         ()
     """
-    parts = name.split("+")
-    stages, used = [], set()
-    for part in parts if parts != [NONE] else ():
-        if part == NONE and len(parts) > 1:
-            raise InputError(f"none is no stage of a chain; leave it out of {name}.")
-        if part not in defenses_registry:
-            raise InputError(f"Unknown defense {part!r}; known: {', '.join(names())}.")
-        cls = defenses_registry[part]
-        known = parameters.keys() & inspect.signature(cls).parameters.keys()
-        stages.append(cls(**{key: parameters[key] for key in known}))
-        used |= known
-    if unknown := parameters.keys() - used:
-        raise TypeError(f"Defense {name} takes no {', '.join(sorted(unknown))}.")
-    return Chain(tuple(stages))
+    classes = stages(name)
+    taken = [{field.name: field for field in fields(cls) if field.init} for cls in classes]
+    known = list(dict.fromkeys(name for each in taken for name in each))
+    if unknown := sorted(parameters.keys() - set(known)):
+        listed = f"it takes {_quoted(known)}" if known else "it takes no parameters"
+        raise InputError(f"Defense {name} does not take {_quoted(unknown)}: {listed}.")
+    for cls, each in zip(classes, taken, strict=True):
+        required = [n for n, f in each.items() if f.default is MISSING and f.default_factory is MISSING]
+        if missing := [n for n in required if n not in parameters]:
+            raise InputError(f"Defense {cls.name} needs a value of {_quoted(missing)}: give one.")
+    return Chain(
+        tuple(
+            cls(**{n: parameters[n] for n in each if n in parameters})
+            for cls, each in zip(classes, taken, strict=True)
+        )
+    )
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

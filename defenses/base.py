@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from defenses.checks import check_batch, check_finite, check_mean_loss, untouched
-from dpbench.protocol import Guarantee, InputError, Loss, Registry, Release, Stage
+from defenses.checks import check_batch, check_finite, check_loss
+from defenses.copies import full_precision, in_release_mode
+from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
 
 
-class Defense(ABC):
-    """One stage; a keyword-only dataclass whose number and text fields are its public parameters."""
+class Aggregates(list[Gradients]):
+    """Several gradients of one batch.
+
+    Attributes:
+        per_sample: what computed each sample's gradient (see `Release.per_sample`); empty where nobody says.
+    """
+
+    def __init__(self, gradients: Iterable[Gradients] = (), per_sample: str = "") -> None:
+        super().__init__(gradients)
+        self.per_sample = per_sample
+
+
+class Defense(Declared, ABC):
+    """One stage of a defence; its parameters are declared with `parameter(...)` and public.
+
+    A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates: it is
+    given the `noise_multiplier` of a budget and the guarantee that comes with it.
+
+    Attributes:
+        name: what it is registered under.
+        repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
+    """
 
     name: ClassVar[str]
+    repeatable: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Stage(self.name, {k: v for k, v in values.items() if isinstance(v, (int, float, str))})
+        return Stage(self.name, {name: value for name, value in self.values().items() if value is not None})
 
 
 class Aggregator(Defense):
@@ -44,7 +64,7 @@ class Aggregator(Defense):
         """One gradient for the batch, divided by its size.
 
         Args:
-            model: the victim; must be left untouched.
+            model: a copy of the victim, in the mode its gradient is taken in; it may serve several releases.
             loss: mean-reduced.
             images: float [B, C, H, W], as the model takes them.
             labels: int64 [B].
@@ -63,7 +83,10 @@ class Aggregator(Defense):
         generator: torch.Generator,
         count: int,
     ) -> list[Gradients]:
-        """`count` times `aggregate` of the same batch; override it where there is a faster way."""
+        """`count` times `aggregate` of the same batch; override it where there is a faster way.
+
+        Return `Aggregates` to say how each sample's gradient was computed.
+        """
         return [self.aggregate(model, loss, images, labels, generator) for _ in range(count)]
 
 
@@ -75,16 +98,22 @@ class PostProcessor(Defense):
         """The gradients after this stage, as new tensors of the same shapes."""
 
 
+NONE = "none"
+"""The name of the chain without stages."""
 defenses_registry: Registry[type[Defense]] = Registry("defense", "dpbench.defenses")
 D = TypeVar("D", bound=type[Defense])
 
 
 def defense(name: str) -> Callable[[D], D]:
-    """Class decorator that registers a defence under `name`; a name taken already raises ValueError."""
+    """Class decorator that registers a defence under `name` and makes it a frozen, keyword-only dataclass.
+
+    Raises:
+        ValueError: for a name that is taken.
+        TypeError: for a parameter whose name means something else elsewhere in the program.
+    """
 
     def register(cls: D) -> D:
         defenses_registry.add(name, cls)
-        cls.name = name
         return cls
 
     return register
@@ -104,12 +133,33 @@ class Chain:
     stages: tuple[Defense, ...] = ()
 
     def __post_init__(self) -> None:
-        for stage in self.stages[1:]:
-            if isinstance(stage, Aggregator):
+        check_order([type(stage) for stage in self.stages])
+
+    @property
+    def name(self) -> str:
+        """The names of the stages joined by `+`, as `defenses.create` takes them; `none` without any."""
+        return "+".join(stage.name for stage in self.stages) or NONE
+
+    @property
+    def repeatable(self) -> bool:
+        """Some stage draws noise, so that several releases of one batch differ."""
+        return any(stage.repeatable for stage in self.stages)
+
+    def changed(self) -> dict[str, Any]:
+        """The parameters of all stages that differ from their defaults.
+
+        `defenses.create(chain.name, **chain.changed())` makes the chain again, without its guarantee.
+
+        Raises:
+            InputError: where two stages have different values of one parameter, which no name can say.
+        """
+        values = [stage.values() for stage in self.stages]
+        for name in {name for each in values for name in each}:
+            if len({each[name] for each in values if name in each}) > 1:
                 raise InputError(
-                    f"{stage.name} works on each sample's gradient, so it can only come first in a chain: "
-                    f"not {'+'.join(s.name for s in self.stages)}."
+                    f"Two stages of {self.name} differ in `{name}`: give every stage the same value."
                 )
+        return {name: value for stage in self.stages for name, value in stage.changed().items()}
 
     @property
     def guarantee(self) -> Guarantee | None:
@@ -122,55 +172,88 @@ class Chain:
         return self.releases(model, loss, images, labels, seed=seed, count=1)[0]
 
     def releases(
-        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, *, seed: int, count: int
+        self,
+        model: nn.Module,
+        loss: Loss,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int,
+        count: int,
+        expected_batch_size: int | None = None,
     ) -> list[Release]:
         """What the client sends where it is asked `count` times for the gradient of the same batch.
 
         The guarantee is that of each single one.
 
         Args:
-            model: the victim, left untouched (gradients, modes, statistics and hooks).
+            model: the victim, left untouched (gradients, modes, statistics and hooks). The gradient is taken
+                with dropout off, whatever the mode and the defence; batch norm keeps its mode.
             loss: mean-reduced over the batch, which is checked.
             images: float [B, C, H, W] on the model's device.
             labels: int64 [B] (or soft labels [B, K]) on the model's device.
             seed: decides the noise; the same seed gives the same releases on the same device. The caller's
                 random state is left as it was.
             count: how many, at least 1.
+            expected_batch_size: what the sum is divided by; the size of the batch unless given. DP-SGD
+                divides by a public number, whoever is in the batch.
 
         Raises:
-            InputError: for an empty batch, a loss that is not a mean, gradients that are not finite, or a
-                model the first stage cannot treat.
+            InputError: for an empty batch, a model whose output is random with dropout off, a loss that is
+                not a mean, gradients that are not finite, or a model the first stage cannot treat.
         """
         check_batch(model, images, labels)
-        device = images.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # a model in training mode may draw numbers of its own
+        device, copy = images.device, in_release_mode(model)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), full_precision(device):
+            torch.manual_seed(seed)  # for a third party's stage that does not use the generator
             generator = torch.Generator(device=device).manual_seed(seed)
-            check_mean_loss(model, loss, images, labels)
+            check_loss(copy, loss, images, labels)
             stages = list(self.stages)
             if stages and isinstance(stages[0], Aggregator):
-                released = stages.pop(0).aggregates(model, loss, images, labels, generator, count)
+                released = stages.pop(0).aggregates(copy, loss, images, labels, generator, count)
+                method = getattr(released, "per_sample", "")
             else:
-                released = [mean_gradient(model, loss, images, labels) for _ in range(count)]
+                released, method = [mean_gradient(copy, loss, images, labels)] * count, ""
+            size = len(images) if expected_batch_size is None else expected_batch_size
+            if size != len(images):  # a first stage divides its sum, noise and all, by the batch it has
+                released = [tuple(g * (len(images) / size) for g in gradients) for gradients in released]
             for stage in stages:
                 released = [stage.process(gradients, generator) for gradients in released]
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
-        return [Release(names, gradients, len(images), public, self.guarantee) for gradients in released]
+        return [
+            Release(names, gradients, size, public, self.guarantee, per_sample=method)
+            for gradients in released
+        ]
 
 
 def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Gradients:
-    """The undefended gradient of the mean loss; zero for a parameter the loss does not depend on."""
-    copy = untouched(model)
-    trainable = [p for p in copy.parameters() if p.requires_grad]
+    """The undefended gradient of the mean loss; zero for a parameter the loss does not depend on.
+
+    Args:
+        model: a copy of the victim, in the mode its gradient is taken in.
+        loss: mean-reduced.
+        images: float [B, C, H, W].
+        labels: int64 [B].
+
+    Raises:
+        InputError: for a gradient that is not finite.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
-        value = loss(copy(images), labels)
+        value = loss(model(images), labels)
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(p) for p in trainable)
     gradients = torch.autograd.grad(value, trainable, materialize_grads=True)
     check_finite(gradients)
     return gradients
 
 
-def check_positive(what: str, value: float) -> None:
-    """InputError unless `value` is a finite number above 0."""
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(f"{what} must be a finite number above 0, not {value:g}.")
+def check_order(stages: Sequence[type[Defense]]) -> None:
+    """InputError for an aggregator anywhere but in first place."""
+    for stage in stages[1:]:
+        if issubclass(stage, Aggregator):
+            raise InputError(
+                f"{stage.name} works on each sample's gradient, so it can only come first in a chain: "
+                f"not {'+'.join(s.name for s in stages)}."
+            )

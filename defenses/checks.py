@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import InputError, Loss
 
-
-def untouched(model: nn.Module) -> nn.Module:
-    """A copy to work on, in the same modes: forward passes in training mode would change the victim."""
-    return copy.deepcopy(model)
+RELATIVE = 1e-3
+"""How far the loss of two samples may be from the mean of their losses; rounding is below 1e-5."""
+TELLING = 1e-6
+"""Losses below it, as those of a converged victim, say nothing about how they are averaged."""
 
 
 def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -28,43 +27,81 @@ def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:
         raise InputError("The model has no trainable parameter, so it has no gradient to release.")
 
 
-def check_mean_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> None:
-    """InputError unless `loss` of two samples is the mean of their losses.
+def check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> None:
+    """InputError unless the model's outputs are finite and not random, and `loss` is the mean over the batch.
 
-    A summed loss under Opacus' mean reduction would scale every per-sample gradient by the batch size. The
-    logits are made up, as those of a converged victim give no loss to compare.
-    """
-    first, last = labels[:1], labels[-1:]
-    with torch.no_grad():
-        shape = untouched(model).eval()(images[:1]).shape[1:]
-        logits = torch.linspace(-1, 2, 2 * shape.numel(), device=images.device).reshape(2, *shape)
-        pair = loss(logits, torch.cat([first, last]))
-        if pair.ndim:
-            raise InputError("The loss must be one number, the mean over the batch: use reduction='mean'.")
-        mean = (loss(logits[:1], first) + loss(logits[1:], last)) / 2
-    if not torch.isclose(pair, mean, rtol=1e-3, atol=1e-6):
-        raise InputError(
-            f"The loss must be the mean over the batch, but for two samples with a mean loss of {mean:.4g} "
-            f"it is {pair:.4g}: use reduction='mean' and no class weights."
-        )
-
-
-def check_independent(model: nn.Module, images: Tensor) -> None:
-    """InputError where a sample's output depends on the other samples: it then has no gradient of its own.
+    A summed loss under Opacus' mean reduction would scale every per-sample gradient by the batch size.
 
     Args:
-        model: in the modes the gradient is to be taken in.
-        images: the batch; a single image is paired with a dimmed copy of itself.
+        model: a copy of the victim, in the mode its gradient is taken in.
+        loss: the victim's.
+        images: the batch; its first and last image are looked at.
+        labels: of the whole batch.
     """
-    pair = images[:2] if len(images) > 1 else torch.cat([images, images / 2])
+    pair = torch.cat([images[:1], images[-1:]])
     with torch.no_grad():
-        together, apart = model(pair), torch.cat([model(pair[:1]), model(pair[1:])])
-    slack = 1e-2 * float(apart.abs().nan_to_num().max())
-    if not torch.allclose(together, apart, rtol=1e-2, atol=slack, equal_nan=True):
+        before = _random_state(images)
+        outputs = model(pair)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"The model must return one tensor, a row for each image, not {type(outputs).__name__}."
+            )
+        if not bool(outputs.isfinite().all()):
+            raise InputError(
+                "The victim's output is not finite on this batch: check its weights and the images."
+            )
+        drawn = not torch.equal(before, _random_state(images))
+        if drawn and not torch.allclose(
+            outputs, model(pair), rtol=1e-3, atol=1e-4 * float(outputs.abs().max())
+        ):
+            raise InputError(
+                "The victim's output is random even in evaluation mode, so its gradients do not compare: "
+                "switch off what draws random numbers, such as F.dropout without training=self.training."
+            )
+        _check_mean(loss, outputs, labels)
+
+
+def _random_state(images: Tensor) -> Tensor:
+    return torch.cuda.get_rng_state(images.device) if images.is_cuda else torch.get_rng_state()
+
+
+def _check_mean(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
+    """Of the outputs of the first and the last image, and of made-up ones with all labels."""
+    ends = torch.cat([labels[:1], labels[-1:]])
+    value = loss(outputs, ends)
+    if value.ndim:
+        raise InputError("The loss must be one number, the mean over the batch: use reduction='mean'.")
+    if not bool(value.isfinite()):
         raise InputError(
-            "The model's output for an image depends on the other images of the batch, so per-sample "
-            "gradients do not exist: remove what mixes samples."
+            "The loss is not finite on the victim's outputs: check that it takes what the model returns "
+            "(logits or probabilities) and these labels."
         )
+    labels = labels if len(labels) > 1 else ends
+    tolerance = max(RELATIVE, 8 * torch.finfo(value.dtype).eps)
+    for rows in _comparable(outputs[torch.arange(len(labels), device=outputs.device) % 2]):
+        try:
+            together = loss(rows, labels)
+            mean = torch.stack([loss(rows[i : i + 1], labels[i : i + 1]) for i in range(len(rows))]).mean()
+        except (RuntimeError, ValueError):  # a loss on probabilities may refuse other numbers
+            continue
+        both = bool(together.isfinite() and mean.isfinite())
+        if both and not torch.isclose(together, mean, rtol=tolerance, atol=TELLING):
+            raise InputError(
+                f"The loss must be the mean over the batch, but for {len(rows)} samples with a mean loss of "
+                f"{mean:.4g} it is {together:.4g}: use reduction='mean' and no class weights."
+            )
+
+
+def _comparable(outputs: Tensor) -> Iterator[Tensor]:
+    """The outputs, and others, as those of a converged victim give no loss to compare.
+
+    Rolled by one class, probabilities stay probabilities; made-up numbers suit losses that take any.
+    """
+    yield outputs
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        yield outputs.roll(1, 1)
+    made_up = torch.linspace(-1, 2, outputs.numel(), device=outputs.device, dtype=outputs.dtype)
+    yield made_up.reshape(outputs.shape)
 
 
 def check_finite(gradients: Iterable[Tensor]) -> None:

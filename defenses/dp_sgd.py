@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import ClassVar
 
 import torch
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, check_positive, defense
-from defenses.grad_sample import per_sample
-from dpbench.protocol import Guarantee, Loss
+from defenses.base import Aggregates, Aggregator, Gradients, defense
+from defenses.per_sample import per_sample
+from dpbench.protocol import Guarantee, Loss, parameter
 
 
-def clipped_means(
-    model: nn.Module,
-    loss: Loss,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    max_grad_norm: float,
-    noise_multiplier: float,
-    generator: torch.Generator,
-    count: int,
-) -> list[Gradients]:
-    """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, by Opacus.
-
-    `count` of them: the sum is computed once, the noise is drawn anew each time.
-
-    Raises:
-        InputError: for a model that has no per-sample gradients, or that Opacus cannot handle.
-    """
-    with per_sample(model, loss, images, labels) as parameters:
-        optimizer = DPOptimizer(
-            torch.optim.SGD(parameters, lr=0.0),
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=len(images),
-            generator=generator,
-        )
-        optimizer.clip_and_accumulate()
-        sums = [p.summed_grad for p in parameters]
-        released = []
-        for _ in range(count):
-            for p, total in zip(parameters, sums, strict=True):
-                p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
-            optimizer.add_noise()
-            optimizer.scale_grad()
-            released.append(tuple(p.grad.detach() for p in parameters))
-        return released
-
-
+@dataclass(frozen=True, kw_only=True)
 class _Clipped(Aggregator):
     """What `clip` and `dp` have in common: all but the noise."""
 
-    max_grad_norm: float
-    noise_multiplier: float
+    max_grad_norm: float = parameter(
+        1.0, "clip norm C: the l2 bound of each sample's gradient", symbol="C", above=0
+    )
+    noise_multiplier: ClassVar[float]
 
     def aggregate(
         self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
@@ -72,22 +36,26 @@ class _Clipped(Aggregator):
         labels: Tensor,
         generator: torch.Generator,
         count: int,
-    ) -> list[Gradients]:
-        """Clipped once, noised `count` times."""
-        return clipped_means(
-            model,
-            loss,
-            images,
-            labels,
+    ) -> Aggregates:
+        """Clipped once, noised `count` times; every step is checked on this very batch.
+
+        Raises:
+            InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
+        """
+        from defenses.clipping import clipped_means  # Opacus takes seconds to import
+
+        samples = per_sample(model, loss, images, labels)
+        released = clipped_means(
+            samples.gradients,
             max_grad_norm=self.max_grad_norm,
             noise_multiplier=self.noise_multiplier,
             generator=generator,
             count=count,
         )
+        return Aggregates(released, samples.method)
 
 
 @defense("clip")
-@dataclass(frozen=True, kw_only=True)
 class Clip(_Clipped):
     """Each sample's gradient scaled down to an l2 norm of at most `max_grad_norm`; no noise, so no privacy.
 
@@ -98,15 +66,10 @@ class Clip(_Clipped):
         InputError: for a clip norm that is not a finite number above 0.
     """
 
-    max_grad_norm: float = 1.0
-    noise_multiplier: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive("The clip norm (max_grad_norm)", self.max_grad_norm)
+    noise_multiplier = 0.0
 
 
 @defense("dp")
-@dataclass(frozen=True, kw_only=True)
 class DPSGD(_Clipped):
     """Clipping plus Gaussian noise of standard deviation `noise_multiplier * max_grad_norm` on the sum.
 
@@ -120,13 +83,17 @@ class DPSGD(_Clipped):
         ValueError: for a guarantee about another noise or clip norm.
     """
 
-    noise_multiplier: float
-    max_grad_norm: float = 1.0
+    repeatable = True
+    noise_multiplier: float = parameter(
+        MISSING,
+        "sigma of dp: the noise on the sum of clipped gradients has standard deviation sigma * C",
+        symbol="σ",
+        above=0,
+    )
     guarantee: Guarantee | None = None
 
     def __post_init__(self) -> None:
-        check_positive("The noise multiplier of dp (use clip to clip without noise)", self.noise_multiplier)
-        check_positive("The clip norm (max_grad_norm)", self.max_grad_norm)
+        super().__post_init__()
         claim = self.guarantee
         if claim and (claim.noise_multiplier, claim.max_grad_norm) != (
             self.noise_multiplier,

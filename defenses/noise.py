@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 
 from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import InputError
+from dpbench.protocol import parameter
 
 
 @defense("noise")
-@dataclass(frozen=True, kw_only=True)
 class Noise(PostProcessor):
     """N(0, noise_std^2) on every entry of the released gradient.
 
@@ -26,11 +22,13 @@ class Noise(PostProcessor):
         InputError: for a standard deviation that is negative or not finite.
     """
 
-    noise_std: float
-
-    def __post_init__(self) -> None:
-        if not (self.noise_std >= 0 and math.isfinite(self.noise_std)):
-            raise InputError(f"noise_std must be a finite number of 0 or more, not {self.noise_std:g}.")
+    repeatable = True
+    noise_std: float = parameter(
+        0.01,
+        "standard deviation that noise adds to every entry of the mean gradient",
+        symbol="std",
+        at_least=0,
+    )
 
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """The gradients with independent noise on every entry."""

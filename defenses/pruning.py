@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import InputError
-
-SCOPES = ("layer", "global")
+from dpbench.protocol import parameter
 
 
 @defense("prune")
-@dataclass(frozen=True, kw_only=True)
 class Prune(PostProcessor):
     """Sets the entries of smallest magnitude to zero (Lin et al. 2018; Zhu et al. 2019).
 
@@ -35,14 +32,16 @@ class Prune(PostProcessor):
         (tensor([ 3., -4.]), tensor([0., 0.]))
     """
 
-    prune_ratio: float
-    prune_scope: str = "layer"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.prune_ratio < 1:
-            raise InputError(f"The prune ratio must be at least 0 and below 1, not {self.prune_ratio:g}.")
-        if self.prune_scope not in SCOPES:
-            raise InputError(f"Unknown prune scope {self.prune_scope!r}; known: {', '.join(SCOPES)}.")
+    prune_ratio: float = parameter(
+        0.9,
+        "share of gradient entries that prune sets to zero, in [0, 1)",
+        symbol="ratio",
+        at_least=0,
+        below=1,
+    )
+    prune_scope: Literal["layer", "global"] = parameter(
+        "layer", "where prune looks for the smallest entries", symbol="scope"
+    )
 
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """The gradients with small entries at zero; the generator is not used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"benchmark": "dpbench.api", "load": "dpbench.store"}
+_HOMES = {"benchmark": "dpbench.api", "load": "dpbench.api"}
 _MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol")
 __all__ = [*_HOMES, *_MODULES]
 
@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"dpbench.{name}")
     raise AttributeError(f"module 'dpbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

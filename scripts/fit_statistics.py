@@ -1,4 +1,4 @@
-"""Fits dpbench/statistics/cifar10.safetensors, the image prior, on CIFAR-10's training images."""
+"""Fits dpbench/data/statistics/cifar10.safetensors to CIFAR-10's training images."""
 
 from __future__ import annotations
 

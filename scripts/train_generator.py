@@ -26,7 +26,7 @@ from dpbench.metrics import lpips, psnr
 from dpbench.victim.networks import build
 
 HOME = Path(__file__).parents[1] / "dpbench" / "generators"
-VICTIMS = HOME.with_name("victims")
+VICTIMS = HOME.with_name("victim") / "shipped"
 BATCH, PIXELS, CLASSES = 32, 3 * 32 * 32, 10
 VAE_EPOCHS, GAN_STEPS = 2, 750
 VAE_RATE, GAN_RATE, CRITIC_RATE = 1e-3, 3e-4, 8e-4

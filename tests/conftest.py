@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import dpbench.metrics  # noqa: F401 - registers the columns of the metrics
+
 torch.set_num_threads(1)
 
 

@@ -136,12 +136,19 @@ def damaged(data: bytes, cut: int, flips: list[tuple[int, int]]) -> bytes:
     return bytes(found)
 
 
+def second_class(home: Path) -> None:
+    """A folder of one class is refused, whatever it holds."""
+    (home / "other").mkdir(exist_ok=True)
+    (home / "other" / "0.png").write_bytes(PICTURES["PNG"])
+
+
 def check_picture(folder: Path, content: bytes, ending: str) -> None:
     home = folder / "pictures" / "class"
     home.mkdir(parents=True, exist_ok=True)
     for old in home.iterdir():
         old.unlink()
     (home / f"0.{ending}").write_bytes(content)
+    second_class(folder / "pictures")
     data = one_sentence(load_data, f"folder:{folder / 'pictures'}")
     if data is not None:
         images = one_sentence(lambda: data.images[0:1])
@@ -253,6 +260,7 @@ def test_the_checks_can_tell(tmp_path):
     home = tmp_path / "pictures" / "class"
     home.mkdir(parents=True)
     (home / "0.png").write_bytes(PICTURES["PNG"])
+    second_class(tmp_path / "pictures")
     assert load_data(f"folder:{tmp_path / 'pictures'}").images[0:1].shape == (1, 3, 8, 8)
     (tmp_path / "sound.pt").write_bytes(STATE)
     load_weights(build("lenet", size=8), tmp_path / "sound.pt")

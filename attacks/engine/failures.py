@@ -1,4 +1,4 @@
-"""What a failure says of a graphics card: its memory ran out, or what is kept there is in doubt."""
+"""What an exception says about the graphics card: out of memory, or failed and not to be trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CARD = re.compile(r"CUDA|cuBLAS|cuDNN", re.IGNORECASE)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a card's memory ran out: PyTorch, CUDA, Triton, cuBLAS and cuDNN each say it in their own way.
+    """Whether a card's memory ran out; PyTorch, CUDA, Triton, cuBLAS and cuDNN each word it differently.
 
     Example:
         >>> out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
@@ -22,7 +22,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def of_the_card(error: BaseException) -> bool:
-    """Whether a card failed, or a library on it, be it for lack of memory.
+    """Whether a card failed or a library on it, for lack of memory or any other reason.
 
     Example:
         >>> of_the_card(FloatingPointError("The objective was NaN."))
@@ -33,7 +33,7 @@ def of_the_card(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[RuntimeError]:
-    """`error` and those it came of, as far as they are of the kind that PyTorch raises."""
+    """`error` and its causes, as far as they are RuntimeErrors, which is what PyTorch raises."""
     seen: set[int] = set()  # an error may be its own cause
     while error is not None and id(error) not in seen:
         seen.add(id(error))

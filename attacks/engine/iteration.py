@@ -18,16 +18,16 @@ RATE, FIRST, SECOND, LANGEVIN, FACTORS = 0, 1, 2, 3, 4
 
 
 class State(NamedTuple):
-    """Where a search is; each list holds one tensor for each variable.
+    """State of a search; each list holds one tensor per variable.
 
     Attributes:
-        variables: the point.
+        variables: the current point.
         first: Adam's first moment.
         second: Adam's second moment.
         best: the point of the lowest objective so far.
         total: the objective there, a scalar; infinite before the first finite one.
         distance: the gradient distance there, a scalar.
-        way: the last gradient, before its sign was taken.
+        gradient: the last one, before its sign was taken.
     """
 
     variables: list[Tensor]
@@ -36,7 +36,7 @@ class State(NamedTuple):
     best: list[Tensor]
     total: Tensor
     distance: Tensor
-    way: list[Tensor]
+    gradient: list[Tensor]
 
     @classmethod
     def at(cls, start: Sequence[Tensor]) -> State:
@@ -50,7 +50,7 @@ class State(NamedTuple):
         """All tensors in one list."""
         return [
             *(*self.variables, *self.first, *self.second, *self.best),
-            *(self.total, self.distance, *self.way),
+            *(self.total, self.distance, *self.gradient),
         ]
 
     @classmethod
@@ -64,7 +64,7 @@ class State(NamedTuple):
 class Iteration(nn.Module):
     """Adam on `problem`; keeps the point of the lowest objective.
 
-    Points where the objective is not finite are never kept and their gradient counts as zero.
+    A point where the objective is not finite is never kept, and what is not finite in its gradient is zero.
 
     Args:
         problem: what to minimise.
@@ -82,24 +82,24 @@ class Iteration(nn.Module):
 
         Args:
             flat: `State.flat`.
-            row: this iteration's row of the schedule, [FACTORS + priors].
+            row: this iteration's row of the schedule, [FACTORS + regularisers].
             labels: int64 [B].
             noise: standard normal, one tensor per variable; empty where the schedule has no Langevin noise.
         """
         state = State.unflat(flat)
         variables = [v.detach().requires_grad_() for v in state.variables]
         with torch.enable_grad():
-            distance, total, ways = self.problem.gradient(variables, labels, row[FACTORS:])
+            distance, total, raw = self.problem.gradient(variables, labels, row[FACTORS:])
         with torch.no_grad():
             better = total < state.total  # False for NaN
             best = [torch.where(better, v, b) for v, b in zip(state.variables, state.best, strict=True)]
-            ways = [torch.nan_to_num(way, nan=0.0, posinf=0.0, neginf=0.0) for way in ways]
+            gradient = [torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0) for g in raw]
             first, second, moved = [], [], []
             decay = self.betas.to(row.dtype)
             for i, v in enumerate(state.variables):
-                way = ways[i].sign() if self.signed else ways[i]
-                first.append(state.first[i] + (1 - decay[0]) * (way - state.first[i]))
-                second.append(state.second[i] + (1 - decay[1]) * (way * way - state.second[i]))
+                g = gradient[i].sign() if self.signed else gradient[i]
+                first.append(state.first[i] + (1 - decay[0]) * (g - state.first[i]))
+                second.append(state.second[i] + (1 - decay[1]) * (g * g - state.second[i]))
                 step = (first[i] * row[FIRST]) / ((second[i] * row[SECOND]).sqrt() + 1e-8)
                 if noise:
                     step = step - row[LANGEVIN] * noise[i]
@@ -111,6 +111,6 @@ class Iteration(nn.Module):
                 best,
                 torch.where(better, total, state.total),
                 torch.where(better, distance, state.distance),
-                ways,
+                gradient,
             )
         return new.flat()

@@ -1,4 +1,4 @@
-"""One attack's question: how well do these variables explain the release, and which way is better?"""
+"""What an attack minimises: its value and its gradient at any point."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from torch import Tensor, nn
 from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
 from attacks.objectives import Gradients, Objective
-from attacks.priors import Prior
+from attacks.regularisers import Regulariser
 from dpbench.protocol import Knowledge
 
 
 class Problem(nn.Module):
-    """What is searched, what has to be matched and what is believed.
+    """What is searched, what it has to match, and the regularisers.
 
     A module, so that all its tensors (the victim's parameters, the release, masks, statistics, weights) can
-    be handed to a compiled iteration as inputs.
+    be inputs of a compiled iteration.
 
     Args:
         knowledge: the victim, its loss, and the public channel statistics.
-        target: the released gradients; never looked at without an `objective`.
-        objective: their distance to a trial gradient. None matches nothing but the labels: the distance is
-            then `label_weight` times the victim's loss, and no gradient is read (DeepInversion).
-        priors: penalties on the normalised pixels.
+        target: the released gradients; unused without an `objective`.
+        objective: their distance to a trial gradient. None matches the labels only: the distance is then
+            `label_weight` times the victim's loss, and no gradient is read (DeepInversion).
+        regularisers: penalties on the normalised pixels.
         variables: how pixels follow from what is searched; normalised pixels themselves unless given.
         label_weight: weight of the victim's loss where there is no objective.
-        limit: how much harder than the priors the distance may pull at an image, at least 1; None: no limit.
-            In a deep network the distance's gradient can be many times the priors' near the originals, and
-            little else is heard there. From 1 on a point where both pulls cancel stays one. For searches of
-            images alone: autograd raises where a variable does not reach the priors.
+        limit: largest ratio of the distance's gradient norm to the regularisers', image by image; at least 1,
+            or None for no limit. In a deep network the distance's gradient near the originals can be many
+            times the regularisers' and drown them. A point where the two cancel is the same under any such
+            limit. Only for searches of images alone: autograd raises where a variable does not reach the
+            regularisers.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Problem(nn.Module):
         knowledge: Knowledge,
         target: Gradients,
         objective: Objective | None,
-        priors: Sequence[Prior] = (),
+        regularisers: Sequence[Regulariser] = (),
         variables: nn.Module | None = None,
         label_weight: float = 1.0,
         limit: float | None = None,
@@ -48,7 +49,7 @@ class Problem(nn.Module):
         super().__init__()
         self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
         self.variables = variables or Pixels(knowledge.mean, knowledge.std)
-        self.priors = nn.ModuleList(priors)
+        self.regularisers = nn.ModuleList(regularisers)
         like = next(iter(knowledge.model.parameters()))
         for name, values in (("mean", knowledge.mean), ("std", knowledge.std)):
             value = torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
@@ -64,48 +65,46 @@ class Problem(nn.Module):
     def gradient(
         self, variables: Sequence[Tensor], labels: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Distance, distance plus priors (detached scalars), and the latter's gradient to `variables`.
+        """Distance, distance plus regularisers (detached scalars), and the gradient of their sum.
 
         Args:
-            variables: what is searched (the first ones are the `variables` module's), then whatever else
-                `labels` was computed from; all require gradients.
+            variables: what is searched: what the `variables` module takes, then whatever else `labels` was
+                computed from; all require gradients.
             labels: int64 [B], or soft labels [B, K] that depend on `variables`.
-            factors: [priors], what each prior's weight is multiplied by; ones unless given.
+            factors: [regularisers], what each one's weight is multiplied by; ones unless given.
         """
         z = self.variables(variables)
-        with watching(self.model, any(prior.watches for prior in self.priors)) as activations:
+        with watching(self.model, any(r.watches for r in self.regularisers)) as activations:
             loss = self.loss(self.model(z * self.std + self.mean), labels)
-        outputs, pulls = [], []
         if self.objective is None:
             distance = self.label_weight * loss
-            outputs, pulls = [distance], [None]
+            outputs, cotangents = [distance], [None]
         else:
             target = [self.get_buffer(f"target{i}") for i in range(self._targets)]
-            # attrgetter, as parameters are plain tensors where the iteration is traced
+            # attrgetter, because parameters are plain tensors while the iteration is traced
             parameters = [attrgetter(name)(self.model) for name in self._trainable]
             outputs = list(torch.autograd.grad(loss, parameters, create_graph=True))
             with torch.no_grad():
-                distance, pulls = self.objective([g.detach() for g in outputs], target)
+                distance, cotangents = self.objective([g.detach() for g in outputs], target)
         distance = total = distance.detach()
-        if len(self.priors):
-            penalties = torch.stack([prior(z, activations) for prior in self.priors])
+        if len(self.regularisers):
+            penalties = torch.stack([r(z, activations) for r in self.regularisers])
             penalty = penalties.sum() if factors is None else (factors * penalties).sum()
             total = distance + penalty.detach()
             if self.limit is not None:
-                drawn = torch.autograd.grad(outputs, variables, grad_outputs=pulls, retain_graph=True)
-                believed = torch.autograd.grad(penalty, variables)
-                return distance, total, limited(drawn, believed, self.limit)
-            # one backward pass for both, as they share the network's first half
-            outputs, pulls = [*outputs, penalty], [*pulls, torch.ones_like(penalty)]
-        return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=pulls)
+                matching = torch.autograd.grad(outputs, variables, grad_outputs=cotangents, retain_graph=True)
+                return distance, total, limited(matching, torch.autograd.grad(penalty, variables), self.limit)
+            # one backward pass for both, because they share the network's first half
+            outputs, cotangents = [*outputs, penalty], [*cotangents, torch.ones_like(penalty)]
+        return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=cotangents)
 
 
-def limited(drawn: Sequence[Tensor], believed: Sequence[Tensor], limit: float) -> tuple[Tensor, ...]:
-    """The sum of both, image by image; the norm of `drawn` is held to `limit` times that of `believed`.
+def limited(matching: Sequence[Tensor], penalty: Sequence[Tensor], limit: float) -> tuple[Tensor, ...]:
+    """The sum of both, image by image; the norm of `matching` is held to `limit` times that of `penalty`.
 
     Args:
-        drawn: gradients [B, ...] of the distance.
-        believed: gradients of the priors, of the same shapes.
+        matching: gradients [B, ...] of the distance.
+        penalty: gradients of the regularisers, of the same shapes.
         limit: see `Problem`.
 
     Example:
@@ -113,9 +112,9 @@ def limited(drawn: Sequence[Tensor], believed: Sequence[Tensor], limit: float) -
         (tensor([[1.2000, 2.6000],
                 [0.3000, 1.4000]]),)
     """
-    found = []
-    for strong, quiet in zip(drawn, believed, strict=True):
-        has, may = (torch.linalg.vector_norm(g.flatten(1), dim=1) for g in (strong, quiet))
-        share = (limit * may / has.clamp(min=torch.finfo(has.dtype).tiny)).clamp(max=1)
-        found.append(strong * share.view(-1, *[1] * (strong.dim() - 1)) + quiet)
-    return tuple(found)
+    sums = []
+    for m, p in zip(matching, penalty, strict=True):
+        norm, reference = (torch.linalg.vector_norm(g.flatten(1), dim=1) for g in (m, p))
+        factor = (limit * reference / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1)
+        sums.append(m * factor.view(-1, *[1] * (m.dim() - 1)) + p)
+    return tuple(sums)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 KEPT = 4
 """Programs kept at a time; each holds its own memory on a graphics card."""
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
-_took: list[float] = []
+_durations: list[float] = []
 
 
 def structure(module: nn.Module) -> Hashable:
-    """All that decides what `module` computes but its registered tensors: types, attributes, functions.
+    """Everything but registered tensors that decides what `module` computes: types, attributes, functions.
 
-    Attributes are compared by their `repr`: what shows as the same and is not would be mistaken, so a tensor
-    that is not registered counts by its identity.
+    Attributes are compared by their `repr`. Two different tensors may have the same `repr`, so a tensor that
+    is not registered is compared by its identity.
     """
     found = []
     for name, part in module.named_modules():
@@ -34,18 +34,18 @@ def structure(module: nn.Module) -> Hashable:
 
 
 def shapes(tensors: Sequence[Tensor]) -> Hashable:
-    """Shape, type and place of each tensor."""
+    """Shape, dtype, device and `requires_grad` of each tensor."""
     return tuple((tuple(t.shape), t.dtype, t.device, t.requires_grad) for t in tensors)
 
 
 def cached(key: Hashable, make: Callable[[], Any]) -> Any:
-    """The program under `key`, made now unless it is kept; the one unused for longest is dropped."""
+    """The program under `key`, made now unless it is kept; the least recently used one is dropped."""
     if key not in _programs:
         begun = time.perf_counter()
         try:
             _programs[key] = make()
         finally:
-            _took.append(time.perf_counter() - begun)
+            _durations.append(time.perf_counter() - begun)
         while len(_programs) > KEPT:
             _programs.popitem(last=False)
     _programs.move_to_end(key)
@@ -53,8 +53,8 @@ def cached(key: Hashable, make: Callable[[], Any]) -> Any:
 
 
 def seconds() -> float:
-    """Spent in this process on making programs, those that failed included."""
-    return sum(_took)
+    """Seconds spent on making programs in this process, failed attempts included."""
+    return sum(_durations)
 
 
 def kept() -> int:
@@ -63,7 +63,7 @@ def kept() -> int:
 
 
 def forget() -> None:
-    """Drop all programs and give their memory back."""
+    """Drop all programs and free their memory."""
     _programs.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

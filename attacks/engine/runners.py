@@ -1,6 +1,6 @@
-"""What runs iterations: one PyTorch operation after the other, a compiled program, a replayed CUDA graph.
+"""Runners of iterations: PyTorch operations one by one, a compiled program, or a replayed CUDA graph.
 
-A runner holds one search at a time: `load` puts a state in, `run` iterates, `read` takes the state out.
+A runner holds one search at a time: `load` sets its state, `run` iterates, `read` returns the state.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Direct:
         self._flat: list[Tensor] = []
 
     def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Take another search's weights, release and labels in."""
+        """Switch to another search's weights, release and labels."""
         self._tensors, self._labels = tensors, labels
 
     def load(self, flat: Sequence[Tensor]) -> None:
-        """Take a state in."""
+        """Set the state."""
         self._flat = list(flat)
 
     def run(self, rows: Tensor, noise: Noise) -> None:
@@ -48,10 +48,10 @@ class Direct:
 
 
 class Graph:
-    """A CUDA graph of one step: no Python and no launches between its kernels.
+    """A CUDA graph of one step, which runs without Python between its kernels.
 
-    All it reads lies in tensors of its own, which stay where they are: what changes is copied in, on the
-    device, so that it serves every search of the same shapes.
+    A graph reads fixed addresses, so it owns all its tensors. What changes is copied into them on the device,
+    and one graph serves every search of the same shapes.
 
     Args:
         step: what to capture.
@@ -90,29 +90,29 @@ class Graph:
                 old.copy_(value)
 
     def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Copy another search's weights, release and labels in."""
+        """Copy in another search's weights, release and labels."""
         with self._queue():
-            for name, mine in self._tensors.items():
-                mine.detach().copy_(tensors[name])
+            for name, own in self._tensors.items():
+                own.detach().copy_(tensors[name])
             self._labels.copy_(labels)
 
     def load(self, flat: Sequence[Tensor]) -> None:
-        """Copy a state in."""
+        """Copy in a state."""
         with self._queue():
-            for mine, given in zip(self._flat, flat, strict=True):
-                mine.copy_(given)
+            for own, given in zip(self._flat, flat, strict=True):
+                own.copy_(given)
 
     def run(self, rows: Tensor, noise: Noise) -> None:
-        """One replay for each row, queued on the graph's own stream; returns before they are done."""
+        """Queue one replay for each row on the graph's own stream; returns before they are done."""
         with self._queue():
             for row in rows.unbind():
                 self._row.copy_(row)
-                for mine, drawn in zip(self._noise, noise(), strict=True):
-                    mine.copy_(drawn)
+                for own, drawn in zip(self._noise, noise(), strict=True):
+                    own.copy_(drawn)
                 self._graph.replay()
 
     def read(self) -> list[Tensor]:
-        """A copy of the state, once all iterations queued are done."""
+        """A copy of the state once all queued iterations are done."""
         torch.cuda.current_stream().wait_stream(self._stream)
         return [t.clone() for t in self._flat]
 

@@ -1,4 +1,4 @@
-"""What changes from iteration to iteration, as a table: one row of numbers for each."""
+"""What changes from iteration to iteration, as a table with one row for each iteration."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step sizes and weights over a search. Numbers, not code: another schedule needs no other program.
+    """Step sizes and weights over a search. They are numbers, so a new schedule needs no new compilation.
 
     Attributes:
         rates: step sizes, float [iterations], in units of the variables.
         langevin: noise added to each step, in units of the step size (GradInversion's a_n); 0 is none.
-        factors: [iterations, priors], what each prior's weight is multiplied by; None is ones.
+        factors: [iterations, regularisers], what each one's weight is multiplied by; None is ones.
     """
 
     rates: Tensor
@@ -26,11 +26,11 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.rates)
 
-    def rows(self, priors: int, betas: tuple[float, float], like: Tensor) -> Tensor:
-        """[iterations, 4 + priors]: step size, Adam's two bias corrections, Langevin noise, factors."""
+    def rows(self, regularisers: int, betas: tuple[float, float], like: Tensor) -> Tensor:
+        """[iterations, 4 + regularisers]: step size, Adam's two bias corrections, Langevin noise, factors."""
         n = len(self.rates)
         count = torch.arange(1, n + 1, dtype=torch.float64)
-        factors = torch.ones(n, priors) if self.factors is None else self.factors
+        factors = torch.ones(n, regularisers) if self.factors is None else self.factors
         columns = [
             self.rates.double().cpu(),
             *(1 / (1 - beta**count) for beta in betas),

@@ -24,17 +24,17 @@ from dpbench.protocol import Reconstruction
 REPORTS = 100
 """How often a search reports, at most; each report waits for the device once."""
 MEMORY = 0.9
-"""Share of a graphics card's free memory that searches side by side may take."""
+"""Share of a graphics card's free memory that searches side by side may use."""
 PARITY = 1e-2
-"""Relative difference from the plain iteration's gradient at which a compiled one is not trusted."""
-Lane = Direct | Graph
+"""Relative difference from the plain iteration's gradient from which a compiled one is not trusted."""
+Runner = Direct | Graph
 Refresh = Callable[[int, list[list[Tensor]]], None]
 """(iterations done, each start's variables) -> None; may change the problem's buffers in place."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One start's best point, the distance and distance plus priors there, its last point, and the trace."""
+    """One start's best point, the distance and the objective there, its last point, and the history."""
 
     variables: list[Tensor]
     distance: float
@@ -45,12 +45,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of each start, and of the backend.
+    """What each start led to, and what the search cost.
 
     Attributes:
         found: one for each start.
-        engine: what ran, with the reason in brackets where it is not what was asked for.
-        compile_seconds: spent on tracing, compiling and capturing; 0 where a program was at hand.
+        engine: what ran, with the reason in brackets where it is not the one asked for.
+        compile_seconds: spent on tracing, compiling and capturing; 0 where a kept program served.
         iterations: over all starts.
     """
 
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def best(self) -> int:
-        """The start that came to the lowest objective."""
+        """Index of the start that reached the lowest objective."""
         return min(range(len(self.found)), key=lambda i: self.found[i].total)
 
     def reconstruction(
@@ -120,7 +120,7 @@ def search(
         problem: what to minimise.
         starts: for each search its variables, those of `problem.variables`.
         labels: int64 [B].
-        schedule: step sizes, Langevin noise and the priors' factors over the iterations.
+        schedule: step sizes, Langevin noise and the regularisers' factors over the iterations.
         engine: one of `ENGINES`.
         signed: feed Adam the sign of the gradient.
         betas: Adam's decay rates.
@@ -136,14 +136,14 @@ def search(
     """
     device, iterations = starts[0][0].device, len(schedule)
     iteration = Iteration(problem, signed, betas).to(device)
-    rows = schedule.rows(len(problem.priors), betas, starts[0][0])
+    rows = schedule.rows(len(problem.regularisers), betas, starts[0][0])
     noises = [_noise(start, schedule.langevin, seed + i) for i, start in enumerate(starts)]
     engine = auto(checked(engine, device.type), device.type, iterations * len(starts))
     spent = programs.seconds()
     states = [State.at(start).flat() for start in starts]
     noise = [torch.zeros_like(v) for v in starts[0]] if schedule.langevin else []
     announce = functools.partial(progress, 0, iterations * len(starts))
-    lanes, engine = _lanes(engine, iteration, states, rows[0], labels, noise, lambda: announce(torch.nan))
+    runners, engine = _runners(engine, iteration, states, rows[0], labels, noise, lambda: announce(torch.nan))
     compile_seconds = programs.seconds() - spent
     announce(torch.inf)
 
@@ -154,22 +154,22 @@ def search(
     for begin, end in itertools.pairwise(stops):
         if begin in refreshes:
             refresh(begin, [State.unflat(flat).variables for flat in states])
-            for lane in lanes:
-                lane.adopt(steps.tensors_of(iteration), labels)
-        for first in range(0, len(states), len(lanes)):
-            turn = range(first, min(first + len(lanes), len(states)))
-            for lane, i in zip(lanes, turn, strict=False):
-                lane.load(states[i])
-                lane.run(rows[begin:end], noises[i])
-            for lane, i in zip(lanes, turn, strict=False):
-                states[i] = lane.read()
+            for runner in runners:
+                runner.adopt(steps.tensors_of(iteration), labels)
+        for first in range(0, len(states), len(runners)):
+            group = range(first, min(first + len(runners), len(states)))
+            for runner, i in zip(runners, group, strict=False):
+                runner.load(states[i])
+                runner.run(rows[begin:end], noises[i])
+            for runner, i in zip(runners, group, strict=False):
+                states[i] = runner.read()
         for flat, history in zip(states, histories, strict=True):
             history.append(float(State.unflat(flat).total))
         progress(end * len(states), iterations * len(states), min(history[-1] for history in histories))
     if all(history[-1] == torch.inf for history in histories):
         raise FloatingPointError(
             "The objective was NaN or infinite at every point of the search; smaller weights or a smaller "
-            "learning rate may help."
+            "`learning_rate` may help."
         )
     found = []
     for flat, history in zip(states, histories, strict=True):
@@ -188,7 +188,7 @@ def _noise(start: Sequence[Tensor], langevin: float, seed: int) -> Callable[[], 
     return lambda: [torch.randn(v.shape, generator=generator, device=v.device, dtype=v.dtype) for v in start]
 
 
-def _lanes(
+def _runners(
     engine: str,
     iteration: Iteration,
     states: Sequence[list[Tensor]],
@@ -196,21 +196,21 @@ def _lanes(
     labels: Tensor,
     noise: list[Tensor],
     announce: Callable[[], None],
-) -> tuple[list[Lane], str]:
-    """Runners for as many searches at a time as fit, and what they run on."""
+) -> tuple[list[Runner], str]:
+    """Runners for as many searches at a time as fit, and the name of the engine they run on."""
     tensors, reasons = steps.tensors_of(iteration), []
     for name in dict.fromkeys((engine, "graph", "eager")):
         if name == "graph" and row.device.type != "cuda":
             continue
         try:
-            lanes = _built(name, iteration, tensors, states, row, labels, noise, announce)
+            runners = _built(name, iteration, tensors, states, row, labels, noise, announce)
         except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
-            if out_of_memory(error):  # who else is on the card must not decide on the engine
+            if out_of_memory(error):  # the engine must not depend on who else uses the card
                 raise
             reasons.append(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             warnings.warn(f"The engine {reasons[-1]}; the search goes on without it.", stacklevel=3)
         else:
-            return lanes, f"{name} ({'; '.join(reasons)})" if reasons else name
+            return runners, f"{name} ({'; '.join(reasons)})" if reasons else name
     raise AssertionError("eager always works")
 
 
@@ -223,12 +223,12 @@ def _built(
     labels: Tensor,
     noise: list[Tensor],
     announce: Callable[[], None],
-) -> list[Lane]:
+) -> list[Runner]:
     if name == "eager":
         return [Direct(lambda _, *rest: iteration(*rest), tensors, labels)]
     flat = states[0]
     inputs = [*tensors.values(), *flat, row, labels, *noise]
-    # by the names of the tensors, too: which of them stand for what decides the program
+    # the names belong to the key: they say which tensor plays which role in the program
     key = (programs.structure(iteration), tuple(tensors), programs.shapes(inputs))
 
     def make() -> tuple[Step, Iteration]:
@@ -237,33 +237,33 @@ def _built(
             return steps.plain(iteration), iteration
         step = steps.compiled(iteration, tensors, flat, row, labels, noise)
         _compare(step, iteration, tensors, flat, row, labels, noise)
-        return step, iteration  # the iteration is kept for the functions that its structure names by address
+        return step, iteration  # kept alive: the key holds addresses of the iteration's functions
 
     step, _ = programs.cached((name, key), make)
     if row.device.type != "cuda":
         return [Direct(step, tensors, labels)]
     capture = lambda: Graph(step, tensors, flat, row, labels, noise)  # noqa: E731
-    lanes = programs.cached((name, key, len(states)), lambda: _side_by_side(capture, len(states)))
-    for lane in lanes:
-        lane.adopt(tensors, labels)
-    return lanes
+    graphs = programs.cached((name, key, len(states)), lambda: _side_by_side(capture, len(states)))
+    for graph in graphs:
+        graph.adopt(tensors, labels)
+    return graphs
 
 
 def _side_by_side(capture: Callable[[], Graph], wanted: int) -> list[Graph]:
-    """As many graphs as are wanted and fit, found by making them."""
-    lanes: list[Graph] = []
-    while len(lanes) < wanted:
+    """As many graphs as are wanted and fit in memory, found by capturing one after the other."""
+    graphs: list[Graph] = []
+    while len(graphs) < wanted:
         before = torch.cuda.mem_get_info()[0]
         try:
-            lanes.append(capture())
+            graphs.append(capture())
         except Exception as error:
-            if lanes and out_of_memory(error):
+            if graphs and out_of_memory(error):
                 break
             raise
         free = torch.cuda.mem_get_info()[0]
         if before - free > MEMORY * free:  # one more like this one would not fit
             break
-    return lanes
+    return graphs
 
 
 def _compare(
@@ -275,11 +275,11 @@ def _compare(
     labels: Tensor,
     noise: list[Tensor],
 ) -> None:
-    """Raise ArithmeticError where the compiled iteration's gradient is not the plain one's."""
-    ways = [
-        torch.cat([way.flatten() for way in State.unflat(new).way]).double()
+    """Raise ArithmeticError where the compiled iteration's gradient differs from the plain one's."""
+    gradients = [
+        torch.cat([g.flatten() for g in State.unflat(new).gradient]).double()
         for new in (step(tensors, flat, row, labels, noise), iteration(flat, row, labels, noise))
     ]
-    difference = float((ways[0] - ways[1]).norm() / ways[1].norm().clamp_min(1e-30))
+    difference = float((gradients[0] - gradients[1]).norm() / gradients[1].norm().clamp_min(1e-30))
     if not difference < PARITY:
         raise ArithmeticError(f"its gradient is {difference:.2g} (relative) off the plain iteration's")

@@ -1,21 +1,18 @@
-"""An iteration as a function of all its tensors: called as it is, or traced and compiled by Inductor."""
+"""An iteration as a function of all its tensors: run as it is, or traced and compiled by Inductor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-import torch._inductor
 from torch import Tensor
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from attacks.engine.iteration import Iteration
 from attacks.engine.runners import Step
 
 
 def tensors_of(iteration: Iteration) -> dict[str, Tensor]:
-    """Parameters and buffers by name; what is trainable in the victim requires gradients."""
+    """Parameters and buffers by name; the victim's trainable parameters require gradients."""
     return {**dict(iteration.named_parameters()), **dict(iteration.named_buffers())}
 
 
@@ -38,15 +35,18 @@ def compiled(
     labels: Tensor,
     noise: Sequence[Tensor],
 ) -> Step:
-    """The iteration traced with `make_fx`, without what nothing depends on, compiled by Inductor.
+    """The iteration traced with `make_fx`, dead code removed, compiled by Inductor.
 
     torch.compile has no double backward; the trace holds both backward passes as plain operations. Every
-    tensor is an input, so that the program serves other weights, releases and schedules. Inductor keeps what
-    it compiled on disk, for the next process.
+    tensor is an input, so that the program serves other weights, releases and schedules. Inductor caches the
+    program on disk for later processes.
 
     Raises:
         Exception: whatever tracing or Inductor (its C++ or Triton compiler) raises.
     """
+    import torch._inductor  # takes a second to import, and few searches compile
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     names = list(tensors)
     arguments = _detached([*tensors.values(), *flat, row, labels, *noise])
     traced = make_fx(_whole(iteration, tensors, len(flat), len(noise)))(*arguments)
@@ -67,16 +67,16 @@ def compiled(
 def _whole(
     iteration: Iteration, tensors: Mapping[str, Tensor], state: int, noise: int
 ) -> Callable[..., list[Tensor]]:
-    """The iteration as a function of plain tensors: its modules', a state's, row, labels, noise."""
-    trainable = {name: tensor.requires_grad for name, tensor in tensors.items()}
-    counts = (len(trainable), state, 1, 1, noise)
+    """The iteration as a function of plain tensors: its modules' tensors, a state's, row, labels, noise."""
+    requires_grad = {name: tensor.requires_grad for name, tensor in tensors.items()}
+    counts = (len(requires_grad), state, 1, 1, noise)
 
     def whole(*arguments: Tensor) -> list[Tensor]:
-        parts = iter(arguments)
-        given, flat, (row,), (labels,), drawn = ([next(parts) for _ in range(n)] for n in counts)
+        rest = iter(arguments)
+        given, flat, (row,), (labels,), drawn = ([next(rest) for _ in range(n)] for n in counts)
         named = {
             name: tensor.detach().requires_grad_(wanted)
-            for (name, wanted), tensor in zip(trainable.items(), given, strict=True)
+            for (name, wanted), tensor in zip(requires_grad.items(), given, strict=True)
         }
         return functional_call(iteration, named, (flat, row, labels, drawn))
 

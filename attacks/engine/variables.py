@@ -1,4 +1,4 @@
-"""What a search moves, and how normalised pixels follow from it."""
+"""The variables of a search, and the normalised pixels that follow from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Pixels(nn.Module):
-    """The normalised pixels themselves, held to images in [0, 1].
+    """The normalised pixels themselves, clamped to images in [0, 1].
 
     Args:
         mean: per-channel mean of images in [0, 1].
@@ -33,14 +33,14 @@ class Pixels(nn.Module):
 
 
 COLOURS = (1.0, 0.4, 0.25)
-"""How much brightness, red against blue, and green against both vary in photographs, roughly."""
+"""Rough standard deviations in photographs of brightness, red minus blue, and green minus both."""
 
 
 class Frequencies(nn.Module):
-    """Cosine coefficients of opponent colours, scaled so that equal steps look like a photograph's noise.
+    """Cosine coefficients of opponent colours, scaled so that equal steps have a photograph's spectrum.
 
-    Adam moves all variables by about as much. Where these are pixels, a step looks like white noise, and the
-    search ends in checkerboards; here a coefficient of frequency f counts 1 / f, as in photographs.
+    Adam moves all variables by about the same amount. In pixels such a step looks like white noise, and the
+    search ends in checkerboards; here a coefficient of frequency f is scaled by 1 / f, as in photographs.
 
     Args:
         mean: per-channel mean of images in [0, 1].
@@ -77,7 +77,7 @@ class Frequencies(nn.Module):
     def project(self, variables: Sequence[Tensor]) -> list[Tensor]:
         """`variables` with every pixel brought back to an image's range."""
         z = self(variables)
-        # only the excess goes through the transform: with TF32 the whole would lose digits every iteration
+        # only the excess is transformed: under TF32 the whole would lose digits in every iteration
         excess = self.pixels.project([z])[0] - z
         return [variables[0] + self.inverse(excess), *variables[1:]]
 

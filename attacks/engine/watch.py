@@ -1,10 +1,11 @@
-"""The inputs of a network's batch-norm layers, seen while it runs."""
+"""The inputs of a network's batch-norm layers, recorded while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import InputError
@@ -12,33 +13,58 @@ from dpbench.protocol import InputError
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """The layers that keep running statistics per channel, in the order of the model's modules."""
-    return [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+    return list(named_batch_norms(model).values())
+
+
+def named_batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The same layers by their names in the model."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+    }
 
 
 @contextmanager
 def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """A list that holds, after the model ran inside, each batch-norm layer's input in `batch_norms` order.
+    """Context that yields a list; the model runs inside, and the list is complete once the context ends.
 
-    Nothing is hooked, and the list stays empty, unless `wanted`. The hooks are gone afterwards.
+    It then holds each batch-norm layer's input, in `batch_norms` order, as [B, channels, H, W]: images as
+    they are, [B, channels] with H = W = 1, and sequences with W = 1. The inputs of a layer that ran several
+    times are joined to [1, channels, values, 1]. Unless `wanted`, no hook is set and the list stays empty.
+    The hooks are removed in the end.
 
     Raises:
-        InputError: where a batch-norm layer took no part.
+        InputError: where the forward pass skipped a batch-norm layer.
     """
-    layers = batch_norms(model) if wanted else []
-    seen: dict[int, Tensor] = {}
+    layers = named_batch_norms(model) if wanted else {}
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, i=i: seen.__setitem__(i, inputs[0]))
-        for i, layer in enumerate(layers)
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(_kept(inputs[0])))
+        for name, layer in layers.items()
     ]
     activations: list[Tensor] = []
     try:
         yield activations
-        if len(seen) < len(layers):  # the statistics would be compared with other layers'
+        if idle := [name for name, inputs in seen.items() if not inputs]:
+            # else statistics and layers would not line up
             raise InputError(
-                "A batch-norm layer of the model took no part in its forward pass: remove it, or use "
-                "--bn-stats none."
+                f"The batch-norm layer {idle[0]} took no part in the model's forward pass: remove it, or set "
+                "`bn_stats` to none."
             )
-        activations += [seen[i] for i in range(len(layers))]
+        activations += [_joined(inputs) for inputs in seen.values()]
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _kept(x: Tensor) -> Tensor:
+    """`x`, or a copy without gradients: with them, autograd itself notices that `x` is overwritten."""
+    return x if torch.is_grad_enabled() else x.clone()
+
+
+def _joined(inputs: list[Tensor]) -> Tensor:
+    if len(inputs) > 1:
+        return torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1)[None, :, :, None]
+    (x,) = inputs
+    return x if x.ndim == 4 else x.flatten(2)[..., None] if x.ndim > 2 else x[:, :, None, None]

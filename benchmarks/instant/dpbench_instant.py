@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 
 from attacks import labels as label_rules
-from attacks.base import Attack, Task, to_images
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack, to_images
 from dpbench.protocol import Reconstruction
 
 
+@attack("instant")
 class Instant(Attack):
-    """Hands back its start.
+    """Returns its start; each iteration sleeps for a millisecond."""
 
-    Args:
-        iterations: milliseconds of sleep; one, by default.
-    """
-
-    def __init__(self, *, iterations: int = 1) -> None:
-        self.iterations = iterations
+    iterations: int = shared.iterations(1)
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""

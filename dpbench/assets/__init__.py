@@ -6,13 +6,14 @@ Nothing is unpickled but numpy arrays (`safe_pickle`) and tensors (`torch.load(w
 
 from __future__ import annotations
 
+import os
 import pickle
-import tempfile
 from pathlib import Path
 
 from dpbench.assets import cache, clients
 from dpbench.assets.errors import AssetUnavailable, SourceFailed
 from dpbench.assets.records import ASSETS, Asset, record
+from dpbench.assets.working import working_folder
 
 __all__ = ["ASSETS", "Asset", "AssetUnavailable", "path", "record", "refresh"]
 
@@ -36,7 +37,7 @@ def path(name: str, fetch: bool = True) -> Path:
         InputError: for an unknown name.
     """
     asset, file = record(name), cache.location(name)
-    if file.is_file():
+    if os.path.isfile(file):
         cache.check(asset, file)
         return file
     if not fetch:
@@ -56,7 +57,7 @@ def refresh(name: str) -> Path:
     try:
         return path(name)
     except AssetUnavailable:
-        if not cache.location(name).is_file():
+        if not os.path.isfile(cache.location(name)):
             raise
     return _fetch(record(name))
 
@@ -72,17 +73,18 @@ def _fetch(asset: Asset) -> Path:
         ) from None
     reasons = []
     for source in asset.sources:
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as work:
+        with working_folder(home) as work:
             try:
-                tensors, facts = source.convert(clients.download(source, Path(work)))
-            except SourceFailed as failure:
-                reasons.append(f"{source.name}: {failure}")
-            except (ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
-                reasons.append(f"{source.name}: its file cannot be read ({error})")
-            else:
-                file = cache.store(asset, source, tensors, facts)
+                download = clients.download(source, work)
+                file = cache.store(asset, source, source.convert(download), download)
                 cache.check(asset, file)
                 return file
+            except SourceFailed as failure:
+                reasons.append(f"{source.name}: {failure}")
+            except AssetUnavailable:
+                raise
+            except (ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+                reasons.append(f"{source.name}: its file cannot be read ({error})")
     raise AssetUnavailable(
         f"{asset.name} is not on this machine and no source delivered it ({'; '.join(reasons)}): "
         f"copy a folder made by `python -m dpbench.assets export` here and set DPBENCH_ASSETS to it."

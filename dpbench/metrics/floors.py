@@ -1,7 +1,7 @@
-"""What can be had without the gradient: a reconstruction counts only above these floors.
+"""Guesses that need no gradient: a reconstruction counts only if it beats these floors.
 
-A constant image reaches 11-13 dB PSNR on photographs, and at 32 px noise alone can look good to LPIPS, so
-each floor is scored by the same metrics and the same assignment as the attacks.
+A constant image reaches 11-13 dB PSNR on photographs, and at 32 px noise alone can look good to LPIPS. So
+each floor is scored exactly as the attacks are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dpbench.protocol import InputError, Release
 
 
 def mean_image(batch_size: int, mean_image: Tensor) -> Tensor:
-    """The public mean image of other people's data, guessed for every image of the batch.
+    """The public mean image of other people's data, as the guess for every image of the batch.
 
     Args:
         batch_size: B.
@@ -36,9 +36,9 @@ def mean_image(batch_size: int, mean_image: Tensor) -> Tensor:
 
 
 def constant_image(originals: Tensor) -> Tensor:
-    """Each original's own mean colour, spread over the image: of all constant images the one of highest PSNR.
+    """Each original's own mean colour: the constant image of the highest PSNR.
 
-    An oracle, as it looks at the original; no guess of one colour can beat it.
+    It is an oracle, as it is made from the original. No guess of a single colour can beat it.
 
     Args:
         originals: [B, C, H, W] in [0, 1].
@@ -56,13 +56,13 @@ def constant_image(originals: Tensor) -> Tensor:
 def noise_release(release: Release, seed: int) -> Release:
     """A release with Gaussian noise in place of each gradient tensor, scaled to that tensor's own l2 norm.
 
-    Of the original release only the size of each tensor is kept, so that step sizes and stopping rules behave
-    as they would; whatever an attack makes of it comes from its priors. The noise is drawn on the CPU, the
-    same for every device. The description of the defence stays, because an adaptive attack needs it to run;
-    the guarantee goes.
+    Only the size of each tensor is kept, so that step sizes and stopping rules work as usual. Whatever an
+    attack makes of it comes from its priors. The noise is drawn on the CPU, so it is the same for every
+    device. The description of the defence stays, because an adaptive attack needs it to run. The guarantee is
+    dropped.
 
     Args:
-        release: what the attack would have been given.
+        release: the one that the attack would have been given.
         seed: decides the noise.
     """
     generator = torch.Generator().manual_seed(seed)

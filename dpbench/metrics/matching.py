@@ -1,18 +1,18 @@
-"""The one assignment of reconstructions to originals, and all metrics under it.
+"""The assignment of reconstructions to originals.
 
-An attack returns a batch in an order of its own. Choosing the best partner anew for each metric, or for each
-image, flatters it; here every original gets one reconstruction, none is used twice, and all metrics are of
-that pairing.
+An attack returns its images in any order. Choosing the best partner for each metric, or for each image, would
+flatter it. Here every original gets one reconstruction, none is used twice, and all metrics that compare
+pairs share these pairs.
 """
 
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dpbench.metrics.image import SSIM_SIDE, checked_pair, fft2d, psnr, ssim
-from dpbench.metrics.perceptual import embed, lpips, why_no_lpips
+from dpbench.metrics.base import Scored
+from dpbench.metrics.checks import checked_pair
+from dpbench.metrics.perceptual import embed, why_no_lpips
 from dpbench.protocol import InputError
 
 COSTS = ("lpips", "mse")
@@ -50,41 +50,53 @@ def match(images: Tensor, originals: Tensor, cost: str | None = None, net: str =
     vectors, targets = (embed(x, net) if cost == "lpips" else x.flatten(1) for x in (images, originals))
     # One row per original: differences, not |a|^2 + |b|^2 - 2ab, which loses small distances to rounding.
     costs = torch.stack([(vectors - target).square().sum(1, dtype=torch.float64) for target in targets])
+    from scipy.optimize import linear_sum_assignment  # SciPy takes a second to import
+
     _, order = linear_sum_assignment(costs.cpu().numpy())
     return torch.as_tensor(order, dtype=torch.int64, device=images.device)
 
 
-def score(images: Tensor, originals: Tensor, cost: str | None = None, net: str = "alex") -> dict[str, Tensor]:
-    """All metrics of each original's reconstruction, under one assignment.
+def matched(
+    outputs: Tensor,
+    originals: Tensor,
+    labels: Tensor,
+    mean_image: Tensor,
+    *,
+    found_labels: Tensor | None = None,
+    others: tuple[Tensor, Tensor] | None = None,
+    lpips_net: str | None = None,
+    rebuilds_images: bool = True,
+) -> Scored:
+    """An attack's images assigned to their originals, ready for `measure`.
 
     Args:
-        images: reconstructions, [B, 3, H, W] in [0, 1], in any order.
+        outputs: the attack's images, [B, 3, H, W] in [0, 1], in any order.
         originals: the same shape.
-        cost: see `match`.
-        net: the LPIPS net, `alex` or `vgg`.
-
-    Returns:
-        `match`, int64 [B], and `psnr` (dB), `ssim`, `lpips`, `fft2d`, float64 [B], all in the order of
-        `originals`. A metric that cannot be computed here (no LPIPS trunk, images too small) is all NaN: an
-        empty column. `why_no_lpips` says why.
+        labels: int64 [B], the true ones.
+        mean_image: the public mean image, [3, H, W] in [0, 1].
+        found_labels: the attack's, aligned with `outputs`; None where it has none.
+        others: images outside the batch and their labels; None where there are none.
+        lpips_net: `alex` or `vgg` where its trunk can be had (`why_no_lpips`), and LPIPS is the cost of the
+            assignment; None where it cannot, and the cost is the squared error.
+        rebuilds_images: False for an attack on labels alone: its images are left in their order.
 
     Raises:
-        InputError: see `match`.
-
-    Example:
-        >>> originals = torch.rand(2, 3, 8, 8)
-        >>> result = score(originals.flip(0), originals)
-        >>> result["match"], result["psnr"], result["ssim"]
-        (tensor([1, 0]), tensor([inf, inf], dtype=torch.float64), tensor([nan, nan], dtype=torch.float64))
+        InputError: see `Scored`.
     """
-    order = match(images, originals, cost, net)
-    pair = images[order], originals
-    empty = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
-    height, width = images.shape[2:]
-    return {
-        "match": order,
-        "psnr": psnr(*pair),
-        "ssim": ssim(*pair) if min(height, width) >= SSIM_SIDE else empty,
-        "lpips": empty if why_no_lpips(height, width, net) else lpips(*pair, net),
-        "fft2d": fft2d(*pair),
-    }
+    if rebuilds_images:
+        cost = "mse" if lpips_net is None else "lpips"
+        order = match(outputs, originals, cost, lpips_net or "alex")
+    else:
+        order = torch.arange(len(outputs), device=outputs.device)
+    return Scored(
+        images=outputs[order],
+        outputs=outputs,
+        originals=originals,
+        order=order,
+        labels=labels,
+        mean_image=mean_image,
+        found_labels=found_labels,
+        others=others,
+        lpips_net=lpips_net,
+        rebuilds_images=rebuilds_images,
+    )

@@ -1,8 +1,8 @@
-"""LPIPS 0.1 (Zhang et al. 2018), with a trunk whose hash is known.
+"""LPIPS 0.1 (Zhang et al. 2018), with a trunk whose hash is checked.
 
-The `lpips` package ships the calibrated heads and would download the trunk, or accept any file under its
-name. Here the trunk comes from `dpbench.assets`, which checks it; without it there is no LPIPS, never one of
-random features.
+The `lpips` package brings the calibrated heads. It would download the trunk, or accept any file of that name.
+Here the trunk comes from `dpbench.assets`, which checks it. Without it there is no LPIPS: random features
+would give plausible numbers that mean nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dpbench.metrics.image import checked_pair
+from dpbench.metrics.base import Scored, Values, metric
+from dpbench.metrics.checks import checked_pair
 from dpbench.protocol import InputError
+from dpbench.store.columns import Column
 
 SMALLEST = {"alex": 31, "vgg": 16}
 """Height and width, px, below which a net's pooling has nothing left."""
@@ -70,7 +72,7 @@ class LpipsEmbedding(nn.Module):
 
 
 def _trunk(net: str) -> Path:
-    """The trunk's file; once all sources have refused, this process looks for a local file only."""
+    """The trunk's file. Once all sources have failed, this process only looks for a local file."""
     from dpbench import assets
 
     name = f"lpips-{net}"
@@ -178,3 +180,25 @@ def why_no_lpips(height: int, width: int, net: str = "alex") -> str | None:
     except AssetUnavailable as refusal:
         return str(refusal)
     return None
+
+
+@metric(
+    "lpips",
+    columns=(
+        Column(
+            "lpips",
+            "float64",
+            "measured",
+            "perceptual distance, lower is more alike; empty without the real trunk",
+        ),
+        Column("lpips_net", "string", "provenance", "its trunk: `alex` or `vgg`"),
+    ),
+    better="lower",
+    floor=True,
+)
+def of_scored(scored: Scored) -> Values:
+    """The columns `lpips` and `lpips_net`."""
+    if scored.lpips_net is None:
+        return {}
+    found = lpips(scored.images, scored.originals, scored.lpips_net)
+    return {"lpips": found, "lpips_net": [scored.lpips_net] * len(found)}

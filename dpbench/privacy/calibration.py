@@ -1,4 +1,4 @@
-"""What a noise multiplier is worth: epsilon, the noise for an epsilon, and the bound on reconstruction.
+"""Epsilon of a noise multiplier, noise for an epsilon, and the full account of a release.
 
 Adjacency is add/remove of one sample, sensitivity the clip norm C (`eps_replace`: replacement, 2C). Sampling
 rates below 1 assume Poisson sampling, which training loops rarely do to the letter; the attacked releases
@@ -10,15 +10,19 @@ Searches are remembered on disk ($DPBENCH_CACHE, else the XDG cache folder).
 from __future__ import annotations
 
 import math
-from functools import partial
-from importlib.metadata import version
 
-from dpbench.privacy import accountants
+from dpbench.privacy.accountants import ACCOUNTANTS, sampled_epsilon, sampled_sigma
+from dpbench.privacy.bounds import reconstruction_bound
+from dpbench.privacy.checks import (
+    check_count,
+    check_delta,
+    check_positive,
+    check_releases,
+    check_sampling,
+)
+from dpbench.privacy.gaussian import analytic_epsilon, analytic_sigma
 from dpbench.protocol import Guarantee, InputError
 from dpbench.system.cache import remember
-
-PRIOR = 0.1
-"""Prior success of the attacker that `Guarantee.rero_release` bounds."""
 
 
 def epsilon(
@@ -28,13 +32,15 @@ def epsilon(
 
     Args:
         noise_multiplier: sigma, above 0.
-        delta: in (0, 1).
+        delta: from 1e-100 to 0.5.
         sample_rate: chance of a sample to be in a step's batch, in (0, 1].
         steps: number of releases, at least 1.
-        accountant: `pld` (tight), `prv` or `rdp` (Opacus'); with sample_rate 1 the exact analytic formula.
+        accountant: `pld` (tight), `prv` (Opacus', tight, slower) or `rdp` (looser); with sample_rate 1 the
+            exact analytic formula. Where rounding would decide (delta below 1e-10, or below 1e-13 times the
+            steps) and above 10 million steps, `pld` gives the result of `rdp`.
 
     Returns:
-        Epsilon, 0 or more; inf where it passes 1e9.
+        Epsilon, 0 or more; inf where it passes 1e9, and under sampling where sigma is below 1e-3.
 
     Raises:
         InputError: for a value outside its range, or where the accountant has no answer.
@@ -43,38 +49,51 @@ def epsilon(
         >>> round(epsilon(3.7306, 1e-5), 3)
         1.0
     """
-    _check(delta, sample_rate, steps, accountant)
-    _positive("The noise multiplier", noise_multiplier)
+    steps = check_releases(noise_multiplier, sample_rate, steps)
+    _check(delta, accountant)
     if sample_rate == 1:
-        return accountants.analytic_epsilon(noise_multiplier / math.sqrt(steps), delta)
-    if accountant == "pld":
-        compute = partial(accountants.pld_epsilon, noise_multiplier, delta, sample_rate, steps)
-    else:
-        compute = partial(accountants.opacus_epsilon, accountant, noise_multiplier, delta, sample_rate, steps)
-    return remember("epsilon", _key(noise_multiplier, delta, sample_rate, steps, accountant), compute)
+        return analytic_epsilon(noise_multiplier / math.sqrt(steps), delta)
+    arguments = _arguments(delta, sample_rate, steps, accountant)
+    return remember(
+        "epsilon",
+        {"sigma": float(noise_multiplier)} | arguments,
+        lambda: sampled_epsilon(accountant, noise_multiplier, delta, sample_rate, steps),
+    )
 
 
 def noise_multiplier(
     eps: float, delta: float, sample_rate: float = 1.0, steps: int = 1, accountant: str = "pld"
 ) -> float:
-    """Smallest noise multiplier whose `steps` releases spend at most `eps` (and at least 0.999 of it).
+    """Smallest noise multiplier whose `steps` releases spend at most `eps`.
 
-    Args and errors are those of `epsilon`; an eps out of the accountant's reach is an InputError too, which
-    says what is within reach.
+    With sample_rate 1 it is exact. Otherwise 0.1 % less noise spends more than 0.999 of `eps`.
+
+    Args:
+        eps: from 1e-4 to 1e6; from 1e-9 with sample_rate 1.
+        delta: from 1e-100 to 0.5.
+        sample_rate: chance of a sample to be in a step's batch, in (0, 1].
+        steps: number of releases, at least 1.
+        accountant: as for `epsilon`.
+
+    Raises:
+        InputError: for a value outside its range, or an eps out of the accountant's reach; the sentence says
+            what is within reach.
 
     Example:
         >>> round(noise_multiplier(1, 1e-5), 4)
         3.7306
     """
-    _check(delta, sample_rate, steps, accountant)
-    _positive("eps", eps)
+    steps = check_sampling(sample_rate, steps)
+    _check(delta, accountant)
+    check_positive("`eps`", eps)
     if sample_rate == 1:
-        return accountants.analytic_sigma(eps, delta) * math.sqrt(steps)
-    if accountant == "pld":
-        compute = partial(accountants.pld_sigma, eps, delta, sample_rate, steps)
-    else:
-        compute = partial(accountants.opacus_sigma, accountant, eps, delta, sample_rate, steps)
-    return remember("noise_multiplier", _key(eps, delta, sample_rate, steps, accountant), compute)
+        return _full_batch_sigma(eps, delta, steps)
+    arguments = _arguments(delta, sample_rate, steps, accountant)
+    return remember(
+        "noise_multiplier",
+        {"eps": float(eps)} | arguments,
+        lambda: sampled_sigma(accountant, eps, delta, sample_rate, steps),
+    )
 
 
 _noise_for = noise_multiplier  # `calibrate` has an argument of that name
@@ -93,41 +112,6 @@ def eps_replace(noise_multiplier: float, delta: float, releases: int = 1) -> flo
         [2.15, 19.12]
     """
     return epsilon(noise_multiplier / 2, delta, 1.0, releases)
-
-
-def reconstruction_bound(
-    noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1, kappa: float = PRIOR
-) -> float:
-    """Upper bound on an informed attacker's chance to rebuild a sample (ReRo; Hayes et al. 2023).
-
-    The attacker knows every other sample of every batch; `kappa` is its success without the releases. Closed
-    form Phi(Phi^-1(kappa) + sqrt(steps) / sigma) at sample_rate 1, else from the privacy loss distribution.
-
-    Args:
-        noise_multiplier: sigma, above 0.
-        sample_rate: chance of the sample to be in a step's batch (Poisson), in (0, 1].
-        steps: releases seen.
-        kappa: prior success, in (0, 1).
-
-    Returns:
-        A probability, kappa or more.
-
-    Raises:
-        InputError: for a value outside its range.
-
-    Example:
-        >>> round(reconstruction_bound(noise_multiplier(8, 1e-5)), 2)
-        0.65
-    """
-    _check(0.5, sample_rate, steps, "pld")
-    _positive("The noise multiplier", noise_multiplier)
-    if not 0 < kappa < 1:
-        raise InputError(f"The prior success kappa must lie strictly between 0 and 1, not {kappa:g}.")
-    compute = partial(accountants.blow_up, noise_multiplier, sample_rate, steps, kappa)
-    if sample_rate == 1:
-        return compute()
-    key = _key(noise_multiplier, kappa, sample_rate, steps, "pld")
-    return remember("reconstruction_bound", key, compute)
 
 
 def calibrate(
@@ -151,7 +135,7 @@ def calibrate(
         noise_multiplier: sigma; None where `eps` is given.
         eps_scope: `training`: eps is the budget of a whole run of `epochs` over `train_size` samples;
             `release`: of the attacked releases, all of them together.
-        delta: in (0, 1).
+        delta: from 1e-100 to 0.5; see `delta_note`.
         train_size: samples in the client's training set.
         epochs: passes over it.
         batch_size: expected batch, at most `train_size`.
@@ -175,23 +159,27 @@ def calibrate(
         (None, 8.0, 0.6002)
     """
     if (eps is None) == (noise_multiplier is None):
-        raise InputError("Give either an eps or a noise multiplier, and not both.")
+        raise InputError("Give either `eps` or `noise_multiplier`, not both: one follows from the other.")
     if eps_scope not in ("training", "release"):
-        raise InputError(f"Unknown eps scope {eps_scope!r}; known: training, release.")
-    _positive("The clip norm (max_grad_norm)", max_grad_norm)
-    _positive("The number of epochs", epochs)
+        raise InputError(f"`eps_scope` must be one of training, release, not {eps_scope!r}.")
+    check_positive("`max_grad_norm`", max_grad_norm)
+    check_positive("`epochs`", epochs)
+    train_size = check_count("`train_size`", train_size)
     if not 1 <= batch_size <= train_size:
         raise InputError(
-            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust --batch-size or "
-            "--train-size."
+            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust `batch_size` or "
+            "`train_size`."
         )
-    if releases != int(releases) or releases < 1:
-        raise InputError(f"The number of releases must be a whole number of at least 1, not {releases:g}.")
+    releases = check_count("`releases`", releases)
     if not 0 < inclusion <= 1:
-        raise InputError(f"The chance of inclusion must lie above 0 and be at most 1, not {inclusion:g}.")
+        raise InputError(f"`inclusion` must lie above 0 and be at most 1, not {inclusion:g}.")
     rate, steps = inclusion, releases
     if eps_scope == "training":
-        rate, steps = batch_size / train_size, math.ceil(epochs * train_size / batch_size)
+        rate = batch_size / train_size
+        wanted = epochs * train_size / batch_size
+        steps = check_count(
+            "`epochs` x `train_size` / `batch_size`", math.ceil(wanted) if wanted < math.inf else wanted
+        )
     if eps is not None:
         sigma = _noise_for(eps, delta, rate, steps, accountant)
     else:
@@ -215,30 +203,36 @@ def calibrate(
     )
 
 
-def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> None:
-    if not 0 < delta < 1:
-        raise InputError(f"delta must lie strictly between 0 and 1 (1e-5 is usual), not {delta:g}.")
-    if not 0 < sample_rate <= 1:
-        raise InputError(f"The sample rate must lie above 0 and be at most 1, not {sample_rate:g}.")
-    if steps != int(steps) or steps < 1:
-        raise InputError(f"The number of steps must be a whole number of at least 1, not {steps:g}.")
-    if accountant not in accountants.ACCOUNTANTS:
-        raise InputError(f"Unknown accountant {accountant!r}; known: {', '.join(accountants.ACCOUNTANTS)}.")
+def delta_note(delta: float, train_size: int) -> str | None:
+    """One line of warning where `delta` allows to give away a whole sample; None where it does not.
+
+    A mechanism that publishes one of N samples at random, and nothing else, has (0, 1 / N)-DP.
+
+    Example:
+        >>> delta_note(1e-5, 50_000)
+        >>> delta_note(1e-3, 50_000)
+        '`delta` 0.001 is not below 1 / `train_size`, which is 2e-05: publishing a sample would be allowed.'
+    """
+    if delta < 1 / train_size:
+        return None
+    return (
+        f"`delta` {delta:g} is not below 1 / `train_size`, which is {1 / train_size:.3g}: publishing a "
+        "sample would be allowed."
+    )
 
 
-def _positive(what: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(f"{what} must be a finite number above 0, not {value:g}.")
+def _full_batch_sigma(eps: float, delta: float, steps: int) -> float:
+    sigma, more = analytic_sigma(eps, delta) * math.sqrt(steps), 1e-15
+    while analytic_epsilon(sigma / math.sqrt(steps), delta) > eps:  # the division may round
+        sigma, more = sigma * (1 + more), 2 * more
+    return sigma
 
 
-def _key(
-    value: float, delta: float, sample_rate: float, steps: int, accountant: str
-) -> dict[str, float | str]:
-    return {
-        "value": float(value),
-        "delta": delta,
-        "sample_rate": sample_rate,
-        "steps": int(steps),
-        "accountant": accountant,
-        "library": version("dp-accounting") if accountant == "pld" else version("opacus"),
-    }
+def _check(delta: float, accountant: str) -> None:
+    check_delta(delta)
+    if accountant not in ACCOUNTANTS:
+        raise InputError(f"`accountant` must be one of {', '.join(ACCOUNTANTS)}, not {accountant!r}.")
+
+
+def _arguments(delta: float, sample_rate: float, steps: int, accountant: str) -> dict[str, float | str]:
+    return {"delta": float(delta), "rate": float(sample_rate), "steps": steps, "accountant": accountant}

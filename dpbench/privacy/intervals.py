@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -10,8 +10,11 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
     Args:
         successes: 0 to `trials`.
-        trials: at least 1.
+        trials: 0 or more; nothing is known of none.
         confidence: chance that the interval holds the truth, at least; in (0, 1).
+
+    Raises:
+        ValueError: for a value outside its range.
 
     Example:
         >>> [round(x, 3) for x in clopper_pearson(5, 10)]
@@ -19,7 +22,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
         >>> clopper_pearson(0, 10)[0], clopper_pearson(10, 10)[1]
         (0.0, 1.0)
     """
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
-    return low, high
+    if successes == trials == 0:
+        return 0.0, 1.0
+    found = binomtest(int(successes), int(trials)).proportion_ci(confidence, "exact")
+    return float(found.low), float(found.high)

@@ -50,6 +50,8 @@ class Parameter:
         only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `labels` (`known`
             or `inferred`), `repeatable` (bool: the defence draws noise, so that releases differ),
             `eps_scope`. Elsewhere it does not multiply the cells and its column is empty.
+        repeats: it says how often something is repeated, so results that differ in it are pooled, not kept
+            apart.
         above: the number must be larger.
         at_least: the number must not be smaller.
         below: the number must be smaller.
@@ -66,10 +68,16 @@ class Parameter:
     symbol: str = ""
     column: str = ""
     only_if: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    repeats: bool = False
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+
+    @property
+    def has_default(self) -> bool:
+        """Whether it may be left out."""
+        return self.default is not dataclasses.MISSING
 
     def checked(self, value: Any) -> Any:
         """`value` as a plain Python value of the parameter's kind.
@@ -84,19 +92,21 @@ class Parameter:
             return None
         if self.choices:
             if value not in self.choices:
-                raise InputError(f"`{self.name}` must be one of {', '.join(self.choices)}, not {value!r}.")
+                raise InputError(
+                    f"`{self.name}` must be one of {', '.join(self.choices)}, not {_shown(value)}."
+                )
             return value
         if self.kind is float and type(value) is int:
-            value = float(value) if abs(value) < LARGEST else math.inf
+            value = float(value) if abs(value) < LARGEST else math.inf if value > 0 else -math.inf
         if type(value) is not self.kind:  # a bool is no number here
-            raise InputError(f"`{self.name}` must be {_WORDS[self.kind]}, not {value!r}.")
+            raise InputError(f"`{self.name}` must be {_WORDS[self.kind]}, not {_shown(value)}.")
         if self.kind in (int, float):
             self._check_range(value)
         return value
 
     def _check_range(self, value: float) -> None:
-        if not math.isfinite(value) or abs(value) >= LARGEST:
-            raise InputError(f"`{self.name}` must be a finite number below 2**63, not {value:g}.")
+        if abs(value) >= LARGEST or value != value:
+            raise InputError(f"`{self.name}` must be a finite number below 2**63, not {_shown(value)}.")
         for words, bound, holds in (
             ("above", self.above, self.above is None or value > self.above),
             ("at least", self.at_least, self.at_least is None or value >= self.at_least),
@@ -105,6 +115,12 @@ class Parameter:
         ):
             if not holds:
                 raise InputError(f"`{self.name}` must be {words} {bound:g}, not {value:g}.")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; decimal digits may be too many to print."""
+    text = repr(value) if type(value) is not int or abs(value) < LARGEST else hex(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
@@ -118,6 +134,7 @@ def parameter(
     symbol: str = "",
     column: str = "",
     only_if: Mapping[str, Any] | None = None,
+    repeats: bool = False,
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
@@ -132,6 +149,7 @@ def parameter(
         symbol: what tables and logs call it.
         column: in the results, where it is not the name.
         only_if: when it plays a role.
+        repeats: it is a number of repetitions.
         above: exclusive lower end of the range.
         at_least: inclusive lower end.
         below: exclusive upper end.
@@ -143,6 +161,7 @@ def parameter(
         "symbol": symbol,
         "column": column,
         "only_if": dict(only_if or {}),
+        "repeats": repeats,
         "above": above,
         "at_least": at_least,
         "below": below,

@@ -66,6 +66,9 @@ class Release:
         defense: the public description of what was done, stage by stage.
         guarantee: the privacy it carries, all releases together; None where there is none.
         repeats: the single releases, each like `gradients`; empty where there was one only.
+        per_sample: what computed each sample's gradient before it was clipped: `opacus` (its hooks),
+            `functorch` or `loop` (one backward pass for each sample), checked against plain gradients; empty
+            where nothing was clipped.
     """
 
     names: tuple[str, ...]
@@ -74,6 +77,7 @@ class Release:
     defense: tuple[Stage, ...] = ()
     guarantee: Guarantee | None = None
     repeats: tuple[tuple[Tensor, ...], ...] = ()
+    per_sample: str = ""
 
     @property
     def each(self) -> tuple[tuple[Tensor, ...], ...]:

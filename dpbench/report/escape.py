@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dpbench.system.output import plain
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -30,16 +32,6 @@ _MARKDOWN = str.maketrans(
 )
 
 
-def plain(text: str) -> str:
-    r"""Replace line breaks and control characters (terminal escapes among them) by spaces.
-
-    Example:
-        >>> plain("a\x1b[31mred" + chr(10) + "b")
-        'a [31mred b'
-    """
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def tex(text: str) -> str:
     r"""Escape for LaTeX's text mode; the few symbols our own headers use become their commands.
 
@@ -60,11 +52,11 @@ def markdown(text: str) -> str:
     return plain(text).translate(_MARKDOWN)
 
 
-def without_math(text: str) -> str:
-    r"""Escape for Matplotlib, which takes text between dollar signs for a formula; line breaks stay.
+def matplotlib(text: str) -> str:
+    r"""Escape for Matplotlib, which takes text between dollar signs for a formula; line breaks are kept.
 
     Example:
-        >>> print(without_math("$HOME/a"))
+        >>> print(matplotlib("$HOME/a"))
         \$HOME/a
     """
     return "\n".join(plain(line).replace("$", r"\$") for line in text.split("\n"))

@@ -1,46 +1,67 @@
-"""What the informed attacker gets: at most, by the bound, and measured, in one sentence."""
+"""What the informed attacker gets: at most, by the bound, and measured, in one sentence for each prior."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from dpbench.privacy import PRIOR
-from dpbench.report.labels import defense_label
+from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.report.naming import Naming
 
 SHOWN = 3
-"""Settings named in the sentence; of more, the least and the most leaking."""
+"""Settings named in a sentence; of more, the least and the most leaking."""
 
 
-def sentence(lines: pd.DataFrame) -> str:
+def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     """Say how often an attacker who knows all samples but one can be right about that one; may be empty.
+
+    A bound holds for one prior, the share of cases in which the attacker is right without the release. What
+    was measured among n candidates stands beside the bound at prior 1/n; settings that were not measured
+    have a sentence of their own, with the bound at prior 1/10.
 
     Args:
         lines: of `dpbench.report.summary.summary`, floors left out.
+        naming: of the same table.
     """
     private = lines[lines["rero_release"].notna() & (lines["images"] > 0)]
-    if private.empty:
-        return ""
     several = private["batch_size"].nunique() > 1
-    said: dict[str, tuple[float, str]] = {}
-    # measured rows last, so that they replace the same setting's bare bound
-    for row in private.sort_values("success", na_position="first", kind="stable").to_dict("records"):
-        where = f"under {defense_label(row)}" + (f" (batch of {row['batch_size']})" if several else "")
-        text = f"{_percent(row['rero_release'])} {where}"
-        if not pd.isna(row["success"]):
-            text += (
-                f" (measured, {row['candidates']} candidates: {100 * row['success']:.0f} %, 95 % interval "
-                f"{100 * row['success_low']:.0f} to {100 * row['success_high']:.0f} %)"
-            )
-        said[where] = (row["rero_release"], text)
-    ordered = [text for _, text in sorted(said.values())]
+    said: dict[float, dict[str, tuple[float, str]]] = {}
+    measured: set[str] = set()
+    for row in private.sort_values("success", na_position="last", kind="stable").to_dict("records"):
+        defence = f"under {naming.defence(row)}" + (f" (batch of {row['batch_size']})" if several else "")
+        if not pd.isna(row["success"]) and not pd.isna(row["success_bound"]):
+            prior, bound = 1 / row["candidates"], row["success_bound"]
+            where = ", ".join([defence, *naming.attack_settings(row)])
+            text = f"{_percent(bound)} {where} ({_measured(row)})"
+            measured.add(defence)
+        elif defence not in measured and pd.isna(row["success"]):
+            prior, bound, where = PRIOR_SUCCESS, row["rero_release"], defence
+            text = f"{_percent(bound)} {where}"
+        else:
+            continue
+        said.setdefault(prior, {}).setdefault(where, (bound, text))
+    return "\n".join(_one(prior, settings) for prior, settings in sorted(said.items(), reverse=True))
+
+
+def _one(prior: float, settings: dict[str, tuple[float, str]]) -> str:
+    ordered = [text for _, text in sorted(settings.values())]
     if len(ordered) > SHOWN:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     return (
         "An informed attacker, who knows all but one sample and without the release is right about that one "
-        f"in {_percent(PRIOR)} of cases, is right in at most {', '.join(ordered)}."
+        f"in {_percent(prior)} of cases, is right in at most {', '.join(ordered)}."
+    )
+
+
+def _measured(row: dict[str, Any]) -> str:
+    return (
+        f"measured among {row['candidates']} candidates: {100 * row['success']:.0f} % of "
+        f"{row['trials']:.0f} trials, 95 % interval {100 * row['success_low']:.0f} to "
+        f"{100 * row['success_high']:.0f} %"
     )
 
 
 def _percent(share: float) -> str:
     """Bounds are rounded upwards; 1 is reached by no noise, but by rounding."""
-    return f"{min(100, -int(-share * 1000 // 1) / 10):g} %"
+    return f"{min(100, -int(-round(share * 1000, 9) // 1) / 10):g} %"

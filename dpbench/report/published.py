@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dpbench.report.labels import conditions, varying_conditions
+from dpbench.report.naming import Naming, settings
+from dpbench.report.rows import ended_well
+from dpbench.store import schema
 
 _SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
 
@@ -70,9 +72,9 @@ def published(table: pd.DataFrame) -> list[str]:
     Returns:
         Nothing where the paper says nothing of what was run.
     """
-    usable = table[(table["status"] == "ok") & (table["defense"] == "none")]
-    # rows that differ in a condition are never put together
-    apart = ["batch_size", "preset", "matching", *varying_conditions(usable)]
+    table = schema.conform(table)
+    usable = table[ended_well(table) & (table["defense"] == "none")]
+    named = Naming(usable)
     lines = []
     for row in FIGURES:
         same = usable
@@ -80,6 +82,8 @@ def published(table: pd.DataFrame) -> list[str]:
             same = same[(same[column] == value).fillna(False).astype(bool)]
         if len(same):
             name = ", ".join(str(value) for value in row.where.values())
+            # rows that differ in a setting are never put together
+            apart = ["batch_size", *named.headings, *named.of_attack(row.where["attack"])]
             ours = "; ".join(_ours(part, apart) for _, part in same.groupby(apart, dropna=False, sort=False))
             lines.append(f"{name}: published {row.figures} ({row.place}); here {ours}")
     if lines:
@@ -91,7 +95,7 @@ def published(table: pd.DataFrame) -> list[str]:
 
 def _ours(rows: pd.DataFrame, apart: list[str]) -> str:
     first = rows.iloc[0]
-    return f"{_figures(rows)} ({', '.join(conditions(first, apart))})"
+    return f"{_figures(rows)} ({', '.join(settings(first, apart))})"
 
 
 def _figures(rows: pd.DataFrame) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from dpbench.privacy.intervals import clopper_pearson
-from dpbench.report.labels import ablation_order, is_defended, is_floor
+from dpbench.report.evidence import over_floor, to_floor
+from dpbench.report.rows import ended_well, ordered
 from dpbench.store import schema
+from dpbench.store.columns import Column, columns
 from dpbench.store.columns import conditions as condition_columns
 
-_STATISTICS = {
-    "psnr": ("mean", "median", "max", "q10", "q90"),
-    "ssim": ("mean", "median", "max"),
-    "lpips": ("mean", "median", "min", "q10", "q90"),
-    "fft2d": ("mean", "median", "min"),
+_QUANTILES = ("psnr", "lpips")
+"""Metrics whose 10 % and 90 % quantiles are told, too."""
+_AGAINST_FLOORS = {
     "psnr_floor": ("median",),
     "lpips_floor": ("median",),
     "psnr_over_floor": ("median", "max"),
@@ -21,11 +21,21 @@ _STATISTICS = {
 }
 
 
+def metrics() -> dict[str, Column]:
+    """The columns that measure how near an image is to its original, a third party's among them."""
+    return {name: c for name, c in columns().items() if c.better and c.dtype == "float64"}
+
+
+def worst(metric: Column) -> str:
+    """The worst case for privacy: `max` or `min`."""
+    return "max" if metric.better == "higher" else "min"
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Summarise results over images, batch seeds and attack seeds.
 
-    Rows that differ in a condition (`Column.condition` of the schema) are never put together. The worst
-    case for privacy is `psnr_max`, `ssim_max`, `lpips_min` and `psnr_over_floor_max`.
+    Rows that differ in a condition (`Column.condition`) are never put together. The worst case for privacy
+    is `psnr_max`, `ssim_max`, `lpips_min` and `psnr_over_floor_max`.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -33,54 +43,55 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per condition; batch sizes in order, in each the floors first, then the undefended, then the
         defended rows, budgets ascending. Beside the conditions: `images` and `cells` (rows and cells that
-        ended well), `failed` (cells that did not), per metric its mean, median, worst and quantiles,
-        `psnr_over_floor_*` (dB above the best floor of the same image), `lpips_to_floor_*` (ratio to its
-        lowest floor; below 1 is more alike than any floor), `label_accuracy` (0 to 1), `seconds` and
-        `compile_seconds` (means over cells), `identified_share` (of the images, in a gallery of
-        `gallery_size`), `iip` (likewise, by a network's features; `iip_chance` is a blind guess's), and of
-        the informed attacker `success` with its 95 % interval `success_low` to `success_high`,
-        `success_bound` and `membership`, over all trials.
+        ended well), `failed` (cells that did not), per metric (a column with `better`) its mean, median,
+        worst and for some quantiles, `psnr_over_floor_*` (dB above the best floor of the same image),
+        `lpips_to_floor_*` (ratio to its lowest floor; below 1 is more alike than any floor),
+        `label_accuracy` (0 to 1), `seconds` and `compile_seconds` (means over cells), `identified_share` (of
+        the images, in a gallery of `gallery_size`), `iip` (likewise, by a network's features; `iip_chance`
+        is a blind guess's), and of the informed attacker `success` and `membership` over all `trials`, each
+        with its exact 95 % interval (`*_low`, `*_high`) and its bound (`*_bound`).
+    """
+    return grouped(table.reset_index(drop=True))[0].reset_index(drop=True)
+
+
+def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """The summary, and for each row of `table` the index of its condition in the summary.
+
+    Args:
+        table: as of `summary`, no two rows with the same index.
     """
     table = schema.conform(table)
-    well = table["status"].fillna("ok") == "ok"
-    table["psnr_over_floor"] = table["psnr"] - table["psnr_floor"]
-    table["lpips_to_floor"] = table["lpips"] / table["lpips_floor"]
+    well = ended_well(table)
+    table = table.assign(
+        psnr_over_floor=over_floor(table["psnr"], table["psnr_floor"]),
+        lpips_to_floor=to_floor(table["lpips"], table["lpips_floor"]),
+    )
     conditions = list(condition_columns())
-    # one integer per condition: grouping by 35 columns with missing values once, not once per statistic
-    group = table.groupby(conditions, dropna=False, sort=False).ngroup()
+    group = _numbered(table, conditions)
     measured, by = table[well], group[well]
-    columns = {
+    found = {
         "images": by.groupby(by).size(),
         "cells": measured["key"].groupby(by).nunique(),
         "failed": table.loc[~well, "key"].groupby(group[~well]).nunique(),
     }
-    for metric, statistics in _STATISTICS.items():
+    for metric, statistics in (_statistics() | _AGAINST_FLOORS).items():
         values = measured[metric].groupby(by)
         for statistic in statistics:
-            columns[f"{metric}_{statistic}"] = _statistic(values, statistic)
-    columns["label_accuracy"] = (
-        measured["label_correct"].astype("Float64").astype("float64").groupby(by).mean()
-    )
-    columns["identified_share"] = (
-        measured["identified"].astype("Float64").astype("float64").groupby(by).mean()
-    )
-    for name in ("gallery_size", "iip", "iip_chance", "success_bound", "membership"):
-        columns[name] = measured[name].astype("Float64").astype("float64").groupby(by).mean()
-    picked = measured[measured["success"].notna()]
-    tried = [(group, *pooled(rows)) for group, rows in picked.groupby(by[picked.index])]
-    columns["success"] = pd.Series({i: right / trials for i, right, trials in tried}, dtype="float64")
-    for name, end in (("success_low", 0), ("success_high", 1)):
-        columns[name] = pd.Series(
-            {i: clopper_pearson(right, trials)[end] for i, right, trials in tried}, dtype="float64"
-        )
+            found[f"{metric}_{statistic}"] = _statistic(values, statistic)
+    means = {"label_accuracy": "label_correct", "identified_share": "identified"}
+    means |= {name: name for name in ("gallery_size", "iip", "iip_chance")}
+    means |= {name: name for name in ("success_bound", "membership_bound")}
+    for name, column in means.items():
+        found[name] = measured[column].astype("Float64").astype("float64").groupby(by).mean()
+    found |= _shares(measured, by)
     per_cell = measured.drop_duplicates("key")
     for times in ("seconds", "compile_seconds"):
-        columns[times] = per_cell[times].groupby(by[per_cell.index]).mean()
+        found[times] = per_cell[times].groupby(by[per_cell.index]).mean()
     heads = table.loc[~group.duplicated(), conditions].set_axis(group[~group.duplicated()])
-    result = heads.join(pd.DataFrame(columns))
+    result = heads.join(pd.DataFrame(found))
     counts = ["images", "cells", "failed"]
     result[counts] = result[counts].fillna(0).astype("Int64")
-    return _ordered(result)
+    return ordered(result), group
 
 
 def pooled(rows: pd.DataFrame) -> tuple[int, int]:
@@ -92,35 +103,54 @@ def pooled(rows: pd.DataFrame) -> tuple[int, int]:
     return int(asked.sum()), len(asked)
 
 
+def _numbered(table: pd.DataFrame, conditions: list[str]) -> pd.Series:
+    """A number for each condition: one grouping by the few columns that differ, not one per statistic."""
+    differing = [name for name in conditions if table[name].nunique(dropna=False) > 1]
+    if not differing:
+        return pd.Series(0, index=table.index)
+    return table.groupby(differing, dropna=False, sort=False).ngroup()
+
+
+def _statistics() -> dict[str, tuple[str, ...]]:
+    return {
+        name: ("mean", "median", worst(metric), *(("q10", "q90") if name in _QUANTILES else ()))
+        for name, metric in metrics().items()
+    }
+
+
+def _shares(measured: pd.DataFrame, by: pd.Series) -> dict[str, pd.Series]:
+    """The informed attacker's success and membership over all trials, with intervals."""
+    found: dict[str, dict[int, float]] = {}
+    picked = measured[measured["success"].notna()]
+    for group, rows in picked.groupby(by[picked.index]):
+        right, trials = pooled(rows)
+        values = {"trials": trials, "success": right / trials}
+        values |= dict(zip(("success_low", "success_high"), clopper_pearson(right, trials), strict=True))
+        for name, value in (values | _membership(rows)).items():
+            found.setdefault(name, {})[group] = value
+    names = ("trials", "success", "success_low", "success_high")
+    names += ("membership", "membership_low", "membership_high")
+    return {name: pd.Series(found.get(name, {}), dtype="float64") for name in names}
+
+
+def _membership(rows: pd.DataFrame) -> dict[str, float]:
+    """Membership of one condition: a single cell's as it stands, several cells' over all their answers."""
+    rows = rows[rows["membership"].notna()]
+    names = ("membership", "membership_low", "membership_high")
+    if len(rows) < 2:
+        return {name: float(rows[name].iloc[0]) for name in names if len(rows)}
+    answers = 2 * int(rows["trials"].sum())  # in each trial: with the sample, and without
+    right = round(float((rows["membership"] * 2 * rows["trials"]).sum()))
+    return dict(zip(names, (right / answers, *clopper_pearson(right, answers)), strict=True))
+
+
 def _statistic(values: pd.api.typing.SeriesGroupBy, statistic: str) -> pd.Series:
-    if statistic.startswith("q"):
-        return values.quantile(int(statistic[1:]) / 100)
-    return getattr(values, statistic)()
-
-
-def _ordered(result: pd.DataFrame) -> pd.DataFrame:
-    result = result.assign(
-        _defended=is_defended(result),
-        _attack=~is_floor(result),
-        _private=result["eps_release"].notna(),
-        _terms=ablation_order(result),
-        _budget=result["eps_release"].map(
-            lambda eps: float(f"{eps:.6g}")
-        ),  # computed: equal but for rounding
-    )
-    order = ["batch_size", "model", "norm", "victim", "_attack", "_defended", "_private", "defense"]
-    order += [
-        "prune_ratio",
-        "noise_std",
-        "max_grad_norm",
-        "eps",
-        "_budget",
-        "releases",
-        "inclusion",
-        "attack",
-        "floor_of",
-        "_terms",
-        "adaptive",
-    ]
-    ordered = result.sort_values(order, kind="stable", ignore_index=True)
-    return ordered.drop(columns=["_defended", "_attack", "_private", "_budget", "_terms"])
+    if statistic == "median":
+        statistic = "q50"
+    if not statistic.startswith("q"):
+        return getattr(values, statistic)()
+    share = int(statistic[1:]) / 100
+    found = values.quantile(share)
+    # between infinities of both signs there is nothing halfway: take one of them
+    lost = found.isna() & (values.count() > 0)
+    return found.mask(lost, values.quantile(share, interpolation="nearest")) if lost.any() else found

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpbench.report import escape
-from dpbench.report.labels import EMPTY
+from dpbench.report.naming import EMPTY
 from dpbench.report.sheet import Sheet, sheets
 from dpbench.report.summary import summary
 
@@ -46,7 +46,7 @@ def to_markdown(table: pd.DataFrame) -> str:
             body = [[escape.markdown(text) for text in row] for row in rows]
             lines = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
             blocks.append(f"### {escape.markdown(title)}\n\n{lines}")
-        blocks.append("\n".join(f"- {escape.markdown(note)}." for note in sheet.notes))
+        blocks.append("\n".join(f"- {escape.markdown(note)}." for note in (*sheet.notes, *sheet.details)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -67,7 +67,9 @@ def to_tex(table: pd.DataFrame) -> str:
             lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textbf{{{escape.tex(title)}}}}} \\"]
             lines += [_tex(row) for row in rows]
         lines += [r"\bottomrule", r"\end{tabular}", "", r"\par\footnotesize"]
-        blocks.append("\n".join([*lines, *(f"{escape.tex(note)}." for note in sheet.notes)]))
+        blocks.append(
+            "\n".join([*lines, *(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))])
+        )
     return "\n\n".join(blocks) + "\n"
 
 

@@ -7,6 +7,7 @@ whoever registers a part adds its columns with `add` or `add_parameters`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dpbench.protocol import Parameter, parameters
 
@@ -28,6 +29,12 @@ class Column:
         meaning: one line.
         condition: it describes what was tried, so rows that differ in it are never averaged. Seeds and image
             numbers are what tables average over, measurements are what they average: both are no condition.
+        symbol: what tables and logs call a setting where it varies. Empty for what is never named so: names,
+            seeds, measurements, and numbers that follow from settings.
+        choices: the words it may hold, in the order in which tables sort them; empty where any will do.
+        better: of a metric, which values lie nearer the original: `higher` or `lower`. Tables summarise the
+            columns that have it.
+        undefended: it plays a role in attacks on an undefended gradient, too, and so in an attack's floors.
     """
 
     name: str
@@ -36,6 +43,10 @@ class Column:
     meaning: str
     unit: str = ""
     condition: bool = False
+    symbol: str = ""
+    choices: tuple[str, ...] = ()
+    better: str = ""
+    undefended: bool = True
 
 
 _columns: dict[str, Column] = {}
@@ -76,28 +87,32 @@ def add_parameters(part: type, role: str) -> None:
 def of_parameter(declared: Parameter, role: str) -> Column:
     """The column of a declared parameter."""
     dtype = DTYPES[declared.kind]
-    return Column(declared.column, dtype, role, declared.help, declared.unit, condition=True)
+    more = {"condition": not declared.repeats, "symbol": declared.symbol, "choices": declared.choices}
+    more["undefended"] = not {"defended", "repeatable"} & set(declared.only_if)
+    return Column(declared.column, dtype, role, declared.help, declared.unit, **more)
 
 
-def _words(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
-    return _column(name, "string", role, meaning, "", condition)
+def _words(name: str, role: str, meaning: str, **more: Any) -> Column:
+    return _column(name, "string", role, meaning, **more)
 
 
-def _count(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
-    return _column(name, "Int64", role, meaning, "", condition)
+def _count(name: str, role: str, meaning: str, **more: Any) -> Column:
+    return _column(name, "Int64", role, meaning, **more)
 
 
-def _number(name: str, role: str, meaning: str, unit: str = "", condition: bool | None = None) -> Column:
-    return _column(name, "float64", role, meaning, unit, condition)
+def _number(name: str, role: str, meaning: str, **more: Any) -> Column:
+    return _column(name, "float64", role, meaning, **more)
 
 
-def _flag(name: str, role: str, meaning: str, condition: bool | None = None) -> Column:
-    return _column(name, "boolean", role, meaning, "", condition)
+def _flag(name: str, role: str, meaning: str, **more: Any) -> Column:
+    return _column(name, "boolean", role, meaning, **more)
 
 
-def _column(name: str, dtype: str, role: str, meaning: str, unit: str, condition: bool | None) -> Column:
-    usual = role in ("batch", "defence", "attack")
-    return Column(name, dtype, role, meaning, unit, usual if condition is None else condition)
+def _column(name: str, dtype: str, role: str, meaning: str, **more: Any) -> Column:
+    setting = more.get("condition", role in ("batch", "defence", "attack"))
+    return Column(
+        name, dtype, role, meaning, **{"condition": setting, "symbol": name if setting else "", **more}
+    )
 
 
 add(
@@ -106,7 +121,7 @@ add(
     _words("mode", "batch", "`eval` or `train`: the victim's mode when the gradient was taken"),
     _words("victim", "batch", "`trained`, `early` or `untrained`"),
     _words("weights", "batch", "the user's own weights file, by hash"),
-    _number("victim_accuracy", "batch", "its accuracy on the test set, 0 to 1"),
+    _number("victim_accuracy", "batch", "its accuracy on the test set, 0 to 1", symbol=""),
     _number("logit_scale", "batch", "what the victim's last layer was multiplied by; 1 is the victim itself"),
     _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),
     _words("data", "batch", "data set of the attacked images"),
@@ -115,74 +130,60 @@ add(
     _count("image", "batch", "place of the image in its batch, from 0", condition=False),
     _count("original_index", "batch", "place of the image in the data set, from 0", condition=False),
     _count("label", "batch", "its true class", condition=False),
-    _words("defense", "defence", "defence, stages joined by `+`"),
-    _number("eps", "defence", "privacy budget of the whole training; empty under the release scope"),
+    _words("defense", "defence", "defence, stages joined by `+`", symbol=""),
     _number(
         "eps_release",
         "defence",
         "privacy budget of the attacked release(s) alone, the batch fixed but for `inclusion`",
+        symbol="ε release",
     ),
-    _number("eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)"),
-    _number("delta", "defence", "delta of all budgets"),
-    _number("noise_multiplier", "defence", "sigma: noise on the sum has standard deviation sigma * C"),
-    _number("max_grad_norm", "defence", "C: bound on each sample's gradient, l2"),
-    _number("noise_std", "defence", "defence `noise`: standard deviation on the mean gradient"),
-    _number("prune_ratio", "defence", "share of gradient entries set to zero"),
-    _words("prune_scope", "defence", "`layer` or `global`: where the smallest entries are sought"),
-    _number("sample_rate", "defence", "q: expected batch over training-set size"),
-    _count("steps", "defence", "T: optimiser steps of the training"),
-    _count("train_size", "defence", "N: size of the training set that eps is for"),
-    _number("epochs", "defence", "passes over the training set that eps is for"),
-    _words("accountant", "defence", "what computed eps: `pld`, `prv`, `rdp` or `analytic`"),
-    _words("eps_scope", "defence", "`training` or `release`: which budget was set"),
-    _words("adjacency", "defence", "neighbouring relation of both budgets"),
-    _number("rero_release", "defence", "bound on the chance to rebuild a sample from the release, prior 0.1"),
-    _words("attack", "attack", "attack, or `floor:...` for what needs no gradient of these images"),
+    _number(
+        "eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)", symbol=""
+    ),
+    _number("sample_rate", "defence", "q: expected batch over training-set size", symbol=""),
+    _count("steps", "defence", "T: optimiser steps of the training", symbol=""),
+    _words("adjacency", "defence", "neighbouring relation of both budgets", symbol=""),
+    _number(
+        "rero_release",
+        "defence",
+        "bound on the chance to rebuild a sample from the release, prior 0.1",
+        symbol="",
+    ),
+    _words(
+        "attack", "attack", "attack, or `floor:...` for what needs no gradient of these images", symbol=""
+    ),
     _words(
         "floor",
         "attack",
         "floors: what was guessed without this gradient (`mean-image`, ...); empty for attacks",
+        symbol="",
     ),
-    _words("floor_of", "attack", "floor rows: the attack that was fed noise, or whose start this is"),
-    _flag("adaptive", "attack", "the attack knew the defence and used it"),
-    _words("threat_model", "attack", "`honest`, `malicious-linear` or `informed`: what it knows and may do"),
-    _words("prior", "attack", "analytic attack under noise: what it believes of images"),
-    _count("releases", "attack", "number of releases the attacker saw"),
+    _words(
+        "floor_of", "attack", "floor rows: the attack that was fed noise, or whose start this is", symbol=""
+    ),
+    _words(
+        "threat_model",
+        "attack",
+        "`honest`, `malicious-linear` or `informed`: what it knows and may do",
+        choices=("honest", "malicious-linear", "informed"),
+    ),
     _words(
         "bn_stats",
         "attack",
         "where the attacker has batch-norm statistics from: running (public), exact or recovered (un-noised "
         "statistics of the batch: an oracle, under dp without epsilon and bound), none",
     ),
-    _words("preset", "attack", "gradinversion: whose weights and steps"),
-    _words("terms", "attack", "gradinversion: gradient, + fidelity, + lazy group, + registered group"),
-    _words("matching", "attack", "gradinversion: how gradients were compared; empty is the preset's own"),
-    _words("label_rule", "attack", "how labels were inferred, where the attack has a choice"),
     _words("generator", "attack", "latent-projection: what was searched"),
     _words("labels", "attack", "`known`, `inferred` or `joint`: how the attacker has the labels"),
     _count("attack_seed", "attack", "seed of the attack", condition=False),
-    _count("candidates", "attack", "informed attacker: candidates for the sample, one of them true"),
-    _count(
-        "trials",
-        "attack",
-        "informed attacker: how often it was tried, each candidate being true equally often",
-        condition=False,
-    ),
-    _number("inclusion", "attack", "q: chance of the sample to be in each release; empty where it is in all"),
-    _count("max_iterations", "attack", "iterations asked for; empty is the attack's own default"),
-    _count("restarts", "attack", "restarts asked for; empty is the attack's own default"),
     _number("image_loss", "measured", "the victim's loss on the image", unit="nat"),
     _number("image_grad_share", "measured", "its gradient norm over the sum of the batch's, 0 to 1"),
-    _number("psnr", "measured", "peak signal-to-noise ratio, peak 1; infinite if identical", unit="dB"),
     _number(
         "psnr_unbiased_probe",
         "measured",
         "planted layer: PSNR of the unbiased estimate; no bound, priors beat it",
         unit="dB",
     ),
-    _number("ssim", "measured", "structural similarity, Gaussian window, border cropped"),
-    _number("lpips", "measured", "perceptual distance, lower is more alike; empty without the real trunk"),
-    _number("fft2d", "measured", "mean squared difference of orthonormal 2-D FFT magnitudes"),
     _number(
         "success", "measured", "informed attacker: share of trials in which it picked the true candidate"
     ),
@@ -194,27 +195,13 @@ add(
         "measured",
         "informed attacker: share right on whether the sample is in the batch, prior 1/2",
     ),
-    _flag("identified", "measured", "the original was picked out of a gallery by the reconstruction"),
-    _count("gallery_size", "measured", "images in that gallery"),
-    _flag(
-        "iip",
-        "measured",
-        "a network's features pick the original out of a gallery that holds the whole batch",
-    ),
-    _number("iip_chance", "measured", "chance of a blind guess at it: 1 over the images in that gallery"),
-    _flag(
-        "label_correct",
-        "measured",
-        "the attack's label for the image was right; label-restoration: it is among those restored",
-    ),
-    _number("psnr_floor", "measured", "highest PSNR among the floors of the same image", unit="dB"),
-    _number("lpips_floor", "measured", "lowest LPIPS among the floors of the same image"),
+    _number("membership_low", "measured", "its exact 95 % interval (Clopper-Pearson), lower end"),
+    _number("membership_high", "measured", "upper end"),
+    _number("membership_bound", "measured", "the most that differential privacy allows of it"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _words(
         "key", "provenance", "the cell: hash of everything that decides its outcome, and the name of its file"
     ),
-    _words("lpips_net", "provenance", "its trunk: `alex` or `vgg`"),
-    _words("iip_net", "provenance", "that network; empty without its real weights"),
     _words("engine", "provenance", "what ran the iterations"),
     _count("iterations", "provenance", "objective evaluations spent, over all restarts"),
     _number(
@@ -225,7 +212,14 @@ add(
     ),
     _number("compile_seconds", "provenance", "time of compilation", unit="s"),
     _words("device", "provenance", "what it ran on"),
+    _flag("decoys_known", "provenance", "the attacker's statistics of images were made from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
+    _words(
+        "per_sample",
+        "provenance",
+        "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty "
+        "where the defence looks at the whole batch",
+    ),
     _words("status", "provenance", "`ok`, `failed` or `skipped`"),
     _words("error", "provenance", "why, where it is not `ok`"),
 )

@@ -43,12 +43,12 @@ def checked(row: Mapping[str, Any]) -> Row:
         ValueError: an unknown column, or a value of another type than the column's.
 
     Example:
-        >>> checked({"psnr": 12, "attack": "dlg", "lpips": None})
-        {'attack': 'dlg', 'psnr': 12.0}
-        >>> checked({"pnsr": 12.0})
+        >>> checked({"seconds": 12, "attack": "dlg", "image_loss": None})
+        {'attack': 'dlg', 'seconds': 12.0}
+        >>> checked({"sceonds": 12.0})
         Traceback (most recent call last):
         ...
-        ValueError: Unknown column(s) pnsr; declare them (dpbench/store/columns.py) or correct the name.
+        ValueError: Unknown column(s) sceonds; declare them (dpbench/store/columns.py) or correct the name.
     """
     unknown = sorted(set(row) - set(columns()))
     if unknown:
@@ -95,10 +95,11 @@ def conform(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with the column `floor`, which version 0.1 kept in the attack's name alone."""
-    if "floor" in table or "attack" not in table:
+    if "attack" not in table:
         return table
-    named = table["attack"].astype("string")
-    return table.assign(floor=named.str.removeprefix("floor:").where(named.str.startswith("floor:")))
+    attack = table["attack"].astype("string")
+    named = attack.str.removeprefix("floor:").where(attack.str.startswith("floor:"))
+    return table.assign(floor=table["floor"].fillna(named) if "floor" in table else named)
 
 
 def _plain(column: Column, value: Any) -> Any:

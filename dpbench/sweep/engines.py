@@ -1,4 +1,4 @@
-"""Settles, before anything runs, which engine each cell's search runs on."""
+"""Chooses, before anything runs, which engine each cell's search runs on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+import attacks
 from attacks.engine import auto, checked
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import attack_of
-
-_PROGRAM = ("model", "norm", "data", "image_size", "weights", "batch_size", "bn_stats", "device")
-_PROGRAM += ("preset", "terms", "generator")
+from dpbench.cell import parts
+from dpbench.cell.spec import Cell
+from dpbench.protocol import parameters
 
 
 def choose(cells: Iterable[Cell]) -> list[Cell]:
@@ -25,20 +24,28 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
     """
     cells, iterations, programs = list(cells), Counter(), {}
     for cell in cells:
-        checked(cell.engine, cell.device)
-        search = None if cell.attack.startswith("floor:") and not cell.floor_of else attack_of(cell)
-        if hasattr(search, "engine"):
-            programs[cell] = _program(cell, getattr(search, "matching", None))
-            iterations[programs[cell]] += search.iterations * getattr(search, "restarts", 1)
+        checked(cell.runtime.engine, cell.runtime.device)
+        if cell.attack and "engine" in attacks.kind(cell.attack.name).__dataclass_fields__:
+            programs[cell] = _program(cell)
+            iterations[programs[cell]] += parts.attack_of(cell).evaluations()
 
     def engine(cell: Cell) -> str:
-        return auto(cell.engine, cell.device, iterations[programs[cell]]) if cell in programs else "eager"
+        if cell not in programs:
+            return "eager"
+        return auto(cell.runtime.engine, cell.runtime.device, iterations[programs[cell]])
 
-    return [replace(cell, engine=engine(cell)) for cell in cells]
+    return [replace(cell, runtime=replace(cell.runtime, engine=engine(cell))) for cell in cells]
 
 
-def _program(cell: Cell, matching: str | None) -> tuple[object, ...]:
-    """What decides the program: pruning brings masks along, clipping a scale; others change numbers only."""
-    stages = cell.defense.split("+") if cell.adaptive else []
-    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages) and matching == "layer-l2"
-    return (*(getattr(cell, name) for name in _PROGRAM), cell.floor_of or cell.attack, matching, known)
+def _program(cell: Cell) -> tuple[object, ...]:
+    """What decides the program: shapes, words, and what an adaptive attack builds in; numbers do not.
+
+    Pruning brings masks along, clipping a scale.
+    """
+    batch, told, attack = cell.batch, cell.told, cell.attack
+    declared = parameters(attacks.kind(attack.name))
+    words = [(name, value) for name, value in attack.parameters if declared[name].kind is str]
+    stages = cell.defence.name.split("+") if attack.given.get("adaptive", True) else []
+    victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, batch.batch_size)
+    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages)
+    return (*victim, told.bn_stats, told.generator, cell.runtime.device, attack.name, *words, *known)

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import measure, prepare
+from dpbench.cell import parts
+from dpbench.cell.run import measure
+from dpbench.cell.scene import prepare
+from dpbench.cell.spec import Cell
 from dpbench.protocol import InputError
 from dpbench.sweep.progress import duration
 
 PROBE = 1.0
 """Seconds that a search is watched for."""
-_SHAPE = ("model", "norm", "victim", "data", "image_size", "batch_size", "labels", "bn_stats", "attack")
-_SHAPE += ("floor_of", "defense", "iterations", "restarts", "engine", "device")
 Shape = tuple[object, ...]
 
 
@@ -83,7 +83,7 @@ def _seconds(cell: Cell) -> float:
             raise _EnoughError(now - begun + (total - done) * rate)
 
     try:
-        measure(replace(cell, engine="eager"), prepare(cell), watch)
+        measure(replace(cell, runtime=replace(cell.runtime, engine="eager")), prepare(cell.batch), watch)
     except _EnoughError as enough:
         return enough.args[0]
     except InputError:
@@ -92,7 +92,11 @@ def _seconds(cell: Cell) -> float:
 
 
 def _shape(cell: Cell) -> Shape:
-    return tuple(getattr(cell, name) for name in _SHAPE)
+    batch, told, attack = cell.batch, cell.told, cell.attack
+    victim = (batch.model, batch.norm, batch.victim, batch.data, batch.image_size, batch.batch_size)
+    evaluations = parts.attack_of(cell).evaluations() if attack else 0
+    search = (attack and attack.name, evaluations, cell.floor, told.labels, told.bn_stats, cell.threat)
+    return (*victim, *search, cell.defence.name, cell.runtime.engine, cell.runtime.device)
 
 
 def _gib(count: int) -> str:

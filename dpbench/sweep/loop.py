@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from dpbench.cell.grid import Cell
+from dpbench.cell.spec import Cell
 from dpbench.store import Store
 from dpbench.sweep.claims import Claims
 from dpbench.sweep.executors import Executor

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, Cell
-from dpbench.cell.trial import CellResult
+from dpbench.cell.floors import OF_A_BATCH
+from dpbench.cell.result import CellResult
+from dpbench.cell.rows import attack_and_defence, describe
+from dpbench.cell.spec import Cell
 
 SILENCE = 20.0
 """Seconds after which a cell that is still running says so where there is no bar."""
@@ -82,15 +84,15 @@ class Display:
         self._hand[cell] = hand._replace(share=done / total)
         taken, compiling = now - hand.searching, done == 0 and math.isnan(value)
         rate = speed(done, taken) if done else ""
-        description = f"compiling: {cell.attack_and_defence()}" if compiling else cell.attack_and_defence()
+        description = f"compiling: {attack_and_defence(cell)}" if compiling else attack_and_defence(cell)
         self._bar.update(self._task, completed=self._reached(), description=description, rate=rate)
         if self._quiet or self._console.is_terminal:
             return
         if compiling:
-            self._say(f"{cell.describe()}: compiling")
+            self._say(f"{describe(cell)}: compiling")
         elif done and now - self._said > SILENCE:
             left = duration((total - done) * taken / done)
-            self._say(f"{cell.describe()}: {done}/{total} iterations, {rate}, about {left} left")
+            self._say(f"{describe(cell)}: {done}/{total} iterations, {rate}, about {left} left")
 
     def finished(self, cell: Cell, result: CellResult) -> None:
         """`cell` is over."""
@@ -100,23 +102,24 @@ class Display:
         self._finished += 1
         self._failed += result.status == "failed"
         self._searched += _searches(cell)
-        rows = result.rows[: cell.batch_size]
+        rows = result.rows[: cell.batch.batch_size]
         compiling = rows[0].get("compile_seconds") or 0.0
         self._compiling += compiling
-        if result.status == "ok" and not cell.attack.startswith("floor:"):
-            self._best = max(self._best, *(row.get("psnr", -math.inf) for row in rows))
+        if result.status == "ok" and not cell.floor:
+            self._best = max(self._best, *(row.get("psnr") or -math.inf for row in rows))
         self._bar.update(self._task, completed=self._reached(), cells=self._count())
         if result.status != "ok":
-            self._say(f"{cell.describe()}: {result.status}. {result.rows[0]['error']}")
+            self._say(f"{describe(cell)}: {result.status}. {result.rows[0]['error']}")
         elif not self._quiet and not self._console.is_terminal:
             if "success" in rows[0]:
                 found = f"{rows[0]['success']:.0%} right"
             else:
-                found = f"{sum(row['psnr'] for row in rows) / len(rows):.1f} dB"
+                values = [row["psnr"] for row in rows if row.get("psnr") is not None]
+                found = f"{sum(values) / len(values):.1f} dB" if values else "done"
             left = (self._total - self._finished) * (now - self._start) / self._finished
             took = f"{now - begun:.1f} s" + (f", {compiling:.1f} s of it compiling" if compiling else "")
             self._say(
-                f"[{self._finished}/{self._total}] {cell.describe()}: {found}, {took}; "
+                f"[{self._finished}/{self._total}] {describe(cell)}: {found}, {took}; "
                 f"so far {self._count()}, {duration(left)} left"
             )
 
@@ -163,4 +166,4 @@ def duration(seconds: float) -> str:
 
 
 def _searches(cell: Cell) -> int:
-    return int(cell.attack not in (MEAN_IMAGE, CONSTANT_IMAGE))
+    return int(cell.floor not in OF_A_BATCH)

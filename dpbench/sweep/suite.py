@@ -10,10 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from dpbench.protocol import InputError
+from dpbench.sweep.option import Option
 
 PROVENANCE = ("version", "inputs", "lpips_net", "about")
 """Keys of a `config.toml`, or of a suite, that are no options."""
@@ -26,21 +26,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in _home().iterdir()))
 
 
-def load(name: str, hints: Mapping[str, Any]) -> dict[str, Any]:
+def load(name: str, known: Mapping[str, Option]) -> dict[str, Any]:
     """The options of a suite.
 
     Args:
         name: one of `names()`, or a file's path; a run's `config.toml` will do.
-        hints: option to its type.
+        known: the options it may set.
 
     Raises:
         InputError: there is none, or it holds something that is no option or of another type.
     """
     if name in names():
-        return fitting(read(Path(str(_home() / f"{name}.toml"))), hints, f"Suite {name}")
+        return fitting(read(Path(str(_home() / f"{name}.toml"))), known, f"Suite {name}")
     if not re.search(r"[./\\]", name):
         raise InputError(f"Unknown suite {name!r}; known: {', '.join(names())}; or give a .toml file's path.")
-    return fitting(read(Path(name)), hints, name)
+    return fitting(read(Path(name)), known, name)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -63,48 +63,24 @@ def read(file: Path) -> dict[str, Any]:
         raise InputError(f"{str(file)!r} is no TOML that can be read ({error}).") from None
 
 
-def fitting(stored: Mapping[str, Any], hints: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """`stored` with every value in its option's type; a single value will do for an axis.
+def fitting(stored: Mapping[str, Any], known: Mapping[str, Option], origin: str) -> dict[str, Any]:
+    """`stored` with every value checked; a single value will do where several may be given.
+
+    Args:
+        stored: what a file holds.
+        known: the options it may set.
+        origin: the file's name, for messages.
 
     Raises:
         InputError: an unknown option, or a value that does not fit.
-
-    Example:
-        >>> fitting({"eps": [1, 2.5], "data": "samples"}, {"eps": tuple[float, ...], "data": str}, "x.toml")
-        {'eps': (1.0, 2.5), 'data': 'samples'}
     """
-    unknown = [key for key in stored if key not in hints and key not in PROVENANCE]
+    unknown = [key for key in stored if key not in known and key not in PROVENANCE]
     if unknown:
-        raise InputError(f"{origin}: {unknown[0]!r} is no option; known: {', '.join(hints)}.")
-    found = {}
-    for key in hints.keys() & stored.keys():
-        value, hint = stored[key], hints[key]
-        if get_origin(hint) is tuple:
-            values = value if isinstance(value, list) else [value]
-            found[key] = tuple(_one(item, get_args(hint)[0], key, origin) for item in values)
-        else:
-            found[key] = _one(value, hint, key, origin)
-    return {key: found[key] for key in stored if key in found}
-
-
-def _one(value: Any, hint: Any, key: str, origin: str) -> Any:
-    if get_origin(hint) is Literal:
-        kinds, allowed = (str,), get_args(hint)
-    else:
-        kinds, allowed = tuple(kind for kind in get_args(hint) or (hint,) if kind is not NoneType), None
-    if float in kinds and type(value) is int and abs(value) < 2**63:
-        value = float(value)
-    # exact types: a bool is no int here, and TOML also has dates, tables and arrays
-    fits = type(value) in kinds and (allowed is None or value in allowed) and value == value
-    if not fits or (type(value) is int and abs(value) >= 2**63):
-        wanted = " or ".join(map(str, allowed or [kind.__name__ for kind in kinds]))
-        raise InputError(f"{origin}: {key} takes {wanted}, not {_short(value)}.")
-    return value
-
-
-def _short(value: Any) -> str:
-    text = str(value) if type(value) is not int else hex(value)  # decimal digits may be too many to print
-    return repr(text if len(text) <= 60 else text[:60] + "...")
+        raise InputError(f"{origin}: {unknown[0]!r} is no option; known: {', '.join(known)}.")
+    try:
+        return {key: known[key].checked(value) for key, value in stored.items() if key in known}
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from None
 
 
 def _home() -> Path:

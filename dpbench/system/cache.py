@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import math
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+
+from dpbench.protocol import InputError
+from dpbench.system.atomic import clear_leftovers, replacing
+
+LIBRARIES = ("dp-accounting", "numpy", "opacus", "scipy")
+"""Their versions may change a result."""
 
 
 def folder() -> Path:
@@ -18,27 +27,68 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dpbench"
 
 
-def remember(kind: str, arguments: dict[str, float | str], compute: Callable[[], float]) -> float:
-    """`compute()`, or what it gave for the same `kind` and `arguments` in an earlier run.
+def remember(kind: str, arguments: Mapping[str, float | str], compute: Callable[[], float]) -> float:
+    """`compute()`, or what it gave for the same `kind` and `arguments` in an earlier run of the same code.
 
     The cache is a convenience: an entry that cannot be read is computed again, one that cannot be written is
-    not kept. Entries are written under a temporary name and renamed, so that processes running side by side
-    never see half of one.
+    not kept and leaves nothing behind. Entries appear whole, so that processes running side by side never see
+    half of one.
+
+    Args:
+        kind: what is computed.
+        arguments: everything that decides the result, apart from the code of `dpbench.privacy` and the
+            versions of the libraries, which are added here.
+        compute: gives a number; not NaN.
     """
-    text = json.dumps({"kind": kind, **arguments}, sort_keys=True)
-    path = folder() / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    text = json.dumps({"kind": kind, "code": _code(), **arguments}, sort_keys=True)
     try:
-        entry = json.loads(path.read_text())
-        if entry["arguments"] == text:
-            return float(entry["value"])
-    except (OSError, ValueError, KeyError, TypeError):
+        path = folder() / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    except RuntimeError:  # there is no home folder
+        return float(compute())
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if entry["arguments"] == text and type(entry["value"]) is float and not math.isnan(entry["value"]):
+            return entry["value"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     value = float(compute())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump({"arguments": text, "value": value}, file)
-        os.replace(file.name, path)
-    except OSError:
+        clear_leftovers(path.parent)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"arguments": text, "value": value}), encoding="utf-8")
+    except (OSError, InputError):
         pass
     return value
+
+
+@cache
+def _code() -> str:
+    modules = Path(__file__).parents[1] / "privacy"
+    versions = " ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return hashlib.sha256(f"{versions} {code_hash(modules)}".encode()).hexdigest()[:16]
+
+
+def code_hash(package: Path) -> str:
+    """The hash of what a package's modules do: comments, layout and docstrings do not count.
+
+    Args:
+        package: a folder of Python files; those in folders below it do not count.
+    """
+    found = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if hasattr(node, "body") and isinstance(node.body, list):
+                node.body = [each for each in node.body if not _is_text(each)]
+        found.update(f"{path.name} {ast.dump(tree)} ".encode())
+    return found.hexdigest()
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether it is a docstring, of a module, class, function or attribute."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

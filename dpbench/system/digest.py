@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dpbench.protocol import InputError
+from dpbench.system.paths import open_file
 
 
 def described(fields: Mapping[str, object]) -> str:
@@ -47,6 +48,34 @@ def source(thing: type) -> str:
     return found.hexdigest()[:16]
 
 
+def changed(what: object) -> InputError:
+    """The error to raise where `what` is no longer what a run was planned with."""
+    return InputError(f"{what} has changed since the run was planned: start it again.")
+
+
+def unchanged(what: object, planned: str, found: str) -> None:
+    """Compare the hash that a run was planned with and the hash of what was read now.
+
+    Args:
+        what: a path, or words such as `The batch of samples`.
+        planned: of earlier; empty where nothing was noted, and then nothing is compared.
+        found: of now.
+
+    Raises:
+        InputError: where they differ.
+
+    Example:
+        >>> unchanged("victim.pt", planned="ab12", found="ab12")
+    """
+    if planned and planned != found:
+        raise changed(what)
+
+
+def content(data: bytes) -> str:
+    """The hash of bytes that were read already: that of the file they are from."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def file(path: Path) -> str:
     """The hash of a file's bytes.
 
@@ -54,7 +83,7 @@ def file(path: Path) -> str:
         InputError: where it cannot be read.
     """
     try:
-        with path.open("rb") as opened:
+        with open_file(path) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None

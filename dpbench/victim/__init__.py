@@ -1,5 +1,23 @@
 """The network whose gradient is attacked: architectures, weights, batch-norm statistics."""
 
-from dpbench.victim.loading import Victim, accuracy, load, usual_norm, weights_digest
+from dpbench.victim.loading import Victim, accuracy, load, weights_digest
+from dpbench.victim.networks import network, usual_norm
 
-__all__ = ["Victim", "accuracy", "load", "usual_norm", "weights_digest"]
+# isort: off
+# each registers its networks, in the order in which messages list them
+from dpbench.victim import lenet
+from dpbench.victim import convnet
+from dpbench.victim import resnet
+# isort: on
+
+__all__ = [
+    "Victim",
+    "accuracy",
+    "convnet",
+    "lenet",
+    "load",
+    "network",
+    "resnet",
+    "usual_norm",
+    "weights_digest",
+]

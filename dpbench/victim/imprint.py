@@ -15,7 +15,7 @@ from dpbench.protocol import ImagePrior, Loss
 VICTIM_WEIGHT = 1e-3
 """Weight of the victim's own logits: its gradients must not use up the clip norm."""
 IMPRINT_WEIGHT = 0.5
-"""What the planted layer moves the logits by, at most."""
+"""What the imprint layer moves the logits by, at most."""
 SLOPE = 20
 """Even: how often they go there or back within a bin: gradients are large where logits are not."""
 CONSTANT_SHARE = 0.1
@@ -86,10 +86,10 @@ def edges_for(batch_size: int, prior: ImagePrior) -> Tensor:
 def exposures(
     model: ImprintModel, loss: Loss, images: Tensor, labels: Tensor
 ) -> list[tuple[float, float] | None]:
-    """Per image, what decides how well its row of the planted layer gives it away under noise.
+    """Per image, what decides how well its row of the imprint layer gives it away under noise.
 
     Args:
-        model: the planted model.
+        model: the victim with its imprint layer.
         loss: mean-reduced.
         images: [B, C, H, W] in [0, 1].
         labels: int64 [B].

@@ -9,18 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
 from dpbench import assets
 from dpbench.data import Dataset
 from dpbench.protocol import InputError, Loss
-from dpbench.system import digest
-from dpbench.victim.networks import DEFAULT_NORM, ResNet, build, models, with_large_stem
-from dpbench.victim.weights import large_stem, load_weights, outputs
-
-STATES = ("early", "trained", "untrained")
+from dpbench.system.paths import expanded
+from dpbench.victim.networks import build
+from dpbench.victim.weights import Weights, load_weights, read
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Victim:
     """A model as the client holds it.
 
     Attributes:
-        model: takes images in [0, 1], in the state (training or evaluation) the gradient is taken in.
+        model: takes images in [0, 1], in the mode (training or evaluation) the gradient is taken in.
         loss: mean-reduced.
         accuracy: on its own task's test set, in [0, 1]; None where it was not measured.
     """
@@ -38,14 +35,18 @@ class Victim:
     accuracy: float | None
 
 
-def usual_norm(model: str) -> str:
-    """The norm a network has unless another is asked for; an unknown network is an InputError."""
-    _ = models[model]
-    return DEFAULT_NORM.get(model, "frozen-bn")
-
-
-def weights_digest(model: str, norm: str, state: str, weights: str | None, data: Dataset, size: int) -> str:
+def weights_digest(
+    model: str, norm: str, training: str, weights: str | None, data: Dataset, size: int
+) -> str:
     """A hash of the weights `load` would take; empty for `untrained`, which the program's version decides.
+
+    Args:
+        model: a network by name.
+        norm: one of `dpbench.victim.networks.NORMS`.
+        training: how far it was trained: `untrained`, `early` or `trained`.
+        weights: the user's file or an asset, in place of what is shipped.
+        data: what it is to be shown.
+        size: height and width of the images, pixels.
 
     Raises:
         InputError: where that victim does not exist, was trained on other classes or another size, or where
@@ -53,23 +54,24 @@ def weights_digest(model: str, norm: str, state: str, weights: str | None, data:
     """
     build_shape(model, norm)
     if weights is not None:
-        load(model, norm, state, weights, data, size)
-        return digest.file(weights_file(weights))
-    if state == "untrained":
+        found = read(weights_file(weights))
+        _with_weights(model, norm, found, data, size)
+        return found.digest
+    if training == "untrained":
         return ""
-    known, name = _records(), f"{model}-{norm}-{state}"
+    known, name = _records(), f"{model}-{norm}-{training}"
     if name not in known:
         listed = ", ".join(sorted(known))
         raise InputError(
-            f"No {state} victim {model} with norm {norm} is shipped (there are {listed}): "
+            f"No {training} victim {model} with norm {norm} is shipped (there are {listed}): "
             "use --victim untrained or --weights FILE."
         )
     if data.num_classes != 10 or size != 32:
         raise InputError(
-            f"The shipped {state} victims know CIFAR-10's 10 classes at 32x32, and {data.name} has "
+            f"The shipped {training} victims know CIFAR-10's 10 classes at 32x32, and {data.name} has "
             f"{data.num_classes} at {size}x{size}: use --victim untrained or --weights FILE."
         )
-    return digest.file(_home(name))
+    return read(_shipped(name)).digest
 
 
 @cache
@@ -78,50 +80,66 @@ def build_shape(model: str, norm: str) -> None:
     build(model, norm=norm)
 
 
-def load(model: str, norm: str, state: str, weights: str | None, data: Dataset, size: int) -> Victim:
+def load(
+    model: str,
+    norm: str,
+    training: str,
+    weights: str | None,
+    data: Dataset,
+    size: int,
+    planned: str = "",
+) -> Victim:
     """The victim for `size` x `size` images of `data`, in evaluation mode, on the CPU.
 
+    Args:
+        model: as for `weights_digest`, whose other arguments are the same too.
+        norm: likewise.
+        training: likewise.
+        weights: likewise.
+        data: likewise.
+        size: likewise.
+        planned: what `weights_digest` gave when the run was planned; empty where there was no plan.
+
     Raises:
-        InputError: for weights that do not exist or do not fit.
+        InputError: for weights that do not exist, do not fit, or have changed since.
     """
     if weights is not None:
-        file = weights_file(weights)
-        classes = outputs(file)
-        if classes < data.num_classes:
-            raise InputError(
-                f"{weights} has {classes} outputs, and labels of {data.name} reach {data.num_classes - 1}: "
-                "use weights for these classes."
-            )
-        network = build(model, classes, norm, size, data.mean, data.std)
-        if isinstance(network, ResNet) and large_stem(file):
-            network = with_large_stem(network)
-        network = load_weights(network, file)
-    elif state != "untrained":
-        name = f"{model}-{norm}-{state}"
+        network = _with_weights(model, norm, read(weights_file(weights), planned), data, size)
+    elif training != "untrained":
         # the shipped victims learnt behind CIFAR-10's own statistics, whatever data is shown to them
         network = build(model, data.num_classes, norm, size)
-        stored = load_file(_home(name))
-        network.load_state_dict({key: value.float() for key, value in stored.items()})
+        load_weights(network, read(_shipped(f"{model}-{norm}-{training}"), planned))
     else:
         network = build(model, data.num_classes, norm, size, data.mean, data.std)
-    return Victim(network.eval(), F.cross_entropy, accuracy(model, norm, state, weights))
+    return Victim(network.eval(), F.cross_entropy, accuracy(model, norm, training, weights))
 
 
-def accuracy(model: str, norm: str, state: str, weights: str | None) -> float | None:
+def accuracy(model: str, norm: str, training: str, weights: str | None) -> float | None:
     """Test accuracy in [0, 1] of a shipped victim; None of any other."""
-    record = _records().get(f"{model}-{norm}-{state}") if weights is None else None
+    record = _records().get(f"{model}-{norm}-{training}") if weights is None else None
     return record["accuracy"] if record else None
 
 
 def weights_file(weights: str) -> Path:
     """The file `--weights` names: an asset's (`resnet50-imagenet`), fetched if need be, or the user's."""
-    return assets.path(weights) if weights in assets.ASSETS else Path(weights)
+    return assets.path(weights) if weights in assets.ASSETS else expanded(weights)
 
 
-def _home(name: str) -> Path:
+def _with_weights(model: str, norm: str, weights: Weights, data: Dataset, size: int) -> nn.Module:
+    """The network with the user's weights, which may know more classes than `data` has."""
+    classes = weights.outputs()
+    if classes < data.num_classes:
+        raise InputError(
+            f"{weights.path} has {classes} outputs, and labels of {data.name} reach {data.num_classes - 1}: "
+            "use weights for these classes."
+        )
+    return load_weights(build(model, classes, norm, size, data.mean, data.std), weights)
+
+
+def _shipped(name: str) -> Path:
     return Path(str(files("dpbench.victim"))) / "shipped" / f"{name}.safetensors"
 
 
 @cache
 def _records() -> dict[str, dict[str, Any]]:
-    return json.loads((_home("victims").with_name("victims.json")).read_text())
+    return json.loads((_shipped("victims").with_name("victims.json")).read_text(encoding="utf-8"))

@@ -1,22 +1,91 @@
-"""Puts a file of weights into a victim network: strictly, and without running anything the file holds."""
+"""Puts a file of weights into a network: strictly, and without running anything the file holds."""
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import pickle
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from dpbench.assets.cache import facts
 from dpbench.protocol import InputError
-from dpbench.victim.networks import Bottleneck
+from dpbench.system import digest
+from dpbench.system.paths import expanded, open_file
+from dpbench.victim.facts import Facts, parsed
+
+_WRAPPERS = ("module", "_orig_mod", "_module")
+"""What DataParallel, torch.compile and Opacus put before the names of a network's parameters."""
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
-def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
+@dataclass(frozen=True)
+class Weights:
+    """The content of a file of weights, checked: plain tensors with all their values in memory.
+
+    Attributes:
+        path: where it was read from.
+        tensors: by the names of the network itself, without those of wrappers around it.
+        facts: what the file says besides.
+        digest: as `dpbench.system.digest.file` of the bytes that were read.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    facts: Facts
+    digest: str
+
+    def outputs(self) -> int:
+        """How many classes the network knows: the rows of its last layer, `fc`.
+
+        Raises:
+            InputError: where it has no `fc.weight`.
+        """
+        last = self.tensors.get("fc.weight")
+        if last is None or last.ndim != 2 or not len(last):
+            raise InputError(f"{self.path} does not fit this model: it lacks fc.weight.")
+        return len(last)
+
+
+def read(path: Path | str, planned: str = "") -> Weights:
+    """The weights in a file.
+
+    Args:
+        path: a `.safetensors` file, or a file that `torch.save(model.state_dict(), FILE)` wrote; `~` is the
+            home folder.
+        planned: the file's digest when the run was planned; empty where there is none to compare with.
+
+    Raises:
+        InputError: where the file is missing, damaged, changed, or holds more than plain tensors.
+    """
+    path = expanded(path)
+    if not os.path.isfile(path):
+        raise InputError(f"There is no weights file {path}.")
+    with open_file(path) as file:
+        content = file.read()
+    found = digest.content(content)
+    digest.unchanged(path, planned, found)
+    state, facts = _parsed(path, content)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} is not a state dict: save torch.save(model.state_dict(), FILE).")
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        own = unwrapped(str(name))
+        if own in tensors:
+            raise InputError(f"{path} cannot be used: it holds {own} twice, in a wrapper and without.")
+        if problem := _not_plain(value):
+            raise InputError(f"{path} cannot be used: {own} {problem}; save plain tensors of floats.")
+        tensors[own] = value.detach()
+    return Weights(path, tensors, facts, found)
+
+
+def load_weights(model: nn.Module, source: Path | str | Weights) -> nn.Module:
     """Load a state dict into `model`, in place.
 
     A safetensors file may carry facts in its metadata (`dpbench.assets` writes them): where the blocks carry
@@ -24,8 +93,8 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
 
     Args:
         model: a network of `dpbench.victim.networks`.
-        path: a `.safetensors` file, or a file that `torch.save(model.state_dict(), FILE)` wrote. Half
-            precision is widened; counters of batches (`num_batches_tracked`) are ignored.
+        source: a file as `read` takes it, or what `read` gave. Half precision is widened; counters of batches
+            (`num_batches_tracked`) are ignored.
 
     Returns:
         `model`.
@@ -33,68 +102,80 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
     Raises:
         InputError: where the file is missing, damaged, not finite, does not fit, or holds more than tensors.
     """
-    path = Path(path)
-    state, noted = read(path)
-    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    if problem := _mismatch(state, own):
+    weights = source if isinstance(source, Weights) else read(source)
+    path, facts = weights.path, weights.facts
+    if hasattr(model, "suit"):
+        model.suit(weights.tensors, facts)
+    tensors, own = _without_counters(weights.tensors), _without_counters(model.state_dict())
+    own = {unwrapped(name): tensor for name, tensor in own.items()}
+    if problem := _mismatch(tensors, own):
         raise InputError(f"{path} does not fit this model: {problem}.")
-    if bad := next((k for k, v in state.items() if not v.isfinite().all()), None):
-        raise InputError(f"{path} cannot be used: {bad} holds values that are not finite.")
+    if (facts.mean or facts.std) and not hasattr(model, "normalise"):
+        raise InputError(f"{path} sets the mean of the images, and this model does not normalise them.")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"{path} cannot be used: {name} holds {tensor.dtype}, not floats.")
+        if not tensor.isfinite().all():
+            raise InputError(f"{path} cannot be used: {name} holds values that are not finite.")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise InputError(f"{path} cannot be used: {name} holds negative variances.")
     for name, tensor in own.items():
-        tensor.copy_(state[name])
-    _apply(model, noted)
+        tensor.copy_(tensors[name])
+    for module in model.modules():
+        if facts.bn_eps is not None and hasattr(module, "running_mean"):
+            module.eps = facts.bn_eps
+    for name, values in (("mean", facts.mean), ("std", facts.std)):
+        if values is not None:
+            getattr(model.normalise, name).copy_(torch.tensor(values)[:, None, None])
     return model
 
 
-def outputs(path: Path | str) -> int:
-    """How many classes the network in a file of weights knows: the rows of its last layer, `fc`.
+def unwrapped(name: str) -> str:
+    """A parameter's name without those of the wrappers around its network.
 
-    Raises:
-        InputError: where the file is missing, damaged or holds more than tensors, or has no `fc.weight`.
+    Example:
+        >>> unwrapped("_orig_mod.module.conv1.weight"), unwrapped("layer1._orig_mod.0.bias")
+        ('conv1.weight', 'layer1.0.bias')
     """
-    path = Path(path)
-    state, _ = read(path)
-    if "fc.weight" not in state or state["fc.weight"].ndim != 2:
-        raise InputError(f"{path} does not fit this model: it lacks fc.weight.")
-    return len(state["fc.weight"])
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(part for part in parts if part != "_orig_mod")  # parts can be compiled by themselves
 
 
-def large_stem(path: Path | str) -> bool:
-    """Whether the state dict in `path` is of a residual network with the 7x7 stem of larger images.
-
-    Raises:
-        InputError: where the file is missing, damaged or holds more than tensors.
-    """
-    state, _ = read(Path(path))
-    return (
-        "conv1.weight" in state and "layer1.0.conv1.weight" in state and state["conv1.weight"].shape[-1] == 7
-    )
-
-
-def read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """The state dict in `path` and the facts beside it.
-
-    Raises:
-        InputError: where the file is missing, damaged or holds more than tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no weights file {path}.")
+def _parsed(path: Path, content: bytes) -> tuple[object, Facts]:
+    """Whatever the bytes of a file hold, and the facts beside it."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path), facts(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load(content)  # which checks the header, too
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            return state, parsed((header.get("__metadata__") or {}).get("dpbench", "{}"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse and quantised tensors, which are refused later
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), Facts()
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} is not a state dict of tensors alone, and loading anything else could run code: "
             f"save it again with torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # rubbish makes PyTorch's restricted unpickler raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
         raise InputError(f"{path} cannot be read as weights ({reason}).") from None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} is not a state dict: save torch.save(model.state_dict(), FILE).")
-    return state, {}
+
+
+def _not_plain(tensor: Tensor) -> str:
+    """What keeps a tensor from being read like any other; empty where nothing does."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "is sparse or nested"
+    if tensor.is_quantized or tensor.is_complex() or (tensor.is_floating_point() and tensor.itemsize < 2):
+        return f"holds {tensor.dtype}"
+    if tensor.is_meta or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+        return "is not stored in full"
+    return ""
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if name.rpartition(".")[2] not in _COUNTERS}
 
 
 def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
@@ -112,16 +193,3 @@ def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | N
 
 def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _apply(model: nn.Module, noted: Mapping[str, Any]) -> None:
-    """Set what a network's weights do not say: stride, eps and normalisation."""
-    for module in model.modules():
-        if "bn_eps" in noted and hasattr(module, "running_mean"):
-            module.eps = noted["bn_eps"]
-        if noted.get("stride_in") == "conv1" and isinstance(module, Bottleneck):
-            stride = max(module.conv1.stride, module.conv2.stride)
-            module.conv1.stride, module.conv2.stride = stride, (1, 1)
-    for name in ("mean", "std"):
-        if name in noted:
-            getattr(model.normalise, name).copy_(torch.tensor(noted[name])[:, None, None])

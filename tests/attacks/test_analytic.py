@@ -13,7 +13,7 @@ from attacks.analytic import pixel_layer, regression, wiener
 from dpbench import metrics
 from dpbench.data import load_data
 from dpbench.privacy import noise_multiplier
-from dpbench.privacy.predictions import psnr_unbiased_probe
+from dpbench.privacy.expected_success import psnr_unbiased_probe
 from dpbench.protocol import ImagePrior, InputError, Knowledge, combined
 from dpbench.victim.imprint import ImprintModel, edges_for
 from dpbench.victim.networks import build
@@ -200,5 +200,5 @@ def test_a_model_without_such_a_layer_is_refused(photographs):
 
 
 def test_without_statistics_wiener_is_refused(photographs, linear):
-    with pytest.raises(InputError, match="--prior none"):
+    with pytest.raises(InputError, match="`prior` none"):
         rebuilt(linear, photographs[0][:1], photographs[1][:1], noise_multiplier=1.0)

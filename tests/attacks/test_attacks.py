@@ -8,8 +8,7 @@ from attacks.base import to_images
 from dpbench.data import load_data
 from dpbench.metrics.floors import mean_image
 from dpbench.protocol import InputError, Release, Stage
-
-from .conftest import know, noise_release, photograph, plain_release, psnr
+from tests.helpers.attacks import know, noise_release, photograph, plain_release, psnr
 
 ALL = ["dlg", "idlg", "inverting-gradients"]
 SHORT = {
@@ -27,7 +26,7 @@ def test_the_table_is_complete():
         attacks.create("nonsense")
     with pytest.raises(TypeError):
         attacks.create("dlg", tv=0.1)
-    with pytest.raises(InputError, match="iterations must be at least 1"):
+    with pytest.raises(InputError, match="`iterations` must be at least 1"):
         attacks.create("dlg", iterations=0)
 
 

@@ -22,12 +22,11 @@ from attacks.objectives import (
     Scaled,
     SquaredL2,
 )
-from attacks.priors import L2, BatchNormStatistics, GroupConsistency, TotalVariation
+from attacks.regularisers import L2, BatchNormStatistics, GroupConsistency, TotalVariation
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
 from dpbench.victim.networks import FrozenBatchNorm2d
-
-from .conftest import plain_release
+from tests.helpers.attacks import plain_release
 
 
 class Normed(nn.Module):
@@ -99,7 +98,7 @@ def statistics(model, images):
 
 
 def penalty(model, images, z, told, consensus):
-    """All priors, written once more and naively."""
+    """All regularisers, written once more and naively."""
     with watching(model) as seen:
         model(images)
     terms = []
@@ -128,13 +127,13 @@ def scene(dtype, seed=0, labels=(1, 3)):
     labels = torch.tensor(labels)
     told = [(m.to(dtype), v.to(dtype)) for m, v in statistics(model, images)]
     target = [g.to(dtype) for g in plain_release(model, images, labels).gradients]
-    priors = [
+    regularisers = [
         *(TotalVariation(0.1), L2(0.2), BatchNormStatistics(0.3, told)),
         *(BatchNormStatistics(0.4, told, relative=True), GroupConsistency(0.05, consensus.to(dtype))),
     ]
     model = model.to(dtype)
     knowledge = Knowledge(model, F.cross_entropy, (3, 8, 8), 4, CIFAR10_MEAN, CIFAR10_STD, labels)
-    return knowledge, target, priors, z.to(dtype), labels, told, consensus
+    return knowledge, target, regularisers, z.to(dtype), labels, told, consensus
 
 
 def relative_error(found, truth):
@@ -144,12 +143,14 @@ def relative_error(found, truth):
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float32, 1e-3)])
 def test_the_plain_iteration_is_autograds(name, dtype, tolerance):
-    """Every objective together with every prior; the reference is computed in float64."""
+    """Every objective together with every regulariser; the reference is computed in float64."""
     make, reference = OBJECTIVES[name]
     prune = (lambda t: [g.clamp_min(0) for g in t]) if name == "masked" else list
-    knowledge, target, priors, z, labels, *_ = scene(dtype)
+    knowledge, target, regularisers, z, labels, *_ = scene(dtype)
     target = prune(target)
-    _, total, ways = Problem(knowledge, target, make(target), priors).gradient([z.requires_grad_()], labels)
+    _, total, gradients = Problem(knowledge, target, make(target), regularisers).gradient(
+        [z.requires_grad_()], labels
+    )
 
     knowledge, target, _, z, labels, told, consensus = scene(torch.float64)
     z.requires_grad_()
@@ -159,7 +160,7 @@ def test_the_plain_iteration_is_autograds(name, dtype, tolerance):
     trial = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
     whole = reference(trial, prune(target)) + penalty(model, images, z, told, consensus)
     assert float(total) == pytest.approx(whole.item(), rel=10 * tolerance)
-    assert relative_error(ways[0], torch.autograd.grad(whole, z)[0]) < tolerance
+    assert relative_error(gradients[0], torch.autograd.grad(whole, z)[0]) < tolerance
 
 
 class Sum(Objective):
@@ -170,17 +171,17 @@ class Sum(Objective):
         self.objectives = nn.ModuleList(objectives)
 
     def forward(self, trial, target):
-        values, ways = zip(*(objective(trial, target) for objective in self.objectives), strict=True)
-        return sum(values), [sum(same) for same in zip(*ways, strict=True)]
+        values, cotangents = zip(*(objective(trial, target) for objective in self.objectives), strict=True)
+        return sum(values), [sum(same) for same in zip(*cotangents, strict=True)]
 
 
 def parts(dtype, names, seed=0, labels=(1, 3), variables=None, limit=None):
-    """An iteration with these objectives and every prior in it, its tensors, state, row, labels and noise."""
-    knowledge, target, priors, z, labels, *_ = scene(dtype, seed, labels)
+    """An iteration with these objectives and all regularisers, its tensors, state, row, labels and noise."""
+    knowledge, target, regularisers, z, labels, *_ = scene(dtype, seed, labels)
     objectives = [OBJECTIVES[name][0](target) for name in names]
-    problem = Problem(knowledge, target, Sum(objectives), priors, variables, limit=limit)
+    problem = Problem(knowledge, target, Sum(objectives), regularisers, variables, limit=limit)
     iteration = Iteration(problem, signed=False, betas=(0.9, 0.999))
-    row = Schedule(torch.tensor([0.1]), langevin=0.2).rows(len(priors), (0.9, 0.999), z)[0]
+    row = Schedule(torch.tensor([0.1]), langevin=0.2).rows(len(regularisers), (0.9, 0.999), z)[0]
     return iteration, steps.tensors_of(iteration), State.at([z]).flat(), row, labels, [torch.ones_like(z)]
 
 
@@ -189,7 +190,7 @@ def agree(dtype, names, tolerance, variables=None, limit=None):
     for seed, labels in ((0, (1, 3)), (1, (2, 2))):
         iteration, *inputs = parts(dtype, names, seed, labels, variables, limit)
         found, truth = State.unflat(step(*inputs)), State.unflat(steps.plain(iteration)(*inputs))
-        for name in ("variables", "first", "second", "best", "way"):
+        for name in ("variables", "first", "second", "best", "gradient"):
             assert relative_error(getattr(found, name)[0], getattr(truth, name)[0]) < tolerance, name
         assert float(found.total) == pytest.approx(float(truth.total), rel=tolerance)
         assert float(found.distance) == pytest.approx(float(truth.distance), rel=tolerance)
@@ -225,14 +226,14 @@ def test_inductors_program_is_the_plain_iteration_with_everything_in_it(dtype, t
 
 def searched(engine, seed=0, labels=(1, 3), rate=0.05, weight=0.1, **options):
     knowledge, target, _, z, labels, told, _ = scene(torch.float32, seed, labels)
-    priors = [TotalVariation(weight), BatchNormStatistics(2 * weight, told)]
-    problem = Problem(knowledge, target, Cosine(), priors)
+    regularisers = [TotalVariation(weight), BatchNormStatistics(2 * weight, told)]
+    problem = Problem(knowledge, target, Cosine(), regularisers)
     rates = torch.linspace(rate, 0, 12)
     return search(problem, [[z]], labels, Schedule(rates, langevin=0.01), engine=engine, seed=3, **options)
 
 
 def test_one_program_serves_all_searches_of_a_shape(traces):
-    """Weights of victim and priors, releases, labels and step sizes are inputs: nothing is traced again."""
+    """Weights of victim and terms, releases, labels and step sizes are inputs: nothing is traced again."""
     for seed, labels, rate, weight in (
         (0, (1, 3), 0.05, 0.1),
         (1, (0, 0), 0.02, 0.3),

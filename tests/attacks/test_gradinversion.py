@@ -8,56 +8,19 @@ from torch.nn import functional as F
 import attacks
 from attacks import gradinversion
 from attacks.gradinversion import GradInversion
-from attacks.priors import BatchNormStatistics, DiagonalVariation, GroupConsistency, ImageNorm
-from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
-from dpbench.protocol import InputError, Knowledge, Release
+from attacks.regularisers import BatchNormStatistics, DiagonalVariation, GroupConsistency, ImageNorm
+from dpbench.protocol import InputError, Release
 from dpbench.victim.batch_norm import exact, recovered, statistics, updated
 from dpbench.victim.networks import FrozenBatchNorm2d, build
-
-from .conftest import noise_release, plain_release, psnr
-
-
-class Normed(nn.Module):
-    """A convolution with frozen batch norm, smooth, 8 px, 4 classes."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3, padding=1), FrozenBatchNorm2d(8), nn.Linear(512, 4)
-
-    def forward(self, x):
-        return self.fc(torch.sigmoid(self.bn(self.conv((x - 0.5) / 0.25))).flatten(1))
-
-
-@pytest.fixture
-def normed():
-    torch.manual_seed(3)
-    return Normed()
-
-
-@pytest.fixture
-def images():
-    """Smooth, as photographs are."""
-    coarse = torch.rand(2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    return F.interpolate(coarse, 8, mode="bilinear", align_corners=True)
-
+from tests.helpers import attacks as helpers
+from tests.helpers.attacks import Painter, noise_release, plain_release, psnr
 
 LABELS = torch.tensor([2, 0])
 
 
 def know(model, images, source="exact", labels=LABELS, **more):
     told = statistics(model, images, source)
-    return Knowledge(
-        model,
-        F.cross_entropy,
-        (3, 8, 8),
-        4,
-        CIFAR10_MEAN,
-        CIFAR10_STD,
-        labels,
-        bn_stats=source,
-        statistics=told,
-        **more,
-    )
+    return helpers.know(model, labels, (3, 8, 8), 4, bn_stats=source, statistics=told, **more)
 
 
 def matched(found, images):
@@ -131,7 +94,7 @@ def test_every_row_of_the_ablation_inverts_a_tiny_net(terms, normed, images):
     release = plain_release(normed, images, LABELS)
     attack = GradInversion(terms=terms, iterations=200, restarts=2)
     found = attack(release, know(normed, images), seed=1)
-    # the best constant image has 15.0 dB; fed noise, the same searches end at 6.2 to 11.4; priors blur
+    # the best constant image has 15.0 dB; fed noise, the same searches end at 6.2 to 11.4; regularisers blur
     assert matched(found, images) > (40 if terms == "gradient" else 16)
     assert found.iterations == 400
     again = attack(release, know(normed, images), seed=1)
@@ -159,6 +122,23 @@ def test_the_pull_is_limited_where_there_are_statistics(
     assert seen == [limit]
 
 
+@pytest.mark.parametrize(("name", "values"), [("gradinversion", {"terms": "lazy"}), ("deepinversion", {})])
+def test_a_batch_norm_term_that_is_lost_is_said_once(name, values, normed, tiny, images, recwarn):
+    def said(model, statistics, **more):
+        recwarn.clear()
+        attack = attacks.create(name, iterations=2, restarts=2, **(values | more))
+        attack(plain_release(model, images, LABELS), know(model, images, statistics), seed=0)
+        return [str(warning.message) for warning in recwarn if "batch-norm" in str(warning.message)]
+
+    (message,) = said(normed, "none")
+    assert message.startswith(f"{name} was given no statistics")
+    assert "`bn_stats` running, exact or recovered" in message
+    assert said(normed, "exact") == said(tiny, "none") == []
+    unused = {"terms": "gradient"} if name == "gradinversion" else {"bn": 0.0}
+    assert said(normed, "none", **unused) == []
+
+
+@pytest.mark.filterwarnings("ignore:.* was given no statistics")
 def test_noise_is_not_inverted(normed, images):
     release = noise_release(plain_release(normed, images, LABELS))
     found = GradInversion(terms="fidelity", iterations=100, restarts=1)(
@@ -173,7 +153,7 @@ def test_the_papers_preset_is_the_papers():
     assert (paper.langevin, paper.learning_rate, paper.iterations, paper.restarts) == (0.2, 0.1, 20_000, 8)
     assert int(gradinversion.GROUP_FROM * 20_000) == 5_000
     assert int(paper.group_every * 20_000) == 100
-    assert GradInversion(preset="paper").matching == "layer-l2"
+    assert GradInversion(preset="paper").resolved().matching == "layer-l2"
 
 
 def test_the_papers_preset_runs(normed, images):
@@ -236,7 +216,7 @@ def test_label_restoration_is_complete_on_distinct_labels(rule):
         generator = torch.Generator().manual_seed(seed)
         batch = torch.rand(4, 3, 32, 32, generator=generator)
         labels = torch.randperm(10, generator=generator)[:4]
-        knowledge = Knowledge(model, F.cross_entropy, (3, 32, 32), 10, CIFAR10_MEAN, CIFAR10_STD)
+        knowledge = helpers.know(model)
         attack = attacks.create("label-restoration", label_rule=rule)
         found = attack(plain_release(model, batch, labels), knowledge, seed=0)
         right.append(sorted(found.labels.tolist()) == sorted(labels.tolist()))
@@ -247,15 +227,15 @@ def test_more_labels_than_classes_are_refused(normed):
     batch, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
     release = plain_release(normed, batch, labels)
     knowledge = know(normed, batch, labels=None)
-    with pytest.raises(InputError, match="distinct labels only: 5 images, 4 classes"):
+    with pytest.raises(InputError, match="distinct labels only, and there are 5 images of 4 classes"):
         GradInversion(iterations=2)(release, knowledge, seed=0)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"restarts": 1}, "--restarts 2 or more, or --terms fidelity"),
-        ({"preset": "mine"}, "paper, tuned"),
+        ({"restarts": 1}, "`restarts` 2 or more, or `terms` fidelity"),
+        ({"preset": "mine"}, "`preset` must be one of tuned, paper"),
         ({"terms": "all"}, "gradient, fid"),
         ({"matching": "l1"}, "cosine"),
     ],
@@ -271,13 +251,13 @@ def test_deepinversion_reads_no_gradient(normed, images):
     attack = attacks.create("deepinversion", iterations=40)
     first, second = (attack(r, know(normed, images), seed=0) for r in (release, other))
     assert torch.equal(first.images, second.images)
-    with pytest.raises(InputError, match="--labels known"):
+    with pytest.raises(InputError, match="`labels` known"):
         attack(release, know(normed, images, labels=None), seed=0)
 
 
 def test_deepinversion_makes_what_the_victim_calls_by_that_label(normed, images):
     knowledge = know(normed, images)
-    found = attacks.create("deepinversion", iterations=150, label=1.0)(
+    found = attacks.create("deepinversion", iterations=150, label_weight=1.0)(
         plain_release(normed, images, LABELS), knowledge, seed=0
     )
     assert normed(found.images).argmax(1).tolist() == LABELS.tolist()
@@ -287,21 +267,6 @@ def test_deepinversion_makes_what_the_victim_calls_by_that_label(normed, images)
             float(error(images, [normed.conv((x - 0.5) / 0.25)])) for x in (found.start, found.images)
         )
     assert after < before / 3
-
-
-class Painter(nn.Module):
-    """A generator that is linear in its latent vector and class, so that the answer can be found."""
-
-    latent_dim, num_classes, image_shape = 6, 4, (3, 8, 8)
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(8)
-        self.register_buffer("basis", torch.randn(6, 192, generator=generator))
-        self.register_buffer("classes", torch.randn(4, 192, generator=generator))
-
-    def forward(self, z, y):
-        return torch.sigmoid((z @ self.basis + y @ self.classes) / 2).unflatten(1, (3, 8, 8))
 
 
 def test_the_latent_search_recovers_a_generated_image(normed):
@@ -317,7 +282,7 @@ def test_the_latent_search_recovers_a_generated_image(normed):
 
 def test_generators_that_do_not_fit_are_refused(normed, images):
     release, attack = plain_release(normed, images, LABELS), attacks.create("latent-projection")
-    with pytest.raises(InputError, match="--generator"):
+    with pytest.raises(InputError, match="`generator`"):
         attack(release, know(normed, images), seed=0)
     large, few = Painter(), Painter()
     large.image_shape, few.num_classes = (3, 32, 32), 2

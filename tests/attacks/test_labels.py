@@ -9,8 +9,7 @@ from dpbench.data import cifar10, load_data
 from dpbench.protocol import InputError, Release
 from dpbench.victim import loading as victims
 from dpbench.victim.networks import build
-
-from .conftest import know, photograph, plain_release
+from tests.helpers.attacks import know, photograph, plain_release
 
 
 @pytest.mark.parametrize("arch", ["lenet", "convnet", "resnet20"])
@@ -63,9 +62,9 @@ def test_more_images_than_classes_and_unknown_rules_are_refused():
     model = build("convnet")
     release = plain_release(model, torch.rand(12, 3, 32, 32), torch.arange(12) % 10)
     assert len(labels.infer(release, know(model))) == 12
-    with pytest.raises(InputError, match="distinct labels only: 12 images, 10 classes"):
+    with pytest.raises(InputError, match="distinct labels only, and there are 12 images of 10 classes"):
         labels.infer(release, know(model), "minimum")
-    with pytest.raises(InputError, match="auto, minimum, sum, counts"):
+    with pytest.raises(InputError, match="minimum, sum, counts, auto"):
         labels.infer(release, know(model), "guess")
     with pytest.raises(InputError, match="No fully connected layer"):
         labels.infer(Release(("w",), (torch.zeros(3, 3),), 1), know(model))

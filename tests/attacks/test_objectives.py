@@ -57,9 +57,11 @@ def test_value_and_cotangent_are_autograds(objective, reference, dtype, toleranc
     value, cotangent = objective([t.detach() for t in trial], target)
     double = [t.detach().double().requires_grad_() for t in trial]
     expected = reference(double, [t.double() for t in target])
-    ways = torch.autograd.grad(expected, double)
+    gradients = torch.autograd.grad(expected, double)
     assert float(value) == pytest.approx(float(expected), rel=tolerance, abs=tolerance)
-    torch.testing.assert_close([v.double() for v in cotangent], list(ways), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        [v.double() for v in cotangent], list(gradients), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("scale", [1e13, 1e-13])

@@ -82,7 +82,7 @@ def test_without_candidates_there_is_nothing_to_choose():
     model = nn.Linear(2, 1)
     knowledge = Knowledge(model, F.cross_entropy, (1, 1, 1), 1, (0.0,), (1.0,))
     release = Release(("weight", "bias"), (torch.zeros(1, 2), torch.zeros(1)), 1)
-    with pytest.raises(InputError, match="--threat-model informed"):
+    with pytest.raises(InputError, match="`threat_model` informed"):
         attacks.create("prior-aware")(release, knowledge, seed=0)
 
 

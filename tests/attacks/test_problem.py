@@ -6,12 +6,11 @@ from torch.nn import functional as F
 
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, FittedScale, SquaredL2
-from attacks.priors import L2, TotalVariation
+from attacks.regularisers import L2, TotalVariation
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
 from dpbench.victim.networks import build
-
-from .conftest import plain_release
+from tests.helpers.attacks import plain_release
 
 REFERENCE = {
     SquaredL2: lambda g, t: (g - t).square().sum(),
@@ -21,9 +20,9 @@ REFERENCE = {
 
 
 @pytest.mark.parametrize("objective", REFERENCE)
-@pytest.mark.parametrize("priors", [(), (TotalVariation(0.2), L2(0.1))], ids=["no prior", "tv+l2"])
+@pytest.mark.parametrize("regularisers", [(), (TotalVariation(0.2), L2(0.1))], ids=["none", "tv+l2"])
 @pytest.mark.parametrize(("arch", "norm"), [("lenet", "none"), ("convnet", "gn"), ("resnet20", "frozen-bn")])
-def test_gradient_is_the_plain_double_backward(objective, priors, arch, norm):
+def test_gradient_is_the_plain_double_backward(objective, regularisers, arch, norm):
     model = build(arch, norm=norm, size=16).double()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, 16, 16, generator=generator, dtype=torch.float64)
@@ -32,8 +31,8 @@ def test_gradient_is_the_plain_double_backward(objective, priors, arch, norm):
     knowledge = Knowledge(model, F.cross_entropy, (3, 16, 16), 10, CIFAR10_MEAN, CIFAR10_STD)
     z = torch.randn(images.shape, generator=generator, dtype=torch.float64, requires_grad=True)
     soft = torch.randn(2, 10, generator=generator, dtype=torch.float64, requires_grad=True)
-    problem = Problem(knowledge, release.gradients, objective(), priors)
-    distance, total, ways = problem.gradient([z, soft], soft.softmax(1))
+    problem = Problem(knowledge, release.gradients, objective(), regularisers)
+    distance, total, gradients = problem.gradient([z, soft], soft.softmax(1))
 
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (CIFAR10_MEAN, CIFAR10_STD))
     loss = F.cross_entropy(model(z * std + mean), soft.softmax(1))
@@ -41,36 +40,36 @@ def test_gradient_is_the_plain_double_backward(objective, priors, arch, norm):
     expected = REFERENCE[objective](
         torch.cat([g.flatten() for g in trial]), torch.cat([g.flatten() for g in release.gradients])
     )
-    whole = expected + sum(p(z) for p in priors)
+    whole = expected + sum(p(z) for p in regularisers)
     reference = torch.autograd.grad(whole, [z, soft])
     assert float(distance) == pytest.approx(float(expected), rel=1e-8)
     assert float(total) == pytest.approx(float(whole), rel=1e-8)
-    for way, truth in zip(ways, reference, strict=True):
-        assert float((way - truth).norm() / truth.norm()) < 1e-8
+    for found, truth in zip(gradients, reference, strict=True):
+        assert float((found - truth).norm() / truth.norm()) < 1e-8
 
 
-def test_a_limit_holds_each_images_pull_to_the_priors():
+def test_a_limit_holds_each_images_pull_to_the_regularisers():
     """Between the two images' ratios: one is held back, the other is left as it is."""
     model = build("convnet", norm="gn", size=16).double()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, 16, 16, generator=generator, dtype=torch.float64)
-    labels, priors = torch.tensor([1, 7]), (TotalVariation(0.2), L2(0.1))
+    labels, regularisers = torch.tensor([1, 7]), (TotalVariation(0.2), L2(0.1))
     release = plain_release(model, images, labels)
     knowledge = Knowledge(model, F.cross_entropy, (3, 16, 16), 10, CIFAR10_MEAN, CIFAR10_STD)
     z = torch.randn(images.shape, generator=generator, dtype=torch.float64, requires_grad=True)
 
-    def pull(priors, limit=None):
-        problem = Problem(knowledge, release.gradients, Cosine(), priors, limit=limit)
+    def pull(regularisers, limit=None):
+        problem = Problem(knowledge, release.gradients, Cosine(), regularisers, limit=limit)
         return problem.gradient([z], labels)[2][0]
 
-    drawn, whole = pull(()), pull(priors)
-    ratios = [float(d.norm() / b.norm()) for d, b in zip(drawn, whole - drawn, strict=True)]
+    matching, whole = pull(()), pull(regularisers)
+    ratios = [float(d.norm() / b.norm()) for d, b in zip(matching, whole - matching, strict=True)]
     middle = sum(ratios) / 2
-    found = pull(priors, middle)
+    found = pull(regularisers, middle)
     for i, ratio in enumerate(ratios):
-        expected = drawn[i] * min(1, middle / ratio) + whole[i] - drawn[i]
+        expected = matching[i] * min(1, middle / ratio) + whole[i] - matching[i]
         assert torch.allclose(found[i], expected, rtol=1e-8, atol=1e-12)
     assert not torch.allclose(found, whole)
-    assert torch.equal(pull(priors, 2 * max(ratios)), pull(priors, 1e30))
-    assert torch.allclose(pull(priors, 1e30), whole)
+    assert torch.equal(pull(regularisers, 2 * max(ratios)), pull(regularisers, 1e30))
+    assert torch.allclose(pull(regularisers, 1e30), whole)
     assert not pull([L2(0.0)], 2.0).any()

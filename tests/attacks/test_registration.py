@@ -211,5 +211,5 @@ def test_features_are_the_layers_own_and_leave_the_model_alone():
 
 def test_a_network_without_maps_is_refused():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
-    with pytest.raises(InputError, match="plain mean"):
+    with pytest.raises(InputError, match="`terms` lazy"):
         network_features(flat, (3, 8, 8))

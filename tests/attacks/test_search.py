@@ -15,8 +15,7 @@ from attacks.engine.variables import Pixels
 from attacks.objectives import SquaredL2
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import InputError
-
-from .conftest import know, plain_release
+from tests.helpers.attacks import know, plain_release
 
 
 class Bowl(nn.Module):
@@ -25,7 +24,7 @@ class Bowl(nn.Module):
     def __init__(self, goal, nan_from=math.inf):
         super().__init__()
         self.register_buffer("goal", goal)
-        self.variables, self.priors = Pixels(CIFAR10_MEAN, CIFAR10_STD), ()
+        self.variables, self.regularisers = Pixels(CIFAR10_MEAN, CIFAR10_STD), ()
         self.calls, self.nan_from = 0, nan_from
 
     def gradient(self, variables, labels, factors):
@@ -180,7 +179,7 @@ def test_no_other_engine_where_memory_is_short(tiny, monkeypatch):
 
 def test_unknown_engine():
     assert {checked(name, "cuda") for name in ENGINES} == set(ENGINES)
-    with pytest.raises(InputError, match="known: auto, eager"):
+    with pytest.raises(InputError, match="one of auto, eager"):
         checked("warp", "cpu")
-    with pytest.raises(InputError, match="--device cuda"):
+    with pytest.raises(InputError, match="`device` cuda"):
         checked("graph", "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import MISSING
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 import defenses
 from defenses.base import defenses_registry
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, parameter
 from dpbench.victim import networks as models
 
 torch.set_num_threads(1)
@@ -83,10 +84,65 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_parameters_nobody_takes_and_missing_ones_are_errors():
-    with pytest.raises(TypeError, match="takes no prune_ratio"):
-        defenses.create("clip", prune_ratio=0.5)
-    with pytest.raises(TypeError, match="noise_multiplier"):
+    with pytest.raises(
+        InputError, match="does not take `prune_ratio`: it takes `max_grad_norm`, `noise_std`"
+    ):
+        defenses.create("clip+noise", prune_ratio=0.5)
+    with pytest.raises(InputError, match="does not take `prune_ratio`: it takes no parameters"):
+        defenses.create("none", prune_ratio=0.5)
+    with pytest.raises(InputError, match="dp needs a value of `noise_multiplier`"):
         defenses.create("dp", max_grad_norm=1.0)
+
+
+def test_a_third_partys_parameters_are_declared_and_its_required_one_is_asked_for(monkeypatch):
+    monkeypatch.setattr(defenses_registry, "_items", dict(defenses_registry))
+
+    @defenses.defense("scaled")
+    class Scaled(defenses.PostProcessor):
+        gradient_scale: float = parameter(MISSING, "what every entry is multiplied by", above=0)
+
+        def process(self, gradients, generator):
+            return tuple(self.gradient_scale * g for g in gradients)
+
+    with pytest.raises(InputError, match="scaled needs a value of `gradient_scale`"):
+        defenses.create("clip+scaled")
+    with pytest.raises(InputError, match="`gradient_scale` must be above 0, not -1"):
+        defenses.create("scaled", gradient_scale=-1)
+    (stage,) = defenses.create("scaled", gradient_scale=2).stages
+    assert dict(stage.stage().parameters) == {"gradient_scale": 2.0}
+
+
+def test_a_chain_is_made_again_from_its_name_and_what_was_changed():
+    chain = defenses.create("dp+prune", noise_multiplier=1.0, prune_ratio=0.5)
+    assert (chain.name, chain.changed()) == ("dp+prune", {"noise_multiplier": 1.0, "prune_ratio": 0.5})
+    assert defenses.create(chain.name, **chain.changed()) == chain
+    assert (defenses.create("none").name, defenses.create("none").changed()) == ("none", {})
+    twice = defenses.Chain(
+        (defenses.create("prune").stages[0], *defenses.create("prune", prune_ratio=0.5).stages)
+    )
+    with pytest.raises(InputError, match="differ in `prune_ratio`"):
+        twice.changed()
+
+
+def test_a_chain_is_repeatable_where_a_stage_draws_noise():
+    assert [defenses.create(n).repeatable for n in ("none", "clip+prune", "prune+noise")] == [
+        False,
+        False,
+        True,
+    ]
+    assert defenses.create("dp+prune", noise_multiplier=1.0).repeatable
+
+
+def test_the_classes_of_the_stages_are_to_be_had_without_parameters():
+    assert [stage.name for stage in defenses.stages("dp+prune")] == ["dp", "prune"]
+    assert defenses.stages("none") == ()
+    for name, match in (
+        ("clop", "Unknown defense"),
+        ("prune+dp", "only come first"),
+        ("none+dp", "leave it out"),
+    ):
+        with pytest.raises(InputError, match=match):
+            defenses.stages(name)
 
 
 def test_a_name_is_registered_once():
@@ -114,6 +170,28 @@ def test_the_victim_is_left_as_it_was(name, training):
     assert torch.equal(images, IMAGES)
     assert torch.equal(labels, LABELS)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["clip", "clip+prune"])
+def test_every_defence_sees_the_victim_with_dropout_off(name):
+    class ByHand(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, self.training)
+
+    layers = (nn.Flatten(), nn.Linear(3072, 8), nn.Dropout(0.5), nn.Tanh(), ByHand(), nn.Linear(8, 10))
+    model = nn.Sequential(*layers).train()
+    parts = {"prune_ratio": 0.0} if "prune" in name else {}
+    training, clipped = release(model, "none"), release(model, name, max_grad_norm=1e6, **parts)
+    evaluated = release(copy.deepcopy(model).eval(), "none")
+    torch.testing.assert_close(training.gradients, evaluated.gradients, rtol=0, atol=0)
+    torch.testing.assert_close(clipped.gradients, evaluated.gradients, rtol=1e-4, atol=1e-7)
+    assert model.training
+
+
+def test_undefended_batch_norm_stays_in_training_mode():
+    model = models.build("convnet", norm="bn")
+    training, evaluated = release(model.train(), "none"), release(copy.deepcopy(model).eval(), "none")
+    assert not torch.allclose(training.gradients[0], evaluated.gradients[0], rtol=0.1)
 
 
 def test_undefended_training_mode_batch_norm_keeps_its_statistics():

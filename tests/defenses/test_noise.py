@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -43,7 +45,30 @@ def test_noise_is_gaussian_with_sigma_times_clip_norm_over_batch(victim, sigma, 
     expected = sigma * bound / batch
     low, high = stats.chi2.ppf([0.0005, 0.9995], ENTRIES)
     assert low < (noise**2).sum() / expected**2 < high
-    assert stats.kstest(noise, "norm", args=(0, expected)).pvalue > 1e-3
+    assert stats.kstest(noise / expected, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.1, math.nan])
+def test_a_release_with_the_wrong_noise_is_refused(victim, factor, monkeypatch):
+    from defenses import clipping
+
+    add = clipping.ExactDPOptimizer.add_noise
+
+    def wrong(self):
+        add(self)
+        last = self.params[-2]
+        last.grad = last.summed_grad + factor * (last.grad - last.summed_grad)
+
+    released(victim, 2, "dp", noise_multiplier=1.0)
+    monkeypatch.setattr(clipping.ExactDPOptimizer, "add_noise", wrong)
+    with pytest.raises(InputError, match="has to be 1, so this release would not be private"):
+        released(victim, 2, "dp", noise_multiplier=1.0)
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1e9])
+def test_noise_far_below_and_above_the_gradient_is_not_taken_for_wrong(victim, sigma):
+    for bound in (1e-6, 1e6):
+        released(victim, 2, "dp", noise_multiplier=sigma, max_grad_norm=bound)
 
 
 def test_noise_is_independent_of_the_data_and_between_seeds(victim):
@@ -105,5 +130,6 @@ def test_dp_carries_the_guarantee_it_was_given_and_no_other(victim):
     ],
 )
 def test_values_outside_their_range_are_refused(name, parameters):
-    with pytest.raises(InputError, match="must be a finite number"):
+    (wrong,) = list(parameters)[-1:]
+    with pytest.raises(InputError, match=rf"`{wrong}` must be (a finite number|above 0|at least 0)"):
         defenses.create(name, **parameters)

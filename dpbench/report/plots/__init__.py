@@ -1,1 +1,12 @@
-"""One file per picture."""
+"""One file per picture; each registers what it draws under the name of its file."""
+
+from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
+    batches,
+    confidence,
+    leakage,
+    pictures,
+    threats,
+)
+from dpbench.report.plots.registry import Plot, plot, plots
+
+__all__ = ["Plot", "plot", "plots"]

@@ -9,18 +9,12 @@ from matplotlib.figure import Figure
 
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
-from dpbench.report.labels import (
-    attack_label,
-    conditions,
-    defense_label,
-    distinguishing,
-    is_floor,
-    only_labels,
-    varying_conditions,
-)
+from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
-from dpbench.report.plots.wrap import wrapped
-from dpbench.store import schema
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import wrap
+from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
+from dpbench.store import Store, schema
 
 FEWEST = 3
 """Batch sizes from which on there is a trend to draw."""
@@ -36,33 +30,34 @@ _SMALL, _WIDE = 8, 3.6  # size of the font, points; width of a panel, inches
 _APART = 0.03  # of the way from one batch size to the next
 
 
-def batches(table: pd.DataFrame) -> Figure | None:
+@plot("batches.png")
+def batches(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     """Draw shares of images over the batch size, a curve per attack, defence and whatever else varies.
 
     Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
+        store: not needed.
 
     Returns:
         The figure; None where there are fewer than `FEWEST` batch sizes or no share to draw.
     """
     table = schema.conform(table)
-    table = table[table["status"].fillna("ok") == "ok"]
-    names = varying_conditions(table)
-    table = distinguishing(table)
-    table = table[~is_floor(table) & (table["threat_model"] != "informed").fillna(True)]
+    table = table[ended_well(table)]
+    naming = Naming(table)
+    table = _with_shares(ordered(table, batch_last=True))
+    table = table[~is_floor(table) & ~is_informed(table)]
     if table["batch_size"].nunique() < FEWEST:
         return None
-    table = _with_shares(table)
     shares = [share for share in _SHARES if table[share].notna().any()]
     if not shares:
         return None
     rows = table.to_dict("records")
     table = table.assign(
-        _curve=[", ".join([attack_label(r), defense_label(r), *conditions(r, names)]) for r in rows]
+        _curve=[", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
     )
-    curves = sorted(set(table["_curve"]))
+    curves = list(dict.fromkeys(table["_curve"]))
     drawn = curves[:MOST]
     sizes = sorted(table["batch_size"].unique())
     wide = max(_WIDE * len(shares), 6.5)
@@ -80,7 +75,7 @@ def batches(table: pd.DataFrame) -> Figure | None:
     blind = "; dotted: a blind guess" if "iip" in shares else ""
     left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
     figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}", fontsize=9)
-    words = [escape.without_math(wrapped(curve, wide - 1, _SMALL)) for curve in drawn]
+    words = [escape.matplotlib(wrap(curve, wide - 1, _SMALL)) for curve in drawn]
     figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
     return figure
 

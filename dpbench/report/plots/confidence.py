@@ -8,18 +8,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from dpbench.report import escape
-from dpbench.report.labels import (
-    attack_label,
-    conditions,
-    defense_label,
-    distinguishing,
-    is_floor,
-    only_labels,
-    varying_conditions,
-)
+from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
-from dpbench.report.plots.wrap import wrapped
-from dpbench.store import schema
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import wrap
+from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
+from dpbench.store import Store, schema
 
 MOST_ROWS, MOST_CURVES = 4, 12
 """Victims, and curves in all, at most; the title says what was left out."""
@@ -36,7 +30,8 @@ _MARKERS = "os^Dv*"
 _SMALL, _WIDE, _HIGH = 8, 3.6, 2.5  # size of the font, points; a panel, inches
 
 
-def confidence(table: pd.DataFrame) -> Figure | None:
+@plot("confidence.png")
+def confidence(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     """Draw each image's loss and gradient share against what was recovered, a row of panels per victim.
 
     Beside each panel stands Spearman's rank correlation for each curve; where LPIPS is drawn a negative one
@@ -44,14 +39,15 @@ def confidence(table: pd.DataFrame) -> Figure | None:
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
+        store: not needed.
 
     Returns:
         The figure; None where only one `logit_scale` was run, or no image has company in its batch.
     """
     table = schema.conform(table)
-    table = table[(table["status"].fillna("ok") == "ok") & ~only_labels(table)]
-    names = [name for name in varying_conditions(table) if name != "logit_scale"]
-    table = distinguishing(table)
+    table = table[ended_well(table) & ~only_labels(table)]
+    naming = Naming(table)
+    table = ordered(table, batch_last=True)
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it
     table = table[~is_floor(table) & (table["batch_size"] > 1) & table["image_grad_share"].notna()]
     if table["logit_scale"].nunique() < 2:
@@ -59,10 +55,10 @@ def confidence(table: pd.DataFrame) -> Figure | None:
     recovered = "lpips" if table["lpips"].notna().any() else "psnr"
     rows = table.to_dict("records")
     table = table.assign(
-        _row=[", ".join(conditions(r, names)) for r in rows],
-        _curve=[f"{attack_label(r)}, {defense_label(r)}, logits x{r['logit_scale']:g}" for r in rows],
+        _row=[", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows],
+        _curve=[f"{naming.attack(r)}, {naming.defence(r)}, logits x{r['logit_scale']:g}" for r in rows],
     )
-    victims, curves = (list(dict.fromkeys(table.sort_values(c)[c])) for c in ("_row", "_curve"))
+    victims, curves = (list(dict.fromkeys(table[column])) for column in ("_row", "_curve"))
     drawn, shown = victims[:MOST_ROWS], curves[:MOST_CURVES]
     high = _HIGH * len(drawn) + 0.5 + 0.3 * len(shown)
     figure = Figure(figsize=(_WIDE * len(_SIGNS), high), layout="constrained")
@@ -75,12 +71,12 @@ def confidence(table: pd.DataFrame) -> Figure | None:
             axis.set_xlabel(_SIGNS[sign], fontsize=_SMALL)
             axis.tick_params(labelsize=_SMALL, which="both")
         axes[0].set_ylabel(_RECOVERED[recovered], fontsize=_SMALL)
-        axes[0].set_title(escape.without_math(wrapped(victim, _WIDE, _SMALL)), fontsize=_SMALL, loc="left")
+        axes[0].set_title(escape.matplotlib(wrap(victim, _WIDE, _SMALL)), fontsize=_SMALL, loc="left")
     title = ["Which images leak; beside each panel: rank correlations"]
     for few, every, what in ((drawn, victims, "victims"), (shown, curves, "curves")):
         title += [f"{len(few)} of {len(every)} {what}"] if len(few) < len(every) else []
     figure.suptitle("; ".join(title), fontsize=_SMALL + 1)
-    words = [escape.without_math(wrapped(curve, _WIDE * len(_SIGNS) - 1, _SMALL)) for curve in shown]
+    words = [escape.matplotlib(wrap(curve, _WIDE * len(_SIGNS) - 1, _SMALL)) for curve in shown]
     figure.legend(panels[0][0].collections, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
     return figure
 

@@ -12,18 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dpbench.report import escape
-from dpbench.report.labels import (
-    attack_label,
-    defense_label,
-    distinguishing,
-    is_defended,
-    is_floor,
-    only_labels,
-    sections,
-)
+from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
-from dpbench.report.plots.wrap import width, wrapped
-from dpbench.store import schema
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import width, wrap
+from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
+from dpbench.store import Store, schema
 
 CEILING = 60
 """PSNR from which on images are the same to the eye, dB: more is drawn there, or the rest would be flat."""
@@ -33,10 +27,9 @@ MAX_LINES = 12
 _MARKERS = "osD^vPX*"
 _FLOOR_COLOURS, _DASHES = ("0.2", "0.6"), ("--", "-.", ":", (0, (8, 2)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 _METRICS = {"psnr": f"PSNR, dB (higher leaks more; {CEILING}: or above)", "lpips": "LPIPS (lower leaks more)"}
-_PARAMETERS = ["max_grad_norm", "noise_std", "prune_ratio"]
 _SMALL, _TITLE = 8, 9  # sizes of the font, points
 
-# all in inches: the layout is computed, as Matplotlib's engines give up where names are long or many
+# all in inches: a figure has to be as large as its text needs, or Matplotlib's layout engine gives up
 _LINE = 0.16  # a line of text
 _PANEL, _LEFT, _RIGHT = 2.3, 0.75, 0.15  # the height of a panel; beside it, its scale and a margin
 _LEAST_WIDTH, _MOST_WIDTH = 3.2, 16  # of one panel; of panels side by side
@@ -44,7 +37,8 @@ _LEAST_TICK, _MOST_TICK = 0.75, 1.3  # the room for a tick's name
 _HANDLE = 0.8  # beside a legend's text
 
 
-def leakage(table: pd.DataFrame) -> Figure | None:
+@plot("leakage.png")
+def leakage(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     """Draw PSNR and LPIPS of every image over epsilon, with medians, floors and the undefended rows.
 
     Epsilon's axis is logarithmic; defences without an epsilon, none among them, stand at its right end. Each
@@ -53,24 +47,26 @@ def leakage(table: pd.DataFrame) -> Figure | None:
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
+        store: not needed.
 
     Returns:
         The figure; None if no attack ended well.
     """
     table = schema.conform(table)
-    well = (table["status"].fillna("ok") == "ok") & (table["threat_model"] != "informed").fillna(True)
-    table = distinguishing(table[well & ~only_labels(table)])
-    table = table.assign(
-        _series=[_series(row) for row in table.to_dict("records")], _defended=is_defended(table)
-    ).sort_values(["_defended", "defense", *_PARAMETERS], kind="stable")
+    table = table[ended_well(table) & ~is_informed(table) & ~only_labels(table)]
+    naming = Naming(table)
+    table = ordered(table, batch_last=True)
+    table = table.assign(_series=_series(table, naming))
+    # the undefended rows first, so that colours begin with the attacks as such
+    table = table.assign(_defended=is_defended(table)).sort_values("_defended", kind="stable")
     attacked = table[~is_floor(table)]
     if attacked.empty:
         return None
-    ticks, styles = _Ticks(attacked), _styles(table)
+    ticks, styles = _Ticks(attacked, naming), _styles(table)
     metrics = [metric for metric in _METRICS if attacked[metric].notna().any()]
-    parts = sections(table)
+    parts = naming.sections(table)
     panels = [
-        (wrapped(heading, ticks.inches, _TITLE), part, metric)
+        (wrap(heading, ticks.inches, _TITLE), part, metric)
         for heading, part in parts[:MAX_LINES]
         for metric in metrics
     ]
@@ -79,7 +75,7 @@ def leakage(table: pd.DataFrame) -> Figure | None:
     )
     for i, (axis, (heading, part, metric)) in enumerate(zip(axes, panels, strict=True)):
         axis.sharey(axes[i % len(metrics)])
-        axis.set_title(escape.without_math(heading), fontsize=_TITLE)
+        axis.set_title(escape.matplotlib(heading), fontsize=_TITLE)
         _panel(axis, part, metric, ticks, styles)
     return figure
 
@@ -91,24 +87,20 @@ def _layout(
     panel = _LEFT + ticks.inches + _RIGHT
     across = metrics if metrics * panel <= _MOST_WIDTH else 1
     wide = across * panel
-    title = wrapped(title, wide - 0.2, _TITLE)
-    names = [wrapped(name, wide - _HANDLE - 0.2, _SMALL) for name in styles]
+    title = wrap(title, wide - 0.2, _TITLE)
+    names = [wrap(name, wide - _HANDLE - 0.2, _SMALL) for name in styles]
     columns = max(1, int((wide - 0.2) / (max(width(name, _SMALL) for name in names) + _HANDLE)))
     bottom = 0.25 + _LINE * math.ceil(len(names) / columns) * max(map(_lines, names))
     above, below = 0.15 + _LINE * max(map(_lines, headings)), 0.15 + _LINE * max(map(_lines, ticks.labels))
     pitch = above + _PANEL + below
     down = math.ceil(len(headings) / across)
     high = 0.15 + _LINE * _lines(title) + down * pitch + bottom
-    figure = Figure(figsize=(wide, high))
-    figure.text(0.5, 1 - 0.08 / high, escape.without_math(title), ha="center", va="top", fontsize=_TITLE)
+    figure = Figure(figsize=(wide, high), layout="constrained")
+    figure.suptitle(escape.matplotlib(title), fontsize=_TITLE)
     handles = [Line2D([], [], **style) for style in styles.values()]
-    words = [escape.without_math(name) for name in names]
-    figure.legend(handles, words, loc="lower center", ncols=columns, fontsize=_SMALL, handlelength=4)
-    axes = []
-    for i in range(len(headings)):
-        x, y = i % across * panel + _LEFT, bottom + (down - 1 - i // across) * pitch + below
-        axes.append(figure.add_axes((x / wide, y / high, ticks.inches / wide, _PANEL / high)))
-    return figure, axes
+    words = [escape.matplotlib(name) for name in names]
+    figure.legend(handles, words, loc="outside lower center", ncols=columns, fontsize=_SMALL, handlelength=4)
+    return figure, list(figure.subplots(down, across, squeeze=False).flat)
 
 
 def _lines(text: str) -> int:
@@ -143,11 +135,12 @@ def _styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 class _Ticks:
     """The x axis: epsilons at their logarithm, then one place for each defence without epsilon."""
 
-    def __init__(self, attacked: pd.DataFrame) -> None:
+    def __init__(self, attacked: pd.DataFrame, naming: Naming) -> None:
+        self._naming = naming
         records = attacked.to_dict("records")
         budgets = sorted({budget for row in records if (budget := _budget(row)) is not None})
         bare = attacked[[_budget(row) is None for row in records]]
-        names = dict.fromkeys(defense_label(row) for row in bare.to_dict("records"))
+        names = dict.fromkeys(naming.defence(row) for row in bare.to_dict("records"))
         logs = [math.log10(budget) for budget in budgets]
         span = logs[-1] - logs[0] if logs else 0.0
         self.step = max(span / max(len(logs) - 1, 1), 0.5) if len(logs) > 1 else 1.0
@@ -156,14 +149,14 @@ class _Ticks:
         self.places = [*logs, *(first + self.step * i for i in range(len(names)))]
         self.limits = self.places[0] - self.step / 2, self.places[-1] + self.step / 2
         self._bare = dict(zip(names, self.places[len(logs) :], strict=True))
-        texts = [wrapped(name.replace(" ", "\n"), _MOST_TICK, _SMALL) for name in names]
+        texts = [wrap(name.replace(" ", "\n"), _MOST_TICK, _SMALL) for name in names]
         room = max([_LEAST_TICK, *(width(text, _SMALL) + 0.1 for text in texts)])
         self.inches = max(_LEAST_WIDTH, room * len(self.places))
         self.labels = [*self._staggered(budgets, logs), *texts]
 
     def place(self, row: dict[str, Any]) -> float:
         budget = _budget(row)
-        return self._bare[defense_label(row)] if budget is None else math.log10(budget)
+        return self._bare[self._naming.defence(row)] if budget is None else math.log10(budget)
 
     def _staggered(self, budgets: list[float], logs: list[float]) -> list[str]:
         """Names of epsilons, one line lower wherever the one before is too near."""
@@ -183,10 +176,23 @@ def _budget(row: dict[str, Any]) -> float | None:
     return float(value) if not pd.isna(value) and 0 < value < math.inf else None
 
 
-def _series(row: dict[str, Any]) -> str:
-    """What shares a colour and a median line: the attack, and what is set beside epsilon."""
-    beside = defense_label(row, eps=False)
-    return attack_label(row) if _budget(row) is None or beside == "dp" else f"{attack_label(row)}, {beside}"
+def _series(table: pd.DataFrame, naming: Naming) -> list[str]:
+    """What shares a colour and a median line: the attack, and what is set beside epsilon.
+
+    The plainest defence with an epsilon shares its colour with the undefended rows.
+    """
+    rows = table.to_dict("records")
+    # a line for each setting of a floor would be more lines than can be told apart
+    attacks = [naming.attack(row, with_settings=pd.isna(row["floor"])) for row in rows]
+    names = [
+        (attack, naming.defence(row, eps=False), _budget(row))
+        for attack, row in zip(attacks, rows, strict=True)
+    ]
+    plainest = min((beside for _, beside, budget in names if budget is not None), key=len, default="")
+    return [
+        attack if budget is None or (beside == plainest and " " not in beside) else f"{attack}, {beside}"
+        for attack, beside, budget in names
+    ]
 
 
 def _panel(
@@ -213,7 +219,7 @@ def _panel(
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)
     if ticks.border is not None:
         axis.axvline(ticks.border, color="0.8", linewidth=1)
-    axis.set_xticks(ticks.places, [escape.without_math(label) for label in ticks.labels], fontsize=_SMALL)
+    axis.set_xticks(ticks.places, [escape.matplotlib(label) for label in ticks.labels], fontsize=_SMALL)
     axis.set_xlim(*ticks.limits)
     axis.set_ylabel(_METRICS[metric], fontsize=_SMALL)
     axis.tick_params(labelsize=_SMALL)

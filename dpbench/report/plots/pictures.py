@@ -9,34 +9,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpbench.cell.grid import CONSTANT_IMAGE, START
 from dpbench.report import escape
-from dpbench.report.labels import (
-    EMPTY,
-    ablation_order,
-    attack_label,
-    conditions,
-    defense_label,
-    distinguishing,
-    is_defended,
-    is_floor,
-    number,
-    only_labels,
-    varying_conditions,
-)
-from dpbench.report.plots.wrap import width, wrapped
+from dpbench.report.naming import EMPTY, Naming, number
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import width, wrap
+from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
 
 MAX_COLUMNS, MAX_ROWS = 9, 40
 """What one picture shows at most; the title says what was left out."""
 
-_UNDRAWN = (CONSTANT_IMAGE, START)  # a flat grey and plain noise: their numbers are in the tables
+_UNDRAWN = ("constant-image", "start")  # floors: a flat grey and plain noise: their numbers are in the tables
 _INCHES, _GAP_X, _GAP_Y = 1.25, 0.1, 0.2  # side of one image, and what is between two
 _NAME_INCHES = 2.2  # the most room for a row's name
 _SMALL, _TITLE = 7, 9  # sizes of the font, points
 _PLACE = ["batch_size", "data", "label_draw", "batch_seed", "image"]  # which original: one column each
 
 
+@plot("reconstructions.png")
 def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
     """Draw the originals on top and under them what each attack made of them, with PSNR and LPIPS.
 
@@ -65,56 +55,51 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
     places = shown[_PLACE].drop_duplicates().sort_values(_PLACE)
     columns = {place: i for i, place in enumerate(places.itertuples(index=False, name=None))}
     rows = {name: i for i, name in enumerate(["original", *dict.fromkeys(shown["_name"])])}
-    labels = [wrapped(name, _NAME_INCHES, _SMALL) for name in rows]
+    labels = [wrap(name, _NAME_INCHES, _SMALL) for name in rows]
     left = 0.25 + max(width(label, _SMALL) for label in labels)
     inches = max(left + (_INCHES + _GAP_X) * len(columns), 4)
-    title = wrapped(_title(table, len(columns), len(names)), inches - 0.2, _TITLE)
-    figure, axes = _grid(len(rows), len(columns), left, 0.35 + 0.15 * (1 + title.count("\n")), inches)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, label in zip(axes[:, 0], labels, strict=True):
-        _name(axis, label)
-    several = shown["batch_seed"].nunique() > 1
+    figure, axis = _sheet(_title(table, len(columns), len(names)), len(rows), inches)
+    for line, label in enumerate(labels):
+        middle = _top(line) + _INCHES / 2
+        axis.text(left - 0.1, middle, escape.matplotlib(label), ha="right", va="center", fontsize=_SMALL)
+    several, filled = shown["batch_seed"].nunique() > 1, set()
     for index, row in shown.iterrows():
-        column, line = columns[tuple(row[_PLACE])], rows[row["_name"]]
-        image, original = pixels[index]
-        if not axes[0, column].images:
-            _draw(axes[0, column], original, _caption(row, several))
-        if not axes[line, column].images:  # the mean image is the same for every victim
-            _draw(axes[line, column], image, _score(row))
-    x, y = 0.1 / inches, 1 - 0.08 / figure.get_figheight()
-    figure.text(x, y, escape.without_math(title), va="top", fontsize=_TITLE)
+        column = columns[tuple(row[_PLACE])]
+        name, x = row["_name"], left + column * (_INCHES + _GAP_X)
+        for line, pixel, caption in zip(
+            (0, rows[name]), pixels[index][::-1], (_caption(row, several), _score(row)), strict=True
+        ):
+            if (line, column) not in filled:  # the mean image is the same for every victim
+                _draw(axis, pixel, x, _top(line), caption, name if line else "original")
+                filled.add((line, column))
+    axis.set(xlim=(0, inches), ylim=(_top(len(rows)), 0), aspect="equal")
     return figure
 
 
-def _grid(rows: int, columns: int, left: float, top: float, inches: float) -> tuple[Figure, np.ndarray]:
-    """Axes with room for captions and names: set by hand, as Matplotlib's layout engines take seconds."""
-    pitch_x, pitch_y = _INCHES + _GAP_X, _INCHES + _GAP_Y
-    height = top + pitch_y * rows + 0.05
-    figure = Figure(figsize=(inches, height))
-    axes = np.empty((rows, columns), dtype=object)
-    for row, column in np.ndindex(rows, columns):
-        x, y = left + column * pitch_x, height - top - (row + 1) * pitch_y
-        axes[row, column] = figure.add_axes((x / inches, y / height, _INCHES / inches, _INCHES / height))
-    return figure, axes
+def _sheet(title: str, rows: int, inches: float) -> tuple[Figure, Axes]:
+    """One panel for all pictures, measured in inches: one each would take seconds to lay out."""
+    title = wrap(title, inches - 0.2, _TITLE)
+    above = 0.2 + 0.16 * (1 + title.count("\n"))
+    figure = Figure(figsize=(inches, above + _top(rows)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0, h_pad=0.04)
+    figure.suptitle(escape.matplotlib(title), x=0.1 / inches, ha="left", fontsize=_TITLE)
+    axis = figure.subplots()
+    axis.set_axis_off()
+    return figure, axis
+
+
+def _top(line: int) -> float:
+    """Where the pictures of a line begin, in inches; above the first there is a caption of two lines."""
+    return 0.32 + line * (_INCHES + _GAP_Y)
 
 
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     """Well-ended rows of the first attack seed, named, in the order in which they are drawn."""
-    well = (table["status"].fillna("ok") == "ok") & ~table["attack"].isin(_UNDRAWN) & ~only_labels(table)
-    table = distinguishing(table[well.astype(bool)])
+    table = table[ended_well(table) & ~table["floor"].isin(_UNDRAWN) & ~only_labels(table)]
+    naming = Naming(table)
     seed = table["attack_seed"]
-    table = table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)]
-    varying = [name for name in varying_conditions(table) if name not in _PLACE]
-    order = ["_attack", "_defended", "_private", "attack", "floor_of", "_terms", "defense", "prune_ratio"]
-    order += ["noise_std", "max_grad_norm", "eps", "eps_release", *varying]
-    return table.assign(
-        _name=[_row_name(row, varying) for row in table.to_dict("records")],
-        _attack=~is_floor(table),
-        _defended=is_defended(table),
-        _private=table["eps_release"].notna(),
-        _terms=ablation_order(table),
-    ).sort_values(order, kind="stable")
+    table = ordered(table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)], batch_last=True)
+    return table.assign(_name=[_row_name(row, naming) for row in table.to_dict("records")])
 
 
 def _places(shown: pd.DataFrame) -> pd.DataFrame:
@@ -123,11 +108,11 @@ def _places(shown: pd.DataFrame) -> pd.DataFrame:
     return places.sort_values(["image", "batch_seed", "batch_size", "data", "label_draw"]).head(MAX_COLUMNS)
 
 
-def _row_name(row: dict[str, Any], varying: list[str]) -> str:
-    words = [attack_label(row).replace(" (", "\n(")]
-    if (defense := defense_label(row)) != EMPTY:
-        words.append(defense)
-    return "\n".join([*words, *conditions(row, varying)])
+def _row_name(row: dict[str, Any], naming: Naming) -> str:
+    words = [naming.attack(row).replace(" (", "\n(")]
+    if (defence := naming.defence(row)) != EMPTY:
+        words.append(defence)
+    return "\n".join([*words, *naming.heading(row, leave_out=_PLACE)])
 
 
 def _pixels(shown: pd.DataFrame, store: Store) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
@@ -149,14 +134,10 @@ def _pixels(shown: pd.DataFrame, store: Store) -> dict[Any, tuple[np.ndarray, np
     return found
 
 
-def _draw(axis: Axes, pixels: np.ndarray, caption: str) -> None:
-    axis.imshow(pixels, interpolation="nearest")
-    axis.set_title(caption, fontsize=_SMALL, pad=2)
-
-
-def _name(axis: Axes, name: str) -> None:
-    text = escape.without_math(name)
-    axis.text(-0.08, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=_SMALL)
+def _draw(axis: Axes, pixels: np.ndarray, x: float, y: float, caption: str, name: str) -> None:
+    extent = (x, x + _INCHES, y + _INCHES, y)
+    axis.imshow(pixels, extent=extent, interpolation="nearest", gid=name)
+    axis.text(x + _INCHES / 2, y - 0.03, caption, ha="center", va="bottom", fontsize=_SMALL)
 
 
 def _caption(row: pd.Series, seeds: bool) -> str:

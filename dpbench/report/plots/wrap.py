@@ -12,7 +12,7 @@ from dpbench.report import escape
 _PER_POINT = 1.08 / 72  # inches; at few dots per inch, letters are rounded up to whole pixels
 
 
-def wrapped(text: str, inches: float, size: float) -> str:
+def wrap(text: str, inches: float, size: float) -> str:
     """Break lines longer than `inches` at a space, or within a word that is too long for a line of its own.
 
     Args:
@@ -21,31 +21,43 @@ def wrapped(text: str, inches: float, size: float) -> str:
         size: of the font, in points.
 
     Example:
-        >>> wrapped("a word and another", 0.8, 9).split(chr(10))
+        >>> wrap("a word and another", 0.8, 9).split(chr(10))
         ['a word and', 'another']
     """
-    lines = []
-    for line in text.split("\n"):
-        done = ""
-        for word in line.split(" "):
-            longer = f"{done} {word}" if done else word
-            if done and width(longer, size) > inches:
-                lines.append(done)
-                longer = word
-            while width(longer, size) > inches and len(longer) > 1:
-                fits = max((i for i in range(1, len(longer)) if width(longer[:i], size) <= inches), default=1)
-                lines.append(longer[:fits])
-                longer = longer[fits:]
-            done = longer
-        lines.append(done)
-    return "\n".join(lines)
+    return "\n".join(part for line in text.split("\n") for part in _lines(line, inches, size))
+
+
+def _lines(line: str, inches: float, size: float) -> list[str]:
+    done, used, space = [""], 0.0, _advance(" ", size)
+    for word in line.split(" "):
+        length = sum(_advance(letter, size) for letter in word)
+        if done[-1] and used + space + length <= inches:
+            done[-1] += f" {word}"
+            used += space + length
+            continue
+        if done[-1]:
+            done.append("")
+        used = 0.0
+        for letter in word:
+            if done[-1] and used + _advance(letter, size) > inches:
+                done.append("")
+                used = 0.0
+            done[-1] += letter
+            used += _advance(letter, size)
+    return done
+
+
+def width(text: str, size: float) -> float:
+    """Width in inches of the longest line of `text` as drawn in Matplotlib's font of `size` points."""
+    return max(sum(_advance(letter, size) for letter in line) for line in text.split("\n"))
 
 
 @lru_cache(maxsize=4096)
-def width(text: str, size: float) -> float:
-    """Width in inches of the longest line of `text` as drawn in Matplotlib's font of `size` points."""
+def _advance(letter: str, size: float) -> float:
+    """Width of one letter between two others; pairs that are drawn closer only make lines shorter."""
     font = FontProperties(size=size)
-    return max(
-        text_to_path.get_text_width_height_descent(escape.plain(line), font, False)[0] * _PER_POINT
-        for line in text.split("\n")
+    pair, alone = (
+        text_to_path.get_text_width_height_descent(text, font, False)[0]
+        for text in (f"x{escape.plain(letter)}x", "xx")
     )
+    return (pair - alone) * _PER_POINT

@@ -2,46 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from dpbench.sweep.executors.base import TRIES, CellProgress, Executor
+from dpbench.sweep.executors.local import Local
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import CellResult, run_cell
-
-CellProgress = Callable[[Cell, int, int, float], None]
-"""(cell, iterations done, iterations in all, objective value) -> None."""
-NAMES = ("local", "workers", "ray")
-TRIES = 3
-"""How often a cell is begun whose process is killed, before it counts as failed."""
-
-
-class Executor(Protocol):
-    """Runs cells, in any order and anywhere, and hands each result over as it is finished.
-
-    Attributes:
-        slots: how many cells run at a time.
-    """
-
-    slots: int
-
-    def __call__(self, cells: Iterable[Cell], progress: CellProgress) -> Iterator[tuple[Cell, CellResult]]:
-        """Takes a cell from `cells` only when there is room to run it."""
-        ...
-
-
-class Local:
-    """Cells run in this process, one after the other."""
-
-    slots = 1
-
-    def __call__(self, cells: Iterable[Cell], progress: CellProgress) -> Iterator[tuple[Cell, CellResult]]:
-        """See `Executor`."""
-        for cell in cells:
-
-            def inner(done: int, total: int, value: float, cell: Cell = cell) -> None:
-                progress(cell, done, total, value)
-
-            yield cell, run_cell(cell, inner)
+__all__ = ["TRIES", "CellProgress", "Executor", "Local", "create"]
 
 
 def create(
@@ -50,7 +14,7 @@ def create(
     """The executor of that name.
 
     Args:
-        name: one of `NAMES`.
+        name: `local`, `workers` or `ray`.
         device: `cpu` or `cuda`: what the cells run on.
         workers: how many processes `workers` starts; None is one per graphics card, or per core on the CPU.
         ray_address: the cluster `ray` uses, in Ray's own words.

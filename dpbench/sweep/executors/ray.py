@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from types import ModuleType
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import CellResult, run_cell, without_result
+from dpbench.cell.result import CellResult
+from dpbench.cell.rows import without_result
+from dpbench.cell.run import run_cell
+from dpbench.cell.spec import Cell
 from dpbench.protocol import InputError
-from dpbench.sweep.executors import TRIES, CellProgress
+from dpbench.sweep.executors.base import TRIES, CellProgress
 from dpbench.system.process import configure, one_thread
 
 
@@ -51,7 +53,7 @@ class Ray:
         return int(min(has.get(name, 0) / needed for name, needed in self._needs.items()))
 
     def __call__(self, cells: Iterable[Cell], progress: CellProgress) -> Iterator[tuple[Cell, CellResult]]:
-        """See `dpbench.sweep.executors.Executor`; progress within a cell stays on its node."""
+        """See `dpbench.sweep.executors.base.Executor`; progress within a cell stays on its node."""
         cells, out = iter(cells), {}
         try:
             while True:
@@ -92,12 +94,14 @@ def _join(ray: ModuleType, address: str) -> None:
 
 
 def _run(cell: Cell) -> CellResult:
-    if (here := version("dpbench")) != cell.version:
+    if (here := version("dpbench")) != cell.runtime.version:
         return without_result(
-            cell, "failed", f"This node has dpbench {here}, not {cell.version}: install the same version."
+            cell,
+            "failed",
+            f"This node has dpbench {here}, not {cell.runtime.version}: install the same version.",
         )
     configure()
-    if cell.device == "cpu":
+    if cell.runtime.device == "cpu":
         one_thread()
     return run_cell(cell)
 

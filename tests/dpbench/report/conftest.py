@@ -41,6 +41,8 @@ def rows_of(
     """Rows of one cell; its images' PSNR and LPIPS scatter about what is given."""
     rng = np.random.default_rng([seed, batch_size, sum(map(ord, attack + defense))])
     floor = attack.startswith("floor:")
+    if floor:
+        more = {"floor": attack.removeprefix("floor:")} | more
     rows = []
     for image in range(batch_size):
         row = VICTIM | {

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from dpbench.report.labels import number
 
 from dpbench.report.summary import summary
 from dpbench.store.columns import conditions
@@ -62,6 +63,16 @@ def test_numbers_by_hand(make_rows):
     }
     for name, value in expected.items():
         assert line[name] == pytest.approx(value), name
+
+
+@pytest.mark.parametrize(("psnr", "over"), [(13.0, -np.inf), (np.inf, 0.0)])
+def test_a_flat_images_floor_cannot_be_beaten(make_rows, psnr, over):
+    row = make_rows("dlg", "none", 1, 0, 0)[0]
+    row |= {"psnr": psnr, "psnr_floor": np.inf, "lpips": 0.0, "lpips_floor": 0.0}
+    line = one(summary(frame([row])), attack="dlg")
+    assert line["psnr_over_floor_median"] == line["psnr_over_floor_max"] == over
+    assert line["lpips_to_floor_median"] == 1
+    assert number(line["psnr_over_floor_median"], "+.1f") == {13.0: "-∞", np.inf: "+0.0"}[psnr]
 
 
 def test_against_a_plain_loop_over_conditions(make_run, make_rows):

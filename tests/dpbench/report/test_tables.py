@@ -102,7 +102,7 @@ def test_wide_sweeps_keep_their_numbers(make_run, make_rows, dp, width):
     table = pd.concat([*parts, frame(failed)], ignore_index=True)
     shown = terminal(table, width).splitlines()
     assert max(map(len, shown)) <= width
-    assert "Batch of 4, model resnet20, norm frozen-bn, victim trained, labels inferred" in shown
+    assert "Batch of 4, model resnet20, norm frozen-bn, victim trained" in shown
     for number in ("psnr", "lpips"):
         column = summary(table)[f"{number}_median"].dropna()
         spec = ".1f" if number == "psnr" else ".2f"

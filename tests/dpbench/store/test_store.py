@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dpbench.protocol import InputError
+from dpbench.report.export import export_data
 from dpbench.store import Store, columns, load, open_run, schema
 
 EXAMPLES = {"string": 'a|b, "c" & {d}\nε', "Int64": 2**53 + 1, "float64": 0.1 + 0.2, "boolean": True}
@@ -44,7 +45,7 @@ def run(tmp_path):
 def test_every_column_comes_back_with_its_value_and_dtype(run):
     full, empty = full_row(key="cell", image=0), {"key": "cell", "image": 1, "psnr": math.inf}
     run.write("cell", [full, empty])
-    run.export()
+    export_data(run)
     from_cells, from_parquet = run.frame(), load(run.path)
     for table in (from_cells, from_parquet, load(run.path / "results.parquet")):
         assert list(table.columns) == list(columns())
@@ -60,7 +61,7 @@ def test_every_column_comes_back_with_its_value_and_dtype(run):
 
 def test_csv_holds_the_same_table(run):
     run.write("cell", [full_row(key="cell", image=0), {"image": 1, "psnr": math.inf}])
-    run.export()
+    export_data(run)
     dtypes = {name: column.dtype for name, column in columns().items()}
     read = schema.conform(pd.read_csv(run.path / "results.csv", dtype=dtypes))
     pd.testing.assert_frame_equal(read, load(run.path))
@@ -141,7 +142,7 @@ from dpbench.store import Store
 def killed(*_):
     os._exit(9)
 os.replace = killed
-Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])
+Store(sys.argv[1]).write("cell", [{"seconds": 99.0}])
 """
 
 
@@ -238,7 +239,7 @@ def test_a_file_taken_for_a_leftover_before_it_was_locked_is_begun_anew(run, mon
 
 
 def test_a_run_killed_before_its_configuration_can_start_again(tmp_path):
-    script = KILLED.replace('Store(sys.argv[1]).write("cell", [{"psnr": 99.0}])', "")
+    script = KILLED.replace('Store(sys.argv[1]).write("cell", [{"seconds": 99.0}])', "")
     script += "\nfrom dpbench.store import open_run\nopen_run(sys.argv[1], {'a': 1})"
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], timeout=300).returncode == 9
     assert list((tmp_path / "run").iterdir())
@@ -287,7 +288,7 @@ def test_a_missing_cell_is_no_warning(run):
 @pytest.mark.parametrize("call", ["write_bytes", "fsync"])
 def test_a_full_disk_is_one_sentence_and_earlier_cells_stay(run, monkeypatch, code, call):
     run.write("first", [small_row(psnr=20.0)])
-    run.export()
+    export_data(run)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
     def full(*_, **__):
@@ -307,7 +308,7 @@ def test_a_full_disk_is_one_sentence_and_earlier_cells_stay(run, monkeypatch, co
 
 def test_a_disk_that_fills_during_export_leaves_the_older_files(run, monkeypatch):
     run.write("first", [small_row()])
-    run.export()
+    export_data(run)
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     run.write("second", [small_row()])
 
@@ -316,7 +317,7 @@ def test_a_disk_that_fills_during_export_leaves_the_older_files(run, monkeypatch
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
     with pytest.raises(InputError, match="disk is full"):
-        run.export()
+        export_data(run)
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
 
 
@@ -330,9 +331,9 @@ from dpbench.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 store = Store(sys.argv[1])
-store.write("small", [{"psnr": 1.0}])
+store.write("small", [{"seconds": 1.0}])
 try:
-    store.write("large", [{"psnr": 1.0}], np.zeros((1, 3, 99, 99)), np.zeros((1, 3, 99, 99)))
+    store.write("large", [{"seconds": 1.0}], np.zeros((1, 3, 99, 99)), np.zeros((1, 3, 99, 99)))
 except InputError as error:
     print(error)
 """
@@ -435,7 +436,7 @@ def test_load_says_what_is_wrong(tmp_path):
 def test_load_takes_unfinished_runs_and_older_columns(run):
     run.write("cell", [small_row()])
     assert load(run.path)["psnr"].tolist() == [20.0]
-    run.export()
+    export_data(run)
     older = pd.read_parquet(run.path / "results.parquet").drop(columns=["rero_release", "identified"])
     older.assign(extra=1).to_parquet(run.path / "results.parquet")
     table = load(run.path)
@@ -445,13 +446,13 @@ def test_load_takes_unfinished_runs_and_older_columns(run):
 
 
 def test_an_empty_run_exports(run):
-    files = run.export()
+    files = export_data(run)
     assert all(path.stat().st_size for path in files)
     assert len(load(run.path)) == 0
 
 
 def test_environment_names_versions_and_source(run):
-    run.export()
+    export_data(run)
     said = json.loads((run.path / "environment.json").read_text())
     assert said["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert said["packages"]["torch"].startswith(torch.__version__.split("+")[0])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dpbench.cell.grid import MEAN_IMAGE, NOISE_GRADIENT
 
 from attacks.engine import programs
 from attacks.engine.choice import BREAK_EVEN
 from attacks.engine.runners import Direct
 from dpbench.cell import trial
-from dpbench.cell.grid import MEAN_IMAGE, NOISE_GRADIENT
 from dpbench.protocol import InputError
 from dpbench.sweep import engines
 from dpbench.sweep import executors as executor
@@ -247,5 +247,5 @@ def test_the_engine_is_part_of_the_key_and_settling_is_the_same_every_time():
 
 
 def test_an_engine_that_the_device_cannot_run():
-    with pytest.raises(InputError, match="--device cuda"):
+    with pytest.raises(InputError, match="`device` cuda"):
         engines.choose([compiled(engine="graph")])

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from dpbench.data import load_data
 from dpbench.protocol import InputError
 from dpbench.system import digest
-from dpbench.victim import load, usual_norm, weights_digest
-from dpbench.victim.networks import build
+from dpbench.victim import load, network, usual_norm, weights_digest
+from dpbench.victim.networks import Normalise, build, models
 
 DATA = load_data("samples")
 
@@ -33,6 +34,48 @@ def test_weights_of_ones_own_are_the_ones_attacked(tmp_path):
     first = weights_digest("convnet", "none", "trained", str(tmp_path / "own.pt"), DATA, 32)
     torch.save(build("convnet", seed=8).state_dict(), tmp_path / "other.pt")
     assert weights_digest("convnet", "none", "trained", str(tmp_path / "other.pt"), DATA, 32) != first
+
+
+@pytest.mark.parametrize("weights", ["own.pt", None])
+def test_weights_that_changed_since_the_plan_are_refused(tmp_path, weights):
+    torch.save(build("convnet", seed=7).state_dict(), tmp_path / "own.pt")
+    chosen = "convnet", "none", "early", weights and str(tmp_path / weights), DATA, 32
+    planned = weights_digest(*chosen)
+    assert load(*chosen, planned).model.fc.out_features == 10
+    with pytest.raises(InputError, match="has changed since the run was planned: start it again"):
+        load(*chosen, planned[:-1] + ("0" if planned[-1] != "0" else "1"))
+
+
+@pytest.fixture
+def tiny():
+    """A network as another package would bring it: one class."""
+
+    @network("tiny", norm="none")
+    class Tiny(nn.Module):
+        def __init__(self, num_classes, norm, size, mean, std):
+            super().__init__()
+            self.normalise, self.fc = Normalise(mean, std), nn.Linear(3, num_classes)
+            self.doubled = False
+
+        def suit(self, tensors, facts):
+            self.doubled = bool(tensors["fc.bias"].sum() > 0)
+
+        def forward(self, images):
+            return self.fc(self.normalise(images).mean((2, 3))) * (2 if self.doubled else 1)
+
+    yield Tiny
+    del models._items["tiny"]
+
+
+def test_a_network_is_one_class(tiny, tmp_path):
+    assert usual_norm("tiny") == "none"
+    victim = load("tiny", "none", "untrained", None, DATA, 32)
+    assert victim.model(DATA.images[:2] / 255).shape == (2, 10)
+    weights = {"module.fc.weight": torch.ones(12, 3), "module.fc.bias": torch.ones(12)}
+    torch.save(weights, tmp_path / "w.pt")
+    loaded = load("tiny", "none", "trained", str(tmp_path / "w.pt"), DATA, 32).model
+    assert loaded.doubled
+    assert loaded.fc.out_features == 12
 
 
 def test_each_victim_has_its_own_digest():

@@ -1,3 +1,5 @@
+"""Files of weights that are taken, and those that do not fit."""
+
 import os
 import pickle
 
@@ -5,24 +7,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from dpbench.assets import cache
-from dpbench.protocol import InputError
 from dpbench.victim.networks import build
-from dpbench.victim.weights import load_weights
+from dpbench.victim.weights import load_weights, read
+from tests.helpers.weights import IMAGES, other, refused
 
 torch.set_num_threads(1)
-IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def other(norm="frozen-bn"):
-    """A network whose every weight and statistic differs from a fresh one's."""
-    model = build("resnet20", norm=norm, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    for name, tensor in model.state_dict().items():
-        if "running" in name:
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-    return model
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth"])
@@ -62,8 +54,6 @@ def test_gradients_still_flow_after_loading(tmp_path):
 
 
 def test_facts_move_stride_eps_and_normalisation(tmp_path):
-    from torch import nn
-
     model = build("resnet50", 10, "frozen-bn", 96)
     facts = {"stride_in": "conv1", "bn_eps": 1e-3, "mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}
     cache.write(tmp_path / "w.safetensors", model.state_dict(), facts)
@@ -75,17 +65,6 @@ def test_facts_move_stride_eps_and_normalisation(tmp_path):
     assert {m.eps for m in loaded.modules() if hasattr(m, "running_var")} == {1e-3}
     assert torch.allclose(loaded.normalise.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     assert torch.allclose(loaded.normalise.std.flatten(), torch.tensor([1.0, 2.0, 3.0]))
-
-
-def refused(file, match, model=None):
-    model = model or build("resnet20", seed=9)
-    before = [p.clone() for p in model.parameters()]
-    with pytest.raises(InputError, match=match) as error:
-        load_weights(model, file)
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 class Payload:
@@ -153,3 +132,48 @@ def test_weights_that_are_not_finite(tmp_path, value):
     state["fc.bias"] = torch.full((10,), value)
     save_file(state, tmp_path / "w.safetensors")
     refused(tmp_path / "w.safetensors", "fc.bias holds values that are not finite")
+
+
+# What wrappers around a network leave in the names.
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "_module.", "_orig_mod.module.", "module._orig_mod._module.", "module.module."],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_wrappers_names_are_taken_off(tmp_path, prefix, suffix):
+    model, file = other(), tmp_path / f"w.{suffix}"
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    (torch.save if suffix == "pt" else save_file)(state, file)
+    assert torch.equal(load_weights(build("resnet20", seed=9), file)(IMAGES), model(IMAGES))
+    assert read(file).outputs() == 10
+
+
+def test_what_real_wrappers_save(tmp_path):
+    from opacus import GradSampleModule
+
+    model = build("convnet", seed=3)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    parts = build("convnet", seed=3)
+    parts.conv1 = torch.compile(parts.conv1, backend="eager")
+    for wrapped in (nn.DataParallel(model), torch.compile(nn.DataParallel(model), backend="eager"), averaged):
+        torch.save(wrapped.state_dict(), tmp_path / "w.pt")
+        assert torch.equal(load_weights(build("convnet"), tmp_path / "w.pt")(IMAGES), model(IMAGES))
+    for wrapped in (parts, GradSampleModule(build("convnet", seed=3))):
+        torch.save(wrapped.state_dict(), tmp_path / "w.pt")
+        assert torch.equal(load_weights(build("convnet"), tmp_path / "w.pt")(IMAGES), model(IMAGES))
+
+
+def test_a_name_with_and_without_wrapper_is_refused(tmp_path):
+    state = other().state_dict()
+    torch.save(state | {"module.fc.bias": state["fc.bias"]}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", "holds fc.bias twice")
+
+
+def test_home_is_spelt_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(other().state_dict(), tmp_path / "w.pt")
+    assert torch.equal(load_weights(build("resnet20"), "~/w.pt")(IMAGES), other()(IMAGES))
+    refused("~nosuchuser/w.pt", "home folder in ~nosuchuser/w.pt is not known")
+    refused("~/none.pt", "There is no weights file")

@@ -7,6 +7,7 @@ from dpbench.report.plots.leakage import leakage
 from dpbench.store.schema import frame
 
 SIZES = (1, 2, 4)
+IMAGE = ("psnr", "ssim", "fft2d", "lpips")
 
 
 def of(make_rows, attack="gradinversion", sizes=SIZES, **more):
@@ -48,6 +49,7 @@ def test_images_no_nearer_than_a_floor_count_for_nothing(make_rows):
 def test_an_attack_on_labels_alone_has_no_images_to_draw(make_rows):
     rows = of(make_rows, "label-restoration", label_rule="minimum")
     rows += of(make_rows, "label-restoration", label_rule="sum")
+    rows = [{name: value for name, value in row.items() if name not in IMAGE} for row in rows]
     figure = batches(frame(rows))
     assert titles(figure) == ["labels restored"]
     left, right = (curve[0].get_xdata() for curve in figure.axes[0].containers)

@@ -1,0 +1,62 @@
+"""The copy of a victim that every defence works on, in one mode and one precision for all of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from dpbench.protocol import InputError
+
+
+def untouched(model: nn.Module) -> nn.Module:
+    """A copy to work on, in the same modes: forward passes in training mode would change the victim.
+
+    Raises:
+        InputError: for a model that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise InputError(
+            f"The model cannot be copied, as it has to be to leave it unchanged: remove what copy.deepcopy "
+            f"refuses ({reason})."
+        ) from error
+
+
+def in_release_mode(model: nn.Module) -> nn.Module:
+    """A copy of `model` in the mode that every defence, `none` included, takes gradients in.
+
+    Dropout is off: a gradient under a random mask could be compared neither with another defence's nor by an
+    attacker who does not know the mask. Only modules with buffers of their own, as batch norm with its
+    statistics, keep the mode they are in.
+
+    Raises:
+        InputError: for a model that cannot be copied.
+    """
+    model = untouched(model)
+    modes = [(m, m.training) for m in model.modules() if any(True for _ in m.buffers(recurse=False))]
+    model.eval()
+    for module, training in modes:
+        module.training = training
+    return model
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """TF32 off on a graphics card: its rounding of 1e-3 would pass for wrong per-sample gradients."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, products = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False, **kept):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)

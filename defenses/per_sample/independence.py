@@ -1,0 +1,93 @@
+"""Victims whose samples have no gradient of their own, as other samples have a part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from defenses.per_sample.agreement import Own
+from defenses.per_sample.errors import ADVICE, named
+from dpbench.protocol import InputError
+
+TOLERANCE = 1e-3
+"""Of outputs, relative to the largest one; in float32 their rounding is below 1e-5."""
+
+
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """InputError for batch norm that normalises by the batch."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise InputError(
+                f"{named(model, module)} is batch norm in training mode, which mixes the samples of a "
+                "batch: use frozen statistics (`norm` frozen-bn) or group norm (`norm` gn)."
+            )
+
+
+@contextmanager
+def constant_buffers(model: nn.Module) -> Iterator[None]:
+    """InputError where a buffer of `model` is another one at the end, as running statistics are."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer.nan_to_num(), before[name].nan_to_num()):
+            module = model.get_submodule(name.rpartition(".")[0])
+            raise InputError(
+                f"Module {named(model, module)} changes its buffer {name} as it runs, which may carry data "
+                f"from sample to sample: {ADVICE}."
+            )
+
+
+def check_independent(
+    model: nn.Module, images: Tensor, rows: Sequence[int], together: Tensor, singles: Sequence[Own]
+) -> None:
+    """InputError where the output for an image depends on the other images of the batch.
+
+    Args:
+        model: in the mode the gradient is taken in.
+        images: the batch.
+        rows: which of them to look at.
+        together: the model's outputs for the batch.
+        singles: each of these images alone.
+    """
+    for row, own in zip(rows, singles, strict=True):
+        if differ(together, own.outputs, row, len(images)):
+            # in the order in which the modules were done, so that inner ones come before those around them
+            batch, single = _outputs(model, images), _outputs(model, images[row : row + 1])
+            mixing = (m for m, out in batch.items() if differ(out, single.get(m), row, len(images)))
+            raise InputError(
+                f"The model's output for an image depends on the other images of the batch, at "
+                f"{named(model, next(mixing, model))}, so per-sample gradients do not exist: remove what "
+                "mixes samples."
+            )
+
+
+def _outputs(model: nn.Module, images: Tensor) -> dict[nn.Module, object]:
+    """What each module returned when it was first done."""
+    seen: dict[nn.Module, object] = {}
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        seen.setdefault(module, output)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def differ(together: object, alone: object, row: int, count: int) -> bool:
+    """Whether the output for an image in a batch of `count` is another one than alone."""
+    together, alone = (each[0] if isinstance(each, tuple) else each for each in (together, alone))
+    if not all(isinstance(each, Tensor) and each.ndim for each in (together, alone)):
+        return False
+    if (len(together), len(alone)) != (count, 1) or together.shape[1:] != alone.shape[1:]:
+        return False  # the batch does not come first here
+    slack = TOLERANCE * float(together.abs().nan_to_num().max())
+    return not torch.allclose(together[row : row + 1], alone, rtol=TOLERANCE, atol=slack, equal_nan=True)

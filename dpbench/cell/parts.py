@@ -1,0 +1,159 @@
+"""The parts that a cell names, made from what it says; and what their parameters mean for its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attacks
+import defenses
+from dpbench import privacy
+from dpbench.cell.spec import Cell, Part, Plain
+from dpbench.cell.threat_model import ThreatModel, threat_models
+from dpbench.privacy.budget import Budget
+from dpbench.protocol import Guarantee, Parameter, parameters
+from dpbench.victim.batch_norm import ORACLES
+
+Facts = Mapping[str, Any]
+"""What decides whether a parameter plays a role (`Parameter.only_if`)."""
+
+
+def defence_parameters(name: str) -> dict[str, Parameter]:
+    """All that the stages of a defence take, the budget of a calibrated one included.
+
+    Raises:
+        InputError: for an unknown defence.
+    """
+    stages = defenses.stages(name)
+    found: dict[str, Parameter] = {}
+    if is_calibrated(name):
+        found |= parameters(Budget)
+    elif is_gaussian(name):  # the noise is given, so its epsilon follows
+        found |= {key: each for key, each in parameters(Budget).items() if key != "eps"}
+    for stage in stages:
+        found |= parameters(stage)
+    return found
+
+
+def is_calibrated(name: str) -> bool:
+    """Whether a stage of the defence takes a guarantee, so that its noise follows from a budget."""
+    return any("guarantee" in stage.__dataclass_fields__ for stage in defenses.stages(name))
+
+
+def is_gaussian(name: str) -> bool:
+    """Whether the defence begins with clipping and noise, which together are the Gaussian mechanism."""
+    return name.split("+")[:2] == ["clip", "noise"]
+
+
+def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]:
+    """The facts of a cell that `Parameter.only_if` asks for."""
+    budget = parameters(Budget)["eps_scope"].default
+    return {
+        "defended": defence.name != "none",
+        "repeatable": any(stage.repeatable for stage in defenses.stages(defence.name)),
+        "eps_scope": defence.given.get("eps_scope", budget),
+        "labels": told_labels,
+        "generator": attack is not None and "generator" in attacks.kind(attack).needs,
+    }
+
+
+def applies(declared: Parameter, known: Facts) -> bool:
+    """Whether a parameter plays a role in a cell with these facts."""
+    return all(known.get(name) == value for name, value in declared.only_if.items())
+
+
+def attack_class(cell: Cell) -> type[attacks.Attack]:
+    """The class of a cell's attack."""
+    return attacks.kind(cell.attack.name)
+
+
+def symbols() -> dict[str, str]:
+    """What logs and tables call each parameter."""
+    found = [parameters(part) for part in (*attacks.attacks.values(), *threat_models.values())]
+    found += [parameters(part) for part in (Budget, *defenses.defenses_registry.values())]
+    return {name: each.symbol for taken in found for name, each in taken.items()}
+
+
+def attack_of(cell: Cell) -> attacks.Attack:
+    """The attack of a cell, or the one whose floor it is.
+
+    Raises:
+        InputError: for an unknown attack, or a hyper-parameter outside its range.
+    """
+    kind = attacks.kind(cell.attack.name)
+    engine = {"engine": cell.runtime.engine} if "engine" in kind.__dataclass_fields__ else {}
+    # what the threat model knows, the attack is told: the chance that the sample is in a release
+    shared = {name: value for name, value in threat_of(cell).values().items() if name in parameters(kind)}
+    return attacks.create(cell.attack.name, **{**shared, **cell.attack.given}, **engine)
+
+
+def threat_of(cell: Cell) -> ThreatModel:
+    """The threat model of a cell.
+
+    Raises:
+        InputError: for an unknown one, or a parameter outside its range.
+    """
+    return threat_models[cell.threat.name](**cell.threat.given)
+
+
+def defence_of(cell: Cell) -> defenses.Chain:
+    """The defence of a cell, calibrated where it has a budget.
+
+    Raises:
+        InputError: for an unknown defence, a parameter outside its range or a budget out of reach.
+    """
+    given = cell.defence.given
+    budget = {name: given.pop(name) for name in parameters(Budget) if name in given}
+    if is_calibrated(cell.defence.name):
+        guarantee = _guarantee(cell, budget, given.get("noise_multiplier"))
+        given |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
+    return defenses.create(cell.defence.name, **given)
+
+
+def guarantee_of(cell: Cell, chain: defenses.Chain) -> Guarantee | None:
+    """The privacy that a release of `chain` carries in this cell; None where there is none.
+
+    Un-noised statistics of the batch that leave the client beside the gradient void every guarantee.
+    """
+    if cell.told.bn_stats in ORACLES:
+        return None
+    if not is_gaussian(cell.defence.name):
+        return chain.guarantee
+    given = cell.defence.given
+    budget = {name: given[name] for name in parameters(Budget) if name in given}
+    clip, noise = chain.stages[:2]
+    if noise.noise_std == 0:
+        return None
+    sigma = privacy.gaussian_claim(noise.noise_std, cell.batch.batch_size, clip.max_grad_norm)
+    return _guarantee(cell, budget | {"eps": None}, sigma)
+
+
+def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float | None) -> Guarantee:
+    """The budget's guarantee for as many releases as the cell's attacker gets."""
+    if noise_multiplier is not None:
+        budget = {**budget, "eps": None}
+    threat = threat_of(cell).values()
+    usual = defence_parameters(cell.defence.name)["max_grad_norm"].default
+    return Budget(**budget).guarantee(
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=cell.defence.given.get("max_grad_norm", usual),
+        batch_size=cell.batch.batch_size,
+        releases=threat["releases"],
+        inclusion=threat.get("inclusion", 1.0),
+    )
+
+
+def shown(cell: Cell) -> dict[str, Plain]:
+    """The columns of all parameters that play a role in a cell, with the values that hold there."""
+    name = cell.attack.name if cell.attack else None
+    known = facts(cell.defence, cell.told.labels, name)
+    declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
+    declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
+    if cell.attack:
+        declared.append((parameters(attacks.kind(name)), cell.attack.given))
+    found: dict[str, Plain] = {}
+    for taken, given in declared:
+        for key, each in taken.items():
+            if applies(each, known) and (key in given or each.has_default):
+                found.setdefault(each.column, given.get(key, each.default))
+    return found

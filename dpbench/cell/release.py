@@ -1,0 +1,96 @@
+"""What leaves the client in a cell, and what the attacker makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import defenses
+from dpbench.cell import parts
+from dpbench.cell.scene import Scene, generator_of
+from dpbench.cell.spec import Cell
+from dpbench.cell.threat_model import Progress
+from dpbench.protocol import Candidates, InputError, Knowledge, Reconstruction, Release, combined
+from dpbench.victim import batch_norm
+
+
+def released(cell: Cell, scene: Scene) -> Release:
+    """All that leaves the client of `cell`, with its guarantee.
+
+    Raises:
+        InputError: for a defence that cannot work on this model or batch.
+    """
+    count = parts.threat_of(cell).releases
+    found = combined(each_release(cell, scene, scene.images, scene.labels, count=count))
+    if not any(bool(gradient.any()) for gradient in found.gradients):
+        raise InputError(
+            "The gradient of this batch is zero, so there is nothing to attack: the victim's loss does not "
+            "depend on the images, as with a single class."
+        )
+    return found
+
+
+def each_release(
+    cell: Cell, scene: Scene, images: Tensor, labels: Tensor, *, count: int, trial: int = 0
+) -> list[Release]:
+    """`count` releases of a batch that need not be the scene's, each with the guarantee of all of them.
+
+    Args:
+        cell: says how the batch is defended.
+        scene: the victim, and the expected size of the batch.
+        images: [b, C, H, W]; b may be less than the expected batch, down to 0.
+        labels: int64 [b].
+        count: how many.
+        trial: which of several independent trials this is.
+
+    Raises:
+        InputError: for a defence that cannot work on this model or batch.
+    """
+    chain, loss = parts.defence_of(cell), scene.victim.loss
+    if not len(images):  # nobody is in the batch: a public image without a loss stands for nobody
+        images, labels, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
+    made = chain.releases(
+        scene.victim.model,
+        loss,
+        images,
+        labels,
+        seed=cell.release_seed(trial),
+        count=count,
+        expected_batch_size=len(scene.images),
+    )
+    guarantee = parts.guarantee_of(cell, chain)
+    return [replace(release, guarantee=guarantee) for release in made]
+
+
+def _nothing(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss whose gradient is zero."""
+    return 0 * logits.sum()
+
+
+def attacked(
+    cell: Cell,
+    scene: Scene,
+    release: Release,
+    progress: Progress | None = None,
+    candidates: Candidates | None = None,
+) -> Reconstruction:
+    """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
+    network = scene.victim
+    knowledge = Knowledge(
+        model=defenses.in_release_mode(network.model),
+        loss=network.loss,
+        image_shape=tuple(scene.images.shape[1:]),
+        num_classes=scene.num_classes,
+        mean=scene.mean,
+        std=scene.std,
+        labels=scene.labels.clone() if cell.told.labels == "known" else None,
+        bn_stats=cell.told.bn_stats,
+        statistics=batch_norm.statistics(network.model, scene.images, cell.told.bn_stats),
+        candidates=candidates,
+        prior=scene.statistics,
+        generator=generator_of(cell, scene),
+    )
+    seed, device = cell.search_seed(), scene.images.device
+    return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)

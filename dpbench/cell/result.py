@@ -1,0 +1,38 @@
+"""What a cell hands over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def no_images() -> Tensor:
+    """Where there is no picture."""
+    return torch.empty(0, 3, 1, 1)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row per image, then one per image of the start; `images[i]` and `originals[i]` are `rows[i]`'s.
+
+    Attributes:
+        rows: by the names of `dpbench.store.columns`.
+        images: float32 [rows, 3, H, W] in [0, 1], on the CPU; empty [0, 3, 1, 1] where there are none.
+        originals: likewise.
+        log: when and where it was run, how it ended, and the traceback if it broke.
+        out_of_memory: whether it failed because a graphics card's memory ran out.
+    """
+
+    rows: list[dict[str, Any]]
+    images: Tensor
+    originals: Tensor
+    log: str = ""
+    out_of_memory: bool = False
+
+    @property
+    def status(self) -> str:
+        """`ok`, `failed` or `skipped`."""
+        return self.rows[0]["status"]

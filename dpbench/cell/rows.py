@@ -1,0 +1,181 @@
+"""The columns that are known of a cell before it has a result, and those that each image has by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from defenses import Chain
+from dpbench.cell import parts
+from dpbench.cell.floors import OF_A_BATCH
+from dpbench.cell.result import CellResult, no_images
+from dpbench.cell.scene import Scene
+from dpbench.cell.spec import Cell, Part, Plain
+from dpbench.privacy import Budget
+from dpbench.protocol import Guarantee, InputError, Reconstruction, parameters
+from dpbench.victim import accuracy
+
+Row = dict[str, Any]
+
+
+def conditions(cell: Cell) -> Row:
+    """The columns that the cell alone decides; budgets and bounds are the guarantee's (`guaranteed`).
+
+    Raises:
+        InputError: for an unknown part.
+    """
+    return parts.shown(cell) | _of_cell(cell)
+
+
+def _of_cell(cell: Cell) -> Row:
+    """Those that are known even where a part is not."""
+    batch, told, runtime = cell.batch, cell.told, cell.runtime
+    guess = cell.floor in OF_A_BATCH
+    attack = cell.attack.name if cell.attack else None
+    return {
+        "key": cell.key(),
+        "attack": cell.floor.title if cell.floor else attack,
+        "floor": cell.floor and str(cell.floor),
+        "floor_of": attack if cell.floor else None,
+        "defense": cell.defence.name,
+        "threat_model": None if guess else cell.threat.name,
+        "attack_seed": None if guess else cell.attack_seed,
+        "labels": None if guess else told.labels,
+        "bn_stats": told.bn_stats,
+        "generator": told.generator,
+        "model": batch.model,
+        "norm": batch.norm,
+        "victim": batch.victim,
+        "weights": batch.weights_digest if batch.weights else None,
+        "logit_scale": batch.logit_scale,
+        "label_draw": batch.label_draw,
+        "data": batch.data,
+        "batch_size": batch.batch_size,
+        "batch_seed": batch.batch_seed,
+        "device": device_name(runtime.device),
+        "version": runtime.version,
+        "eps": None,
+        "delta": None,
+    }
+
+
+def guaranteed(guarantee: Guarantee | None) -> Row:
+    """The columns of a guarantee; none where there is none, so that no row claims what was not given."""
+    return {} if guarantee is None else asdict(guarantee)
+
+
+def of_noise(chain: Chain) -> Row:
+    """Sigma of a calibrated defence: it is in the row even where nothing is guaranteed."""
+    found = (stage.values().get("noise_multiplier") for stage in chain.stages)
+    sigma = next((each for each in found if each is not None), None)
+    return {} if sigma is None else {"noise_multiplier": sigma}
+
+
+def of_victim(scene: Scene) -> Row:
+    """The columns of the victim as it was attacked."""
+    model = scene.victim.model
+    return {"mode": "train" if model.training else "eval", "victim_accuracy": scene.victim.accuracy}
+
+
+def of_search(found: Reconstruction | None) -> Row:
+    """What the attack reports of itself."""
+    if found is None:
+        return {}
+    same = ("gradient_distance", "iterations", "seconds", "compile_seconds", "engine")
+    return {name: getattr(found, name) for name in same} | {"labels": found.label_source}
+
+
+def of_images(scene: Scene) -> list[Row]:
+    """The columns of each image itself: place, label, the victim's loss on it, its gradient's share."""
+    return [
+        {
+            "image": i,
+            "original_index": scene.indices[i],
+            "label": int(scene.labels[i]),
+            "image_loss": loss,
+            "image_grad_share": share,
+        }
+        for i, (loss, share) in enumerate(image_shares(scene))
+    ]
+
+
+def image_shares(scene: Scene) -> list[tuple[float, float]]:
+    """Per image: the victim's loss (nat), and its gradient norm's share of the sum over the batch.
+
+    NaN in training mode, where an image's gradient depends on the rest of its batch.
+    """
+    model, found = scene.victim.model, []
+    if model.training:
+        return [(math.nan, math.nan)] * len(scene.images)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for i in range(len(scene.images)):
+        loss = scene.victim.loss(model(scene.images[i : i + 1]), scene.labels[i : i + 1])
+        gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+        found.append((loss.item(), norm))
+    total = sum(norm for _, norm in found)
+    return [(loss, norm / total if total else math.nan) for loss, norm in found]
+
+
+def without_result(cell: Cell, status: str, reason: str) -> CellResult:
+    """Rows that say why `cell` has none: `status` is `skipped` or `failed`, `reason` one line."""
+    # whatever is known without the result, so that the rows stand beside those of the other seeds
+    batch = cell.batch
+    common: Row = {"mode": "eval"} | _of_cell(cell)
+    common["victim_accuracy"] = accuracy(batch.model, batch.norm, batch.victim, batch.weights)
+    with contextlib.suppress(InputError):
+        common |= conditions(cell)
+        chain = parts.defence_of(cell)
+        common |= of_noise(chain) | guaranteed(parts.guarantee_of(cell, chain))
+    rows = [common | {"image": i, "status": status, "error": reason} for i in range(batch.batch_size)]
+    return CellResult(rows, no_images(), no_images(), f"{describe(cell)}: {status}. {reason}\n")
+
+
+def describe(cell: Cell) -> str:
+    """One line for messages: which gradient, and what is done with it."""
+    batch = cell.batch
+    seeds = f"batch {batch.batch_seed}" + (f", attack seed {cell.attack_seed}" if cell.attack_seed else "")
+    scaled = f" logits x{batch.logit_scale:g}" if batch.logit_scale != 1 else ""
+    network = f"{batch.model}/{batch.norm}/{batch.victim}{scaled}"
+    return f"{network} B={batch.batch_size} ({seeds}): {attack_and_defence(cell)}"
+
+
+def attack_and_defence(cell: Cell) -> str:
+    """Attack and defence in a few words, with whatever differs from the defaults."""
+    attack = cell.attack.name if cell.attack else ""
+    if cell.floor:
+        return cell.floor.title + (f" ({attack})" if attack else "")
+    words = [attack, *_given(cell.attack), "on", cell.defence.name, *_budget(cell), *_given(cell.defence)]
+    if cell.threat.name != "honest" or cell.threat.given:
+        words += [cell.threat.name, *_given(cell.threat)]
+    return " ".join(words)
+
+
+def _budget(cell: Cell) -> list[str]:
+    """Epsilon, where it is the default one: it is named even so."""
+    given = cell.defence.given
+    try:
+        calibrated = parts.is_calibrated(cell.defence.name)
+    except InputError:  # no such defence: that is what the message is about
+        return []
+    if not calibrated or "eps" in given or "noise_multiplier" in given:
+        return []
+    return [f"{parts.symbols()['eps']}={parameters(Budget)['eps'].default:g}"]
+
+
+def _given(part: Part) -> list[str]:
+    symbols = parts.symbols()
+    return [f"{symbols.get(name, name)}={_word(v)}" for name, v in part.parameters if v is not None]
+
+
+def _word(value: Plain) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def device_name(kind: str) -> str:
+    """`cpu`, or the graphics card's own name."""
+    return torch.cuda.get_device_name() if kind == "cuda" else kind

@@ -1,0 +1,72 @@
+"""From what an attack hands back to rows: matched once, measured by every metric."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpbench import metrics
+from dpbench.cell import parts, rows
+from dpbench.cell.floors import Floor
+from dpbench.cell.result import CellResult
+from dpbench.cell.scene import Scene
+from dpbench.cell.spec import Cell
+from dpbench.protocol import Guarantee, Reconstruction
+
+
+def scored(
+    cell: Cell,
+    scene: Scene,
+    outputs: Tensor,
+    found: Reconstruction | None = None,
+    guarantee: Guarantee | None = None,
+    extra: list[dict[str, Any]] | None = None,
+) -> CellResult:
+    """One row per original.
+
+    Args:
+        cell: what was run.
+        scene: what was attacked.
+        outputs: the attack's images, [B, 3, H, W] in [0, 1], in an order of its own.
+        found: what else the attack reports; None for a guess.
+        guarantee: the privacy of the release.
+        extra: more columns of each original's row.
+    """
+    found_images = metrics.matched(
+        outputs,
+        scene.images,
+        scene.labels,
+        scene.mean_image,
+        found_labels=None if found is None else found.labels,
+        others=scene.gallery,
+        lpips_net=cell.runtime.lpips_net,
+        rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
+    )
+    measured = metrics.measure(found_images)
+    common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
+    common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
+    if cell.attack and scene.gallery:
+        common["decoys_known"] = scene.shared and scene.fitted
+    each = zip(rows.of_images(scene), measured, extra or [{}] * len(measured), strict=True)
+    made = [common | image | values | more for image, values, more in each]
+    return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())
+
+
+def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:
+    """The floor of what the attack set out from; it lies in the file of the attack's own cell."""
+    result = scored(replace(cell, floor=Floor.START), scene, found.start)
+    for row in result.rows:
+        row |= {"key": cell.key(), "labels": found.label_source}
+    return result
+
+
+def joined(first: CellResult, second: CellResult) -> CellResult:
+    """Both, one after the other."""
+    return CellResult(
+        first.rows + second.rows,
+        torch.cat([first.images, second.images]),
+        torch.cat([first.originals, second.originals]),
+    )

@@ -1,0 +1,47 @@
+"""The honest but curious server: it follows the protocol and looks at what it gets."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dpbench.cell import release as releasing
+from dpbench.cell.floors import OF_A_BATCH, Floor
+from dpbench.cell.result import CellResult
+from dpbench.cell.scene import Scene
+from dpbench.cell.score import joined, scored, start_rows
+from dpbench.cell.spec import Cell
+from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
+from dpbench.metrics import floors
+from dpbench.protocol import Release
+
+
+@threat_model("honest")
+class Honest(ThreatModel):
+    """A server that follows the protocol."""
+
+    title = "honest server, image identified"
+
+    def run(self, cell: Cell, scene: Scene, progress: Progress | None = None) -> CellResult:
+        """See `ThreatModel.run`; an undefended cell brings the rows of its start along."""
+        if cell.floor in OF_A_BATCH:
+            return scored(cell, scene, _guess(cell.floor, scene))
+        release = releasing.released(cell, scene)
+        if cell.floor is Floor.NOISE_GRADIENT:
+            release = floors.noise_release(release, cell.seed("noise floor", cell.attack.name))
+        found = releasing.attacked(cell, scene, release, progress)
+        method = {"per_sample": release.per_sample or None}
+        extra = [method | more for more in self.extra(cell, scene, release)]
+        result = scored(cell, scene, found.images, found, release.guarantee, extra)
+        if cell.floor or cell.defence.name != "none":
+            return result
+        return joined(result, start_rows(cell, scene, found))
+
+    def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
+        """More columns of each image's row; none here."""
+        return [{} for _ in scene.images]
+
+
+def _guess(floor: Floor, scene: Scene) -> Tensor:
+    if floor is Floor.MEAN_IMAGE:
+        return floors.mean_image(len(scene.images), scene.mean_image)
+    return floors.constant_image(scene.images)

@@ -1,0 +1,51 @@
+"""The malicious server that planted a layer in the model, which keeps the samples of a batch apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from dpbench.cell.scene import Scene, with_statistics
+from dpbench.cell.spec import Cell
+from dpbench.cell.threat_model import threat_model
+from dpbench.cell.threats.honest import Honest
+from dpbench.privacy.expected_success import psnr_unbiased_probe
+from dpbench.protocol import InputError, Release
+from dpbench.victim import imprint
+
+
+@threat_model("malicious-linear")
+class MaliciousLinear(Honest):
+    """A server that planted a layer before it sent the model out (Fowl et al. 2022)."""
+
+    title = "malicious server, image identified"
+    needs_others = True
+
+    def prepare(self, scene: Scene) -> Scene:
+        """The victim with the layer; statistics of public images are made from `others` where need be.
+
+        Raises:
+            InputError: where there are no other images.
+        """
+        if scene.others is None:
+            raise InputError(
+                "`threat_model` malicious-linear needs public images like those attacked: give `others`."
+            )
+        scene = with_statistics(scene)
+        statistics = scene.statistics
+        edges = imprint.edges_for(len(scene.images), statistics)
+        model = imprint.ImprintModel(scene.victim.model, edges, statistics, scene.num_classes)
+        return replace(scene, victim=replace(scene.victim, model=model))
+
+    def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
+        """PSNR of the unbiased estimate of each image from its row of the layer, where it has its own."""
+        guarantee, network = release.guarantee, scene.victim
+        if guarantee is None or cell.defence.name != "dp":
+            return [{} for _ in scene.images]
+        noise = guarantee.noise_multiplier / math.sqrt(self.releases)
+        norm, found = guarantee.max_grad_norm, []
+        for seen in imprint.exposures(network.model, network.loss, scene.images, scene.labels):
+            # a gradient shorter than C is not clipped, and one of norm C would not be either
+            value = psnr_unbiased_probe(noise, max(seen[0], norm), seen[1]) if seen else None
+            found.append({"psnr_unbiased_probe": value})
+        return found

@@ -1,0 +1,33 @@
+"""What is known of images like CIFAR-10's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
+from dpbench.data.datasets import Dataset
+from dpbench.protocol import ImagePrior
+
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+
+def cifar10_like(name: str, images: Tensor, labels: Tensor, note: str = "") -> Dataset:
+    """A data set of CIFAR-10's classes and size, with the statistics of its training images."""
+    prior = ImagePrior(**load_file(Path(__file__).parent / "statistics" / "cifar10.safetensors"))
+    return Dataset(
+        name, images, labels, 10, CIFAR10_MEAN, CIFAR10_STD, prior.mean_image, CLASSES, note, prior
+    )

@@ -1,0 +1,100 @@
+"""Everything that is made from a run's cells, written into its folder."""
+
+from __future__ import annotations
+
+import json
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.csv
+
+from dpbench.protocol import InputError
+from dpbench.report import escape, tables
+from dpbench.report.plots import plots
+from dpbench.report.published import published
+from dpbench.report.summary import summary
+from dpbench.store import Store, environment, schema
+from dpbench.system.atomic import replacing
+
+_DPI = 150
+
+
+def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
+    """Write data, tables and every registered plot, each file wholly or not at all.
+
+    A plot that fails is left out with a warning: it must not cost the others.
+
+    Args:
+        store: the run.
+        table: its results, floors attached; by default `store.frame()`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; older files stay as they were.
+    """
+    table = schema.conform(store.frame() if table is None else table)
+    return [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+
+
+def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
+    """Write `results.parquet`, `results.csv`, `summary.csv` and `environment.json`; arguments as `export`."""
+    table = schema.conform(store.frame() if table is None else table)
+    described = json.dumps(environment.describe(), indent=2) + "\n"
+    return [
+        _written(store.path / "results.parquet", lambda path: table.to_parquet(path, index=False)),
+        _written(
+            store.path / "results.csv",
+            lambda path: pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), path),
+        ),
+        _written(store.path / "summary.csv", lambda path: summary(table).to_csv(path, index=False)),
+        _written(store.path / "environment.json", lambda path: path.write_text(described, encoding="utf-8")),
+    ]
+
+
+def _tables(store: Store, table: pd.DataFrame) -> list[Path]:
+    beside = [f"- {escape.markdown(line)}." for line in published(table)]
+    texts = {
+        "table.md": "\n".join([tables.to_markdown(table), *beside]),
+        "table.tex": tables.to_tex(table),
+    }
+    return [
+        _written(store.path / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        for name, text in texts.items()
+    ]
+
+
+def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
+    files = []
+    for name, draw in plots.items():
+        path = store.path / name
+        try:
+            figure = draw(table, store)
+            if figure is None:
+                path.unlink(missing_ok=True)  # of an earlier state of the run
+                continue
+            kind = path.suffix.removeprefix(".")
+            files.append(
+                _written(path, lambda file, f=figure, kind=kind: f.savefig(file, format=kind, dpi=_DPI))
+            )
+        except InputError:  # nothing can be written here
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            warnings.warn(
+                f"{name} was not drawn: {type(error).__name__}: {error} ({where.filename}:{where.lineno}).",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return files
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> Path:
+    with replacing(path) as temporary:
+        write(temporary)
+    return path

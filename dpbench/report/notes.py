@@ -1,0 +1,124 @@
+"""What stands under a table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from dpbench.report.exceedances import compared, exceedances
+from dpbench.report.naming import settings
+from dpbench.report.rows import ended_well, is_defended
+from dpbench.store.columns import columns, conditions
+
+_SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope")
+"""Settings of a defence that names, columns or the note on budgets tell."""
+
+
+def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -> list[str]:
+    """Say what is the same in the whole sheet, what its columns mean, and what is missing.
+
+    Args:
+        table: per-image results of the sheet.
+        attacked: their summary without floors.
+        accountant: what computed the budgets; None where there are none.
+    """
+    words = _same(attacked, (*_named("batch", leave_out=("batch_size",)), "labels"))
+    accuracy = attacked["victim_accuracy"].dropna().unique()
+    if len(accuracy) == 1:
+        words.append(f"the victim's test accuracy {accuracy[0]:.0%}")
+    said = [", ".join(words)] if words else []
+    if attacked["psnr_median"].notna().any() or attacked["success"].isna().all():
+        said.append(
+            "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min "
+            "the worst cases; over floor is the median of PSNR minus the best floor of the same image"
+        )
+    if (attacked["labels"] != "known").any():
+        said.append("labels is the share of labels that the attack had right")
+    said += _defences(attacked)
+    private = attacked[attacked["eps_release"].notna()]
+    if len(private):
+        scope = "whole training" if private["eps"].notna().any() else "attacked gradient"
+        words = [f"ε is the budget of the {scope}", f"accountant {accountant}"]
+        words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
+        words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
+        said.append(", ".join(words))
+    if attacked["rero_release"].notna().any():
+        said.append(
+            "bound (ReRo): the largest share of cases in which an attacker can be right about a sample, if "
+            "it is right in 10 % of them without the release"
+        )
+    galleries = attacked["gallery_size"].dropna().unique()
+    if len(galleries):
+        sizes = " and ".join(f"{size:g}" for size in sorted(galleries))
+        said.append(f"identified: the original was picked out of a gallery of {sizes} images")
+    chances = attacked["iip_chance"].dropna().unique()
+    if len(chances):
+        blind = " and ".join(f"{chance:.1%}" for chance in sorted(chances))
+        said.append(
+            f"IIP (in table.md): the same by a network's features (Yin et al. 2021); by chance {blind}"
+        )
+    if attacked["success"].notna().any():
+        said.append(
+            "picked: the informed attacker's share of right answers among its n candidates, its bound at "
+            "prior 1/n; member: its share of right answers to whether the sample is in the batch, half of "
+            "them by guessing"
+        )
+    said += _above_bounds(table, attacked)
+    if table["lpips"].isna().all():
+        said.append("LPIPS is empty: its trained trunk was not to be had")
+    nets = table["lpips_net"].dropna().unique()
+    if len(nets):
+        said.append(f"LPIPS trunk: {', '.join(nets)}")
+    failed = table[~ended_well(table)]
+    if len(failed):
+        reasons = failed["error"].dropna().unique()
+        first = f"; the first reason: {reasons[0].rstrip('.')}" if len(reasons) else ""
+        cells = failed["key"].nunique()
+        said.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
+    return said
+
+
+def _named(role: str, *, leave_out: tuple[str, ...]) -> tuple[str, ...]:
+    known = columns()
+    return tuple(name for name in conditions(role) if known[name].symbol and name not in leave_out)
+
+
+def _same(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
+    """The settings that have one value in all rows that have any."""
+    values = {name: rows[name].dropna().unique() for name in names}
+    return settings({name: found[0] for name, found in values.items() if len(found) == 1}, names)
+
+
+def details(attacked: pd.DataFrame) -> list[str]:
+    """One line with the settings in which the rows of an attack agree, for names leave them out."""
+    names = _named("attack", leave_out=("threat_model", "labels"))
+    return _agreed("attacks", attacked.groupby("attack", sort=False), names)
+
+
+def _defences(attacked: pd.DataFrame) -> list[str]:
+    """Likewise of the defences."""
+    names = _named("defence", leave_out=_SAID_ELSEWHERE)
+    return _agreed("defences", attacked[is_defended(attacked)].groupby("defense", sort=False), names)
+
+
+def _agreed(kind: str, groups: Iterable[tuple[str, pd.DataFrame]], names: tuple[str, ...]) -> list[str]:
+    said = {name: ", ".join(_same(rows, names)) for name, rows in groups}
+    words = [f"{name} {text}" for name, text in said.items() if text]
+    return [f"settings of {kind}: {'; '.join(words)}"] if words else []
+
+
+def _above_bounds(table: pd.DataFrame, attacked: pd.DataFrame) -> list[str]:
+    every = len(compared(attacked))
+    above = sum(int((attacked[f"{c}_low"] > attacked[f"{c}_bound"]).sum()) for c in ("success", "membership"))
+    if not above:
+        return []
+    corrected = exceedances(table)
+    said = (
+        f"{above} of {every} intervals (95 %) lie above their bound; chance alone puts up to one in forty "
+        f"there. Corrected for their number (Bonferroni), {len(corrected) or 'none'} of them "
+        f"{'do' if len(corrected) > 1 else 'does'}"
+    )
+    if corrected:
+        said += f", which is an error in a defence, its accounting or the bound: {'; '.join(corrected)}"
+    return [said]

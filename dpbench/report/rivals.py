@@ -1,0 +1,49 @@
+"""The floors of each image one by one: the guesses with which an attack is compared."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpbench.report.rows import ended_well, is_floor
+from dpbench.store.columns import conditions
+
+METRICS = ("psnr", "lpips")
+_IMAGE = ["data", "label_draw", "batch_size", "batch_seed", "image"]
+
+
+def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What each floor reaches on the images of the attacks' rows.
+
+    Floors belong to attacks by roles: the same image of the same batch, and for an attack's own floors the
+    same settings of the attack. A column in which floors do not differ is no part of that: floors are made
+    without a defence, so that what belongs to the defence alone is the same, or empty, in all of them.
+
+    Args:
+        table: results of attacks and floors, columns of `dpbench.store.columns`, with an index of its own.
+
+    Returns:
+        By the floor's name the columns `psnr` and `lpips`, by the index of the rows that it is a floor of.
+        For rows whose floors the table does not hold, the best of them stands in, as their columns
+        `psnr_floor` and `lpips_floor` have it.
+    """
+    floors = table[is_floor(table) & ended_well(table)]
+    attacked = table[~is_floor(table)]
+    found: dict[str, list[pd.DataFrame]] = {}
+    for (name, of), part in floors.groupby([floors["floor"], floors["floor_of"].fillna("")]):
+        rows = attacked[attacked["attack"] == of] if of else attacked
+        found.setdefault(name, []).append(_joined(rows, part, own=bool(of)))
+    joined = {name: pd.concat(parts).dropna(how="all") for name, parts in found.items()}
+    known = {index for part in joined.values() for index in part.index}
+    rest = attacked[~attacked.index.isin(known)]
+    best = rest[[f"{metric}_floor" for metric in METRICS]].set_axis(list(METRICS), axis=1)
+    return joined | {"the best of all": best.dropna(how="all")}
+
+
+def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFrame:
+    names = (*conditions("batch"), *(conditions("attack") if own else ()))
+    leave_out = {"attack", "floor", "floor_of", *_IMAGE}
+    differing = [c for c in names if c not in leave_out and floors[c].nunique(dropna=False) > 1]
+    on = [*_IMAGE, *differing, *(["attack_seed"] if own else [])]
+    values = floors.groupby(on, dropna=False)[list(METRICS)].mean().reset_index()
+    joined = rows[on].merge(values, on=on, how="left")[list(METRICS)]
+    return joined.astype(float).set_axis(rows.index)

@@ -1,0 +1,75 @@
+"""Kinds of rows, and the order in which tables and pictures show them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpbench.store.columns import columns, conditions
+
+_DIGITS = 6
+"""Digits by which numbers are sorted: computed budgets are equal but for rounding."""
+
+
+def ended_well(table: pd.DataFrame) -> pd.Series:
+    """Which rows hold a result."""
+    return (table["status"].fillna("ok") == "ok").astype(bool)
+
+
+def is_floor(table: pd.DataFrame) -> pd.Series:
+    """Which rows are floors: what an attacker reaches without the gradient of these images."""
+    return table["floor"].notna()
+
+
+def is_defended(table: pd.DataFrame) -> pd.Series:
+    """Which rows are attacks on a defended gradient."""
+    return ~is_floor(table) & (table["defense"].fillna("none") != "none")
+
+
+def is_informed(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of the informed attacker, who picks a candidate and rebuilds no image."""
+    return (table["threat_model"] == "informed").fillna(False).astype(bool)
+
+
+def only_labels(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of an attack that rebuilds labels and no image, its floors among them."""
+    attack = table["floor_of"].fillna(table["attack"])
+    found = table[["label_correct", "psnr", "success"]].notna().groupby(attack).any()
+    alone = found.index[found["label_correct"] & ~found["psnr"] & ~found["success"]]
+    return attack.isin(alone).astype(bool)
+
+
+def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
+    """Sort by batch size and batch; in each the floors first, then undefended, then defended rows.
+
+    Within these by the columns of the defence and of the attack, in the order of the columns; words that a
+    parameter chooses from are sorted as it declares them. Rows with a budget follow those without.
+
+    Args:
+        table: results or their summary.
+        batch_last: sort by the batch after everything else, not before.
+    """
+    keys = pd.DataFrame(index=table.index)
+    batch = ("batch_size", *(c for c in conditions("batch") if c != "batch_size"))
+    if not batch_last:
+        _add_keys(keys, table, batch)
+    keys["attacked"], keys["defended"] = ~is_floor(table), is_defended(table)
+    keys["private"] = table["eps_release"].notna()
+    _add_keys(keys, table, (*conditions("defence"), *conditions("attack")))
+    if batch_last:
+        _add_keys(keys, table, batch)
+    order = keys.reset_index(drop=True).sort_values(list(keys.columns), kind="stable").index
+    return table.iloc[order]
+
+
+def _add_keys(keys: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> None:
+    known = columns()
+    for name in names:
+        values = table[name]
+        if values.nunique(dropna=False) < 2:
+            continue
+        if known[name].choices:
+            place = {word: i for i, word in enumerate(known[name].choices)}
+            values = values.map(lambda word, place=place: place.get(word, len(place)), na_action="ignore")
+        elif known[name].dtype == "float64":
+            values = values.map(lambda number: float(f"{number:.{_DIGITS}g}"))
+        keys[name] = values

@@ -1,0 +1,34 @@
+"""What a run says at its end: the table, what it means, and where the files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from dpbench.report import escape, sentence, tables
+from dpbench.report.published import published
+
+WIDTH = 120
+"""Columns of the table where it goes to a file or a pipe."""
+
+
+def show(table: pd.DataFrame, folder: Path, files: Sequence[Path]) -> None:
+    """Print the results of a run.
+
+    Args:
+        table: per-image results, floors attached, columns of `dpbench.store.columns`.
+        folder: where they are, as the user named it.
+        files: what was written there.
+    """
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDTH)
+    console.print(tables.rich_table(table))
+    for line in (sentence.sentence(table), *(f"{line}." for line in published(table))):
+        console.print(line, markup=False, highlight=False)
+    console.print(f"\n{escape.plain(str(folder))}/", markup=False, highlight=False)
+    console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)

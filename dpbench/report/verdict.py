@@ -1,0 +1,68 @@
+"""Verdicts on attacks: made from all measures of all attacks on one setting, of which the worst counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dpbench.report.evidence import LEVEL, Evidence
+
+WORKS_DB = 3.0
+"""An attack rebuilds the images if, in the median, it is this far above the best floor of the same image in
+PSNR and below the lowest in LPIPS."""
+VERDICTS = ("works", "better", "unsure", "guess", "unknown")
+"""The images are rebuilt; more is known of them than by a guess; there are too few images to say; there are
+enough, and they show no more than a guess does; there is nothing to compare with. Worst for privacy first."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One attack on one setting.
+
+    Attributes:
+        line: its row of the summary.
+        evidence: what its images say.
+        verdict: one of `VERDICTS`.
+    """
+
+    line: pd.Series
+    evidence: Evidence
+    verdict: str
+
+
+def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
+    """Judge an attack.
+
+    Args:
+        line: its row of the summary.
+        found: what its images say by all measures.
+        comparisons: tests made on the same setting, over all attacks and measures; the level of each is the
+            share of `LEVEL` that falls to it (Bonferroni).
+    """
+    over, ratio = line["psnr_over_floor_median"], line["lpips_to_floor_median"]
+    if over >= WORKS_DB and not ratio >= 1:
+        return "works"
+    level = LEVEL / max(comparisons, 1)
+    if any(measure.above_chance(level) for measure in found.measures):
+        return "better"
+    if pd.isna(over) and pd.isna(ratio):
+        return "unknown"
+    return "guess" if all(measure.at_chance(level) for measure in found.measures) else "unsure"
+
+
+def worst(lines: Sequence[tuple[pd.Series, Evidence]]) -> Judged:
+    """The attack that gets furthest on one setting, by its verdict and then by PSNR.
+
+    Args:
+        lines: rows of the summary with their evidence, one for each attack on that setting.
+    """
+    comparisons = sum(len(found.measures) for _, found in lines)
+    judged = [Judged(line, found, verdict(line, found, comparisons)) for line, found in lines]
+    return min(judged, key=lambda each: (VERDICTS.index(each.verdict), -_reach(each.line)))
+
+
+def _reach(line: pd.Series) -> float:
+    over, psnr = line["psnr_over_floor_median"], line["psnr_median"]
+    return float(over if not pd.isna(over) else psnr if not pd.isna(psnr) else "-inf")

@@ -1,0 +1,89 @@
+"""Everything a sweep may be asked for: its own options, and the parameters of every registered part.
+
+Those of attacks, defences and threat models are collected from their declarations, so that a new part needs
+no line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attacks
+import defenses
+from dpbench.cell.parts import defence_parameters
+from dpbench.cell.threats import threat_models
+from dpbench.protocol import Parameter, parameters
+from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, GROUPS, MOST_USED, Option
+from dpbench.sweep.own_options import OWN
+
+
+def options() -> dict[str, Option]:
+    """Every option by name, in the order of the help.
+
+    Raises:
+        TypeError: for a part whose parameter has the name of an option of another meaning.
+    """
+    found = {each.name: each for each in OWN}
+    for group, parts in ((DEFENCES, _defence_parts()), (ATTACKS, _attack_parts())):
+        for declared in _union(parts):
+            if declared.name in found:
+                raise TypeError(
+                    f"A part declares {declared.name}, which is an option of every sweep: give it another "
+                    "name."
+                )
+            hint = _defaults(declared.name, parts)
+            found[declared.name] = Option(declared, EACH_ITS_OWN, True, group, hint=hint)
+    order = {name: place for place, name in enumerate(MOST_USED)}
+    return {
+        name: found[name]
+        for group in GROUPS
+        for name in sorted(found, key=lambda name: order.get(name, len(order)))
+        if found[name].shown == group
+    }
+
+
+def part_parameters() -> frozenset[str]:
+    """The names of all options that parts declare."""
+    return frozenset(d.name for parts in (_defence_parts(), _attack_parts()) for d in _union(parts))
+
+
+def _defence_parts() -> dict[str, Mapping[str, Parameter]]:
+    return {name: defence_parameters(name) for name in defenses.defenses_registry}
+
+
+def _attack_parts() -> dict[str, Mapping[str, Parameter]]:
+    threats = {name: parameters(part) for name, part in threat_models.items()}
+    return {name: parameters(part) for name, part in attacks.attacks.items()} | threats
+
+
+def _union(parts: Mapping[str, Mapping[str, Parameter]]) -> Iterator[Parameter]:
+    seen: set[str] = set()
+    for taken in parts.values():
+        for name, declared in taken.items():
+            if name not in seen:
+                seen.add(name)
+                yield declared
+
+
+def _defaults(name: str, parts: Mapping[str, Mapping[str, Parameter]]) -> str:
+    """Which parts take a parameter, and what it is unless given: `gradinversion: tuned`."""
+    by_default: dict[str, list[str]] = {}
+    for part, taken in parts.items():
+        if name in taken:
+            default = taken[name].default if taken[name].has_default else "none, give one"
+            by_default.setdefault(_said(default), []).append(part)
+    return "; ".join(f"{_named(names)}: {default}" for default, names in by_default.items())
+
+
+def _named(names: Iterable[str]) -> str:
+    names = list(names)
+    return "every threat model" if set(names) == set(threat_models) else ", ".join(names)
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "its own"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

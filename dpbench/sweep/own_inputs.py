@@ -1,0 +1,126 @@
+"""Somebody's own model and images as what cells are about."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dpbench.cell.scene import OTHERS, Scene, with_statistics
+from dpbench.cell.spec import BatchSpec, Cell
+from dpbench.generators import load_generator
+from dpbench.protocol import InputError, Loss
+from dpbench.sweep.inputs import code_of
+from dpbench.system import digest
+from dpbench.victim import Victim
+from dpbench.victim.batch_norm import has_batch_norm
+
+OWN = "own"
+"""What the columns say where only the user knows."""
+
+
+@dataclass(frozen=True)
+class Public:
+    """What is publicly known of images like those attacked.
+
+    Attributes:
+        mean: per channel, in [0, 1].
+        std: per channel.
+        mean_image: [3, H, W], of other images.
+        others: other images, float32 [G, 3, H, W] in [0, 1], and their labels; None where there are none.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean_image: Tensor
+    others: tuple[Tensor, Tensor] | None
+
+
+class OwnInputs:
+    """See `dpbench.sweep.plan.Inputs`; batches are told apart by what they hold.
+
+    Args:
+        model: the victim, in the mode its gradient is taken in; a copy is kept.
+        loss: mean-reduced.
+        num_classes: K.
+        batches: (images float32 [B, 3, H, W] in [0, 1], labels int64 [B], places in their data set).
+        public: what the attacker may know.
+        victim: what to call the model's state.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        num_classes: int,
+        batches: list[tuple[Tensor, Tensor, tuple[int, ...]]],
+        public: Public,
+        victim: str,
+    ) -> None:
+        self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
+        self._state, self._weights = victim, digest.tensors(model.state_dict())
+        self._batches = {
+            self._digest(images, labels): (images, labels, places) for images, labels, places in batches
+        }
+
+    def batches(
+        self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
+    ) -> Iterator[BatchSpec]:
+        """Every batch, in the order given; the seed is its place."""
+        for seed, (key, (images, _, _)) in enumerate(self._batches.items()):
+            yield BatchSpec(
+                data=OWN,
+                images_digest=key,
+                batch_size=len(images),
+                batch_seed=seed,
+                label_draw=OWN,
+                model=type(self._model).__name__,
+                norm=OWN,
+                victim=self._state,
+                weights_digest=self._weights,
+            )
+
+    def has_batch_norm(self, batch: BatchSpec) -> bool:
+        """Whether the model has batch-norm layers."""
+        return has_batch_norm(self._model)
+
+    def generator_digest(self, generator: str, batch: BatchSpec) -> str:
+        """A hash of the generator's weights; empty where the cell that wants it will say why it has none."""
+        size = self._public.mean_image.shape[-1]
+        try:
+            found = load_generator(generator, num_classes=self._classes, size=size)
+        except InputError:
+            return ""
+        return digest.tensors(found.state_dict())
+
+    def code(self, cell: Cell) -> str:
+        """A hash of the code that decides the cell's outcome, the model's class included."""
+        return code_of(cell, type(self._model))
+
+    def scene(self, batch: BatchSpec) -> Scene:
+        """What is attacked in the cells of `batch`."""
+        images, labels, places = self._batches[batch.images_digest]
+        public = self._public
+        others = public.others and tuple(x[:OTHERS] for x in public.others)
+        scene = Scene(
+            Victim(copy.deepcopy(self._model), self._loss, None),
+            images,
+            labels,
+            places,
+            self._classes,
+            public.mean,
+            public.std,
+            public.mean_image,
+            others,
+            public.others,
+            shared=True,
+        )
+        return with_statistics(scene)
+
+    def _digest(self, images: Tensor, labels: Tensor) -> str:
+        others = self._public.others
+        known = {} if others is None else {"others": others[0], "other labels": others[1]}
+        return digest.tensors({"images": images, "labels": labels} | known)

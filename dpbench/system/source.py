@@ -1,0 +1,169 @@
+"""A hash of the code that decides a result: what was computed by other code is not taken for this one's.
+
+Only what runs counts: the syntax tree is hashed, without comments, docstrings and the help texts of declared
+parameters. Followed are the imports within the same package; what a library computes is recorded by version.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import Field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType, NoneType
+from typing import Any
+
+SHARED = ("dpbench.protocol",)
+"""Packages that are followed from everywhere."""
+_PLAIN = (bool, int, float, str, bytes, NoneType)
+"""What is written the same in every process."""
+
+
+def digest(*parts: type | Callable) -> str:
+    """16 hexadecimal digits of the code behind classes and functions, in whatever order they come.
+
+    Example:
+        >>> from attacks.dlg import DLG
+        >>> digest(DLG) == digest(DLG, DLG)
+        True
+    """
+    modules: set[str] = set()
+    others: set[str] = set()
+    for part in (each for given in parts for each in _lineage(given)):
+        if _file(part.__module__) is None:  # made in a notebook or a console
+            others.add(_compiled(part))
+        else:
+            modules |= _closure(part.__module__)
+    found = hashlib.sha256()
+    for name in sorted(modules):
+        found.update(f"{name} {_hashed(name)} ".encode())
+    for text in sorted(others):
+        found.update(text.encode())
+    return found.hexdigest()[:16]
+
+
+@cache
+def _closure(start: str) -> frozenset[str]:
+    """`start` and all modules of its package that it imports, directly or not."""
+    home = ".".join(start.split(".")[:2]) if start.startswith("dpbench.") else start.split(".")[0]
+    reached, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        waiting += [other for other in _imported(name) if _within(other, (home, *SHARED))]
+    return frozenset(reached)
+
+
+def _within(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _imported(name: str) -> Iterable[str]:
+    path = _file(name)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _file(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join(filter(None, [*parents[: len(parents) - node.level + 1], base]))
+            for alias in node.names:
+                # a module of that name, or else a name that the package's own file makes
+                inner = f"{base}.{alias.name}"
+                yield from [inner] if _file(inner) else [base] if _file(base) else []
+
+
+@cache
+def _file(name: str) -> Path | None:
+    """The Python file of a module; None where there is none."""
+    module = sys.modules.get(name)
+    origin = getattr(module, "__file__", None)
+    if origin is None:
+        try:
+            spec = find_spec(name)
+        except (ImportError, AttributeError, ValueError):
+            return None
+        origin = spec.origin if spec else None
+    path = Path(origin) if origin else None
+    return path if path and path.suffix == ".py" and path.is_file() else None
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(_file(name).read_text(encoding="utf-8"))
+
+
+@cache
+def _hashed(name: str) -> str:
+    tree = _Essential().visit(ast.parse(_file(name).read_text(encoding="utf-8")))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+class _Essential(ast.NodeTransformer):
+    """Takes out what only people read."""
+
+    def _without_docstring(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        # a string by itself does nothing, be it a docstring or an attribute's description
+        node.body = [
+            each
+            for each in node.body
+            if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+        ] or [ast.Pass()]
+        return node
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _without_docstring  # noqa: N815
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "parameter":
+            node.args = node.args[:1]
+            node.keywords = [k for k in node.keywords if k.arg not in ("help", "symbol", "unit")]
+        return node
+
+
+def _lineage(part: type | Callable) -> Iterable[type | Callable]:
+    """`part`, and the classes it inherits from that are of dpbench or made in a console."""
+    if not isinstance(part, type) or _file(part.__module__) is not None:  # its imports are followed
+        return [part]
+    bases = (base for base in part.__mro__[1:] if base.__module__ != "builtins")
+    ours = ("attacks", "defenses", "dpbench")
+    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, ours))]
+
+
+def _compiled(part: type | Callable) -> str:
+    """The code and the plain values of a function or class."""
+    if not isinstance(part, type):
+        return f"{part.__qualname__} {_member(part)}"
+    # names with underscores on both sides are the interpreter's, and differ between its versions
+    own = {k: v for k, v in vars(part).items() if not k.startswith("__") or hasattr(v, "__code__")}
+    declared = vars(part).get("__dataclass_fields__", {})
+    own |= {name: each.default for name, each in declared.items()}
+    return f"{part.__qualname__} " + " ".join(f"{name}={_member(v)}" for name, v in sorted(own.items()))
+
+
+def _member(value: Any) -> str:
+    if isinstance(value, property):
+        return " ".join(_member(each) for each in (value.fget, value.fset, value.fdel))
+    value = getattr(value, "__func__", getattr(value, "func", value))
+    if hasattr(value, "__code__"):
+        return f"{_code(value.__code__, value.__doc__)} {_member(value.__defaults__)}"
+    if isinstance(value, Field):
+        value = value.default
+    if isinstance(value, tuple):
+        return " ".join(map(_member, value))
+    return repr(value) if isinstance(value, _PLAIN) else ""
+
+
+def _code(code: CodeType, doc: str | None = None) -> str:
+    found = code.co_consts[1:] if doc is not None and code.co_consts[:1] == (doc,) else code.co_consts
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in found]
+    return f"{code.co_name} {code.co_code.hex()} {constants} {code.co_names}"

@@ -1,0 +1,135 @@
+"""Evidence against independent computations, and verdicts at their borders."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from dpbench.report.evidence import Evidence, Measure, evidence, originals, tail
+from dpbench.report.rivals import rivals
+from dpbench.report.summary import summary
+from dpbench.report.tables import to_markdown
+from dpbench.report.verdict import verdict, worst
+from dpbench.store.schema import frame
+
+
+def test_the_tail_is_the_binomial_test_and_exact_for_unequal_chances():
+    for right in range(6):
+        exact = binomtest(right, 5, 0.3, alternative="greater").pvalue
+        assert tail(right, np.full(5, 0.3)) == pytest.approx(exact)
+    chances = np.array([0.1, 0.5, 0.9])
+    both = [0.1 * 0.5 * 0.1, 0.1 * 0.5 * 0.9, 0.9 * 0.5 * 0.9]  # two right, by which one is wrong
+    assert tail(2, chances) == pytest.approx(sum(both) + 0.1 * 0.5 * 0.9)
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.5])
+def test_false_claims_are_rarer_than_their_level(chance):
+    """Over all outcomes of a guess, weighted by their chances: both claims hold what they promise."""
+    level = 0.0125
+    for images in (1, 4, 8, 32, 100):
+        counts = np.arange(images + 1)
+        found = [
+            Measure("iip", int(k), images, chance, tail(int(k), np.full(images, chance))) for k in counts
+        ]
+        at_random = [tail(int(k), np.full(images, chance)) for k in counts]
+        mass = np.array(at_random) - np.append(at_random[1:], 0.0)
+        assert mass[[each.above_chance(level) for each in found]].sum() <= level
+        # an attack that is right halfway to always must not be called a guess
+        half = np.full(images, (1 + chance) / 2)
+        tails = np.array([tail(int(k), half) for k in counts])
+        mass = tails - np.append(tails[1:], 0.0)
+        assert mass[[each.at_chance(level) for each in found]].sum() <= level
+
+
+def measured(right, images, chance=0.5, name="psnr"):
+    return Measure(name, right, images, chance, tail(right, np.full(images, chance)))
+
+
+def line(over, ratio=float("nan")):
+    return pd.Series({"psnr_over_floor_median": over, "lpips_to_floor_median": ratio, "psnr_median": 12.0})
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "expected"),
+    [
+        (0, 4, "unsure"),  # four of four would have proved nothing either
+        (4, 4, "unsure"),
+        (0, 5, "guess"),
+        (5, 5, "better"),
+        (2, 8, "guess"),
+        (4, 8, "unsure"),
+        (6, 8, "unsure"),
+        (7, 8, "better"),
+    ],
+)
+def test_verdicts_by_the_number_of_images(right, images, expected):
+    assert verdict(line(-1.0), Evidence(images, (measured(right, images),)), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("over", "ratio", "expected"),
+    [
+        (3.0, 0.99, "works"),
+        (3.0, float("nan"), "works"),
+        (3.0, 1.0, "unsure"),
+        (2.9, 0.2, "unsure"),
+        (float("nan"), float("nan"), "unknown"),
+        (float("inf"), 0.0, "works"),
+        (float("-inf"), 1.0, "unsure"),
+    ],
+)
+def test_verdicts_by_what_is_over_the_floor(over, ratio, expected):
+    assert verdict(line(over, ratio), Evidence(2, (measured(1, 2),)), 1) == expected
+
+
+def test_more_comparisons_need_more_evidence():
+    found = Evidence(6, (measured(6, 6),))
+    assert [verdict(line(1.0), found, count) for count in (1, 3, 4)] == ["better", "better", "unsure"]
+    assert worst([(line(1.0), found)] * 3).verdict == "better"
+    assert worst([(line(1.0), found)] * 4).verdict == "unsure"
+
+
+def test_photographs_are_told_apart_by_their_place_in_the_data_set(make_rows):
+    rows = frame(make_rows("dlg", "none", 4, 9, 0.4) + make_rows("dlg", "none", 4, 9, 0.4, seed=1))
+    assert originals(rows).nunique() == 8
+    assert originals(rows.assign(original_index=[0, 1, 2, 3, 3, 4, 5, 6])).nunique() == 7
+    other = rows.assign(original_index=0, data=["a", "b"] * 4)
+    assert originals(other).nunique() == 2
+
+
+def test_floors_are_joined_by_image_and_setting(make_rows):
+    rows = []
+    for terms, level in (("gradient", 10.0), ("lazy", 20.0)):
+        more = {"terms": terms, "key": terms}
+        rows += make_rows("floor:noise-gradient", "none", 4, 0, 0, floor_of="dlg", psnr=level, **more)
+        rows += make_rows("dlg", "dp", 4, 0, 0, **more, releases=10)
+        rows += make_rows("idlg", "none", 4, 0, 0, **more, psnr_floor=float("nan"), lpips_floor=float("nan"))
+    table = frame(rows)
+    (floors, rest) = rivals(table).values()
+    beside = table.loc[floors.index].assign(floor_psnr=floors["psnr"])
+    assert set(beside["attack"]) == {"dlg"}
+    assert beside.groupby("terms")["floor_psnr"].unique().map(list).to_dict() == {
+        "gradient": [10.0],
+        "lazy": [20.0],
+    }
+    assert rest.empty
+
+
+def test_flat_images_are_the_floor_itself(make_rows):
+    """The constant image is an exact copy of a flat photograph: an attack lies infinitely far below."""
+    rows = make_rows("dlg", "none", 2, 20, 0.1, psnr_floor=float("inf"), lpips_floor=0.0)
+    rows[1] |= {"psnr": float("inf"), "lpips": 0.0}
+    table = frame(rows)
+    found = evidence(table, rivals(table))
+    assert [(each.name, each.right, each.images) for each in found.measures] == [
+        ("psnr", 0, 2),
+        ("lpips", 0, 2),
+    ]
+    numbers = summary(table[:1]).iloc[0]
+    assert numbers["psnr_over_floor_median"] == float("-inf")
+    assert numbers["lpips_to_floor_median"] == float("inf")
+    assert "| -∞ |" in to_markdown(table[:1])
+    both = summary(table).iloc[0]
+    assert both["psnr_over_floor_max"] == 0
+    mixed = summary(frame([*make_rows("dlg", "none", 2, 20, 0.1, psnr=20.0, psnr_floor=float("inf"))]))
+    assert mixed["psnr_over_floor_median"].tolist() == [float("-inf")]
