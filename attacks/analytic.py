@@ -34,8 +34,8 @@ class Analytic(Attack):
     threat_models = ("malicious-linear", "honest")
 
     prior: Literal["wiener", "none"] = parameter(
-        "wiener",
-        "what is assumed of images under noise: statistics of public images (wiener) or nothing (none)",
+        default="wiener",
+        help="what is assumed of images under noise: statistics of public images (wiener) or nothing (none)",
         only_if={"defended": True},
     )
     adaptive: bool = shared.adaptive()

@@ -25,7 +25,10 @@ A = TypeVar("A", bound="type[Attack]")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(parameter, field))
 def attack(name: str) -> Callable[[A], A]:
-    """Class decorator: registers an attack under `name` and makes it a frozen keyword-only dataclass."""
+    """Class decorator: registers an attack under `name` and makes it a frozen keyword-only dataclass.
+
+    Type checkers see the fields; they take a parameter for optional where `default` is given by keyword.
+    """
     return attacks.register(name)
 
 

@@ -35,7 +35,7 @@ class DeepInversion(Attack):
     iterations: int = shared.iterations(1500)
     restarts: int = shared.restarts(1)
     learning_rate: float = shared.learning_rate(0.2)
-    label_weight: float = parameter(0.1, "weight of the victim's loss", at_least=0)
+    label_weight: float = parameter(default=0.1, help="weight of the victim's loss", at_least=0)
     tv: float = shared.tv(0.05)
     l2: float = shared.l2(0.001)
     bn: float = shared.bn(1.0)

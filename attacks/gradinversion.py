@@ -127,10 +127,13 @@ class GradInversion(Attack):
         engine: backend of the search.
     """
 
-    preset: Literal["tuned", "paper"] = parameter("tuned", "weights and steps: ours, or the paper's")
-    terms: Terms = parameter("registered", "what is optimised, each term with all before it")
+    preset: Literal["tuned", "paper"] = parameter(
+        default="tuned", help="weights and steps: ours, or the paper's"
+    )
+    terms: Terms = parameter(default="registered", help="what is optimised, each term with all before it")
     matching: Literal["layer-l2", "cosine"] | None = parameter(
-        None, "how gradients are compared: tensor by tensor or by their angle; the preset's unless given"
+        default=None,
+        help="how gradients are compared: tensor by tensor or by their angle; the preset's unless given",
     )
     label_rule: label_rules.Rule = shared.label_rule("minimum")
     iterations: int | None = shared.iterations(None)
@@ -185,11 +188,12 @@ class GradInversion(Attack):
         # The group term sets in late, and objectives from before and after that do not compare. So every seed
         # is scored at its last point, by the objective without the group term.
         ends = [found.last for found in outcome.found]
-        scored = torch.ones(len(problem.regularisers), device=task.device)
+        without_group = torch.ones(len(problem.regularisers), device=task.device)
         if grouped:
-            scored[-1] = 0
+            without_group[-1] = 0
         scores = [
-            problem.gradient([v.detach().requires_grad_() for v in end], labels, scored)[:2] for end in ends
+            problem.gradient([v.detach().requires_grad_() for v in end], labels, without_group)[:2]
+            for end in ends
         ]
         best = min(range(restarts), key=lambda i: float(scores[i][1].nan_to_num(torch.inf)))
         images, start = (

@@ -14,7 +14,7 @@ from dpbench.protocol import Reconstruction
 
 @attack("inverting-gradients")
 class InvertingGradients(Attack):
-    """Matches the direction of the gradient; the step falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
+    """Matches the gradient's direction; the step size falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
 
     Attributes:
         adaptive: match only the entries that pruning kept.

@@ -1,4 +1,4 @@
-"""Homographies refined on the pixels themselves: Lucas and Kanade (1981), damped, from coarse to fine.
+"""Homographies refined on pixels, from coarse to fine, by the damped method of Lucas and Kanade (1981).
 
 Coordinates run from -1 to 1 between the outer edges of an image, so a homography is the same at every
 resolution. It maps points of the reference to points of the image that is to be warped.
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 STEPS = 10
 """Damped Gauss-Newton steps at each resolution."""
 FINEST, COARSEST = 64, 16
-"""Heights and widths, px, between which the pyramid lies. The mean of several seeds holds a faint copy of
-each; at a finer resolution a seed would be drawn to its own."""
+"""Largest and smallest height and width of the pyramid, px. The mean of several seeds holds a faint copy of
+each; at a finer resolution a seed would be registered to its own copy."""
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def centres(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, homographies: Tensor, mode: str = "bilinear") -> tuple[Tensor, Tensor]:
-    """Images as the reference's pixels see them.
+    """Images resampled at the reference's pixels.
 
     Args:
         images: [N, C, H, W].
@@ -46,7 +46,7 @@ def warp(images: Tensor, homographies: Tensor, mode: str = "bilinear") -> tuple[
 
     Returns:
         The warped images [N, C, H, W], and bool [N, 1, H, W]: which pixels lie inside the image. The others
-        hold its nearest pixel.
+        hold the value of its nearest pixel.
     """
     height, width = images.shape[2:]
     mapped = homographies @ centres(height, width, images)
@@ -56,9 +56,9 @@ def warp(images: Tensor, homographies: Tensor, mode: str = "bilinear") -> tuple[
 
 
 def refine(images: Tensor, references: Tensor, homographies: Tensor) -> Tensor:
-    """Homographies of lower squared pixel error, found from `homographies` on.
+    """Homographies of lower squared pixel error, by descent from `homographies`.
 
-    The error is the mean over the pixels that the image covers. A step that does not lower it is not taken.
+    The error is the mean over the pixels that the image covers. Steps that do not lower it are rejected.
 
     Args:
         images: [N, C, H, W].
@@ -99,7 +99,7 @@ class _Linearised:
     curvature: Tensor
 
     def replaced(self, other: _Linearised, where: Tensor) -> _Linearised:
-        """`other` in the samples that bool [N] says, else this."""
+        """`other` for the samples that bool [N] selects, else this."""
         return _Linearised(
             torch.where(where, other.error, self.error),
             torch.where(where[:, None], other.slope, self.slope),

@@ -64,8 +64,8 @@ class PriorAware(Attack):
     needs = frozenset({"candidates"})
 
     inclusion: float = parameter(
-        1.0,
-        "chance of the attacked sample to be in each release (Poisson sampling)",
+        default=1.0,
+        help="chance of the attacked sample to be in each release (Poisson sampling)",
         symbol="q",
         only_if={"repeatable": True},
         above=0,

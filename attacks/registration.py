@@ -1,8 +1,8 @@
 """Group consistency: what several reconstructions of one batch agree on (GradInversion, eq. 11 and 12).
 
-Seeds of the search put the same object in different places, and their plain mean is a blur. So each is first
-registered to that mean, in the style of RANSAC-Flow (Shen et al. 2020): mutual nearest neighbours of deep
-features, RANSAC, a homography; then a fine stage on the pixels.
+Seeds of the search put the same object in different places, so their plain mean is blurred. Each seed is
+therefore registered to that mean first, in the style of RANSAC-Flow (Shen et al. 2020): mutual nearest
+neighbours of deep features and RANSAC give a homography, which is then refined on the pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from attacks.photometric import centres, refine, warp
 from dpbench.protocol import InputError
 
 CELLS = 32
-"""Height and width of the feature maps that are matched; images are resized so that they come out so."""
+"""Height and width of the feature maps that are matched; images are resized to give maps of that size."""
 FEWEST = 12
-"""Matches that have to agree on a homography."""
+"""Least number of matches that have to agree on a homography."""
 FARTHEST = 2 / 3
-"""How far a corner may move, the image being 2 wide: beyond, a homography folds or is far off in scale."""
+"""Farthest that a corner may move, the image being 2 wide; beyond it a homography folds or badly scales."""
 ALIKE = 0.3
-"""Correlation with the reference below which two images have nothing to be registered by."""
+"""Least correlation with the reference; below it two images have too little in common to be registered."""
 CHUNK = 16
 """Images worked on at a time, which bounds memory at 224 px."""
 
@@ -73,17 +73,16 @@ def consensus(seeds: Tensor, features: Features | None = None, seed: int = 0) ->
 def register(images: Tensor, references: Tensor, features: Features, seed: int = 0) -> Tensor:
     """Each image moved onto its reference by a homography.
 
-    An image stays as it is where fewer than `FEWEST` feature matches agree on a homography, where that moves
-    a corner by more than a third of the image's side, and where the moved image does not correlate more with
-    its reference than the image itself, or not visibly. Pixels that the moved image does not cover are the
-    reference's.
+    An image stays as it is if fewer than `FEWEST` feature matches agree on a homography, if the homography
+    moves a corner by more than `FARTHEST`, or if the moved image correlates with its reference no more than
+    before or by less than `ALIKE`. Pixels that the moved image does not cover are taken from the reference.
 
     Args:
         images: [N, C, H, W] in [0, 1].
         references: the same shape.
         features: images [N, C, H', W'] of any size -> maps [N, D, h, w], on the images' device.
-        seed: decides RANSAC's draws. Each image has the same, whatever else is in the batch; the caller's
-            random state is left as it was.
+        seed: decides RANSAC's draws. They are the same for each image, whatever else is in the batch; the
+            global random state stays as it was.
 
     Returns:
         [N, C, H, W] in [0, 1].
@@ -102,7 +101,7 @@ def register(images: Tensor, references: Tensor, features: Features, seed: int =
 def describe(images: Tensor, features: Features) -> Tensor:
     """Maps [N, D, h, w] of unit vectors, h and w about `CELLS`.
 
-    The mean over each map is taken out: what all places share says nothing of where one is.
+    The mean over each map is subtracted: what all places share does not tell them apart.
 
     Raises:
         InputError: for features that are not maps.
@@ -159,14 +158,14 @@ def matches(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _homography(of_reference: Tensor, of_image: Tensor, seed: int) -> Tensor:
-    """[3, 3] from reference to image, NaN where too few points agree on one."""
+    """Homography [3, 3] from reference to image; NaN if too few points agree on one."""
     none = torch.full((3, 3), torch.nan)
     if len(of_reference) < FEWEST:
         return none
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # kornia still scripts functions
         from kornia.geometry.ransac import RANSAC
-    # On the CPU, so that the draws do not depend on the device.
+    # on the CPU, so that the draws do not depend on the device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ransac = RANSAC("homography", inl_th=2 / CELLS, batch_size=1024, max_iter=4)
@@ -175,7 +174,7 @@ def _homography(of_reference: Tensor, of_image: Tensor, seed: int) -> Tensor:
 
 
 def _moved(images: Tensor, references: Tensor, coarse: Tensor) -> Tensor:
-    """`images` moved by what the fine stage makes of the `coarse` homographies, where that is credible."""
+    """`images` moved by the refined `coarse` homographies; images without a credible one stay as they are."""
     homographies = refine(images, references, coarse)
     moved, inside = warp(images, homographies, "bicubic")
     corners = torch.tensor([[-1.0, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]]).to(images)

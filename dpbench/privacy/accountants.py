@@ -48,10 +48,11 @@ def sampled_sigma(accountant: str, eps: float, delta: float, sample_rate: float,
     Raises:
         InputError: where no noise multiplier within reach spends it; the sentence says what is within reach.
     """
-    if not EPS_RANGE[0] <= eps <= EPS_RANGE[1]:
+    low, high = EPS_RANGE
+    if not low <= eps <= high:
+        within = f"at least {low:g}" if eps < low else f"at most {high:g}"
         raise InputError(
-            f"`eps` {eps:g} is out of reach over a training: choose at least {EPS_RANGE[0]:g} and at most "
-            f"{EPS_RANGE[1]:g}, or `eps_scope` release."
+            f"`eps` {eps:g} is out of reach over a training: choose {within}, or `eps_scope` release."
         )
     chance = chance_of_inclusion(sample_rate, steps)
     if chance <= delta:

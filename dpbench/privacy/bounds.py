@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
 from dpbench.privacy.checks import check_positive, check_releases
-from dpbench.privacy.pld import GRIDS, MOST_STEPS, loss_distribution
+from dpbench.privacy.pld import GRIDS, loss_distribution
 from dpbench.privacy.renyi import renyi_blow_up, renyi_variation
 from dpbench.protocol import InputError
 from dpbench.system.cache import remember
@@ -129,9 +129,9 @@ def _sampled_reconstruction(sigma: float, sample_rate: float, steps: int, kappa:
         return 1.0
     sigma = min(sigma, high)  # more noise never helps the attacker
     bound = renyi_blow_up(sigma, sample_rate, steps, kappa)
-    if steps > MOST_STEPS:
-        return bound
     composed = loss_distribution(sigma, sample_rate, steps, GRIDS[1])
+    if composed is None:
+        return bound
     dual = minimize_scalar(
         lambda eps: composed.get_delta_for_epsilon(eps) + math.exp(eps) * kappa,
         bounds=(-40.0, -math.log(kappa)),
@@ -146,7 +146,7 @@ def _sampled_membership(sigma: float, sample_rate: float, steps: int) -> float:
     if sigma >= low:
         sigma = min(sigma, high)
         variation = min(variation, renyi_variation(sigma, sample_rate, steps))
-        if steps <= MOST_STEPS:
-            composed = loss_distribution(sigma, sample_rate, steps, GRIDS[1])
+        composed = loss_distribution(sigma, sample_rate, steps, GRIDS[1])
+        if composed is not None:
             variation = min(variation, float(composed.get_delta_for_epsilon(0.0)))
     return 0.5 + max(variation, 0.0) / 2

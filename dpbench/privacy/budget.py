@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dpbench.privacy.calibration import calibrate
 from dpbench.protocol import Guarantee
 from dpbench.protocol.parameters import Declared, declare, parameter
 
@@ -43,7 +42,7 @@ class Budget(Declared):
     epochs: float = parameter(10.0, "passes over the training set", above=0, only_if=_OF_A_TRAINING)
     accountant: Literal["pld", "prv", "rdp"] = parameter(
         "pld",
-        "what computes the training budget (Opacus' prv and rdp are slower or looser)",
+        "what computes the training budget: pld is tight, prv (Opacus') slower, rdp looser",
         only_if=_OF_A_TRAINING,
     )
 
@@ -75,6 +74,8 @@ class Budget(Declared):
             >>> round(found.noise_multiplier, 4)
             0.6002
         """
+        from dpbench.privacy.calibration import calibrate  # SciPy takes a second to import
+
         return calibrate(
             **self.values(),
             noise_multiplier=noise_multiplier,

@@ -10,7 +10,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
     Args:
         successes: 0 to `trials`.
-        trials: at least 1.
+        trials: 0 or more; nothing is known of none.
         confidence: chance that the interval holds the truth, at least; in (0, 1).
 
     Raises:
@@ -22,5 +22,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
         >>> clopper_pearson(0, 10)[0], clopper_pearson(10, 10)[1]
         (0.0, 1.0)
     """
+    if successes == trials == 0:
+        return 0.0, 1.0
     found = binomtest(int(successes), int(trials)).proportion_ci(confidence, "exact")
     return float(found.low), float(found.high)

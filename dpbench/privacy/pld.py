@@ -35,12 +35,17 @@ def is_sound(delta: float, steps: int) -> bool:
     return steps <= MOST_STEPS and delta >= max(1e-10, 1e-13 * steps)
 
 
-def loss_distribution(sigma: float, sample_rate: float, steps: int, grid: int) -> PrivacyLossDistribution:
+def loss_distribution(
+    sigma: float, sample_rate: float, steps: int, grid: int
+) -> PrivacyLossDistribution | None:
     """The composed privacy loss of `steps` sampled releases on about `grid` points, rounded upwards.
 
     The interval is chosen by the spread of the composed loss, so the cost hardly depends on eps. Every grid
     gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022), finer ones a tighter one.
+    None above `MOST_STEPS`, and where the losses are too small for floating-point numbers.
     """
+    if steps > MOST_STEPS:
+        return None
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 
     x = np.linspace(-10 * sigma, 1 + 10 * sigma, 4001)
@@ -49,9 +54,12 @@ def loss_distribution(sigma: float, sample_rate: float, steps: int, grid: int) -
     weight = (1 - sample_rate) * absent + sample_rate * present
     spread = math.sqrt(np.average(loss**2, weights=weight))
     interval = (14 * spread * math.sqrt(steps) + loss[-1]) / grid
-    single = from_gaussian_mechanism(
-        sigma, value_discretization_interval=interval, sampling_prob=sample_rate, use_connect_dots=True
-    )
+    try:
+        single = from_gaussian_mechanism(
+            sigma, value_discretization_interval=interval, sampling_prob=sample_rate, use_connect_dots=True
+        )
+    except (ArithmeticError, ValueError):
+        return None
     # Losses of few points are sparse, and raise their number of points to the power of `steps` as an integer.
     dense = PrivacyLossDistribution(single._pmf_remove.to_dense_pmf(), single._pmf_add.to_dense_pmf())
     return dense.self_compose(steps)
@@ -80,6 +88,8 @@ def pld_epsilon(
 
 def _on_grid(sigma: float, delta: float, sample_rate: float, steps: int, grid: int) -> float:
     composed = loss_distribution(sigma, sample_rate, steps, grid)
+    if composed is None:
+        return math.inf
     with np.errstate(over="ignore"):
         eps = composed.get_epsilon_for_delta(delta)
     if math.isfinite(eps) or composed.get_delta_for_epsilon(LARGEST_EPS) > delta:

@@ -28,7 +28,8 @@ def prv_epsilon(sigma: float, delta: float, sample_rate: float, steps: int) -> f
     # What Opacus is going to allocate: twice the largest loss, in intervals that shrink with the steps.
     largest = renyi_epsilon(sigma, delta / 4000, sample_rate, steps)
     points = 2 * (largest + 3) * math.sqrt(steps * math.log(12_000 / delta) / 2) / EPS_ERROR
-    if not is_sound(delta, steps) or not points < MOST_POINTS:
+    above = renyi_epsilon(sigma, delta, sample_rate, steps)
+    if not is_sound(delta, steps) or not points < MOST_POINTS or above < EPS_ERROR:
         raise refusal
     from opacus.accountants import PRVAccountant
 
@@ -40,6 +41,6 @@ def prv_epsilon(sigma: float, delta: float, sample_rate: float, steps: int) -> f
             eps = float(accountant.get_epsilon(delta, eps_error=EPS_ERROR))
         except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             raise refusal from error
-    if not math.isfinite(eps) or eps > renyi_epsilon(sigma, delta, sample_rate, steps) + 2 * EPS_ERROR:
+    if not math.isfinite(eps) or eps > above + 2 * EPS_ERROR:
         raise refusal  # both are upper bounds, and this one should be tight
     return eps

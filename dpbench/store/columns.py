@@ -214,6 +214,12 @@ add(
     _words("device", "provenance", "what it ran on"),
     _flag("decoys_known", "provenance", "the attacker's statistics of images were made from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
+    _words(
+        "per_sample",
+        "provenance",
+        "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty "
+        "where the defence looks at the whole batch",
+    ),
     _words("status", "provenance", "`ok`, `failed` or `skipped`"),
     _words("error", "provenance", "why, where it is not `ok`"),
 )

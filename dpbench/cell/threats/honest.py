@@ -29,7 +29,9 @@ class Honest(ThreatModel):
         if cell.floor is Floor.NOISE_GRADIENT:
             release = floors.noise_release(release, cell.seed("noise floor", cell.attack.name))
         found = releasing.attacked(cell, scene, release, progress)
-        result = scored(cell, scene, found.images, found, release.guarantee, self.extra(cell, scene, release))
+        method = {"per_sample": release.per_sample or None}
+        extra = [method | more for more in self.extra(cell, scene, release)]
+        result = scored(cell, scene, found.images, found, release.guarantee, extra)
         if cell.floor or cell.defence.name != "none":
             return result
         return joined(result, start_rows(cell, scene, found))

@@ -13,7 +13,7 @@ from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels
+from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
 
 FEWEST = 3
@@ -46,7 +46,7 @@ def batches(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     table = schema.conform(table)
     table = table[ended_well(table)]
     naming = Naming(table)
-    table = _with_shares(table)
+    table = _with_shares(ordered(table, batch_last=True))
     table = table[~is_floor(table) & ~is_informed(table)]
     if table["batch_size"].nunique() < FEWEST:
         return None
@@ -57,7 +57,7 @@ def batches(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     table = table.assign(
         _curve=[", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
     )
-    curves = sorted(set(table["_curve"]))
+    curves = list(dict.fromkeys(table["_curve"]))
     drawn = curves[:MOST]
     sizes = sorted(table["batch_size"].unique())
     wide = max(_WIDE * len(shares), 6.5)

@@ -12,7 +12,7 @@ from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor, only_labels
+from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
 
 MOST_ROWS, MOST_CURVES = 4, 12
@@ -47,6 +47,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None) -> Figure | None
     table = schema.conform(table)
     table = table[ended_well(table) & ~only_labels(table)]
     naming = Naming(table)
+    table = ordered(table, batch_last=True)
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it
     table = table[~is_floor(table) & (table["batch_size"] > 1) & table["image_grad_share"].notna()]
     if table["logit_scale"].nunique() < 2:
@@ -57,7 +58,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None) -> Figure | None
         _row=[", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows],
         _curve=[f"{naming.attack(r)}, {naming.defence(r)}, logits x{r['logit_scale']:g}" for r in rows],
     )
-    victims, curves = (list(dict.fromkeys(table.sort_values(c)[c])) for c in ("_row", "_curve"))
+    victims, curves = (list(dict.fromkeys(table[column])) for column in ("_row", "_curve"))
     drawn, shown = victims[:MOST_ROWS], curves[:MOST_CURVES]
     high = _HIGH * len(drawn) + 0.5 + 0.3 * len(shown)
     figure = Figure(figsize=(_WIDE * len(_SIGNS), high), layout="constrained")

@@ -79,9 +79,9 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
 def _sheet(title: str, rows: int, inches: float) -> tuple[Figure, Axes]:
     """One panel for all pictures, measured in inches: one each would take seconds to lay out."""
     title = wrap(title, inches - 0.2, _TITLE)
-    above = 0.15 + 0.16 * (1 + title.count("\n"))
+    above = 0.2 + 0.16 * (1 + title.count("\n"))
     figure = Figure(figsize=(inches, above + _top(rows)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0, h_pad=0)
+    figure.get_layout_engine().set(w_pad=0, h_pad=0.04)
     figure.suptitle(escape.matplotlib(title), x=0.1 / inches, ha="left", fontsize=_TITLE)
     axis = figure.subplots()
     axis.set_axis_off()

@@ -21,17 +21,6 @@ SAMPLED = (1e-5, 256 / 50_000, 2000)
 """delta, sample rate, steps of the reference values."""
 
 
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(shared_cache, monkeypatch):
-    """Not the user's: searches several tests need are made once a run."""
-    monkeypatch.setenv("DPBENCH_CACHE", str(shared_cache))
-
-
 @pytest.mark.parametrize(("eps", "sigma"), [(1, 3.7306), (8, 0.6002), (50, 0.1498)])
 def test_one_release_has_the_sigma_of_the_analytic_gaussian_mechanism(eps, sigma):
     assert privacy.noise_multiplier(eps, 1e-5) == pytest.approx(sigma, rel=1e-3)
@@ -185,7 +174,7 @@ def test_release_scope_accounts_for_one_release():
         ({"eps": -1.0}, "`eps` must be a finite number above 0"),
         ({"eps": math.nan}, "`eps` must be a finite number above 0"),
         ({"eps": math.inf}, "`eps` must be a finite number above 0"),
-        ({"eps": 1e7}, "choose at least 0.0001 and at most 1e\\+06"),
+        ({"eps": 1e7}, "choose at most 1e\\+06"),
         ({"eps": 1e7, "eps_scope": "release"}, "choose one from 1e-09 to 1e\\+06"),
         ({"eps": 1e-10, "eps_scope": "release"}, "choose one from 1e-09 to 1e\\+06"),
         ({"delta": 0.51}, "`delta` must lie from 1e-100 to 0.5"),

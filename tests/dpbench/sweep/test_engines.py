@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dpbench.cell.grid import MEAN_IMAGE, NOISE_GRADIENT
 
 from attacks.engine import programs
 from attacks.engine.choice import BREAK_EVEN
 from attacks.engine.runners import Direct
 from dpbench.cell import trial
-from dpbench.cell.grid import MEAN_IMAGE, NOISE_GRADIENT
 from dpbench.protocol import InputError
 from dpbench.sweep import engines
 from dpbench.sweep import executors as executor

@@ -165,7 +165,9 @@ def test_the_mean_image_is_drawn_once_for_all_victims(make_rows, fill):
     for victim in ("early", "trained"):
         for attack in ("floor:mean-image", "floor:noise-gradient", "dlg"):
             more = {"floor_of": "dlg"} if attack == "floor:noise-gradient" else {}
-            rows += make_rows(attack, "none", 1, 20, 0.1, victim=victim, key=f"{attack[-3:]}-{victim}", **more)
+            rows += make_rows(
+                attack, "none", 1, 20, 0.1, victim=victim, key=f"{attack[-3:]}-{victim}", **more
+            )
     store = fill(frame(rows))
     assert list(pictures_of(reconstructions(store.frame(), store))) == [
         "original",

@@ -114,7 +114,9 @@ def test_each_prior_has_a_bound_of_its_own(table):
 def test_the_planted_layer_is_named(table):
     said = sentence(table).splitlines()
     assert said[0].startswith("Against the early convnet, batch of 4: there are not enough images to say")
-    planted = "Against the early convnet with a layer that the server planted, batch of 4: analytic does better"
+    planted = (
+        "Against the early convnet with a layer that the server planted, batch of 4: analytic does better"
+    )
     assert said[1].startswith(planted)
 
 
@@ -208,3 +210,9 @@ def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
     assert " to dp ε=16 (" in said
     assert "5 settings in all, " in said
     assert "ε=4" not in said
+
+
+def test_a_threat_model_of_a_third_party_has_a_curve(table):
+    more = table[table["threat_model"] == "malicious-linear"].assign(threat_model="eavesdropper")
+    labels = threats(pd.concat([table, more])).axes[0].get_legend_handles_labels()[1]
+    assert "eavesdropper, right choice, out of 20" in labels

@@ -1,0 +1,95 @@
+"""Everything that is written into a run's folder, plots of third parties included."""
+
+import importlib.util
+import json
+from importlib.metadata import EntryPoint
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpbench.protocol import Registry
+from dpbench.report import export as module
+from dpbench.report.export import export, export_data
+from dpbench.report.plots import plots, registry
+from dpbench.store import load, open_run
+
+
+@pytest.fixture
+def store(make_run, tmp_path):
+    run = open_run(tmp_path / "run", {})
+    for key, part in make_run().groupby("key"):
+        pictures = np.full((len(part), 3, 8, 8), 0.5)
+        run.write(key, part.to_dict("records"), pictures, pictures)
+    return run
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    """Plots of ours and of third parties, which are forgotten after the test."""
+    found = Registry("plot")
+    for name, draw in plots.items():
+        found.add(name, draw)
+    monkeypatch.setattr(module, "plots", found)
+    return found
+
+
+def test_data_tables_and_plots_are_written(store):
+    files = export(store, store.frame())
+    names = [file.name for file in files]
+    assert names[:4] == ["results.parquet", "results.csv", "summary.csv", "environment.json"]
+    assert names[4:] == ["table.md", "table.tex", "leakage.png", "reconstructions.png"]
+    assert sorted(names) == sorted(
+        p.name for p in store.path.iterdir() if p.is_file() and p.suffix != ".toml"
+    )
+    assert all(file.read_bytes()[:4] == b"\x89PNG" for file in files if file.suffix == ".png")
+    assert "inverting-gradients" in (store.path / "table.md").read_text(encoding="utf-8")
+    assert "python" in json.loads((store.path / "environment.json").read_text())
+    pd.testing.assert_frame_equal(load(store.path), store.frame())
+    assert [file.name for file in export_data(store)] == names[:4]
+
+
+def test_a_third_party_has_a_plot_with_one_decorator(store, mine):
+    @mine.register("images.svg")
+    def images(table, store):
+        figure = matplotlib.figure.Figure(layout="constrained")
+        figure.subplots().plot(table["image"])
+        return figure
+
+    assert "images.svg" in [file.name for file in export(store)]
+    assert "<svg" in (store.path / "images.svg").read_text()
+
+
+def test_plots_are_found_by_their_entry_point(monkeypatch):
+    entry = EntryPoint("theirs.png", "dpbench.report.plots.leakage:leakage", "dpbench.plots")
+    monkeypatch.setattr(
+        "dpbench.protocol.registry.entry_points", lambda group: [entry] if group == "dpbench.plots" else []
+    )
+    spec = importlib.util.spec_from_file_location("fresh", registry.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    assert list(fresh.plots) == ["theirs.png"]
+    assert callable(fresh.plots["theirs.png"])
+
+
+def test_a_plot_that_breaks_costs_nothing_else(store, mine):
+    @mine.register("broken.png")
+    def broken(table, store):
+        raise KeyError("a column that is not there")
+
+    with pytest.warns(RuntimeWarning, match=r"broken\.png was not drawn: KeyError: 'a column"):
+        files = export(store)
+    assert "reconstructions.png" in [file.name for file in files]
+    assert not (store.path / "broken.png").exists()
+
+
+def test_a_plot_of_an_earlier_state_does_not_stay(store, mine):
+    @mine.register("sometimes.png")
+    def sometimes(table, store):
+        return matplotlib.figure.Figure() if len(table) > 20 else None
+
+    export(store, store.frame())
+    assert (store.path / "sometimes.png").exists()
+    export(store, store.frame()[:5])
+    assert not (store.path / "sometimes.png").exists()
