@@ -79,12 +79,17 @@ class ImageNorm(Regulariser):
         return torch.stack([_length(image) for image in z]).mean()
 
 
+SMALL_MEAN = 1e-3
+"""Share of the standard deviations below which a layer's means are no measure of distances."""
+
+
 class BatchNormStatistics(Regulariser):
     """How far the batch's statistics at every batch-norm layer are from those the attacker was given.
 
     sum over layers of |mean - mean*| + |variance - variance*|, biased variance (GradInversion, eq. 10; from
     DeepInversion, Yin et al. 2020). With `relative` each norm is divided by the target's norm and averaged
-    over the layers, so that one weight suits networks of any depth and width.
+    over the layers, so that one weight suits networks of any depth and width. A mean that is next to nothing,
+    as in a network that was never trained, is no measure: its distance is divided by the standard deviations.
 
     Args:
         weight: its weight.
@@ -102,16 +107,18 @@ class BatchNormStatistics(Regulariser):
         for i, (mean, variance) in enumerate(statistics):
             self.register_buffer(f"mean{i}", mean)
             self.register_buffer(f"variance{i}", variance)
+            own, spread = _length(mean), _length(variance.sqrt())
+            self.register_buffer(f"mean_scale{i}", own if bool(own > SMALL_MEAN * spread) else spread)
+            self.register_buffer(f"variance_scale{i}", _length(variance))
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
         """Over all layers; `activations` [B, channels, H, W] are the layers' inputs."""
         terms = []
         for i, x in enumerate(activations):
             variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-            for found, name in ((mean, f"mean{i}"), (variance, f"variance{i}")):
-                target = self.get_buffer(name)
-                length = _length(found - target)
-                terms.append(length / _length(target) if self.relative else length)
+            for found, name in ((mean, "mean"), (variance, "variance")):
+                length = _length(found - self.get_buffer(f"{name}{i}"))
+                terms.append(length / self.get_buffer(f"{name}_scale{i}") if self.relative else length)
         total = torch.stack(terms).sum()
         return total / len(activations) if self.relative else total
 

@@ -20,6 +20,7 @@ from defenses.base import (
     defense,
     defenses_registry,
 )
+from defenses.copies import in_release_mode
 from dpbench.protocol import InputError
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "create",
     "defense",
     "defenses_registry",
+    "in_release_mode",
     "names",
     "stages",
 ]

@@ -36,11 +36,12 @@ def check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
         model: a copy of the victim, in the mode its gradient is taken in.
         loss: the victim's.
         images: the batch; its first and last image are looked at.
-        labels: their labels.
+        labels: of the whole batch.
     """
     pair = torch.cat([images[:1], images[-1:]])
     with torch.no_grad():
-        outputs, again = model(pair), model(pair)
+        before = _random_state(images)
+        outputs = model(pair)
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"The model must return one tensor, a row for each image, not {type(outputs).__name__}."
@@ -49,41 +50,50 @@ def check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
             raise InputError(
                 "The victim's output is not finite on this batch: check its weights and the images."
             )
-        if not torch.allclose(outputs, again, rtol=1e-3, atol=1e-4 * float(outputs.abs().max())):
+        drawn = not torch.equal(before, _random_state(images))
+        if drawn and not torch.allclose(
+            outputs, model(pair), rtol=1e-3, atol=1e-4 * float(outputs.abs().max())
+        ):
             raise InputError(
                 "The victim's output is random even in evaluation mode, so its gradients do not compare: "
                 "switch off what draws random numbers, such as F.dropout without training=self.training."
             )
-        _check_mean(loss, outputs, torch.cat([labels[:1], labels[-1:]]))
+        _check_mean(loss, outputs, labels)
+
+
+def _random_state(images: Tensor) -> Tensor:
+    return torch.cuda.get_rng_state(images.device) if images.is_cuda else torch.get_rng_state()
 
 
 def _check_mean(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
-    if loss(outputs, labels).ndim:
+    """Of the outputs of the first and the last image, and of made-up ones with all labels."""
+    ends = torch.cat([labels[:1], labels[-1:]])
+    value = loss(outputs, ends)
+    if value.ndim:
         raise InputError("The loss must be one number, the mean over the batch: use reduction='mean'.")
-    for made_up, candidate in enumerate(_comparable(outputs)):
+    if not bool(value.isfinite()):
+        raise InputError(
+            "The loss is not finite on the victim's outputs: check that it takes what the model returns "
+            "(logits or probabilities) and these labels."
+        )
+    labels = labels if len(labels) > 1 else ends
+    tolerance = max(RELATIVE, 8 * torch.finfo(value.dtype).eps)
+    for rows in _comparable(outputs[torch.arange(len(labels), device=outputs.device) % 2]):
         try:
-            together = loss(candidate, labels)
-            mean = (loss(candidate[:1], labels[:1]) + loss(candidate[1:], labels[1:])) / 2
-        except (RuntimeError, ValueError):
-            if made_up:  # a loss on probabilities may refuse other numbers
-                continue
-            raise
-        if not (mean.isfinite() and together.isfinite()):
-            if made_up:
-                continue
+            together = loss(rows, labels)
+            mean = torch.stack([loss(rows[i : i + 1], labels[i : i + 1]) for i in range(len(rows))]).mean()
+        except (RuntimeError, ValueError):  # a loss on probabilities may refuse other numbers
+            continue
+        both = bool(together.isfinite() and mean.isfinite())
+        if both and not torch.isclose(together, mean, rtol=tolerance, atol=TELLING):
             raise InputError(
-                "The loss is not finite on the victim's outputs: check that it takes what the model returns "
-                "(logits or probabilities) and these labels."
-            )
-        if not torch.isclose(together, mean, rtol=RELATIVE, atol=TELLING):
-            raise InputError(
-                f"The loss must be the mean over the batch, but for two samples with a mean loss of "
+                f"The loss must be the mean over the batch, but for {len(rows)} samples with a mean loss of "
                 f"{mean:.4g} it is {together:.4g}: use reduction='mean' and no class weights."
             )
 
 
 def _comparable(outputs: Tensor) -> Iterator[Tensor]:
-    """The outputs of two samples, and others, as those of a converged victim give no loss to compare.
+    """The outputs, and others, as those of a converged victim give no loss to compare.
 
     Rolled by one class, probabilities stay probabilities; made-up numbers suit losses that take any.
     """

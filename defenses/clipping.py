@@ -17,6 +17,8 @@ SLACK = 1e-6
 """How far a clipped gradient may be above C, relative to it: the rounding of one product in float32."""
 SURE = 40.0
 """A correct noise is refused with a chance of exp(-40) at most."""
+ROUNDED = 1e-3
+"""Of a norm over millions of entries that is summed in float32."""
 
 
 class ExactDPOptimizer(DPOptimizer):
@@ -80,13 +82,17 @@ def clipped_means(
         generator=generator,
     )
     optimizer.clip_and_accumulate()
-    sums = [p.summed_grad for p in parameters]
+    sums, deviation = [p.summed_grad for p in parameters], noise_multiplier * max_grad_norm
+    bounds = noise_bounds(sums, deviation) if noise_multiplier else []
     released = []
     for _ in range(count):
         for p, total in zip(parameters, sums, strict=True):
             p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
         optimizer.add_noise()
-        check_noise([p.grad - total for p, total in zip(parameters, sums, strict=True)], sums, optimizer)
+        if noise_multiplier:
+            check_noise(
+                [p.grad - total for p, total in zip(parameters, sums, strict=True)], deviation, bounds
+            )
         optimizer.scale_grad()
         released.append(
             tuple(p.grad.detach().to(g.dtype) for p, g in zip(parameters, gradients, strict=True))
@@ -94,26 +100,30 @@ def clipped_means(
     return released
 
 
-def check_noise(noise: Sequence[Tensor], sums: Sequence[Tensor], optimizer: DPOptimizer) -> None:
-    """InputError where a tensor's noise has not the variance (sigma C)^2, by the tails of chi-squared.
+def noise_bounds(sums: Sequence[Tensor], deviation: float) -> list[tuple[float, float]]:
+    """Between which limits the noise of each tensor has its l2 norm, in units of `deviation`.
 
     Bounds of Laurent and Massart (2000): with probability 1 - exp(-x) each, a chi-squared variable of n
-    degrees of freedom is at most n + 2 sqrt(n x) + 2 x and at least n - 2 sqrt(n x). Rounding to the sum's
-    precision is allowed for.
+    degrees of freedom is at most n + 2 sqrt(n x) + 2 x and at least n - 2 sqrt(n x). What the noise loses to
+    rounding, as it is added to the sum, is allowed for.
     """
-    deviation = optimizer.noise_multiplier * optimizer.max_grad_norm
-    for drawn, total in zip(noise, sums, strict=True):
-        n = drawn.numel()
-        rounding = torch.finfo(total.dtype).eps * float(total.abs().max()) * math.sqrt(n)
-        length = float(norms([drawn[None]]))
+    bounds = []
+    for total in sums:
+        n = total.numel()
+        rounding = torch.finfo(total.dtype).eps * float(total.abs().max()) * math.sqrt(n) / deviation
         margin = 2 * math.sqrt(n * SURE)
         low, high = math.sqrt(max(n - margin, 0.0)), math.sqrt(n + margin + 2 * SURE)
-        if (
-            not low * deviation * (1 - SLACK) - rounding
-            <= length
-            <= high * deviation * (1 + SLACK) + rounding
-        ):
+        bounds.append((low * (1 - ROUNDED) - rounding, high * (1 + ROUNDED) + rounding))
+    return bounds
+
+
+def check_noise(noise: Sequence[Tensor], deviation: float, bounds: Sequence[tuple[float, float]]) -> None:
+    """InputError where a tensor's noise has not the standard deviation it has to have."""
+    lengths = torch.stack([(drawn / deviation).norm() for drawn in noise]).tolist()
+    for drawn, length, (low, high) in zip(noise, lengths, bounds, strict=True):
+        if not low <= length <= high:
+            measured = deviation * length / math.sqrt(drawn.numel())
             raise InputError(
-                f"The noise on {n} entries has a standard deviation of {length / math.sqrt(n):.3g} where it "
+                f"The noise on {drawn.numel()} entries has a standard deviation of {measured:.3g} where it "
                 f"has to be {deviation:.3g}, so this release would not be private: report it."
             )

@@ -40,7 +40,7 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     layers = named_batch_norms(model) if wanted else {}
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[0]))
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(_kept(inputs[0])))
         for name, layer in layers.items()
     ]
     activations: list[Tensor] = []
@@ -56,6 +56,11 @@ def watching(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _kept(x: Tensor) -> Tensor:
+    """`x`, or a copy without gradients: with them, autograd itself notices that `x` is overwritten."""
+    return x if torch.is_grad_enabled() else x.clone()
 
 
 def _joined(inputs: list[Tensor]) -> Tensor:

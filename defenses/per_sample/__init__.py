@@ -8,20 +8,26 @@ backward pass for each sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from defenses.checks import check_finite
-from defenses.per_sample.agreement import wrong_mean, wrong_single
+from defenses.per_sample.agreement import Own, own_gradient, picks, wrong_mean, wrong_single
 from defenses.per_sample.errors import UnfitError, advice, owner
-from defenses.per_sample.independence import check_independent
-from defenses.per_sample.plain import by_functorch, by_loop
+from defenses.per_sample.independence import (
+    check_independent,
+    constant_buffers,
+    differ,
+    refuse_batch_statistics,
+)
+from defenses.per_sample.plain import by_functorch, one_by_one
 from dpbench.protocol import InputError, Loss
 
-FEW = 4
-"""Up to so many samples, taking each one's own gradient costs no more than checking Opacus'."""
+FEW = 8
+"""Up to so many samples, each one's own backward pass costs no more than Opacus and its check, on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
     """The gradient of each sample's loss, checked.
 
     Args:
-        model: in the mode the gradient is to be taken in; left untouched.
+        model: in the mode the gradient is to be taken in; left as it is, but for buffers that it changes.
         loss: mean-reduced.
         images: float [B, C, H, W].
         labels: int64 [B], or soft labels [B, K].
@@ -51,31 +57,70 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
             sample to sample in its buffers, for one whose gradients no method gets right, and for gradients
             that are not finite.
     """
-    check_independent(model, images)
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    refuse_batch_statistics(model)
+    methods = {"opacus": _opacus, "functorch": _functorch, "loop": _loop}
     failures: list[str] = []
-    for method, of in _methods(len(images)):
-        try:
-            gradients = of(model, loss, images, labels)
-        except UnfitError as error:
-            failures.append(str(error))
-            continue
-        check_finite(gradients)
-        # the hooks' were compared with autograd on the same forward pass already, the loop's are single ones
-        wrong = None if method == "loop" else wrong_single(model, loss, images, labels, gradients)
-        if wrong is None and method != "opacus" and len(images) > 1:
-            wrong = wrong_mean(model, loss, images, labels, gradients)
-        if wrong is None:
-            return PerSample(gradients, method)
-        failures.append(f"{owner(model, names[wrong])} has other gradients in a batch than alone ({method})")
+    with constant_buffers(model):
+        for method in ("loop",) if len(images) <= FEW else methods:
+            try:
+                return PerSample(methods[method](model, loss, images, labels), method)
+            except UnfitError as error:
+                failures.append(str(error))
     raise InputError(f"There are no per-sample gradients: {'; '.join(failures)}: {advice(model)}.")
 
 
-def _methods(
-    batch_size: int,
-) -> list[tuple[str, Callable[[nn.Module, Loss, Tensor, Tensor], list[Tensor]]]]:
-    if batch_size <= FEW:
-        return [("loop", by_loop)]
+def _opacus(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
+    """By hooks, which were compared with autograd already: in the same forward pass, for all samples."""
     from defenses.per_sample.hooks import by_hooks  # Opacus takes seconds to import
 
-    return [("opacus", by_hooks), ("functorch", by_functorch), ("loop", by_loop)]
+    gradients, outputs = by_hooks(model, loss, images, labels)
+    check_finite(gradients)
+    rows = picks(len(images))
+    singles = one_by_one(model, loss, images, labels, rows)
+    if any(differ(outputs, own.outputs, row, len(images)) for row, own in zip(rows, singles, strict=True)):
+        with torch.no_grad():
+            check_independent(model, images, rows, model(images), singles)
+        raise UnfitError("the model returns something else under Opacus' hooks")
+    _check_singles(model, gradients, rows, singles)
+    return gradients
+
+
+def _functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
+    gradients = by_functorch(model, loss, images, labels)
+    check_finite(gradients)
+    rows = picks(len(images))
+    singles, batch = one_by_one(model, loss, images, labels, rows), own_gradient(model, loss, images, labels)
+    check_independent(model, images, rows, batch.outputs, singles)
+    _agree(model, wrong_mean(batch, gradients))
+    _check_singles(model, gradients, rows, singles)
+    return gradients
+
+
+def _loop(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
+    """Right for each sample; whether they add up to the batch's gradient is to be seen."""
+    singles = one_by_one(model, loss, images, labels, range(len(images)))
+    gradients = [torch.stack(same) for same in zip(*(own.gradients for own in singles), strict=True)]
+    check_finite(gradients)
+    if len(images) == 1:
+        twins = torch.cat([images, images / 2])
+        with torch.no_grad():
+            check_independent(model, twins, [0], model(twins), singles)
+        return gradients
+    batch = own_gradient(model, loss, images, labels)
+    check_independent(model, images, range(len(images)), batch.outputs, singles)
+    _agree(model, wrong_mean(batch, gradients))
+    return gradients
+
+
+def _check_singles(
+    model: nn.Module, gradients: list[Tensor], rows: Sequence[int], singles: Sequence[Own]
+) -> None:
+    """UnfitError where a sample's gradient is not that of its own backward pass."""
+    for row, own in zip(rows, singles, strict=True):
+        _agree(model, wrong_single(own, [g[row] for g in gradients]))
+
+
+def _agree(model: nn.Module, wrong: int | None) -> None:
+    if wrong is not None:
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        raise UnfitError(f"{owner(model, names[wrong])} has other gradients in a batch than alone")

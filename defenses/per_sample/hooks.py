@@ -15,8 +15,10 @@ from defenses.per_sample.errors import UnfitError, culprit, in_brief, owner
 from dpbench.protocol import Loss
 
 
-def by_hooks(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """[B, *shape] for each trainable parameter; a view of zeros for those that the loss does not depend on.
+def by_hooks(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+    """[B, *shape] for each trainable parameter, and the model's outputs.
+
+    Parameters that the loss does not depend on have a view of zeros.
 
     Args:
         model: in the mode the gradient is to be taken in; left untouched.
@@ -34,7 +36,7 @@ def by_hooks(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> li
         wrapped = None
         try:
             wrapped = GradSampleModule(copy, loss_reduction="mean", strict=False)
-            plain, weights = _differentiated(wrapped, loss, images, labels, whole)
+            plain, weights, outputs = _differentiated(wrapped, loss, images, labels, whole)
         except Exception as error:  # whatever Opacus stumbles over
             raise UnfitError(f"Opacus refuses {culprit(error, copy)}: {in_brief(error)}") from error
         finally:
@@ -54,7 +56,7 @@ def by_hooks(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> li
     if worst is not None:
         check_finite(gradients)
         raise UnfitError(f"Opacus' per-sample gradients of {owner(copy, named[worst][0])} are wrong")
-    return gradients
+    return gradients, outputs
 
 
 def _prepare(model: nn.Module) -> None:
@@ -71,8 +73,8 @@ def _prepare(model: nn.Module) -> None:
 
 def _differentiated(
     wrapped: GradSampleModule, loss: Loss, images: Tensor, labels: Tensor, whole: bool
-) -> tuple[list[Tensor | None], Tensor]:
-    """Fills the parameters' `grad_sample`; returns what they have to add up to, and with which weights.
+) -> tuple[list[Tensor | None], Tensor, Tensor]:
+    """Fills the parameters' `grad_sample`; returns what they add up to, with which weights, and outputs.
 
     The weights are different for each sample, so that a gradient which went to another sample shows as well.
     A sample of small loss gets a large weight, up to a limit, as its gradient is small, too.
@@ -99,7 +101,7 @@ def _differentiated(
             value.backward()
         else:
             torch.autograd.grad(value, seen, allow_unused=True)
-    return list(plain), weights
+    return list(plain), weights, outputs.detach()
 
 
 def _spread(count: int) -> Tensor:

@@ -2,79 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from defenses.copies import untouched
-from defenses.per_sample.errors import ADVICE, culprit, in_brief, named
+from defenses.per_sample.agreement import Own
+from defenses.per_sample.errors import ADVICE, named
 from dpbench.protocol import InputError
 
 TOLERANCE = 1e-3
+"""Of outputs, relative to the largest one; in float32 their rounding is below 1e-5."""
 
 
-def check_independent(model: nn.Module, images: Tensor) -> None:
-    """InputError where a sample's output depends on other samples: it then has no gradient of its own.
-
-    Args:
-        model: in the mode the gradient is to be taken in.
-        images: the batch; a single image is paired with a dimmed copy of itself.
-    """
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """InputError for batch norm that normalises by the batch."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise InputError(
                 f"{named(model, module)} is batch norm in training mode, which mixes the samples of a "
                 "batch: use frozen statistics (`norm` frozen-bn) or group norm (`norm` gn)."
             )
-    copy = untouched(model)
-    before = {name: buffer.clone() for name, buffer in copy.named_buffers()}
-    pair = images[:2] if len(images) > 1 else torch.cat([images, images / 2])
-    seen: list[dict[nn.Module, Tensor]] = []
-    for batch in (pair, pair[:1], pair[1:]):
-        seen.append({})
-        hooks = [
-            module.register_forward_hook(lambda m, _, out, at=seen[-1]: at.setdefault(m, out))
-            for module in copy.modules()
-        ]
-        try:
-            with torch.no_grad():
-                copy(batch)
-        except Exception as error:  # a model that cannot take a batch of one or two
-            raise InputError(
-                f"The model fails on {len(batch)} images, at {culprit(error, copy)}, so per-sample gradients "
-                f"do not exist: make it take a batch of any size ({in_brief(error)})."
-            ) from error
-        for hook in hooks:
-            hook.remove()
-    together, first, second = seen
-    if _differ(together[copy], first[copy], second[copy]):
-        # in the order in which the modules were done, so that inner ones come before those around them
-        mixing = next((m for m in together if _differ(together[m], first.get(m), second.get(m))), copy)
-        raise InputError(
-            f"The model's output for an image depends on the other images of the batch, at "
-            f"{named(copy, mixing)}, so per-sample gradients do not exist: remove what mixes samples."
-        )
-    for name, buffer in copy.named_buffers():
+
+
+@contextmanager
+def constant_buffers(model: nn.Module) -> Iterator[None]:
+    """InputError where a buffer of `model` is another one at the end, as running statistics are."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    for name, buffer in model.named_buffers():
         if not torch.equal(buffer.nan_to_num(), before[name].nan_to_num()):
-            module = copy.get_submodule(name.rpartition(".")[0])
+            module = model.get_submodule(name.rpartition(".")[0])
             raise InputError(
-                f"Module {named(copy, module)} changes its buffer {name} as it runs, which may carry data "
+                f"Module {named(model, module)} changes its buffer {name} as it runs, which may carry data "
                 f"from sample to sample: {ADVICE}."
             )
 
 
-def _differ(together: object, first: object, second: object) -> bool:
-    """Whether two samples' outputs are others where they go through the model together."""
-    together, first, second = (
-        each[0] if isinstance(each, tuple) else each for each in (together, first, second)
-    )
-    if not all(isinstance(each, Tensor) and each.ndim for each in (together, first, second)):
+def check_independent(
+    model: nn.Module, images: Tensor, rows: Sequence[int], together: Tensor, singles: Sequence[Own]
+) -> None:
+    """InputError where the output for an image depends on the other images of the batch.
+
+    Args:
+        model: in the mode the gradient is taken in.
+        images: the batch.
+        rows: which of them to look at.
+        together: the model's outputs for the batch.
+        singles: each of these images alone.
+    """
+    for row, own in zip(rows, singles, strict=True):
+        if differ(together, own.outputs, row, len(images)):
+            # in the order in which the modules were done, so that inner ones come before those around them
+            batch, single = _outputs(model, images), _outputs(model, images[row : row + 1])
+            mixing = (m for m, out in batch.items() if differ(out, single.get(m), row, len(images)))
+            raise InputError(
+                f"The model's output for an image depends on the other images of the batch, at "
+                f"{named(model, next(mixing, model))}, so per-sample gradients do not exist: remove what "
+                "mixes samples."
+            )
+
+
+def _outputs(model: nn.Module, images: Tensor) -> dict[nn.Module, object]:
+    """What each module returned when it was first done."""
+    seen: dict[nn.Module, object] = {}
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        seen.setdefault(module, output)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def differ(together: object, alone: object, row: int, count: int) -> bool:
+    """Whether the output for an image in a batch of `count` is another one than alone."""
+    together, alone = (each[0] if isinstance(each, tuple) else each for each in (together, alone))
+    if not all(isinstance(each, Tensor) and each.ndim for each in (together, alone)):
         return False
-    if (
-        len(together) != len(first) + len(second)
-        or not together.shape[1:] == first.shape[1:] == second.shape[1:]
-    ):
+    if (len(together), len(alone)) != (count, 1) or together.shape[1:] != alone.shape[1:]:
         return False  # the batch does not come first here
-    apart = torch.cat([first, second])
-    slack = TOLERANCE * float(apart.abs().nan_to_num().max())
-    return not torch.allclose(together, apart, rtol=TOLERANCE, atol=slack, equal_nan=True)
+    slack = TOLERANCE * float(together.abs().nan_to_num().max())
+    return not torch.allclose(together[row : row + 1], alone, rtol=TOLERANCE, atol=slack, equal_nan=True)

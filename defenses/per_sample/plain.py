@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses.copies import untouched
-from defenses.per_sample.agreement import own_gradient
+from defenses.per_sample.agreement import Own, own_gradient
 from defenses.per_sample.errors import UnfitError, culprit, in_brief
 from dpbench.protocol import Loss
 
@@ -19,11 +19,10 @@ CHUNK = 8
 
 def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
     """[B, *shape] for each trainable parameter, each sample as a batch of its own; see `by_hooks`."""
-    copy = untouched(model)
-    trainable = {name: p.detach() for name, p in copy.named_parameters() if p.requires_grad}
+    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     def of_one(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return loss(functional_call(copy, parameters, (image[None],)), label[None])
+        return loss(functional_call(model, parameters, (image[None],)), label[None])
 
     size = min(CHUNK, len(images))
     try:
@@ -33,17 +32,19 @@ def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -
             )  # a slow way is still a way
             each = vmap(grad(of_one), in_dims=(None, 0, 0), chunk_size=size)(trainable, images, labels)
     except Exception as error:  # whatever functorch cannot trace
-        raise UnfitError(f"functorch refuses {culprit(error, copy)}: {in_brief(error)}") from error
+        raise UnfitError(f"functorch refuses {culprit(error, model)}: {in_brief(error)}") from error
     return [each[name].detach() for name in trainable]
 
 
-def by_loop(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """[B, *shape] for each trainable parameter, one backward pass for each sample; see `by_hooks`."""
-    copy = untouched(model)
-    rows = []
+def one_by_one(
+    model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, rows: Sequence[int]
+) -> list[Own]:
+    """A backward pass for each of these images alone.
+
+    Raises:
+        UnfitError: for a model or a loss that cannot take a batch of one.
+    """
     try:
-        for i in range(len(images)):
-            rows.append(own_gradient(copy, loss, images[i : i + 1], labels[i : i + 1])[0])
-    except Exception as error:  # a model that cannot take a batch of one
-        raise UnfitError(f"{culprit(error, copy)} fails on a single image: {in_brief(error)}") from error
-    return [torch.stack(same) for same in zip(*rows, strict=True)]
+        return [own_gradient(model, loss, images[i : i + 1], labels[i : i + 1]) for i in rows]
+    except Exception as error:  # whatever the model stumbles over
+        raise UnfitError(f"{culprit(error, model)} fails on a single image: {in_brief(error)}") from error

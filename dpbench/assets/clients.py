@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +21,6 @@ from dpbench.assets.errors import SourceFailed
 from dpbench.assets.records import Source
 from dpbench.system import supervised
 
-PYTHON = sys.executable
 CONNECT = 5
 """Seconds a client may take to reach each address of its host."""
 ANSWER, STALL = 15.0, 60.0
@@ -31,7 +29,7 @@ ANSWER, STALL = 15.0, 60.0
 
 @dataclass
 class Line:
-    """What a client and the one who waits for it tell each other."""
+    """Events between the thread that runs a client and the one that waits for it."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     connected: threading.Event = field(default_factory=threading.Event)
@@ -42,18 +40,8 @@ def _run(command: list[str], work: Path, line: Line) -> None:
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    # whatever becomes of this process, even kill -9: no client and no folder of hundreds of megabytes stays
-    watched = [PYTHON, "-I", supervised.__file__, str(os.getpid()), str(work.parent), *command]
     with open(work / "log", "w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            watched,
-            cwd=work,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us, and we pass it on
-        )
+        process = supervised.start(work.parent, command, cwd=work, env=environment, stdout=log, stderr=log)
         while process.poll() is None:
             if line.cancelled.wait(0.05):
                 process.terminate()

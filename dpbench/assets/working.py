@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dpbench.system import supervised
 from dpbench.system.locks import lock
 
 PREFIX, LOCK = ".fetch-", "lock"
@@ -19,18 +20,24 @@ LONG = 24 * 3600
 
 @contextmanager
 def working_folder(home: Path) -> Iterator[Path]:
-    """An empty folder below `home`, removed in the end; leftovers of killed processes are removed first."""
+    """An empty folder below `home`, removed in the end, even if this process is killed.
+
+    What killed processes left all the same, in a power cut say, is removed first.
+    """
     for path in home.glob(f"{PREFIX}*"):
         if _left(path):
             shutil.rmtree(path, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=home, ignore_cleanup_errors=True) as name:
         descriptor = os.open(Path(name) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        remover = supervised.start(Path(name))
         try:
             lock(descriptor)
             work = Path(name) / "work"
             work.mkdir()
             yield work
         finally:
+            remover.terminate()
+            remover.wait()
             os.close(descriptor)
 
 

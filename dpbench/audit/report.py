@@ -107,16 +107,19 @@ def sentence(report: Report, name: str) -> str:
     )
     if report.gaussian:
         found += f", and {report.eps:.2f} if it is Gaussian as it claims"
-    if report.claimed_eps is None:
-        return f"{found}; it claims nothing."
-    found += f"; the claim is {report.claimed_eps:.4g}"
+    claimed = "it claims nothing" if report.claimed_eps is None else f"the claim is {report.claimed_eps:.4g}"
+    found += f"; {claimed}"
+    failed = "; ".join(f"{check.name} ({check.found})" for check in report.checks if check.failed)
     if report.departures:
-        failed = "; ".join(f"{check.name} ({check.found})" for check in report.departures)
-        return f"BUG. {found}. Its noise is not what it claims: {failed}."
-    if report.exceeded:
-        return f"BUG. {found}."
-    if report.gaussian:
+        found += f". Its noise is not what it claims: {failed}"
+    elif report.gaussian:
         found += f". Its noise passes {len(report.checks)} checks"
+    elif failed:
+        found += f". For information, its noise is not independent Gaussian noise: {failed}"
+    if report.claimed_eps is None:
+        return f"{found}."
+    if report.failed:
+        return f"BUG. {found}."
     if report.claimed_eps >= report.reach:
         return (
             f"Passed for want of evidence. {found}. So few releases show no epsilon above {report.reach:.3g}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import defenses
 from attacks.prior_aware import flat
 from dpbench.protocol import Candidates, InputError, Loss
 
@@ -59,10 +60,13 @@ def clipped_gradients(
     model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, max_grad_norm: float | None
 ) -> Tensor:
     """Each sample's gradient over all trainable parameters, scaled to at most C; [B, P]."""
+    model = defenses.in_release_mode(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows = []
     for i in range(len(images)):
         value = loss(model(images[i : i + 1]), labels[i : i + 1])
         row = flat(torch.autograd.grad(value, parameters, materialize_grads=True))
-        rows.append(row if max_grad_norm is None else row * (max_grad_norm / row.norm()).clamp(max=1))
+        if max_grad_norm is not None:  # in double precision, as the defence takes its norms
+            row = row * (max_grad_norm / row.double().norm()).clamp(max=1).to(row)
+        rows.append(row)
     return torch.stack(rows)

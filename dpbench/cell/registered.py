@@ -24,16 +24,22 @@ def load(plugins: Iterable[str] = ()) -> None:
         plugins: modules by name (`package.module`), or files (`defence.py`).
 
     Raises:
-        InputError: for a module that cannot be imported.
-        TypeError, ValueError: for a part whose name or parameters clash with another's.
+        InputError: for a module that cannot be imported, or a part whose parameters clash with a column.
     """
     for name in plugins:
         _import(name)
+    try:
+        _add_columns()
+    except TypeError as error:
+        raise InputError(str(error)) from error
+    metrics.registered()
+
+
+def _add_columns() -> None:
     for part in (*attacks.attacks.values(), *threats.threat_models.values()):
         add_parameters(part, "attack")
     for part in (Budget, *defenses.defenses_registry.values()):
         add_parameters(part, "defence")
-    metrics.registered()
 
 
 def _import(name: str) -> None:
@@ -42,8 +48,10 @@ def _import(name: str) -> None:
             importlib.import_module(name)
             return
         path = Path(name).expanduser().resolve()
-        if path.stem in sys.modules:
-            return
+        if known := sys.modules.get(path.stem):
+            if getattr(known, "__file__", None) == str(path):
+                return
+            raise InputError(f"The plugin {name} has the name of the module {path.stem}: rename the file.")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
@@ -52,6 +60,8 @@ def _import(name: str) -> None:
         except BaseException:
             del sys.modules[path.stem]
             raise
-    except Exception as error:  # whatever its author got wrong
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever its author got wrong
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"The plugin {name} cannot be imported ({reason}).") from error

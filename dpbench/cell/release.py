@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+import defenses
 from dpbench.cell import parts
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
-from dpbench.protocol import Candidates, Knowledge, Reconstruction, Release, combined
+from dpbench.protocol import Candidates, InputError, Knowledge, Reconstruction, Release, combined
 from dpbench.victim import batch_norm
 
 
@@ -23,7 +23,13 @@ def released(cell: Cell, scene: Scene) -> Release:
         InputError: for a defence that cannot work on this model or batch.
     """
     count = parts.threat_of(cell).releases
-    return combined(each_release(cell, scene, scene.images, scene.labels, count=count))
+    found = combined(each_release(cell, scene, scene.images, scene.labels, count=count))
+    if not any(bool(gradient.any()) for gradient in found.gradients):
+        raise InputError(
+            "The gradient of this batch is zero, so there is nothing to attack: the victim's loss does not "
+            "depend on the images, as with a single class."
+        )
+    return found
 
 
 def each_release(
@@ -73,7 +79,7 @@ def attacked(
     """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
     network = scene.victim
     knowledge = Knowledge(
-        model=copy.deepcopy(network.model),
+        model=defenses.in_release_mode(network.model),
         loss=network.loss,
         image_shape=tuple(scene.images.shape[1:]),
         num_classes=scene.num_classes,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from defenses import Chain
 from dpbench.cell import parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
@@ -22,11 +23,20 @@ Row = dict[str, Any]
 
 
 def conditions(cell: Cell) -> Row:
-    """The columns that the cell alone decides; budgets and bounds are the guarantee's (`guaranteed`)."""
+    """The columns that the cell alone decides; budgets and bounds are the guarantee's (`guaranteed`).
+
+    Raises:
+        InputError: for an unknown part.
+    """
+    return parts.shown(cell) | _of_cell(cell)
+
+
+def _of_cell(cell: Cell) -> Row:
+    """Those that are known even where a part is not."""
     batch, told, runtime = cell.batch, cell.told, cell.runtime
     guess = cell.floor in OF_A_BATCH
     attack = cell.attack.name if cell.attack else None
-    return parts.shown(cell) | {
+    return {
         "key": cell.key(),
         "attack": cell.floor.title if cell.floor else attack,
         "floor": cell.floor and str(cell.floor),
@@ -56,6 +66,13 @@ def conditions(cell: Cell) -> Row:
 def guaranteed(guarantee: Guarantee | None) -> Row:
     """The columns of a guarantee; none where there is none, so that no row claims what was not given."""
     return {} if guarantee is None else asdict(guarantee)
+
+
+def of_noise(chain: Chain) -> Row:
+    """Sigma of a calibrated defence: it is in the row even where nothing is guaranteed."""
+    found = (stage.values().get("noise_multiplier") for stage in chain.stages)
+    sigma = next((each for each in found if each is not None), None)
+    return {} if sigma is None else {"noise_multiplier": sigma}
 
 
 def of_victim(scene: Scene) -> Row:
@@ -108,11 +125,12 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
     """Rows that say why `cell` has none: `status` is `skipped` or `failed`, `reason` one line."""
     # whatever is known without the result, so that the rows stand beside those of the other seeds
     batch = cell.batch
-    common: Row = {"mode": "eval"}
+    common: Row = {"mode": "eval"} | _of_cell(cell)
+    common["victim_accuracy"] = accuracy(batch.model, batch.norm, batch.victim, batch.weights)
     with contextlib.suppress(InputError):
         common |= conditions(cell)
-        common["victim_accuracy"] = accuracy(batch.model, batch.norm, batch.victim, batch.weights)
-        common |= guaranteed(parts.guarantee_of(cell, parts.defence_of(cell)))
+        chain = parts.defence_of(cell)
+        common |= of_noise(chain) | guaranteed(parts.guarantee_of(cell, chain))
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(batch.batch_size)]
     return CellResult(rows, no_images(), no_images(), f"{describe(cell)}: {status}. {reason}\n")
 
@@ -140,7 +158,11 @@ def attack_and_defence(cell: Cell) -> str:
 def _budget(cell: Cell) -> list[str]:
     """Epsilon, where it is the default one: it is named even so."""
     given = cell.defence.given
-    if not parts.is_calibrated(cell.defence.name) or "eps" in given or "noise_multiplier" in given:
+    try:
+        calibrated = parts.is_calibrated(cell.defence.name)
+    except InputError:  # no such defence: that is what the message is about
+        return []
+    if not calibrated or "eps" in given or "noise_multiplier" in given:
         return []
     return [f"{parts.symbols()['eps']}={parameters(Budget)['eps'].default:g}"]
 

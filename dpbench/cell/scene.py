@@ -80,7 +80,9 @@ def prepare(spec: BatchSpec) -> Scene:
         raise InputError(
             f"The victims take square images; those of {data.name} are {height}x{width}: give `image_size`."
         )
-    network = victim.load(spec.model, spec.norm, spec.victim, spec.weights, data, width)
+    network = victim.load(
+        spec.model, spec.norm, spec.victim, spec.weights, data, width, planned=spec.weights_digest
+    )
     if spec.logit_scale != 1:
         network = scaled(network, spec.logit_scale)
     decoys = draw_others(data.labels, batch.labels, batch.indices, seeds.seed("decoys", spec.batch_seed))
@@ -127,6 +129,9 @@ def generator_of(cell: Cell, scene: Scene) -> nn.Module | None:
         return None
     size = scene.images.shape[-1]
     found = generators.load_generator(cell.told.generator, num_classes=scene.num_classes, size=size)
+    planned = cell.told.generator_digest
+    if planned and digest.tensors(found.state_dict()) != planned:
+        raise InputError("The generator's weights have changed since the run was planned; start it again.")
     return found.to(scene.images.device)
 
 

@@ -47,7 +47,7 @@ def scored(
     )
     measured = metrics.measure(found_images)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
-    common |= rows.guaranteed(guarantee) | {"status": "ok"}
+    common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
     if cell.attack and scene.gallery:
         common["decoys_known"] = scene.shared and scene.fitted
     each = zip(rows.of_images(scene), measured, extra or [{}] * len(measured), strict=True)

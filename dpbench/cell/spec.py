@@ -7,6 +7,7 @@ count: a new parameter with a default leaves every older cell its key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
@@ -127,13 +128,14 @@ class Cell:
 
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all that differs from a default, and the name of its file."""
-        return digest.described({each.name: _digest(getattr(self, each.name)) for each in fields(self)})
+        return digest.described({name: _digest(value) for name, value in _counted(self)})
 
     def release_seed(self, trial: int = 0) -> int:
         """Seeds the defence's noise: the same for every attack, so that all attack one release.
 
-        It depends on batch, defence, number of releases, attack seed and trial alone. So cells that differ in
-        the attack, or in what the attacker is told, are paired; all others have independent noise.
+        It depends on batch, defence, number of releases, attack seed and trial alone. So cells are paired
+        that differ in the attack, in what the attacker is told, in the threat model and its other parameters,
+        or in where they run; all others have independent noise.
         """
         releases = self.threat.given.get("releases", 1)
         parts = (_digest(self.batch), _digest(self.defence), releases, self.attack_seed, trial)
@@ -162,12 +164,15 @@ def _digest(spec: object) -> str:
 def _sparse(spec: object) -> Any:
     if not is_dataclass(spec):
         return [_sparse(each) for each in spec] if isinstance(spec, tuple) else _plain(spec)
-    kept = {}
+    return {name: _sparse(value) for name, value in _counted(spec)}
+
+
+def _counted(spec: Any) -> Iterator[tuple[str, Any]]:
+    """The fields that decide an outcome and differ from their defaults."""
     for each in fields(spec):
         value = getattr(spec, each.name)
         if each.metadata.get("key", True) and (each.default is MISSING or value != each.default):
-            kept[each.name] = _sparse(value)
-    return kept
+            yield each.name, value
 
 
 def _plain(value: Any) -> Any:

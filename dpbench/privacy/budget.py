@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpbench.protocol import Guarantee
-from dpbench.protocol.parameters import Declared, parameter
+from dpbench.protocol.parameters import Declared, declare, parameter
 
 _OF_A_TRAINING = {"eps_scope": "training"}
 
@@ -42,7 +42,7 @@ class Budget(Declared):
     epochs: float = parameter(10.0, "passes over the training set", above=0, only_if=_OF_A_TRAINING)
     accountant: Literal["pld", "prv", "rdp"] = parameter(
         "pld",
-        "what computes the training budget (Opacus' prv and rdp are slower or looser)",
+        "what computes the training budget: pld is tight, prv (Opacus') slower, rdp looser",
         only_if=_OF_A_TRAINING,
     )
 
@@ -84,3 +84,6 @@ class Budget(Declared):
             releases=releases,
             inclusion=inclusion,
         )
+
+
+declare(Budget)  # no registry holds it, and nobody else's parameter may be called `eps`

@@ -51,11 +51,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         is a blind guess's), and of the informed attacker `success` and `membership` over all `trials`, each
         with its exact 95 % interval (`*_low`, `*_high`) and its bound (`*_bound`).
     """
-    return grouped(table)[0].reset_index(drop=True)
+    return grouped(table.reset_index(drop=True))[0].reset_index(drop=True)
 
 
 def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """The summary, and for each row of `table` the index of its condition in the summary."""
+    """The summary, and for each row of `table` the index of its condition in the summary.
+
+    Args:
+        table: as of `summary`, no two rows with the same index.
+    """
     table = schema.conform(table)
     well = ended_well(table)
     table = table.assign(

@@ -45,11 +45,6 @@ class Option:
         return self.parameter.name
 
     @property
-    def shown(self) -> str:
-        """The group of the help that shows it."""
-        return FIRST if self.name in MOST_USED else self.group
-
-    @property
     def may_be_empty(self) -> bool:
         """Whether no value at all says something: that every part keeps its own."""
         return self.several and self.default == EACH_ITS_OWN

@@ -10,13 +10,17 @@ import ast
 import hashlib
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import Field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
+from types import CodeType, NoneType
+from typing import Any
 
 SHARED = ("dpbench.protocol",)
 """Packages that are followed from everywhere."""
+_PLAIN = (bool, int, float, str, bytes, NoneType)
+"""What is written the same in every process."""
 
 
 def digest(*parts: type | Callable) -> str:
@@ -29,7 +33,7 @@ def digest(*parts: type | Callable) -> str:
     """
     modules: set[str] = set()
     others: set[str] = set()
-    for part in parts:
+    for part in (each for given in parts for each in _lineage(given)):
         if _file(part.__module__) is None:  # made in a notebook or a console
             others.add(_compiled(part))
         else:
@@ -126,14 +130,40 @@ class _Essential(ast.NodeTransformer):
         return node
 
 
+def _lineage(part: type | Callable) -> Iterable[type | Callable]:
+    """`part`, and the classes it inherits from that are of dpbench or made in a console."""
+    if not isinstance(part, type) or _file(part.__module__) is not None:  # its imports are followed
+        return [part]
+    bases = (base for base in part.__mro__[1:] if base.__module__ != "builtins")
+    ours = ("attacks", "defenses", "dpbench")
+    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, ours))]
+
+
 def _compiled(part: type | Callable) -> str:
-    codes = [part.__code__] if hasattr(part, "__code__") else []
-    if isinstance(part, type):
-        members = (getattr(value, "__func__", value) for value in vars(part).values())
-        codes = [member.__code__ for member in members if hasattr(member, "__code__")]
-    return part.__qualname__ + "".join(sorted(map(_code, codes)))
+    """The code and the plain values of a function or class."""
+    if not isinstance(part, type):
+        return f"{part.__qualname__} {_member(part)}"
+    # names with underscores on both sides are the interpreter's, and differ between its versions
+    own = {k: v for k, v in vars(part).items() if not k.startswith("__") or hasattr(v, "__code__")}
+    declared = vars(part).get("__dataclass_fields__", {})
+    own |= {name: each.default for name, each in declared.items()}
+    return f"{part.__qualname__} " + " ".join(f"{name}={_member(v)}" for name, v in sorted(own.items()))
 
 
-def _code(code: CodeType) -> str:
-    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+def _member(value: Any) -> str:
+    if isinstance(value, property):
+        return " ".join(_member(each) for each in (value.fget, value.fset, value.fdel))
+    value = getattr(value, "__func__", getattr(value, "func", value))
+    if hasattr(value, "__code__"):
+        return f"{_code(value.__code__, value.__doc__)} {_member(value.__defaults__)}"
+    if isinstance(value, Field):
+        value = value.default
+    if isinstance(value, tuple):
+        return " ".join(map(_member, value))
+    return repr(value) if isinstance(value, _PLAIN) else ""
+
+
+def _code(code: CodeType, doc: str | None = None) -> str:
+    found = code.co_consts[1:] if doc is not None and code.co_consts[:1] == (doc,) else code.co_consts
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in found]
     return f"{code.co_name} {code.co_code.hex()} {constants} {code.co_names}"

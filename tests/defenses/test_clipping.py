@@ -32,7 +32,7 @@ def with_statistics(model):
     return model
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.001], ids=["all-clipped", "none-clipped"])
+@pytest.mark.parametrize(("scale", "few"), [(0.3, 0), (1.001, 8)], ids=["all-clipped", "none-clipped"])
 @pytest.mark.parametrize(
     ("name", "norm"),
     [
@@ -43,7 +43,8 @@ def with_statistics(model):
         ("resnet20", "gn"),
     ],
 )
-def test_clipped_mean_equals_a_loop(name, norm, scale, looped, flat):
+def test_clipped_mean_equals_a_loop(name, norm, scale, few, looped, flat, monkeypatch):
+    monkeypatch.setattr(defenses.per_sample, "FEW", few)
     model = with_statistics(models.build(name, norm=norm, seed=1))
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     labels = torch.tensor([1, 7, 1])
@@ -55,6 +56,7 @@ def test_clipped_mean_equals_a_loop(name, norm, scale, looped, flat):
     expected = looped(model, images, labels, bound)
     assert float((flat(release.gradients) - expected).norm() / expected.norm()) < 1e-5
     assert [g.shape for g in release.gradients] == [p.shape for p in model.parameters()]
+    assert release.per_sample == ("loop" if few else "opacus")
 
 
 class Tiny(nn.Module):
@@ -74,7 +76,7 @@ class Tiny(nn.Module):
 @given(
     channels=st.integers(1, 3),
     size=st.integers(2, 6),
-    batch=st.integers(1, 6),
+    batch=st.integers(1, 9),
     grouped=st.booleans(),
     exponent=st.floats(-6, 6),
     bound=st.floats(1e-3, 1e3),
@@ -134,10 +136,11 @@ def test_the_clipped_sum_is_that_of_opacus(flat):
     torch.testing.assert_close(3 * flat(own), flat(p.summed_grad for p in parameters), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [3, 12])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_models_of_other_precisions_are_clipped(dtype, flat):
+def test_models_of_other_precisions_are_clipped(dtype, size, flat):
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 5)).to(dtype)
-    images, labels = torch.rand(6, 3, 4, 4, dtype=dtype), torch.arange(6) % 5
+    images, labels = torch.rand(size, 3, 4, 4, dtype=dtype), torch.arange(size) % 5
     released = defenses.create("clip", max_grad_norm=0.1).release(
         model, F.cross_entropy, images, labels, seed=0
     )

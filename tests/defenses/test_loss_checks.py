@@ -13,8 +13,8 @@ import defenses
 from dpbench.protocol import InputError
 
 torch.set_num_threads(1)
-IMAGES = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-CLASSES, BINARY = torch.arange(6) % 5, torch.arange(6) % 2
+IMAGES = torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+CLASSES, BINARY = torch.arange(9) % 5, torch.arange(9) % 2
 
 
 def model(outputs, *after):
@@ -78,7 +78,13 @@ BAD = {
     "class weights": (
         model(5),
         nn.CrossEntropyLoss(weight=torch.arange(1.0, 6)),
-        torch.tensor([0, 4, 1, 2, 3, 4]),
+        torch.tensor([0, 4, 1, 2, 3, 0, 1, 2, 4]),
+        "class weights",
+    ),
+    "class weights, the same at both ends": (
+        model(5),
+        nn.CrossEntropyLoss(weight=torch.arange(1.0, 6)),
+        torch.tensor([2, 2, 2, 2, 4, 2, 2, 2, 2]),
         "class weights",
     ),
     "logarithms of logits": (model(5), probabilities, CLASSES, "loss is not finite on the victim's outputs"),
@@ -113,3 +119,14 @@ def test_weights_that_are_not_finite_are_to_blame_and_not_the_mean(value):
     victim[1].weight.data[0, 0] = value
     with pytest.raises(InputError, match="output is not finite on this batch: check its weights"):
         defenses.create("none").release(victim, F.cross_entropy, IMAGES, CLASSES, seed=0)
+
+
+def test_a_loss_that_takes_no_single_sample_is_refused_by_clipping_alone():
+    victim = model(1)
+
+    def squeezed(logits, labels):
+        return F.binary_cross_entropy_with_logits(logits.squeeze(), labels.float())
+
+    defenses.create("none").release(victim, squeezed, IMAGES, BINARY, seed=0)
+    with pytest.raises(InputError, match="fails on a single image"):
+        defenses.create("clip").release(victim, squeezed, IMAGES, BINARY, seed=0)

@@ -89,9 +89,11 @@ class Informed(ThreatModel):
             cell.seed("candidates"),
         )
         tally = self._trials(cell, scene, given, progress)
-        guarantee = parts.guarantee_of(cell, parts.defence_of(cell))
+        chain = parts.defence_of(cell)
+        guarantee = parts.guarantee_of(cell, chain)
         image = rows.of_images(scene)[0]
-        row = rows.conditions(cell) | rows.of_victim(scene) | rows.guaranteed(guarantee)
+        row = rows.conditions(cell) | rows.of_victim(scene)
+        row |= rows.of_noise(chain) | rows.guaranteed(guarantee)
         row |= {name: image[name] for name in ("image", "original_index", "label")}
         row |= self._measured(tally, guarantee)
         row |= {"seconds": time.perf_counter() - begun, "status": "ok"}

@@ -71,6 +71,32 @@ def test_a_killed_fetch_leaves_neither_client_nor_folder(tmp_path, number):
     assert wait_for(lambda: not list(home.iterdir())), "a folder is left"
 
 
+HANGS = """
+import pathlib, sys, threading
+from dpbench.assets import __main__, clients
+def hangs(source, work, line):
+    (work / "part").write_bytes(b"x" * 1000)
+    pathlib.Path(sys.argv[1]).touch()
+    threading.Event().wait()
+clients.CLIENTS["torchvision"] = hangs
+clients._address = lambda item: ""
+sys.exit(__main__.main(["fetch", "lpips-alex"]))
+"""
+
+
+def test_a_kill_during_a_plain_download_leaves_no_folder(tmp_path):
+    home, begun = tmp_path / "assets", tmp_path / "begun"
+    environment = {**os.environ, "DPBENCH_ASSETS": str(home)}
+    process = subprocess.Popen([sys.executable, "-c", HANGS, str(begun)], env=environment)
+    try:
+        assert wait_for(begun.exists), "the download never began"
+        assert list(home.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+    assert wait_for(lambda: not list(home.iterdir())), "a folder is left"
+
+
 def test_a_supervised_command_gives_its_status_and_output(tmp_path):
     def run(asker, *command):
         script = [sys.executable, "-I", supervised.__file__, str(asker), str(tmp_path / "work")]

@@ -1,9 +1,12 @@
 """What lies above its bound is named, and chance alone is not."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from dpbench.report.exceedances import exceedances
+from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
 from dpbench.store.schema import frame
 
@@ -61,3 +64,15 @@ def test_membership_has_a_bound_too(informed):
     broken = {"membership": 0.8, "membership_low": 0.69, "membership_high": 0.88}
     (said,) = exceedances(informed((6, 0.16), **(fine | broken)))
     assert "membership 80 % of 80" in said
+
+
+def test_membership_of_several_cells_is_pooled(informed):
+    cell = {"membership_low": 0.1, "membership_high": 0.9, "membership_bound": 0.6}
+    one = informed((6, 0.16), membership=0.5, **cell)
+    two = informed((6, 0.16), membership=0.75, trials=20, success=0.15, key="other", **cell)
+    assert summary(one).iloc[0][["membership_low", "membership_high"]].tolist() == [0.1, 0.9]
+    line = summary(pd.concat([one, two])).iloc[0]
+    assert (line["success"], line["trials"]) == (9 / 60, 60)
+    exact = binomtest(70, 120).proportion_ci(0.95, "exact")
+    found = line[["membership", "membership_low", "membership_high", "membership_bound"]].tolist()
+    assert found == pytest.approx([70 / 120, exact.low, exact.high, 0.6])

@@ -158,6 +158,29 @@ def test_inputs_are_seen_in_four_dimensions_and_gradients_flow_through_them():
     assert gradient.abs().min() > 0
 
 
+class Overwrites(nn.Module):
+    """Adds in place to what its batch norm has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        h = self.conv(images)
+        normed = self.bn(h)
+        h += 5 * normed
+        return h.mean((2, 3))
+
+
+def test_statistics_are_of_what_the_layer_read_and_not_of_what_came_after():
+    model = Overwrites().eval()
+    expected = model.conv(IMAGES).transpose(0, 1).flatten(1)
+    for source in ("exact", "recovered"):
+        ((mean, variance),) = statistics(model, IMAGES, source)
+        assert torch.allclose(mean, expected.mean(1), atol=1e-4)
+        assert torch.allclose(variance, expected.var(1, correction=0), rtol=1e-3, atol=1e-4)
+
+
 def test_a_layer_that_takes_no_part_is_named():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)).eval()
     model[1].unused = nn.BatchNorm1d(3).eval()

@@ -210,3 +210,9 @@ def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
     assert " to dp ε=16 (" in said
     assert "5 settings in all, " in said
     assert "ε=4" not in said
+
+
+def test_a_threat_model_of_a_third_party_has_a_curve(table):
+    more = table[table["threat_model"] == "malicious-linear"].assign(threat_model="eavesdropper")
+    labels = threats(pd.concat([table, more])).axes[0].get_legend_handles_labels()[1]
+    assert "eavesdropper, right choice, out of 20" in labels
