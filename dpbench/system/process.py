@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 
@@ -30,7 +30,7 @@ def clean_state() -> Iterator[None]:
     Gradients are recorded, new tensors are float32, autocast is off; after the block these settings and the
     working directory are as they were.
     """
-    dtype, folder = torch.get_default_dtype(), os.getcwd()
+    dtype, folder = torch.get_default_dtype(), os.open(".", os.O_RDONLY)  # it may have no name any more
     torch.set_default_dtype(torch.float32)
     try:
         with (
@@ -42,8 +42,8 @@ def clean_state() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-        with suppress(OSError):
-            os.chdir(folder)
+        os.fchdir(folder)
+        os.close(folder)
 
 
 def one_thread() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -175,3 +179,65 @@ def test_sampled_inclusion_from_python():
 def test_what_threat_models_lack_is_said(changed, said):
     with pytest.raises(InputError, match=said):
         bench(**changed)
+
+
+def same(table, reference):
+    times = ["seconds", "compile_seconds", "key"]
+    pd.testing.assert_frame_equal(table.drop(columns=times), reference.drop(columns=times))
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "ambient",
+    [torch.no_grad, torch.inference_mode, lambda: default_dtype(torch.float64)],
+    ids=["no_grad", "inference mode", "float64"],
+)
+def test_settings_around_the_call_change_nothing_and_are_left_alone(ambient):
+    asked = {"defense": "dp", "iterations": 2}
+    reference = bench(**asked)
+    with ambient():
+        before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        images, labels = batch()
+        same(bench(images=images.float(), labels=labels, **asked), reference)
+        assert before == (
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        )
+
+
+def test_numpy_is_taken_for_what_it_is():
+    images, labels = batch()
+    asked = {"defense": "dp", "eps": [1.0, 8.0], "iterations": 2, "attack_seed": 3}
+    reference = bench(mean=(0.5, 0.4, 0.3), mean_image=torch.full((3, 16, 16), 0.4), **asked)
+    as_numpy = {"defense": "dp", "eps": np.array([1.0, 8.0]), "iterations": np.int64(2)}
+    as_numpy |= {"attack_seed": np.uint8(3), "mean": np.array([0.5, 0.4, 0.3])}
+    as_numpy |= {"mean_image": np.full((3, 16, 16), 0.4, dtype=np.float32)}
+    same(bench(images=images.double().numpy(), labels=labels.numpy(), **as_numpy), reference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.half])
+def test_a_model_of_another_precision_is_used_in_single_precision(dtype):
+    given = network().eval().to(dtype)
+    rounded = network().eval().to(dtype).float()
+    same(bench(given, iterations=2), bench(rounded, iterations=2))
+    assert next(given.parameters()).dtype == dtype
+
+
+def test_an_attack_that_does_not_fit_costs_no_other_its_rows():
+    table = bench(attacks=["inverting-gradients", "analytic"], defense="clip")
+    status = table[table["floor"].isna()].groupby("attack")["status"].unique()
+    assert status["inverting-gradients"].tolist() == ["ok"]
+    assert status["analytic"].tolist() == ["skipped"]
+    said = table.loc[table["status"] == "skipped", "error"]
+    assert len(said)
+    assert said.str.contains("give `others`").all()

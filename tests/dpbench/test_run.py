@@ -283,3 +283,53 @@ def test_as_a_program_without_a_terminal(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "--eps must be a finite number below 2**63, not nan."
+
+
+@pytest.fixture
+def does(monkeypatch):
+    """Has every attack on `clip` do something before its search."""
+
+    def arrange(something):
+        true = parts.attack_of
+
+        def attack_of(cell):
+            if cell.defence.name == "clip":
+                something()
+            return true(cell)
+
+        monkeypatch.setattr(parts, "attack_of", attack_of)
+
+    return arrange
+
+
+CLIP = ["--defense", "clip", "prune", "--batch-size", "1"]
+
+
+def test_an_attack_that_ends_the_program_fails_alone(tmp_path, does):
+    does(lambda: sys.exit(0))
+    assert run(tmp_path / "x", *CLIP) == 1
+    table = dpbench.load(tmp_path / "x")
+    assert table.loc[table["status"] == "failed", "defense"].tolist() == ["clip"]
+    assert "SystemExit" in table.loc[table["status"] == "failed", "error"].item()
+
+
+def test_an_attack_that_goes_elsewhere_takes_nothing_along(tmp_path, does, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    does(lambda: os.chdir(tmp_path / "elsewhere"))
+    assert run(Path("x"), *CLIP) == 0
+    assert Path.cwd() == tmp_path
+    assert (dpbench.load(tmp_path / "x")["status"] == "ok").all()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("how", [lambda folder: folder.rename(folder.with_name("y")), shutil.rmtree])
+def test_a_folder_that_goes_away_during_the_run_is_said(tmp_path, does, capsys, how):
+    folder = tmp_path / "x"
+    does(lambda: how(folder))
+    assert run(folder, *CLIP) == 2
+    assert f"The folder {folder}" in capsys.readouterr().err.splitlines()[-1]
+    assert not folder.exists()  # it is not made again without its configuration
+    if (tmp_path / "y").exists():
+        (tmp_path / "y").rename(folder)
+        assert Store(folder).done()
