@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -205,7 +206,8 @@ class Chain:
         check_batch(model, images, labels)
         device, copy = images.device, in_release_mode(model)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), full_precision(device):
-            torch.manual_seed(seed)  # for a third party's stage that does not use the generator
+            # for a third party's stage that does not use the generator: a stream apart from the noise's
+            torch.manual_seed(_seed_of("global", seed))
             generator = torch.Generator(device=device).manual_seed(seed)
             check_loss(copy, loss, images, labels)
             stages = list(self.stages)
@@ -225,6 +227,10 @@ class Chain:
             Release(names, gradients, size, public, self.guarantee, per_sample=method)
             for gradients in released
         ]
+
+
+def _seed_of(purpose: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:4], "big")
 
 
 def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Gradients:

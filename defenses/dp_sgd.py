@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Aggregates, Aggregator, Gradients, defense
-from defenses.clipping import clipped_means
 from defenses.per_sample import per_sample
 from dpbench.protocol import Guarantee, Loss, parameter
 
@@ -43,6 +42,8 @@ class _Clipped(Aggregator):
         Raises:
             InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
         """
+        from defenses.clipping import clipped_means  # Opacus takes seconds to import
+
         samples = per_sample(model, loss, images, labels)
         released = clipped_means(
             samples.gradients,

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from defenses.checks import check_finite
 from defenses.per_sample.agreement import Own, own_gradient, picks, wrong_mean, wrong_single
 from defenses.per_sample.errors import UnfitError, advice, owner
-from defenses.per_sample.hooks import by_hooks
 from defenses.per_sample.independence import (
     check_independent,
     constant_buffers,
@@ -72,6 +71,8 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
 
 def _opacus(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
     """By hooks, which were compared with autograd already: in the same forward pass, for all samples."""
+    from defenses.per_sample.hooks import by_hooks  # Opacus takes seconds to import
+
     gradients, outputs = by_hooks(model, loss, images, labels)
     check_finite(gradients)
     rows = picks(len(images))

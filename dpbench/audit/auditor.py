@@ -51,7 +51,8 @@ def audit(
         max_grad_norm: C, by which the canaries are sized where the defence has no guarantee that says it.
         delta: in (0, 1); that of the guarantee where there is one.
         batch_size: B, at least 2.
-        releases: for each canary, half of them with it, at least 400; 20,000 tell eps 1 from 2.15.
+        releases: for each canary, half of them with it, at least 400; 20,000 show a sensitivity of 1.2 C
+            at eps 1.
         confidence: in (0, 1): chance of an honest defence to pass, or more.
         seed: of canaries and noise.
         progress: called with the number of releases just made.

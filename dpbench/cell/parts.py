@@ -7,9 +7,10 @@ from typing import Any
 
 import attacks
 import defenses
+from dpbench import privacy
 from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
-from dpbench.privacy import Budget, gaussian_claim
+from dpbench.privacy.budget import Budget
 from dpbench.protocol import Guarantee, Parameter, parameters
 from dpbench.victim.batch_norm import ORACLES
 
@@ -123,7 +124,7 @@ def guarantee_of(cell: Cell, chain: defenses.Chain) -> Guarantee | None:
     clip, noise = chain.stages[:2]
     if noise.noise_std == 0:
         return None
-    sigma = gaussian_claim(noise.noise_std, cell.batch.batch_size, clip.max_grad_norm)
+    sigma = privacy.gaussian_claim(noise.noise_std, cell.batch.batch_size, clip.max_grad_norm)
     return _guarantee(cell, budget | {"eps": None}, sigma)
 
 

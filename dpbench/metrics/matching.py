@@ -8,7 +8,6 @@ pairs share these pairs.
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dpbench.metrics.base import Scored
@@ -51,6 +50,8 @@ def match(images: Tensor, originals: Tensor, cost: str | None = None, net: str =
     vectors, targets = (embed(x, net) if cost == "lpips" else x.flatten(1) for x in (images, originals))
     # One row per original: differences, not |a|^2 + |b|^2 - 2ab, which loses small distances to rounding.
     costs = torch.stack([(vectors - target).square().sum(1, dtype=torch.float64) for target in targets])
+    from scipy.optimize import linear_sum_assignment  # SciPy takes a second to import
+
     _, order = linear_sum_assignment(costs.cpu().numpy())
     return torch.as_tensor(order, dtype=torch.int64, device=images.device)
 

@@ -1,9 +1,25 @@
-"""Noise for a budget, budgets for noise, and what no attacker can do under either."""
+"""Noise for a budget, budgets for noise, and what no attacker can do under either.
 
-from dpbench.privacy.bounds import PRIOR_SUCCESS, gaussian_claim, membership_bound, reconstruction_bound
+Names load on first use (PEP 562): the computations need SciPy, the declaration of a budget does not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 from dpbench.privacy.budget import Budget
-from dpbench.privacy.calibration import calibrate, delta_note, eps_replace, epsilon, noise_multiplier
 
+_HOMES = {
+    **dict.fromkeys(
+        ("PRIOR_SUCCESS", "gaussian_claim", "membership_bound", "reconstruction_bound"),
+        "dpbench.privacy.bounds",
+    ),
+    **dict.fromkeys(
+        ("calibrate", "delta_note", "eps_replace", "epsilon", "noise_multiplier"),
+        "dpbench.privacy.calibration",
+    ),
+}
 __all__ = [
     "PRIOR_SUCCESS",
     "Budget",
@@ -16,3 +32,15 @@ __all__ = [
     "noise_multiplier",
     "reconstruction_bound",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "intervals":
+        return import_module("dpbench.privacy.intervals")
+    raise AttributeError(f"module 'dpbench.privacy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

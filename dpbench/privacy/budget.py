@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dpbench.privacy.calibration import calibrate
 from dpbench.protocol import Guarantee
 from dpbench.protocol.parameters import Declared, parameter
 
@@ -75,6 +74,8 @@ class Budget(Declared):
             >>> round(found.noise_multiplier, 4)
             0.6002
         """
+        from dpbench.privacy.calibration import calibrate  # SciPy takes a second to import
+
         return calibrate(
             **self.values(),
             noise_multiplier=noise_multiplier,

@@ -97,7 +97,7 @@ class Parameter:
                 )
             return value
         if self.kind is float and type(value) is int:
-            value = float(value) if abs(value) < LARGEST else math.copysign(math.inf, value)
+            value = float(value) if abs(value) < LARGEST else math.inf if value > 0 else -math.inf
         if type(value) is not self.kind:  # a bool is no number here
             raise InputError(f"`{self.name}` must be {_WORDS[self.kind]}, not {_shown(value)}.")
         if self.kind in (int, float):

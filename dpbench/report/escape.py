@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dpbench.system.output import plain
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -28,16 +30,6 @@ _TEX = {
 _MARKDOWN = str.maketrans(
     {**{mark: "\\" + mark for mark in "\\`*_{}[]|#~$"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
 )
-
-
-def plain(text: str) -> str:
-    r"""Replace line breaks and control characters (terminal escapes among them) by spaces.
-
-    Example:
-        >>> plain("a\x1b[31mred" + chr(10) + "b")
-        'a [31mred b'
-    """
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def tex(text: str) -> str:

@@ -1,10 +1,23 @@
-"""Results: their columns, and how they lie on disk."""
+"""Results: their columns, and how they lie on disk.
+
+Names load on first use (PEP 562): tables need pandas, the columns do not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 from dpbench.store.columns import Column, columns, conditions
-from dpbench.store.floors import attach_floors
-from dpbench.store.folder import Store, StoredCell, load, open_run
-from dpbench.store.schema import Row
 
+_HOMES = {
+    "Row": "dpbench.store.schema",
+    "Store": "dpbench.store.folder",
+    "StoredCell": "dpbench.store.cell_file",
+    "attach_floors": "dpbench.store.floors",
+    "load": "dpbench.store.runs",
+    "open_run": "dpbench.store.runs",
+}
 __all__ = [
     "Column",
     "Row",
@@ -16,3 +29,13 @@ __all__ = [
     "load",
     "open_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dpbench.store' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

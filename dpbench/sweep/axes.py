@@ -7,6 +7,7 @@ no line here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import attacks
@@ -14,7 +15,7 @@ import defenses
 from dpbench.cell.parts import defence_parameters
 from dpbench.cell.threats import threat_models
 from dpbench.protocol import Parameter, parameters
-from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, GROUPS, MOST_USED, Option
+from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, FIRST, GROUPS, MOST_USED, Option
 from dpbench.sweep.own_options import OWN
 
 
@@ -26,26 +27,16 @@ def options() -> dict[str, Option]:
     """
     found = {each.name: each for each in OWN}
     for group, parts in ((DEFENCES, _defence_parts()), (ATTACKS, _attack_parts())):
-        for declared in _union(parts):
+        for declared, hint in merged(parts):
             if declared.name in found:
                 raise TypeError(
                     f"A part declares {declared.name}, which is an option of every sweep: give it another "
                     "name."
                 )
-            hint = _defaults(declared.name, parts)
             found[declared.name] = Option(declared, EACH_ITS_OWN, True, group, hint=hint)
-    order = {name: place for place, name in enumerate(MOST_USED)}
-    return {
-        name: found[name]
-        for group in GROUPS
-        for name in sorted(found, key=lambda name: order.get(name, len(order)))
-        if found[name].shown == group
-    }
-
-
-def part_parameters() -> frozenset[str]:
-    """The names of all options that parts declare."""
-    return frozenset(d.name for parts in (_defence_parts(), _attack_parts()) for d in _union(parts))
+    first = {name: replace(found[name], group=FIRST) for name in MOST_USED}
+    found = first | {name: each for name, each in found.items() if name not in first}
+    return {name: each for group in GROUPS for name, each in found.items() if each.group == group}
 
 
 def _defence_parts() -> dict[str, Mapping[str, Parameter]]:
@@ -57,13 +48,14 @@ def _attack_parts() -> dict[str, Mapping[str, Parameter]]:
     return {name: parameters(part) for name, part in attacks.attacks.items()} | threats
 
 
-def _union(parts: Mapping[str, Mapping[str, Parameter]]) -> Iterator[Parameter]:
+def merged(parts: Mapping[str, Mapping[str, Parameter]]) -> Iterator[tuple[Parameter, str]]:
+    """Every parameter that some of the parts take, once, and what the help says of its defaults."""
     seen: set[str] = set()
     for taken in parts.values():
         for name, declared in taken.items():
             if name not in seen:
                 seen.add(name)
-                yield declared
+                yield declared, _defaults(name, parts)
 
 
 def _defaults(name: str, parts: Mapping[str, Mapping[str, Parameter]]) -> str:

@@ -45,11 +45,6 @@ class Option:
         return self.parameter.name
 
     @property
-    def shown(self) -> str:
-        """The group of the help that shows it."""
-        return FIRST if self.name in MOST_USED else self.group
-
-    @property
     def may_be_empty(self) -> bool:
         """Whether no value at all says something: that every part keeps its own."""
         return self.several and self.default == EACH_ITS_OWN
@@ -57,10 +52,14 @@ class Option:
     def checked(self, value: Any) -> Any:
         """A value, or a sequence of them, in plain Python.
 
+        Where several truth values may be given, the words `yes` and `no` will do, as on the command line.
+
         Raises:
             InputError: for a value of another type or outside the range; the name stands in backquotes.
         """
         if not self.several:
             return None if value is None else self.parameter.checked(value)
         values = value if isinstance(value, list | tuple) else (value,)
+        if self.parameter.kind is bool:
+            values = [{"yes": True, "no": False}.get(v, v) if isinstance(v, str) else v for v in values]
         return tuple(self.parameter.checked(each) for each in values)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 import attacks
 from dpbench.cell import registered
@@ -16,7 +12,7 @@ from dpbench.protocol import InputError
 from dpbench.sweep import suite
 from dpbench.sweep.axes import options
 from dpbench.sweep.option import GROUPS, Option
-from dpbench.system.command_line import read
+from dpbench.sweep.reading import as_flags, named_plugins, read_options
 from dpbench.victim.networks import models
 
 COMMAND = "python -m dpbench.run"
@@ -72,7 +68,7 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: for what cannot be understood or can never work, in one sentence.
     """
-    registered.load(_plugins(arguments))
+    registered.load(named_plugins(arguments))
     given = _read(arguments, defaults())
     if given.suite is not None:  # once more, upon the suite's values, so that those given here win
         values = suite.load(given.suite, _deciding())
@@ -131,26 +127,7 @@ def in_words_of_the_command_line(sentence: str) -> str:
         >>> in_words_of_the_command_line("`eps` must be above 0, not 0.")
         '--eps must be above 0, not 0.'
     """
-    known = options()
-
-    def flag(match: re.Match[str]) -> str:
-        name = match.group(1)
-        return f"--{name.replace('_', '-')}" if name in known else match.group(0)
-
-    return re.sub(r"`([a-z][a-z0-9_]*)`", flag, sentence)
-
-
-def _plugins(arguments: Sequence[str]) -> list[str]:
-    """What follows --plugin: it has to be known before the options are, as plugins bring options along."""
-    found, inside = [], False
-    for word in arguments:
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            inside = name == "--plugin"
-            found += [value] if inside and equals else []
-        elif inside:
-            found.append(word)
-    return found
+    return as_flags(sentence, options())
 
 
 def _deciding() -> dict[str, Option]:
@@ -159,64 +136,4 @@ def _deciding() -> dict[str, Option]:
 
 def _read(arguments: Sequence[str], upon: Options) -> Options:
     """The options on the command line, those not given as in `upon`."""
-    known, groups = options(), {}
-    for group in GROUPS:
-        members = {name: each for name, each in known.items() if each.shown == group}
-        fields = [
-            (name, _type(each), dataclasses.field(default=_typed(each, upon[name])))
-            for name, each in members.items()
-        ]
-        groups[group] = dataclasses.make_dataclass(_identifier(group), fields, kw_only=True)
-        groups[group].__doc__ = " "
-    whole = dataclasses.make_dataclass(
-        "Options",
-        [
-            (
-                _identifier(group),
-                Annotated[cls, tyro.conf.arg(name=group, prefix_name=False)],
-                dataclasses.field(default_factory=cls),
-            )
-            for group, cls in groups.items()
-        ],
-        kw_only=True,
-    )
-    whole.__doc__ = DESCRIPTION
-    found = read(whole, arguments, COMMAND)
-    values = {
-        name: value for group in GROUPS for name, value in vars(getattr(found, _identifier(group))).items()
-    }
-    return Options({name: _plain(known[name], values[name]) for name in known})
-
-
-def _identifier(group: str) -> str:
-    return group.replace(" ", "_")
-
-
-def _type(option: Option) -> Any:
-    """What tyro has to read: words for yes and no where several values may be given."""
-    declared = option.parameter
-    one: Any = Literal[declared.choices] if declared.choices else declared.kind
-    if option.several:
-        one = tuple[Literal["yes", "no"] if declared.kind is bool else one, ...]
-    elif option.default is None:
-        one = one | None
-    text = in_words_of_the_command_line(declared.help)
-    return Annotated[
-        one, tyro.conf.arg(help=text + (f" [{declared.unit}]" if declared.unit else ""), **_hint(option))
-    ]
-
-
-def _hint(option: Option) -> dict[str, str]:
-    return {"help_behavior_hint": f"({in_words_of_the_command_line(option.hint)})"} if option.hint else {}
-
-
-def _typed(option: Option, value: Any) -> Any:
-    if option.several and option.parameter.kind is bool:
-        return tuple("yes" if each else "no" for each in value)
-    return value
-
-
-def _plain(option: Option, value: Any) -> Any:
-    if option.several and option.parameter.kind is bool:
-        return tuple(each == "yes" for each in value)
-    return value
+    return Options(read_options(options(), GROUPS, arguments, COMMAND, DESCRIPTION, upon))

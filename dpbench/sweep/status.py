@@ -31,7 +31,7 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         InputError: the folder holds no run.
     """
     try:
-        config = tomllib.loads((folder / "config.toml").read_text())
+        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{folder} is no folder of results: it has no config.toml.") from None
     except (ValueError, RecursionError) as error:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import tyro
 
 from dpbench.protocol import InputError
 
+WIDTH = 100
+"""Columns of a paragraph of the help, at most, however wide the terminal."""
 Options = TypeVar("Options")
 
 
@@ -28,9 +33,9 @@ def read(
     Raises:
         InputError: for what cannot be understood.
     """
-    said = io.StringIO()
+    said, shown = io.StringIO(), _Help(sys.stdout)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
             return tyro.cli(
                 options,
                 args=list(arguments),
@@ -40,8 +45,32 @@ def read(
             )
     except SystemExit as end:
         if not end.code:
+            print(_wrapped(shown.getvalue()), end="")
             raise
         raise InputError(f"{_first_paragraph(said.getvalue())}; see {command} --help.") from None
+
+
+class _Help(io.StringIO):
+    """Takes down what tyro prints, and looks to it like the stream that it will be printed on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:
+        """Decides whether boxes or dashes are drawn."""
+        return getattr(self._stream, "encoding", None) or "ascii"
+
+    def isatty(self) -> bool:
+        """Decides whether there is colour."""
+        return self._stream.isatty()
+
+
+def _wrapped(text: str) -> str:
+    """`text` with long lines wrapped to the terminal; tyro draws boxes that fit and leaves the rest long."""
+    width = min(shutil.get_terminal_size().columns, WIDTH)
+    return "\n".join(textwrap.fill(line, width) if line[:1].isalpha() else line for line in text.split("\n"))
 
 
 def _first_paragraph(message: str) -> str:

@@ -5,21 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-import dpbench
 from attacks.base import attacks
 from dpbench.run import main
+from tests.helpers.sixty import SIXTY
 
 INSTANT = Path(__file__).parents[2] / "benchmarks" / "instant"
-SIXTY = ["--attack", "instant", "--defense", "none", "clip", "prune", "--batch-size", "1"]
-SIXTY += ["--batch-seed", *map(str, range(10)), "--iterations", "20", "--device", "cpu"]
-TIMES = ["seconds", "compile_seconds"]
-
-
-def table_of(folder: Path) -> pd.DataFrame:
-    return dpbench.load(folder).drop(columns=TIMES)
 
 
 @pytest.fixture(scope="session")

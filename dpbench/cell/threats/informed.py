@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from attacks.prior_aware import flat, log_likelihood
+from dpbench import privacy
 from dpbench.cell import parts, rows
 from dpbench.cell import release as releasing
 from dpbench.cell.candidates import draw_candidates
@@ -20,7 +21,6 @@ from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
-from dpbench.privacy import intervals, membership_bound, reconstruction_bound
 from dpbench.protocol import Candidates, Guarantee, InputError, Release, combined, parameter
 
 
@@ -144,9 +144,9 @@ class Informed(ThreatModel):
         return combined(order)
 
     def _measured(self, tally: Tally, guarantee: Guarantee | None) -> rows.Row:
-        low, high = intervals.clopper_pearson(tally.right, tally.trials)
+        low, high = privacy.intervals.clopper_pearson(tally.right, tally.trials)
         asked = 2 * tally.trials
-        member_low, member_high = intervals.clopper_pearson(tally.member_right, asked)
+        member_low, member_high = privacy.intervals.clopper_pearson(tally.member_right, asked)
         found = {
             "success": tally.right / tally.trials,
             "success_low": low,
@@ -157,8 +157,8 @@ class Informed(ThreatModel):
         }
         if guarantee is not None:
             release = (guarantee.noise_multiplier, self.inclusion, self.releases)
-            found["success_bound"] = reconstruction_bound(*release, kappa=1 / self.candidates)
-            found["membership_bound"] = membership_bound(*release)
+            found["success_bound"] = privacy.reconstruction_bound(*release, kappa=1 / self.candidates)
+            found["membership_bound"] = privacy.membership_bound(*release)
         return found
 
 

@@ -7,11 +7,16 @@ import torch
 
 from defenses import create
 from dpbench.audit import audit
-from tests.helpers import mechanisms
+from tests.helpers import mechanisms, noise_bugs
 from tests.helpers.mechanisms import HandWritten, MoreNoise, chain, claim
 
 torch.set_num_threads(1)
 
+MECHANISMS = {
+    name: each
+    for name, each in (vars(mechanisms) | vars(noise_bugs)).items()
+    if isinstance(each, type) and issubclass(each, HandWritten) and each is not HandWritten
+}
 SHOWN_BY = {
     "BatchClipped": {"shift of the mean"},
     "EntriesClipped": {"epsilon", "shift of the mean"},
@@ -49,18 +54,13 @@ NEED_MORE = {"TensorsClipped"}
 
 
 def test_no_mechanism_is_forgotten():
-    known = {
-        name
-        for name, each in vars(mechanisms).items()
-        if isinstance(each, type) and issubclass(each, HandWritten) and each is not HandWritten
-    }
-    assert known == SHOWN_BY.keys() | PRIVATE | NEED_MORE
+    assert MECHANISMS.keys() == SHOWN_BY.keys() | PRIVATE | NEED_MORE
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN_BY.keys() | PRIVATE))
 def test_what_2000_releases_show_at_eps_1(name):
     releases = 400 if name == "NormsPublished" else 2000  # it is asked for one at a time
-    report = audit(chain(getattr(mechanisms, name), claim(1.0, 3.0)), releases=releases)
+    report = audit(chain(MECHANISMS[name], claim(1.0, 3.0)), releases=releases)
     shown = {check.name for check in report.departures} | ({"epsilon"} if report.exceeded else set())
     expected = SHOWN_BY.get(name, set())
     assert report.failed == bool(expected)
@@ -80,7 +80,7 @@ def test_a_sensitivity_of_1_4_c_is_seen_at_eps_1_with_8000_releases(seed):
 @pytest.mark.parametrize("seed", range(2))
 def test_directions_without_noise_show_in_the_epsilon_of_any_mechanism(name, seed):
     """No Gaussian claim is needed, and 1,000 releases show as much as they can show at all."""
-    report = audit(chain(getattr(mechanisms, name), claim(1.0)), releases=1000, claimed_eps=1.0, seed=seed)
+    report = audit(chain(MECHANISMS[name], claim(1.0)), releases=1000, claimed_eps=1.0, seed=seed)
     assert not report.gaussian
     assert report.exceeded
     assert report.eps == pytest.approx(report.reach)
@@ -96,7 +96,7 @@ def test_directions_without_noise_show_in_the_epsilon_of_any_mechanism(name, see
     ],
 )
 def test_what_depends_on_the_private_batch_shows_in_the_epsilon_of_any_mechanism(name, seen_by):
-    report = audit(chain(getattr(mechanisms, name), claim(1.0)), releases=400, claimed_eps=1.0)
+    report = audit(chain(MECHANISMS[name], claim(1.0)), releases=400, claimed_eps=1.0)
     assert report.exceeded
     assert max(report.findings, key=lambda finding: finding.eps).seen_by == seen_by
 
@@ -114,7 +114,7 @@ def test_what_depends_on_the_private_batch_shows_in_the_epsilon_of_any_mechanism
     ],
 )
 def test_bugs_show_in_epsilon_at_8_with_4000_releases(name, bound):
-    assert audit(chain(getattr(mechanisms, name), claim(8.0, bound)), releases=4000).exceeded
+    assert audit(chain(MECHANISMS[name], claim(8.0, bound)), releases=4000).exceeded
 
 
 def test_more_noise_than_claimed_is_told_and_is_no_breach():
@@ -128,5 +128,5 @@ def test_more_noise_than_claimed_is_told_and_is_no_breach():
 @pytest.mark.parametrize("ratio", [0.0, 0.9])
 def test_post_processing_does_not_hide_the_noise_from_its_checks(ratio):
     prune = create("prune", prune_ratio=ratio).stages
-    report = audit(chain(mechanisms.SixteenBitSeed, claim(1.0), *prune), releases=2000)
+    report = audit(chain(noise_bugs.SixteenBitSeed, claim(1.0), *prune), releases=2000)
     assert [check.name for check in report.departures] == ["releases distinct"]

@@ -9,7 +9,8 @@ import torch
 from defenses import Chain, create
 from dpbench.audit.canaries import SIZE, Probe, canaries, mean_output
 from dpbench.audit.releases import CHUNK, Source, distinct_seeds
-from tests.helpers.mechanisms import Correct, NormsPublished, SixteenBitSeed, chain, claim
+from tests.helpers.mechanisms import Correct, NormsPublished, chain, claim
+from tests.helpers.noise_bugs import SixteenBitSeed
 
 
 def source(defense, seed=0, count=2000):

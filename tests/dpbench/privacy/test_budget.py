@@ -6,6 +6,7 @@ import pytest
 
 from dpbench import privacy
 from dpbench.privacy import Budget
+from dpbench.privacy.accountants import ACCOUNTANTS
 from dpbench.protocol import InputError
 from dpbench.protocol.parameters import parameters
 
@@ -62,3 +63,7 @@ def test_a_batch_larger_than_the_training_set_is_refused():
 def test_the_training_run_plays_a_role_under_its_scope_only():
     only = {name for name, found in parameters(Budget).items() if found.only_if == {"eps_scope": "training"}}
     assert only == {"train_size", "epochs", "accountant"}
+
+
+def test_every_accountant_can_be_chosen():
+    assert parameters(Budget)["accountant"].choices == tuple(ACCOUNTANTS)

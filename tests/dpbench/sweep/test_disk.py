@@ -11,9 +11,7 @@ import pytest
 
 from dpbench.run import main
 from dpbench.store import Store
-
-from ..conftest import SIXTY
-from .test_crashes import check
+from tests.helpers.sixty import SIXTY, check
 
 
 @pytest.fixture

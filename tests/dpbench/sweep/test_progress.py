@@ -7,29 +7,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from dpbench.cell.grid import Cell
-from dpbench.cell.trial import CellResult
+from dpbench.cell.result import CellResult
 from dpbench.sweep import progress
+from tests.helpers.cells import cell
 
-CELL = Cell(
-    data="samples",
-    images_digest="",
-    image_size=None,
-    model="convnet",
-    norm="none",
-    victim="early",
-    weights=None,
-    weights_digest="",
-    batch_size=2,
-    batch_seed=0,
-    label_draw="distinct",
-    labels="known",
-    bn_stats="none",
-    attack="dlg",
-    attack_seed=0,
-    device="cpu",
-    version="0",
-)
+CELL = cell("dlg", victim="early")
 
 
 def result(*psnr: float, status: str = "ok", error: str | None = None) -> CellResult:

@@ -10,9 +10,8 @@ import pytest
 from dpbench.protocol import InputError
 from dpbench.run import main
 from dpbench.sweep.executors import create
-
-from ..conftest import SIXTY, table_of
-from .test_crashes import check, with_kills
+from tests.helpers.kills import with_kills
+from tests.helpers.sixty import SIXTY, check, table_of
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from dpbench.protocol import InputError
 from dpbench.run import main
 from dpbench.sweep import suite
-from dpbench.sweep.options import parse
+from dpbench.sweep.options import in_words_of_the_command_line, parse
+from tests.helpers.sixty import table_of
 
 
 @pytest.mark.parametrize("name", suite.names())
@@ -37,18 +39,19 @@ def test_a_single_value_will_do_for_an_axis(tmp_path):
         ("espilon = 1", "'espilon' is no option; known: defense"),
         ('out = "/etc"', "'out' is no option"),
         ('executor = "ray"', "'executor' is no option"),
-        ('eps = ["1"]', "eps takes float, not '1'"),
-        ("eps = [true]", "eps takes float"),
-        ("eps = [nan]", "eps takes float"),
+        ('adaptive = ["maybe"]', "--adaptive must be True or False, not 'maybe'"),
+        ('eps = ["1"]', "--eps must be a number, not '1'"),
+        ("eps = [true]", "--eps must be a number, not True"),
+        ("eps = [nan]", "--eps must be a finite number"),
         ("eps = [inf]", "finite"),
         ("eps = [-1]", "above 0"),
-        ("eps = [[1]]", "eps takes float"),
-        ("batch_size = [1.5]", "batch_size takes int"),
-        (f"batch_size = [{2**63}]", "batch_size takes int"),
-        (f"eps = [{10**400}]", "eps takes float"),
+        ("eps = [[1]]", "--eps must be a number"),
+        ("batch_size = [1.5]", "--batch-size must be a whole number"),
+        (f"batch_size = [{2**63}]", "--batch-size must be a finite number below 2**63"),
+        (f"eps = [{10**400}]", "--eps must be a finite number"),
         ("batch_seed = [-1]", "--batch-seed"),
-        ('eps_scope = ["all"]', "eps_scope takes training or release"),
-        ("data = 2026-01-01", "data takes str"),
+        ('eps_scope = ["all"]', "--eps-scope must be one of training, release"),
+        ("data = 2026-01-01", "--data must be a word"),
         ("defense = []", "--defense needs at least one value"),
         ("eps = [1", "no TOML"),
         ("a = " + "[" * 5000, "no TOML"),
@@ -60,7 +63,7 @@ def test_what_is_no_suite_is_one_sentence(tmp_path, text, said):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         parse(["--suite", str(tmp_path / "mine.toml")])
-    assert said in str(caught.value)
+    assert said in in_words_of_the_command_line(str(caught.value))
 
 
 def test_what_is_no_file(tmp_path):
@@ -77,11 +80,13 @@ def test_what_is_no_file(tmp_path):
         parse(["--suite", str(tmp_path / "large.toml")])
 
 
+@pytest.mark.parametrize("words", ['["yes", "no"]', "[true, false]"])
+def test_yes_and_no_are_truth_values(tmp_path, words):
+    (tmp_path / "mine.toml").write_text(f"adaptive = {words}")
+    assert parse(["--suite", str(tmp_path / "mine.toml")]).adaptive == (True, False)
+
+
 def test_a_runs_configuration_runs_it_again(undisturbed, tmp_path):
-    import pandas as pd
-
-    from ..conftest import table_of
-
     again = tmp_path / "again"
     assert main(["--suite", str(undisturbed / "config.toml"), "--out", str(again), "--quiet"]) == 0
     assert (again / "config.toml").read_text() == (undisturbed / "config.toml").read_text()

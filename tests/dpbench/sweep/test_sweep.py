@@ -17,9 +17,7 @@ from dpbench.store import Store, open_run
 from dpbench.sweep import executors as executor
 from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.status import describe
-
-from ..conftest import SIXTY
-from .test_crashes import check
+from tests.helpers.sixty import SIXTY, check
 
 
 def test_a_claim_is_one_process_es_until_it_ends(tmp_path):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from dpbench.cell.trial import CellResult
 
 from dpbench.cell import trial
-from dpbench.cell.trial import CellResult
 from dpbench.sweep.executors import TRIES, workers
 from dpbench.sweep.executors.workers import Workers
 from dpbench.system.locks import lock

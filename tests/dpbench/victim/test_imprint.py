@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dpbench.cell.grid import Cell
 
 from dpbench.cell import trial
-from dpbench.cell.grid import Cell
 from dpbench.store import schema
 
 torch.set_num_threads(1)

@@ -1,0 +1,195 @@
+"""What the command line does with its options: plan, run, tables, exit status."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from dpbench import metrics, store
+from dpbench.cell import parts
+from dpbench.cell.rows import describe
+from dpbench.cell.scene import dataset
+from dpbench.cell.spec import Runtime
+from dpbench.privacy import Budget, delta_note
+from dpbench.protocol import InputError, parameters
+from dpbench.report.export import export
+from dpbench.report.terminal import show
+from dpbench.sweep import engines, executors, status, suite
+from dpbench.sweep.estimate import estimate
+from dpbench.sweep.inputs import Inputs
+from dpbench.sweep.options import (
+    COMMAND,
+    Options,
+    from_configuration,
+    in_words_of_the_command_line,
+)
+from dpbench.sweep.plan import Plan, plan
+from dpbench.sweep.session import Session
+from dpbench.system import digest, interrupts, output, process
+from dpbench.system.paths import expanded
+
+SMALL = 64
+"""Pixels up to which one thread is used on the CPU, unless OMP_NUM_THREADS says otherwise."""
+Note = Callable[[str], None]
+
+
+def carry_out(options: Options, arguments: list[str]) -> int:
+    """Do what `options` ask for.
+
+    Args:
+        options: checked.
+        arguments: as they were typed, for the line that says how to go on.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: for what the user has to change; options stand in backquotes.
+    """
+    if options.status:
+        for line in status.describe(expanded(options.status), COMMAND).splitlines():
+            print(output.plain(line))
+        return 0
+    if options.resume:
+        options = _resumed(options)
+    process.configure()
+    notes = Console(stderr=True)
+
+    def note(line: str) -> None:
+        if not options.quiet:
+            text = output.plain(in_words_of_the_command_line(line))
+            notes.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    runtime = _runtime(options, note)
+    planned = _plan(options, runtime)
+    for line in (*(f"Left out: {reason}" for reason in planned.left_out), *_cautions(planned)):
+        note(line)
+    inputs = {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in planned.cells}
+    configuration = options.configuration() | {
+        "device": runtime.device,
+        "lpips_net": runtime.lpips_net or "",
+        "version": runtime.version,
+        "inputs": digest.described(inputs),
+    }
+    # absolute, as an attack may change the working directory
+    folder = expanded(options.out) if options.out else Path("results") / _name(options, configuration)
+    folder = folder.absolute()
+    executor = executors.create(
+        options.executor, runtime.device, options.workers, options.ray_address, options.gpus_per_cell
+    )
+    if options.dry_run:
+        return _dry_run(planned, folder, executor.slots)
+    results = store.open_run(folder, configuration)
+    session = Session.begin(results, planned.cells)
+    missing = session.missing()
+    if len(missing) < len(session.cells):
+        note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
+    if strays := session.strays():
+        note(f"{len(strays)} cells in {folder} are of other code or another run and do not count.")
+    try:
+        session.run(missing, executor, notes, options.quiet)
+        return _finish(session, options, folder)
+    except KeyboardInterrupt:
+        done = len(results.counts()[0] & session.cells.keys())
+        print(
+            f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
+            f"go on with: {COMMAND} {shlex.join(arguments)}",
+            file=sys.stderr,
+        )
+        return interrupts.STATUS
+
+
+def _runtime(options: Options, note: Note) -> Runtime:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.device == "cuda" and device == "cpu":
+        raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")
+    data = dataset(options.data, options.image_size)
+    if data.images.shape[-1] <= SMALL:
+        # a second thread gains 1.6 times at best on an idle machine, and loses twentyfold on a busy one;
+        # and with one the numbers do not depend on how many cores there are
+        process.one_thread()
+    if data.note:
+        note(f"Data: {data.note}.")
+    reason = metrics.why_no_lpips(*data.images.shape[2:])
+    if reason is not None:
+        note(f"The columns lpips and iip stay empty: {reason}")
+    return Runtime(
+        device=device if options.device == "auto" else options.device,
+        engine=options.engine,
+        lpips_net="alex" if reason is None else None,
+        version=importlib.metadata.version("dpbench"),
+        plugins=options.plugin,
+    )
+
+
+def _plan(options: Options, runtime: Runtime) -> Plan:
+    """The cells; whatever is wrong with a defence or an attack comes out here, before anything is run."""
+    values = {name: value for name, value in options.items() if isinstance(value, tuple)}
+    planned = plan(values, Inputs(options.data, options.image_size, options.weights), runtime)
+    checked = {(cell.defence, cell.threat, cell.batch.batch_size): cell for cell in planned.cells}
+    for cell in checked.values():
+        parts.defence_of(cell)
+    return replace(planned, cells=tuple(engines.choose(planned.cells)))
+
+
+def _cautions(planned: Plan) -> list[str]:
+    """What a reader of the budgets has to know."""
+    said: dict[str, None] = {}
+    for cell in planned.cells:
+        if parts.is_calibrated(cell.defence.name):
+            budget = Budget(**{n: v for n, v in cell.defence.given.items() if n in parameters(Budget)})
+            if line := delta_note(budget.delta, budget.train_size):
+                said[line] = None
+    return list(said)
+
+
+def _dry_run(planned: Plan, folder: Path, slots: int) -> int:
+    for cell in planned.cells:
+        print(output.plain(describe(cell)))
+    print(estimate(planned.cells).sentence(slots))
+    print(f"{len(planned.cells)} cells; the results would go to {folder}.")
+    return 0
+
+
+def _name(options: Options, configuration: dict[str, Any]) -> str:
+    words = [Path(options.suite).stem] if options.suite else [*options.defense]
+    if not options.suite and any("dp" in defense.split("+") for defense in options.defense):
+        words += [f"eps{eps:g}" for eps in options.eps]
+        words += [f"sigma{sigma:g}" for sigma in options.noise_multiplier]
+    return f"{'-'.join(words)[:60]}-{digest.described(configuration)[:8]}"
+
+
+def _resumed(options: Options) -> Options:
+    if options.out is None:
+        raise InputError("`resume` needs the folder to go on with: give it as `out`.")
+    file = expanded(options.out) / "config.toml"
+    if not file.exists():
+        raise InputError(f"{file} does not exist; `out` must name a run's folder.")
+    return from_configuration(suite.read(file), options)
+
+
+def _finish(session: Session, options: Options, folder: Path) -> int:
+    """Tables, pictures and the exit status."""
+    table = store.attach_floors(session.results.frame(session.cells))
+    files = export(session.results, table)
+    asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
+    if not options.quiet:
+        show(table, folder, files)
+    if not (asked["status"] == "ok").any():
+        reason = asked["error"].iloc[0] if len(asked) else "No cell left a result."
+        raise InputError(f"Nothing that was asked for could be run. {reason}")
+    lost = session.cells.keys() - set(table["key"])
+    if lost:
+        print(
+            f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
+            file=sys.stderr,
+        )
+    return 1 if lost or (table["status"] == "failed").any() else 0

@@ -1,0 +1,151 @@
+"""Runs: their folders begun, taken up again, and read."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+import tomli_w
+
+from dpbench.protocol import InputError
+from dpbench.store import schema
+from dpbench.store.columns import columns
+from dpbench.store.folder import Store
+from dpbench.system.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
+
+_TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
+
+
+def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
+    r"""Start a run in a folder, or take up the one of the same configuration.
+
+    Args:
+        path: the run's folder, made if it is not there.
+        config: what decides the run; None means unset and is left out of `config.toml`.
+
+    Returns:
+        The folder's store. What `has` finds there need not be run again.
+
+    Raises:
+        InputError: the folder holds a run of another configuration, or something that is no run, or cannot
+            be written.
+
+    Example:
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> open_run(Path(folder.name) / "run", {"eps": [1.0]}).keys()
+        []
+        >>> (Path(folder.name) / "run" / "config.toml").read_text()
+        'eps = [\n    1.0,\n]\n'
+        >>> folder.cleanup()
+    """
+    path, wanted = Path(path), _toml(config)
+    file = path / _CONFIG
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+    with refused_as_sentence(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            _same(path, _parsed(file), wanted)
+        elif foreign := [entry.name for entry in path.iterdir() if not is_temporary(entry)]:
+            raise InputError(
+                f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
+                "choose an empty or new folder with --out."
+            )
+    if not file.exists():
+        with replacing(file) as temporary:
+            temporary.write_text(tomli_w.dumps(wanted), encoding="utf-8")
+    cells = path / "cells"
+    with refused_as_sentence(cells):
+        cells.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=cells):  # hours of attack must not end in a read-only folder
+            pass
+        for folder in (path, cells, path / "failed"):
+            clear_leftovers(folder)
+    return Store(path)
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """Read a run's results.
+
+    Args:
+        path: a run's folder, or a Parquet file that was exported from one. A folder whose run has not ended
+            yet gives the cells that are there, floors not filled in; one that was kept without cells and
+            Parquet gives its `results.csv`.
+
+    Returns:
+        One row per image, with the columns, order and dtypes of `dpbench.store.columns`.
+
+    Raises:
+        InputError: nothing there that dpbench wrote.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / _CONFIG).exists():
+            raise InputError(f"{path} is no folder of results: it has no {_CONFIG}.")
+        if not (path / _TABLE).exists():
+            store = Store(path)
+            if not store.keys() and (path / _TEXT).exists():
+                return _read_csv(path / _TEXT)
+            return store.frame()
+        path = path / _TABLE
+    if not path.exists():
+        raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
+    try:
+        table = pd.read_parquet(path)
+    except (pyarrow.ArrowInvalid, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is no readable Parquet file; name a run's folder or its {_TABLE}."
+        ) from error
+    return schema.conform(table)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    dtypes = {name: column.dtype for name, column in columns().items()}
+    try:
+        # a word such as "None" is a word; only what is empty is missing
+        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable table of results ({error}).") from error
+    return schema.conform(table)
+
+
+def _toml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _toml(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_toml(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} is damaged ({error}); choose another folder with --out, or restore that file."
+        ) from error
+
+
+def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if "version" in held and "version" in wanted and held["version"] != wanted["version"]:
+        raise InputError(
+            f"{path} was written by dpbench {held['version']}, and this is {wanted['version']}: it is left "
+            "as it is and can still be read (dpbench.load); name another folder with --out, or install that "
+            "version to resume it."
+        )
+    differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    if differing:
+        shown = ", ".join(
+            f"{key} is {held.get(key, 'unset')!r} there and {wanted.get(key, 'unset')!r} here"
+            for key in differing[:3]
+        )
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise InputError(
+            f"{path} holds a run of another configuration ({shown}{more}); choose another folder with --out, "
+            f"or give the options in its {_CONFIG} to resume it."
+        )
