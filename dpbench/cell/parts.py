@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import attacks
@@ -75,9 +76,13 @@ def attack_class(cell: Cell) -> type[attacks.Attack]:
 
 def symbols() -> dict[str, str]:
     """What logs and tables call each parameter."""
-    found = [parameters(part) for part in (*attacks.attacks.values(), *threat_models.values())]
-    found += [parameters(part) for part in (Budget, *defenses.defenses_registry.values())]
-    return {name: each.symbol for taken in found for name, each in taken.items()}
+    registered = (attacks.attacks, threat_models, defenses.defenses_registry)
+    return _symbols((Budget, *(part for registry in registered for part in registry.values())))
+
+
+@lru_cache(maxsize=2)
+def _symbols(kinds: tuple[type, ...]) -> dict[str, str]:
+    return {name: each.symbol for kind in kinds for name, each in parameters(kind).items()}
 
 
 def attack_of(cell: Cell) -> attacks.Attack:

@@ -138,4 +138,4 @@ def _pair(images: Any, labels: Any, what: str = "images") -> tuple[Tensor, Tenso
             f"labels must be whole numbers, one for each of the {len(images)} images, not {labels.dtype} of "
             f"shape {tuple(labels.shape)}."
         )
-    return images.float(), labels.long()
+    return images.float().clone(), labels.long().clone()  # not the caller's, nor tensors of inference mode
