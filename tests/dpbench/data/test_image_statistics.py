@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from dpbench.assets import AssetUnavailable
-from dpbench.data import cifar10, load_data
-from dpbench.data import image_statistics
+from dpbench.data import cifar10, image_statistics, load_data
 from dpbench.victim.imprint import edges_for
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from dpbench.report.naming import number
 from dpbench.report.summary import summary
 from dpbench.store.columns import conditions
