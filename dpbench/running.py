@@ -21,6 +21,7 @@ from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Runtime
 from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
+from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.terminal import show
 from dpbench.store.runs import check_version
@@ -213,4 +214,7 @@ def _finish(session: Session, options: Options, folder: Path) -> int:
             f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
             file=sys.stderr,
         )
-    return 1 if lost or (table["status"] == "failed").any() else 0
+    above = exceedances(table)
+    for line in above:
+        print(output.plain(f"Above what differential privacy allows: {line}."), file=sys.stderr)
+    return 1 if lost or above or (table["status"] == "failed").any() else 0
