@@ -280,11 +280,8 @@ def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name,
     file.write_text(file.read_text().replace('"""A', '"""Still a'))  # documentation is no code
     assert run(package, *words) == 0
     assert {path.stem for path in (out / "cells").iterdir()} == before
-    changed = {
-        "mine_attack": (".brightness)", ".brightness / 2)"),
-        "mine_defence": ("self.factor * g", "-self.factor * g"),
-    }
-    file.write_text(file.read_text().replace(*changed[name]))
+    for sound, edited in ((".brightness)", ".brightness / 2)"), ("self.factor * g", "-self.factor * g")):
+        file.write_text(file.read_text().replace(sound, edited))
     capsys.readouterr()
     assert run(package, *words) == 0
     table = load(package, out)
