@@ -210,3 +210,19 @@ def test_cells_of_another_schema_count_as_damaged(tmp_path, monkeypatch):
         table = store.frame()
     assert sorted(table["key"]) == ["good", "renamed"]
     assert Store(store.path).keys() == ["good", "renamed", "typed"]  # and nothing was thrown away
+
+
+def test_links_in_a_runs_folder_lead_nowhere(tmp_path):
+    """Whoever may write there could else have any file of the user's emptied or written to."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    store = open_run(tmp_path / "run", {})
+    for folder, name in (("running", "a"), ("logs", "a.log")):
+        (store.path / folder).mkdir()
+        (store.path / folder / name).symlink_to(precious)
+    with pytest.raises(InputError, match="Cannot write"), Claims(store.path / "running") as claims:
+        claims.take("a")
+    with pytest.raises(InputError, match="Cannot write"):
+        store.log("a", "text")
+    assert running(store.path / "running") == {}
+    assert precious.read_text() == "mine"
