@@ -12,6 +12,7 @@ from dpbench.protocol import InputError
 from dpbench.sweep import suite
 from dpbench.sweep.axes import options
 from dpbench.sweep.option import GROUPS, Option
+from dpbench.sweep.own_options import OWN
 from dpbench.sweep.reading import as_flags, named_plugins, read_options
 from dpbench.victim.networks import models
 
@@ -127,7 +128,11 @@ def in_words_of_the_command_line(sentence: str) -> str:
         >>> in_words_of_the_command_line("`eps` must be above 0, not 0.")
         '--eps must be above 0, not 0.'
     """
-    return as_flags(sentence, options())
+    try:
+        known = set(options())
+    except InputError:  # a part has the name of one of our own, and the sentence may be about that
+        known = {each.name for each in OWN}
+    return as_flags(sentence, known)
 
 
 def _deciding() -> dict[str, Option]:
