@@ -5,9 +5,9 @@
     python -m benchmarks.executors 0 1 --device cuda    # only 1, 2 and 4 workers that share one graphics card
 
 The first figure is the time of the whole command, start and export included, divided by its cells. The second
-runs the same cells of a real attack with each number of workers in turn, and takes the median. Its clock starts
-when as many cells have ended as there are workers, so that starting them is left out. If a card has too little
-memory for all workers, a warning says how many remain.
+runs the same cells of a real attack with each number of workers in turn, and takes the median. Its clock
+starts when as many cells have ended as there are workers, so that starting them is left out. If a card has
+too little memory for all workers, a warning says how many remain.
 """
 
 from __future__ import annotations

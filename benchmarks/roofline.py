@@ -3,10 +3,10 @@
     python -m benchmarks.roofline
     python -m benchmarks.roofline --case resnet50:224:8
 
-The bound adds up two kinds of operations, convolutions and matrix products. Each takes the longer of two times:
-its arithmetic at the highest measured rate, or moving its inputs and outputs once at the measured copying rate.
-Everything else is assumed to be fused into them at no cost. The rates are measured in the same run: the better
-of a large matrix product and a convolution (with TF32 on a graphics card), and a large copy.
+The bound adds up two kinds of operations, convolutions and matrix products. Each takes the longer of two
+times: its arithmetic at the highest measured rate, or moving its inputs and outputs once at the measured
+copying rate. Everything else is assumed to be fused into them at no cost. The rates are measured in the same
+run: the better of a large matrix product and a convolution (with TF32 on a graphics card), and a large copy.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Writes dpbench/generators/cifar10.safetensors (half precision) after every epoch and generators.json at the
 end. It uses CIFAR-10's training images only. The generator is a VAE/GAN (Larsen et al. 2016). First comes a
-variational auto-encoder whose reconstruction error is measured in pixels and in features of a classifier. Then a
-discriminator is added, which sees images of random latents drawn from where the encoder puts real images. The
-record says how well the shipped weights fit test images that no reported result uses.
+variational auto-encoder whose reconstruction error is measured in pixels and in features of a classifier.
+Then a discriminator is added, which sees images of random latents drawn from where the encoder puts real
+images. The record says how well the shipped weights fit test images that no reported result uses.
 """
 
 from __future__ import annotations
