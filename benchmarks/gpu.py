@@ -24,7 +24,7 @@ import tyro
 
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import show
-from dpbench.run import export
+from dpbench.report.export import export
 from dpbench.store import Store
 
 SUITES = ("gradinversion-table", "bn-knowledge", "confidence", "labels")

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from dpbench.cell.trial import attach_floors
 
+from dpbench.cell import registered
 from dpbench.report.export import export_data
-from dpbench.store import Store, open_run
+from dpbench.store import Store, attach_floors, open_run
 from dpbench.sweep import status
 from dpbench.system import digest
 
@@ -54,6 +54,7 @@ def row(i: int, image: int, generator: np.random.Generator) -> dict[str, object]
     failed = i % 100 == 99
     return {
         "attack": "floor:noise-gradient" if floor else attack,
+        "floor": "noise-gradient" if floor else None,
         "floor_of": attack if floor else None,
         "adaptive": defense != "none",
         "defense": "none" if floor else defense,
@@ -129,6 +130,7 @@ def measure(work: Callable[[Path], str], folder: Path) -> None:
 
 def main() -> None:
     """Make a run, then measure."""
+    registered.load()  # the columns of all parts
     count = int(sys.argv[1]) if len(sys.argv) > 1 else CELLS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(folder) / "run"

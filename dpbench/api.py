@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
@@ -30,7 +31,7 @@ from dpbench.sweep.own_checks import check_model, checked_batches, checked_other
 from dpbench.sweep.own_inputs import OwnInputs, Public
 from dpbench.sweep.plan import plan
 from dpbench.sweep.session import Session
-from dpbench.system import digest
+from dpbench.system import digest, process
 
 Progress = Callable[[Cell, int, int, float], None]
 """(cell, iterations done, iterations in all, objective value) -> None."""
@@ -122,51 +123,54 @@ def benchmark(
         >>> sorted(table["defense"].unique())
         ['clip', 'none']
     """
-    registered.load()
-    kept = copy.deepcopy(model).cpu().float()
-    batches = checked_batches(images, labels, batch_size, _several(batch_seed))
-    num_classes = check_model(kept, batches)
-    if others is not None:
-        others = checked_others(others, batches, num_classes)
-    height_and_width = batches[0][0].shape[2:]
-    public = Public(tuple(mean), tuple(std), _mean_image(mean_image, others, mean, height_and_width), others)
-    inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
-    values = _values(parameters) | {
-        "attack": tuple(map(_part, _several(attacks))),
-        "defense": tuple(map(_part, _several(defense))),
-        "labels": ("known" if labels_known else "inferred",),
-    }
-    runtime = Runtime(
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        engine=parameters.get("engine", "auto"),
-        lpips_net=None if metrics.why_no_lpips(*height_and_width) else "alex",
-        version=importlib.metadata.version("dpbench"),
-    )
-    cells = engines.choose(plan(values, inputs, runtime).cells)
-    with _folder(out) as folder:
-        configuration = {name: str(value) for name, value in sorted(values.items()) if value} | {
-            "device": runtime.device,
-            "version": runtime.version,
-            "inputs": digest.described(
-                {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in cells}
-            ),
+    with process.clean_state():
+        registered.load()
+        kept = copy.deepcopy(model).cpu().float()
+        batches = checked_batches(images, labels, batch_size and int(batch_size), _several(batch_seed))
+        num_classes = check_model(kept, batches)
+        if others is not None:
+            others = checked_others(others, batches, num_classes)
+        height_and_width = batches[0][0].shape[2:]
+        public = Public(
+            _floats(mean), _floats(std), _mean_image(mean_image, others, mean, height_and_width), others
+        )
+        inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
+        values = _values(parameters) | {
+            "attack": tuple(map(_part, _several(attacks))),
+            "defense": tuple(map(_part, _several(defense))),
+            "labels": ("known" if labels_known else "inferred",),
         }
-        results = store.open_run(folder, configuration)
-        session = Session.begin(results, cells)
-        executor = executors.Local(inputs.scene)
-        if callable(progress):
-            executor = _Told(executor, progress)
-        console = Console(stderr=True)
-        # without a terminal a notebook's cell or a log would fill with lines that nobody asked for
-        quiet = progress is not True or not (console.is_terminal or console.is_jupyter)
-        session.run(session.missing(), executor, console, quiet)
-        table = store.attach_floors(results.frame(session.cells))
-        if out is not None:
-            export(results, table)
-    attacked = table[table["floor"].isna()]
-    if not (attacked["status"] == "ok").any():
-        raise InputError(f"Nothing that was asked for could be run. {attacked['error'].iloc[0]}")
-    return table
+        runtime = Runtime(
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            engine=parameters.get("engine", "auto"),
+            lpips_net=None if metrics.why_no_lpips(*height_and_width) else "alex",
+            version=importlib.metadata.version("dpbench"),
+        )
+        cells = engines.choose(plan(values, inputs, runtime).cells)
+        with _folder(out) as folder:
+            configuration = {name: str(value) for name, value in sorted(values.items()) if value} | {
+                "device": runtime.device,
+                "version": runtime.version,
+                "inputs": digest.described(
+                    {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in cells}
+                ),
+            }
+            results = store.open_run(folder, configuration)
+            session = Session.begin(results, cells)
+            executor = executors.Local(inputs.scene)
+            if callable(progress):
+                executor = _Told(executor, progress)
+            console = Console(stderr=True)
+            # without a terminal a notebook's cell or a log would fill with lines that nobody asked for
+            quiet = progress is not True or not (console.is_terminal or console.is_jupyter)
+            session.run(session.missing(), executor, console, quiet)
+            table = store.attach_floors(results.frame(session.cells))
+            if out is not None:
+                export(results, table)
+        attacked = table[table["floor"].isna()]
+        if not (attacked["status"] == "ok").any():
+            raise InputError(f"Nothing that was asked for could be run. {attacked['error'].iloc[0]}")
+        return table
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -221,10 +225,10 @@ def _mean_image(
     height_and_width: Sequence[int],
 ) -> Tensor:
     if given is not None:
-        return given.detach().cpu().float()
+        return torch.as_tensor(given).detach().cpu().float().clone()
     if others is not None:
         return others[0].mean(0)
-    return torch.tensor(mean)[:, None, None].expand(len(mean), *height_and_width).clone()
+    return torch.tensor(_floats(mean))[:, None, None].expand(len(mean), *height_and_width).clone()
 
 
 @contextmanager
@@ -236,7 +240,15 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         yield Path(folder) / "run"
 
 
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
 def _several(value: object) -> tuple[Any, ...]:
+    """One value or several, in plain Python: numbers may come from NumPy or PyTorch."""
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    if isinstance(value, np.ndarray | Tensor) and value.ndim:
+        value = value.tolist()
+    found = value if isinstance(value, list | tuple) else (value,)
+    return tuple(each.item() if isinstance(each, np.generic | Tensor) else each for each in found)

@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of this process unless given.
 
     Returns:
-        The exit status: 0; 1 where a cell failed or is missing; 2 for what the user has to change; 130 after
-        Ctrl-C or SIGTERM.
+        The exit status: 0; 1 where a cell failed or is missing, or an attack passed its bound; 2 for what the
+        user has to change; 130 after Ctrl-C or SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with output.guarded():

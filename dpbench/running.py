@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Runtime
 from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
+from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.terminal import show
 from dpbench.sweep import engines, executors, status, suite
@@ -36,6 +38,8 @@ from dpbench.sweep.session import Session
 from dpbench.system import digest, interrupts, output, process
 from dpbench.system.paths import expanded
 
+PATIENCE = 2.0
+"""Seconds after which planning says that it goes on."""
 SMALL = 64
 """Pixels up to which one thread is used on the CPU, unless OMP_NUM_THREADS says otherwise."""
 Note = Callable[[str], None]
@@ -69,7 +73,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
             notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
     runtime = _runtime(options, note)
-    planned = _plan(options, runtime)
+    planned = _plan(options, runtime, note)
     for line in (*(f"Left out: {reason}" for reason in planned.left_out), *_cautions(planned)):
         note(line)
     inputs = {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in planned.cells}
@@ -130,14 +134,29 @@ def _runtime(options: Options, note: Note) -> Runtime:
     )
 
 
-def _plan(options: Options, runtime: Runtime) -> Plan:
+def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
     """The cells; whatever is wrong with a defence or an attack comes out here, before anything is run."""
     values = {name: value for name, value in options.items() if isinstance(value, tuple)}
-    planned = plan(values, Inputs(options.data, options.image_size, options.weights), runtime)
+    planned = plan(
+        values, Inputs(options.data, options.image_size, options.weights), runtime, _patiently(note)
+    )
     checked = {(cell.defence, cell.threat, cell.batch.batch_size): cell for cell in planned.cells}
     for cell in checked.values():
         parts.defence_of(cell)
     return replace(planned, cells=tuple(engines.choose(planned.cells)))
+
+
+def _patiently(note: Note) -> Callable[[int], None]:
+    """Says how many cells are planned, where planning takes long."""
+    said = time.monotonic()
+
+    def tell(count: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > PATIENCE:
+            said = time.monotonic()
+            note(f"Planning: {count:,} cells so far.")
+
+    return tell
 
 
 def _cautions(planned: Plan) -> list[str]:
@@ -192,4 +211,7 @@ def _finish(session: Session, options: Options, folder: Path) -> int:
             f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
             file=sys.stderr,
         )
-    return 1 if lost or (table["status"] == "failed").any() else 0
+    above = exceedances(table)
+    for line in above:
+        print(output.plain(f"Above what differential privacy allows: {line}."), file=sys.stderr)
+    return 1 if lost or above or (table["status"] == "failed").any() else 0

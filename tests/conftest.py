@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-import dpbench.metrics  # noqa: F401 - registers the columns of the metrics
+from dpbench.cell import registered
 
 torch.set_num_threads(1)
+registered.load()  # the columns of all parts
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The rules of the house: style, and who may import whom."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -29,13 +30,38 @@ def test_ruff():
     tool("ruff", "format", "--check", ".")
 
 
-def test_attacks_and_defences_import_nothing_of_dpbench_but_the_protocol():
+def test_arrows_only_point_down_and_attacks_and_defences_see_the_protocol_alone():
+    """The contracts stand in pyproject.toml."""
     tool("lint-imports", "--no-cache")
+
+
+def sources():
+    return [path for package in ("dpbench", "attacks", "defenses") for path in (ROOT / package).rglob("*.py")]
+
+
+def test_source_files_are_short():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
+    assert len(lines) > 150
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
+def test_there_are_few_rooms():
+    """Folders and files at the top of dpbench, but for what Python itself wants there."""
+    top = {path.name for path in (ROOT / "dpbench").iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(top) <= 20
+
+
+def test_no_test_imports_another():
+    shared = ROOT / "tests" / "helpers"
+    found = [path for path in (ROOT / "tests").rglob("test_*.py") if shared not in path.parents]
+    imports = re.compile(r"^\s*(from|import) (\.|tests\.(?!helpers)|.*\bconftest\b)", re.MULTILINE)
+    assert len(found) > 50
+    assert [str(path.relative_to(ROOT)) for path in found if imports.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("first", ["attacks", "defenses", "dpbench"])
 def test_any_package_can_be_imported_first(first):
-    subprocess.run([sys.executable, "-c", f"import {first}; import dpbench.cell.trial"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", f"import {first}; import dpbench.cell.run"], cwd=ROOT, check=True)
 
 
 def test_no_registry_host_or_path_of_this_machine_is_committed():

@@ -7,7 +7,7 @@ from scipy.special import ndtr
 
 BINS = 50
 LAGS = 5
-BLOCK = 500
+BLOCK = 250
 """Releases of each world that are compared with one another, every pair of them."""
 
 

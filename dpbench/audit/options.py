@@ -7,7 +7,7 @@ from typing import Any
 
 import defenses
 from dpbench.cell import registered
-from dpbench.cell.parts import defence_parameters, is_calibrated
+from dpbench.cell.parts import calibrated, clip_norm, defence_parameters, is_calibrated
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.axes import merged
@@ -119,7 +119,7 @@ def defence_of(given: Mapping[str, Any]) -> defenses.Chain:
         spent["eps"] = None
     guarantee = Budget(eps_scope="release", **spent).guarantee(
         noise_multiplier=noise,
-        max_grad_norm=chosen.get("max_grad_norm", taken["max_grad_norm"].default),
+        max_grad_norm=clip_norm(name, chosen),
         batch_size=given["batch_size"],
     )
-    return defenses.create(name, **chosen, noise_multiplier=guarantee.noise_multiplier, guarantee=guarantee)
+    return calibrated(name, chosen, guarantee)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import attacks
@@ -40,6 +41,12 @@ def is_calibrated(name: str) -> bool:
     return any("guarantee" in stage.__dataclass_fields__ for stage in defenses.stages(name))
 
 
+def clip_norm(name: str, given: Mapping[str, Plain]) -> float:
+    """C of a calibrated defence: as given, or by default; 1 for one whose clip norm is no parameter."""
+    declared = defence_parameters(name).get("max_grad_norm")
+    return given.get("max_grad_norm", declared.default if declared else 1.0)
+
+
 def is_gaussian(name: str) -> bool:
     """Whether the defence begins with clipping and noise, which together are the Gaussian mechanism."""
     return name.split("+")[:2] == ["clip", "noise"]
@@ -69,9 +76,13 @@ def attack_class(cell: Cell) -> type[attacks.Attack]:
 
 def symbols() -> dict[str, str]:
     """What logs and tables call each parameter."""
-    found = [parameters(part) for part in (*attacks.attacks.values(), *threat_models.values())]
-    found += [parameters(part) for part in (Budget, *defenses.defenses_registry.values())]
-    return {name: each.symbol for taken in found for name, each in taken.items()}
+    registered = (attacks.attacks, threat_models, defenses.defenses_registry)
+    return _symbols((Budget, *(part for registry in registered for part in registry.values())))
+
+
+@lru_cache(maxsize=2)
+def _symbols(kinds: tuple[type, ...]) -> dict[str, str]:
+    return {name: each.symbol for kind in kinds for name, each in parameters(kind).items()}
 
 
 def attack_of(cell: Cell) -> attacks.Attack:
@@ -105,9 +116,21 @@ def defence_of(cell: Cell) -> defenses.Chain:
     given = cell.defence.given
     budget = {name: given.pop(name) for name in parameters(Budget) if name in given}
     if is_calibrated(cell.defence.name):
-        guarantee = _guarantee(cell, budget, given.get("noise_multiplier"))
-        given |= {"noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
+        return calibrated(cell.defence.name, given, _guarantee(cell, budget, given.get("noise_multiplier")))
     return defenses.create(cell.defence.name, **given)
+
+
+def calibrated(name: str, given: Mapping[str, Any], guarantee: Guarantee) -> defenses.Chain:
+    """The defence with the noise of a guarantee, which it carries.
+
+    Raises:
+        InputError: for a parameter that is missing or outside its range.
+    """
+    made = {**given, "noise_multiplier": guarantee.noise_multiplier, "guarantee": guarantee}
+    # a class may have a clip norm without declaring it as a parameter
+    if any("max_grad_norm" in stage.__dataclass_fields__ for stage in defenses.stages(name)):
+        made["max_grad_norm"] = guarantee.max_grad_norm
+    return defenses.create(name, **made)
 
 
 def guarantee_of(cell: Cell, chain: defenses.Chain) -> Guarantee | None:
@@ -133,10 +156,9 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
     threat = threat_of(cell).values()
-    usual = defence_parameters(cell.defence.name)["max_grad_norm"].default
     return Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
-        max_grad_norm=cell.defence.given.get("max_grad_norm", usual),
+        max_grad_norm=clip_norm(cell.defence.name, cell.defence.given),
         batch_size=cell.batch.batch_size,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),

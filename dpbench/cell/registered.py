@@ -24,16 +24,22 @@ def load(plugins: Iterable[str] = ()) -> None:
         plugins: modules by name (`package.module`), or files (`defence.py`).
 
     Raises:
-        InputError: for a module that cannot be imported.
-        TypeError, ValueError: for a part whose name or parameters clash with another's.
+        InputError: for a module that cannot be imported, or a part whose parameters clash with a column.
     """
     for name in plugins:
         _import(name)
+    try:
+        _add_columns()
+    except TypeError as error:
+        raise InputError(str(error)) from error
+    metrics.registered()
+
+
+def _add_columns() -> None:
     for part in (*attacks.attacks.values(), *threats.threat_models.values()):
         add_parameters(part, "attack")
     for part in (Budget, *defenses.defenses_registry.values()):
         add_parameters(part, "defence")
-    metrics.registered()
 
 
 def _import(name: str) -> None:

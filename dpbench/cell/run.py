@@ -22,6 +22,7 @@ from dpbench.cell.scene import Scene, moved, prepare
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threat_model import Progress
 from dpbench.protocol import InputError
+from dpbench.system import process
 
 Scenes = Callable[[BatchSpec], Scene]
 """What a cell's batch stands for."""
@@ -47,10 +48,11 @@ def run_cell(
         registered.load(cell.runtime.plugins)
         return measure(cell, scenes(cell.batch), progress)
 
-    kept = engine.kept()
-    result = guarded(cell, work)
-    if result.out_of_memory and kept:  # the programs of earlier cells, dropped by now, took some of it
+    with process.clean_state():
+        kept = engine.kept()
         result = guarded(cell, work)
+        if result.out_of_memory and kept:  # the programs of earlier cells, dropped by now, took some of it
+            result = guarded(cell, work)
     return result
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpbench.protocol import Guarantee
-from dpbench.protocol.parameters import Declared, parameter
+from dpbench.protocol.parameters import Declared, declare, parameter
 
 _OF_A_TRAINING = {"eps_scope": "training"}
 
@@ -84,3 +84,6 @@ class Budget(Declared):
             releases=releases,
             inclusion=inclusion,
         )
+
+
+declare(Budget)  # no registry holds it, and nobody else's parameter may be called `eps`

@@ -33,7 +33,7 @@ class Naming:
 
     def __init__(self, table: pd.DataFrame) -> None:
         attacked = table[~is_floor(table)]
-        own = _settings("attack", leave_out=("threat_model",))
+        own = _settings("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
         self._attack = _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
         defended = table[is_defended(table)]
         protection = _settings("defence", leave_out=_BUDGETS)

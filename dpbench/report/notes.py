@@ -11,7 +11,7 @@ from dpbench.report.naming import settings
 from dpbench.report.rows import ended_well, is_defended
 from dpbench.store.columns import columns, conditions
 
-_SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope")
+_SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
 
 
@@ -92,7 +92,7 @@ def _same(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
 
 def details(attacked: pd.DataFrame) -> list[str]:
     """One line with the settings in which the rows of an attack agree, for names leave them out."""
-    names = _named("attack", leave_out=("threat_model", "labels"))
+    names = _named("attack", leave_out=("threat_model", "labels", "adaptive"))
     return _agreed("attacks", attacked.groupby("attack", sort=False), names)
 
 

@@ -95,7 +95,7 @@ class Store:
         broken = any(row.get("status") == "failed" for row in rows)
         path = self._broken(key) if broken else self._file(key)
         with refused_as_sentence(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # never the run's folder itself: whoever moved it has the rest
         with replacing(path) as temporary:
             temporary.write_bytes(data)
         if not broken:
@@ -151,7 +151,8 @@ class Store:
         table = schema.to_pandas(pyarrow.Table.from_batches(batches))
         del batches
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
-        return table.sort_values(order, kind="stable", ignore_index=True)
+        known = [name for name in order if name in table]  # the parts that bring `eps` may not be loaded
+        return table.sort_values(known, kind="stable", ignore_index=True)
 
     def _file(self, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):

@@ -14,7 +14,7 @@ import attacks
 import defenses
 from dpbench.cell.parts import defence_parameters
 from dpbench.cell.threats import threat_models
-from dpbench.protocol import Parameter, parameters
+from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, FIRST, GROUPS, MOST_USED, Option
 from dpbench.sweep.own_options import OWN
 
@@ -23,14 +23,14 @@ def options() -> dict[str, Option]:
     """Every option by name, in the order of the help.
 
     Raises:
-        TypeError: for a part whose parameter has the name of an option of another meaning.
+        InputError: for a part whose parameter has the name of an option of another meaning.
     """
     found = {each.name: each for each in OWN}
     for group, parts in ((DEFENCES, _defence_parts()), (ATTACKS, _attack_parts())):
         for declared, hint in merged(parts):
             if declared.name in found:
-                raise TypeError(
-                    f"A part declares {declared.name}, which is an option of every sweep: give it another "
+                raise InputError(
+                    f"A part declares `{declared.name}`, which is an option of every sweep: give it another "
                     "name."
                 )
             found[declared.name] = Option(declared, EACH_ITS_OWN, True, group, hint=hint)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import attacks
 from attacks.engine import auto, checked
 from dpbench.cell import parts
-from dpbench.cell.spec import Cell
+from dpbench.cell.spec import Cell, Part
 from dpbench.protocol import parameters
 
 
@@ -23,11 +23,14 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
         InputError: for an engine that the device cannot run, or a hyper-parameter outside its range.
     """
     cells, iterations, programs = list(cells), Counter(), {}
+    made: dict[tuple[Part, Part], attacks.Attack] = {}
     for cell in cells:
         checked(cell.runtime.engine, cell.runtime.device)
         if cell.attack and "engine" in attacks.kind(cell.attack.name).__dataclass_fields__:
-            programs[cell] = _program(cell)
-            iterations[programs[cell]] += parts.attack_of(cell).evaluations()
+            attack = made.get((cell.attack, cell.threat)) or parts.attack_of(cell).resolved()
+            made[cell.attack, cell.threat] = attack
+            programs[cell] = _program(cell, attack)
+            iterations[programs[cell]] += attack.evaluations()
 
     def engine(cell: Cell) -> str:
         if cell not in programs:
@@ -37,15 +40,15 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
     return [replace(cell, runtime=replace(cell.runtime, engine=engine(cell))) for cell in cells]
 
 
-def _program(cell: Cell) -> tuple[object, ...]:
+def _program(cell: Cell, attack: attacks.Attack) -> tuple[object, ...]:
     """What decides the program: shapes, words, and what an adaptive attack builds in; numbers do not.
 
     Pruning brings masks along, clipping a scale.
     """
-    batch, told, attack = cell.batch, cell.told, cell.attack
-    declared = parameters(attacks.kind(attack.name))
-    words = [(name, value) for name, value in attack.parameters if declared[name].kind is str]
-    stages = cell.defence.name.split("+") if attack.given.get("adaptive", True) else []
+    batch, told, values = cell.batch, cell.told, attack.values()
+    # as it will run: what a preset stands for and what is given by name are the same program
+    words = [(name, values[name]) for name, each in parameters(type(attack)).items() if each.kind is str]
+    stages = cell.defence.name.split("+") if values.get("adaptive", True) else []
     victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, batch.batch_size)
     known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages)
     return (*victim, told.bn_stats, told.generator, cell.runtime.device, attack.name, *words, *known)

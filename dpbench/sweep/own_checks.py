@@ -38,7 +38,13 @@ def checked_batches(images: Any, labels: Any, batch_size: int | None, seeds: Seq
         images, labels = [images], [labels]
     if not len(images) or len(images) != len(labels):
         raise InputError(f"Give as many batches of labels as of images, not {len(labels)} and {len(images)}.")
-    return [(*_pair(x, y), tuple(range(len(x)))) for x, y in zip(images, labels, strict=True)]
+    found, first = [], 0
+    for x, y in zip(images, labels, strict=True):
+        pair = _pair(x, y)
+        # places of their own, so that nobody takes the images of two batches for the same ones
+        found.append((*pair, tuple(range(first, first + len(pair[0])))))
+        first += len(pair[0])
+    return found
 
 
 def checked_others(others: Any, batches: Sequence[Batch], num_classes: int) -> tuple[Tensor, Tensor]:
@@ -138,4 +144,4 @@ def _pair(images: Any, labels: Any, what: str = "images") -> tuple[Tensor, Tenso
             f"labels must be whole numbers, one for each of the {len(images)} images, not {labels.dtype} of "
             f"shape {tuple(labels.shape)}."
         )
-    return images.float(), labels.long()
+    return images.float().clone(), labels.long().clone()  # not the caller's, nor tensors of inference mode

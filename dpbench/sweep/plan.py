@@ -6,7 +6,7 @@ attack that fails anyway. A parameter multiplies only the cells in which it play
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -49,7 +49,9 @@ class Plan:
     left_out: tuple[str, ...] = ()
 
 
-def plan(values: Values, inputs: Inputs, runtime: Runtime) -> Plan:
+def plan(
+    values: Values, inputs: Inputs, runtime: Runtime, tell: Callable[[int], None] = lambda _: None
+) -> Plan:
     """Expand `values`: every batch with its undefended cells, its defended cells, and its floors.
 
     Values that play no role in a cell are dropped (`eps` multiplies calibrated defences only), and so are the
@@ -59,6 +61,7 @@ def plan(values: Values, inputs: Inputs, runtime: Runtime) -> Plan:
         values: what varies.
         inputs: where batches, weights and code are from.
         runtime: where the cells run.
+        tell: called with the number of cells so far, batch by batch.
 
     Raises:
         InputError: for an unknown part, or if nothing is left; with the first reason.
@@ -70,6 +73,7 @@ def plan(values: Values, inputs: Inputs, runtime: Runtime) -> Plan:
     chosen: dict[Cell, None] = {}
     left_out: dict[str, None] = {}
     for batch in inputs.batches(values, left_out):
+        tell(len(chosen))
         for told in _told(values, inputs, batch):
             attacked = list(_attacked(values, inputs, batch, told, runtime))
             # floors last: some take as long as their attack, and who runs out of time has what was asked for

@@ -63,6 +63,11 @@ def refused_as_sentence(path: Path) -> Iterator[None]:
                 f"The disk is full: {path} was not written, everything written before is intact; "
                 "free some space and give the same command again to go on."
             ) from error
+        if error.errno == errno.ENOENT:
+            raise InputError(
+                f"The folder {path.parent} is gone, so {path.name} was not written: it was moved or removed "
+                "while it was in use; put it back and give the same command again to go on."
+            ) from error
         raise InputError(
             f"Cannot write {path} ({error.strerror or error}); choose a folder you may write to with --out."
         ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,6 +21,29 @@ def configure() -> None:
     torch.set_flush_denormal(True)  # denormals of a converging search cost the CPU tenfold
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def clean_state() -> Iterator[None]:
+    """Within the block, PyTorch computes as in a new process, and what code of others changes is undone.
+
+    Gradients are recorded, new tensors are float32, autocast is off; after the block these settings and the
+    working directory are as they were.
+    """
+    dtype, folder = torch.get_default_dtype(), os.open(".", os.O_RDONLY)  # it may have no name any more
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        os.fchdir(folder)
+        os.close(folder)
 
 
 def one_thread() -> None:

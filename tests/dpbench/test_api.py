@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import dpbench
+from dpbench.cell.floors import Floor
 from dpbench.data import draw_batch, load_data
 from dpbench.protocol import InputError
 
@@ -73,10 +78,10 @@ def test_users_model_stays_as_it_is():
 
 
 def test_progress_is_told():
-    heard = []
-    bench(progress=lambda cell, done, total, value: heard.append((cell.attack, done, total)))
-    assert {attack for attack, _, _ in heard} == {"floor:noise-gradient", "inverting-gradients"}
-    assert all(0 <= done <= total == 3 for _, done, total in heard)
+    heard, name, noise = [], "inverting-gradients", Floor.NOISE_GRADIENT
+    bench(progress=lambda cell, *said: heard.append((cell.attack.name, cell.floor, *said)))
+    assert {tuple(said[:2]) for said in heard} == {(name, floor) for floor in (None, noise)}
+    assert all(0 <= done <= total == 3 for _, _, done, total, _ in heard)
 
 
 BAD_CALLS = [
@@ -87,7 +92,7 @@ BAD_CALLS = [
     ({"images": torch.rand(2, 3, 20, 20)}, "does not take images of shape"),
     ({"labels": torch.tensor([0, 5])}, r"labels must lie in 0 \.\.\. 4.*from 0 to 5"),
     ({"labels": torch.tensor([0, -1])}, r"labels must lie in 0 \.\.\. 4"),
-    ({"labels": torch.tensor([0.0, 1.0])}, "labels must be int64"),
+    ({"labels": torch.tensor([0.0, 1.0])}, "labels must be whole numbers"),
     ({"labels": torch.tensor([0])}, "one for each of the 2 images"),
     ({"model": nn.Conv2d(3, 5, 3)}, r"must return logits \[B, K\]"),
     ({"model": nn.Flatten()}, "no trainable parameter"),
@@ -160,13 +165,13 @@ def test_sampled_inclusion_from_python():
         ({"threat_model": "informed", "others": public(5)}, "10 candidates cannot be drawn"),
         ({"others": (torch.rand(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))}, r"\[G, 3, 16, 16\]"),
         ({"others": (public(3)[0] * 2, public(3)[1])}, r"lie in \[0, 1\]"),
-        ({"others": (public(3)[0], public(4)[1])}, "one for each image"),
+        ({"others": (public(3)[0], public(4)[1])}, "one for each of the 3 images"),
         ({"others": (public(3)[0], public(3)[1] + 4)}, r"0 \.\.\. 4"),
         (
             {"others": (torch.cat([public(3)[0], batch()[0]]), torch.zeros(5, dtype=torch.int64))},
             "take it out",
         ),
-        ({"threat_model": "curious", "others": public()}, "honest, malicious-linear, informed"),
+        ({"threat_model": "curious", "others": public()}, "known: honest, informed, malicious-linear"),
         ({"releases": 0, "defense": "dp"}, "releases"),
         ({"threat_model": "informed", "inclusion": 1.5, "defense": "dp", "others": public()}, "inclusion"),
     ],
@@ -174,3 +179,65 @@ def test_sampled_inclusion_from_python():
 def test_what_threat_models_lack_is_said(changed, said):
     with pytest.raises(InputError, match=said):
         bench(**changed)
+
+
+def same(table, reference):
+    times = ["seconds", "compile_seconds", "key"]
+    pd.testing.assert_frame_equal(table.drop(columns=times), reference.drop(columns=times))
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "ambient",
+    [torch.no_grad, torch.inference_mode, lambda: default_dtype(torch.float64)],
+    ids=["no_grad", "inference mode", "float64"],
+)
+def test_settings_around_the_call_change_nothing_and_are_left_alone(ambient):
+    asked = {"defense": "dp", "iterations": 2}
+    reference = bench(**asked)
+    with ambient():
+        before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        images, labels = batch()
+        same(bench(images=images.float(), labels=labels, **asked), reference)
+        assert before == (
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        )
+
+
+def test_numpy_is_taken_for_what_it_is():
+    images, labels = batch()
+    asked = {"defense": "dp", "eps": [1.0, 8.0], "iterations": 2, "attack_seed": 3}
+    reference = bench(mean=(0.5, 0.4, 0.3), mean_image=torch.full((3, 16, 16), 0.4), **asked)
+    as_numpy = {"defense": "dp", "eps": np.array([1.0, 8.0]), "iterations": np.int64(2)}
+    as_numpy |= {"attack_seed": np.uint8(3), "mean": np.array([0.5, 0.4, 0.3])}
+    as_numpy |= {"mean_image": np.full((3, 16, 16), 0.4, dtype=np.float32)}
+    same(bench(images=images.double().numpy(), labels=labels.numpy(), **as_numpy), reference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.half])
+def test_a_model_of_another_precision_is_used_in_single_precision(dtype):
+    given = network().eval().to(dtype)
+    rounded = network().eval().to(dtype).float()
+    same(bench(given, iterations=2), bench(rounded, iterations=2))
+    assert next(given.parameters()).dtype == dtype
+
+
+def test_an_attack_that_does_not_fit_costs_no_other_its_rows():
+    table = bench(attacks=["inverting-gradients", "analytic"], defense="clip")
+    status = table[table["floor"].isna()].groupby("attack")["status"].unique()
+    assert status["inverting-gradients"].tolist() == ["ok"]
+    assert status["analytic"].tolist() == ["skipped"]
+    said = table.loc[table["status"] == "skipped", "error"]
+    assert len(said)
+    assert said.str.contains("give `others`").all()

@@ -15,9 +15,11 @@ from PIL import Image
 
 import dpbench
 from dpbench import metrics
-from dpbench.cell import trial
+from dpbench.cell import parts
 from dpbench.run import main
-from dpbench.sweep import executors as executor
+from dpbench.store import Store
+from dpbench.sweep.executors import local
+from tests.helpers.cells import without_times
 
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
@@ -94,7 +96,7 @@ def test_every_axis_of_the_issue_in_one_plan(tmp_path, capsys):
 def test_same_command_runs_nothing_twice(copied, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()}
     (copied / "results.csv").unlink()
-    monkeypatch.setattr(executor, "run_cell", lambda *_: pytest.fail("a finished cell was run again"))
+    monkeypatch.setattr(local, "run_cell", lambda *_, **__: pytest.fail("a finished cell was run again"))
     assert run(copied, "--defense", "dp", "--eps", "1") == 0
     assert {path: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()} == before
     assert (copied / "results.csv").exists()
@@ -104,16 +106,16 @@ def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypat
     cells = sorted((copied / "cells").iterdir())
     for path in cells[3:]:
         path.unlink()
-    true = executor.run_cell
+    true = local.run_cell
     left = [1]
 
-    def impatient(cell, progress):
+    def impatient(cell, progress, **more):
         if not left:
             raise KeyboardInterrupt
         left.pop()
-        return true(cell, progress)
+        return true(cell, progress, **more)
 
-    monkeypatch.setattr(executor, "run_cell", impatient)
+    monkeypatch.setattr(local, "run_cell", impatient)
     assert run(copied, "--defense", "dp", "--eps", "1") == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
@@ -129,24 +131,33 @@ def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypat
     )
 
 
-def test_damaged_cell_is_run_again(finished, copied, recwarn):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-7],
+        lambda whole: whole[:-7] + bytes([whole[-7] ^ 64]) + whole[-6:],  # one pixel
+        lambda whole: whole.replace(b"psnr", b"pfnr", 1),
+    ],
+    ids=["cut", "pixel", "row"],
+)
+def test_damaged_cell_is_run_again(finished, copied, recwarn, damage):
     path = sorted((copied / "cells").iterdir())[0]
-    path.write_bytes(path.read_bytes()[:-7])
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     assert run(copied, "--defense", "dp", "--eps", "1") == 0
-    assert path.read_bytes() != b""
-    psnr = [dpbench.load(folder)["psnr"].tolist() for folder in (finished, copied)]
-    assert psnr[0] == psnr[1]
+    before, after = (Store(folder).read(path.stem) for folder in (finished, copied))
+    assert without_times(after.rows) == without_times(before.rows)
+    assert np.array_equal(after.images, before.images)
+    assert {"damaged" in str(w.message) for w in recwarn.list if w.category is RuntimeWarning} == {True}
 
 
 def test_failing_cell_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
-    true = trial.attack_of
+    true = parts.attack_of
 
     def broken(cell):
-        if cell.defense == "clip":
-            return lambda *_, **__: 1 / 0
-        return true(cell)
+        return (lambda *_, **__: 1 / 0) if cell.defence.name == "clip" else true(cell)
 
-    monkeypatch.setattr(trial, "attack_of", broken)
+    monkeypatch.setattr(parts, "attack_of", broken)
     words = ["--defense", "clip", "prune", "--batch-size", "1"]
     assert run(tmp_path / "x", *words) == 1
     table = dpbench.load(tmp_path / "x")
@@ -271,4 +282,54 @@ def test_as_a_program_without_a_terminal(tmp_path):
         [sys.executable, "-m", "dpbench.run", "--eps", "nan"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "--eps must be a finite number, not nan."
+    assert done.stderr.strip() == "--eps must be a finite number below 2**63, not nan."
+
+
+@pytest.fixture
+def does(monkeypatch):
+    """Has every attack on `clip` do something before its search."""
+
+    def arrange(something):
+        true = parts.attack_of
+
+        def attack_of(cell):
+            if cell.defence.name == "clip":
+                something()
+            return true(cell)
+
+        monkeypatch.setattr(parts, "attack_of", attack_of)
+
+    return arrange
+
+
+CLIP = ["--defense", "clip", "prune", "--batch-size", "1"]
+
+
+def test_an_attack_that_ends_the_program_fails_alone(tmp_path, does):
+    does(lambda: sys.exit(0))
+    assert run(tmp_path / "x", *CLIP) == 1
+    table = dpbench.load(tmp_path / "x")
+    assert table.loc[table["status"] == "failed", "defense"].tolist() == ["clip"]
+    assert "SystemExit" in table.loc[table["status"] == "failed", "error"].item()
+
+
+def test_an_attack_that_goes_elsewhere_takes_nothing_along(tmp_path, does, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    does(lambda: os.chdir(tmp_path / "elsewhere"))
+    assert run(Path("x"), *CLIP) == 0
+    assert Path.cwd() == tmp_path
+    assert (dpbench.load(tmp_path / "x")["status"] == "ok").all()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("how", [lambda folder: folder.rename(folder.with_name("y")), shutil.rmtree])
+def test_a_folder_that_goes_away_during_the_run_is_said(tmp_path, does, capsys, how):
+    folder = tmp_path / "x"
+    does(lambda: how(folder))
+    assert run(folder, *CLIP) == 2
+    assert f"The folder {folder}" in capsys.readouterr().err.splitlines()[-1]
+    assert not folder.exists()  # it is not made again without its configuration
+    if (tmp_path / "y").exists():
+        (tmp_path / "y").rename(folder)
+        assert Store(folder).done()

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from dpbench.assets import AssetUnavailable
-from dpbench.cell import trial
-from dpbench.data import cifar10, draw_batch, load_data
-from dpbench.data import image_statistics as image_prior
+from dpbench.data import cifar10, image_statistics, load_data
 from dpbench.victim.imprint import edges_for
 
 
@@ -24,47 +22,29 @@ def test_colours_and_spectrum_keep_the_power():
         0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     mean = images.float().mean(0) / 255
-    prior = image_prior.fit(images, mean)
+    statistics = image_statistics.fit(images, mean)
     power = (images.double() / 255 - mean).square().sum((1, 2, 3)).mean()
-    assert float(prior.spectrum.double().sum()) == pytest.approx(float(power), rel=1e-5)
-    torch.testing.assert_close(prior.colours @ prior.colours.T, torch.eye(3), atol=1e-5, rtol=0)
+    assert float(statistics.spectrum.double().sum()) == pytest.approx(float(power), rel=1e-5)
+    torch.testing.assert_close(statistics.colours @ statistics.colours.T, torch.eye(3), atol=1e-5, rtol=0)
 
 
 def test_a_field_that_is_one_wave_has_its_power_there():
     phase = torch.rand(200, 1, 1, generator=torch.Generator().manual_seed(0)) * 6.2832
     wave = 127.5 + 100 * torch.cos(torch.arange(16) * 6.2832 * 3 / 16 + phase).expand(200, 16, 16)
     images = wave[:, None].expand(-1, 3, -1, -1).round().byte()
-    spectrum = image_prior.fit(images, torch.full((3, 16, 16), 0.5)).spectrum.sum(0)
+    spectrum = image_statistics.fit(images, torch.full((3, 16, 16), 0.5)).spectrum.sum(0)
     assert float(spectrum[0, 3] + spectrum[0, 13]) > 0.99 * float(spectrum.sum())
 
 
 def test_bins_are_hit_equally_often():
     data = load_data("imagenet-samples", size=32)
     brightness = data.images.float().mean((1, 2, 3)) / 255
-    edges = edges_for(2, load_data("samples").prior)
+    edges = edges_for(2, load_data("samples").statistics)
     assert len(edges) == 129
     assert edges[0] < 0
     assert edges[-1] > 1
     below = (brightness < edges[64]).float().mean()
     assert 0.2 < float(below) < 0.8
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_gallery_and_candidates_are_disjoint_from_the_batch(batch_size):
-    data = load_data("samples")
-    batch = draw_batch(data, batch_size, 0)
-    others, labels = trial.other_images(data, batch)
-    assert len(others) == len(labels) == 20 - batch_size
-    assert not hashes(others) & hashes(batch.images)
-
-
-def test_copies_of_attacked_images_are_left_out_of_the_gallery():
-    data = load_data("samples")
-    twice = trial.replace(
-        data, images=torch.cat([data.images, data.images]), labels=torch.cat([data.labels, data.labels])
-    )
-    batch = draw_batch(twice, 2, 0)
-    assert not hashes(trial.other_images(twice, batch)[0]) & hashes(batch.images)
 
 
 def test_what_victims_and_statistics_were_fitted_on_is_never_attacked():

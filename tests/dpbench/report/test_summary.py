@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dpbench.report.labels import number
 
+from dpbench.report.naming import number
 from dpbench.report.summary import summary
 from dpbench.store.columns import conditions
 from dpbench.store.schema import frame

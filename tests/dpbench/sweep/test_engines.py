@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dpbench.cell.grid import MEAN_IMAGE, NOISE_GRADIENT
 
 from attacks.engine import programs
 from attacks.engine.choice import BREAK_EVEN
 from attacks.engine.runners import Direct
-from dpbench.cell import trial
+from dpbench.cell import release, run
+from dpbench.cell.floors import Floor
 from dpbench.protocol import InputError
-from dpbench.sweep import engines
-from dpbench.sweep import executors as executor
-
-from ..cell.test_trial import cell, dp, without_times
+from dpbench.sweep import engines, executors
+from dpbench.sweep.executors import local
+from tests.helpers.cells import cell, dp, part, without_times
 
 torch.set_num_threads(1)
 
@@ -26,13 +25,18 @@ def _no_programs():
     programs.forget()
 
 
-def compiled(**changed):
-    return cell(**{"engine": "compiled", "model": "lenet", "batch_size": 1, "iterations": 2, **changed})
+SEARCH = "inverting-gradients"
+
+
+def compiled(defence="none", name=SEARCH, given=(), **changed):
+    """A cell of that attack with `given` parameters, two iterations long unless they say otherwise."""
+    attack = part(name, **({"iterations": 2} | dict(given)))
+    return cell(attack, defence, **{"engine": "compiled", "model": "lenet", "batch_size": 1, **changed})
 
 
 def ran(cells):
     """(status, engine, error) of each cell's first row, and all rows."""
-    results = [result for _, result in executor.create("local", "cpu")(cells, lambda *_: None)]
+    results = [result for _, result in executors.create("local", "cpu")(cells, lambda *_: None)]
     said = [(row["status"], row.get("engine"), row.get("error")) for row in (r.rows[0] for r in results)]
     return said, [result.rows for result in results]
 
@@ -44,10 +48,10 @@ def test_fifty_cells_of_a_shape_compile_once(traces):
         for seed in range(10)
         for c in (
             compiled(batch_seed=seed),
-            compiled(batch_seed=seed, attack_seed=1, iterations=3),
-            compiled(batch_seed=seed, defense="clip", max_grad_norm=1.0, adaptive=True),
-            compiled(batch_seed=seed, defense="noise", noise_std=0.01),
-            dp(engine="compiled", model="lenet", batch_size=1, iterations=2, batch_seed=seed),
+            compiled(given={"iterations": 3}, batch_seed=seed, attack_seed=1),
+            compiled(part("clip", max_grad_norm=2.0), batch_seed=seed),
+            compiled(part("noise", noise_std=0.02), batch_seed=seed),
+            compiled(dp(8.0), batch_seed=seed),
         )
     ]
     said, rows = ran(cells)
@@ -64,9 +68,9 @@ def test_another_shape_compiles_again(traces):
 
 
 def test_a_cells_result_does_not_depend_on_the_program_being_there(traces):
-    first = trial.run_cell(compiled())
-    trial.run_cell(compiled(batch_seed=1))
-    again = trial.run_cell(compiled())
+    first = run.run_cell(compiled())
+    run.run_cell(compiled(batch_seed=1))
+    again = run.run_cell(compiled())
     assert without_times(first.rows) == without_times(again.rows)
     assert torch.equal(first.images, again.images)
     assert len(traces) == 1
@@ -76,11 +80,11 @@ def raising(error):
     """A way to break: the search raises `error`."""
 
     def how(cell, usual, monkeypatch):
-        def run(*_):
+        def broken(*_):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(Direct, "run", run)
+            patch.setattr(Direct, "run", broken)
             return usual(cell)
 
     return how
@@ -91,7 +95,7 @@ card_error = raising(torch.AcceleratorError("CUDA error: an illegal memory acces
 
 
 def not_a_number(cell, usual, monkeypatch):
-    attacked = trial.attacked
+    attacked = release.attacked
 
     def astray(cell, scene, *rest):
         for parameter in scene.victim.model.parameters():
@@ -99,25 +103,25 @@ def not_a_number(cell, usual, monkeypatch):
         return attacked(cell, scene, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "attacked", astray)
+        patch.setattr(release, "attacked", astray)
         return usual(cell)
 
 
 def breaks(how, seed, monkeypatch):
     """Lets the cell with that batch seed break."""
-    usual = executor.run_cell
+    usual = local.run_cell
 
-    def run_cell(cell, progress):
-        if cell.batch_seed == seed:
-            return how(cell, lambda cell: usual(cell, progress), monkeypatch)
-        return usual(cell, progress)
+    def run_cell(cell, progress, **more):
+        if cell.batch.batch_seed == seed:
+            return how(cell, lambda cell: usual(cell, progress, **more), monkeypatch)
+        return usual(cell, progress, **more)
 
-    monkeypatch.setattr(executor, "run_cell", run_cell)
+    monkeypatch.setattr(local, "run_cell", run_cell)
 
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [(out_of_memory, "Out of memory: use a smaller --batch-size"), (not_a_number, "was NaN or infinite")],
+    [(out_of_memory, "Out of memory: use a smaller `batch_size`"), (not_a_number, "was NaN or infinite")],
 )
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_a_cell_that_breaks_is_recorded_and_the_next_runs(how, reason, engine, traces, monkeypatch):
@@ -152,12 +156,12 @@ def test_programs_of_earlier_cells_make_room_before_a_cell_fails(traces, monkeyp
     """Whether a cell fits must not depend on what ran before it."""
     usual = Direct.run
 
-    def run(self, *rest):
+    def starved(self, *rest):
         if programs.kept() > 1:
             raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
         usual(self, *rest)
 
-    monkeypatch.setattr(Direct, "run", run)
+    monkeypatch.setattr(Direct, "run", starved)
     said, _ = ran([compiled(), compiled(batch_size=2), compiled(batch_size=2, batch_seed=1)])
     assert said == [("ok", "compiled", None)] * 3
     assert len(traces) == 3  # the second cell's program was made twice
@@ -171,11 +175,11 @@ def test_memory_that_is_short_for_the_card_itself_is_said_and_is_said_once(monke
         raise torch.AcceleratorError("CUDA error: out of memory")
 
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
-    result = trial.run_cell(compiled(engine="eager"), card=3)
+    result = run.run_cell(compiled(engine="eager"), card=3)
     assert begun == [3]
     assert result.out_of_memory
-    assert result.rows[0]["error"].startswith("Out of memory: use a smaller --batch-size")
-    assert not trial.run_cell(compiled(engine="eager")).out_of_memory
+    assert result.rows[0]["error"].startswith("Out of memory: use a smaller `batch_size`")
+    assert not run.run_cell(compiled(engine="eager")).out_of_memory
 
 
 def test_a_compiler_that_fails_is_named_in_the_row_and_the_next_cell_tries_again(traces, monkeypatch):
@@ -190,56 +194,67 @@ def test_a_compiler_that_fails_is_named_in_the_row_and_the_next_cell_tries_again
         said, rows = ran([compiled(), compiled(batch_seed=1)])
     assert said[0] == ("ok", "eager (compiled failed: RuntimeError: no C++ compiler anywhere)", None)
     assert said[1] == ("ok", "compiled", None)
-    assert without_times(rows[0])[0]["psnr"] == trial.run_cell(compiled(engine="eager")).rows[0]["psnr"]
+    assert without_times(rows[0])[0]["psnr"] == run.run_cell(compiled(engine="eager")).rows[0]["psnr"]
+
+
+def chosen(cells):
+    return [c.runtime.engine for c in engines.choose(cells)]
+
+
+def long(share, **given):
+    """Hyper-parameters of a search for that share of the iterations from which compiling pays."""
+    return {"iterations": int(BREAK_EVEN["cpu"] * share) + (share == 0.5), **given}
 
 
 def test_auto_counts_the_iterations_of_all_cells_that_share_a_program():
-    def settled(count, **changed):
-        asked = {"engine": "auto", "iterations": BREAK_EVEN["cpu"] // 5} | changed
-        return {c.engine for c in engines.choose(compiled(batch_seed=seed, **asked) for seed in range(count))}
+    def found(count, engine="auto", **given):
+        asked = long(1 / 5, **given)
+        return set(chosen(compiled(given=asked, engine=engine, batch_seed=seed) for seed in range(count)))
 
-    assert settled(4) == {"eager"}
-    assert settled(5) == {"compiled"}
-    assert settled(3, restarts=2) == {"compiled"}
-    assert settled(4, engine="compiled") == {"compiled"}
-    assert settled(9, engine="eager") == {"eager"}
+    assert found(4) == {"eager"}
+    assert found(5) == {"compiled"}
+    assert found(3, restarts=2) == {"compiled"}
+    assert found(4, engine="compiled") == {"compiled"}
+    assert found(9, engine="eager") == {"eager"}
 
 
 def test_auto_decides_for_each_program_on_its_own():
-    many = [compiled(engine="auto", batch_seed=seed, iterations=BREAK_EVEN["cpu"] // 4) for seed in range(4)]
-    defended = dp(engine="auto", model="lenet", batch_size=1, iterations=1)
-    noise = compiled(engine="auto", attack=NOISE_GRADIENT, floor_of="inverting-gradients", iterations=1)
+    many = [compiled(given=long(1 / 4), engine="auto", batch_seed=seed) for seed in range(4)]
+    once = {"given": {"iterations": 1}, "engine": "auto"}
+    defended = compiled(dp(8.0), given={"iterations": 1, "adaptive": False}, engine="auto")
+    noise = compiled(**once, floor=Floor.NOISE_GRADIENT)
     few = [compiled(engine="auto", **changed) for changed in ({"batch_size": 2}, {"model": "convnet"})]
-    pruned = {"defense": "clip+prune", "max_grad_norm": 1.0, "prune_ratio": 0.5, "prune_scope": "layer"}
-    few.append(compiled(engine="auto", adaptive=True, **pruned))  # masks are part of the program
-    found = [c.engine for c in engines.choose([*many, defended, noise, *few])]
-    assert found == ["compiled"] * 6 + ["eager"] * 3
+    few.append(compiled("clip+prune", engine="auto"))  # masks are part of the program
+    assert chosen([*many, defended, noise, *few]) == ["compiled"] * 6 + ["eager"] * 3
+
+
+def gradinversion(**given):
+    seed = given.pop("batch_seed", 0)
+    asked = long(0.5, restarts=1) | given
+    return compiled(name="gradinversion", given=asked, engine="auto", batch_seed=seed)
 
 
 def test_terms_of_gradinversion_are_programs_of_their_own():
-    asked = {"engine": "auto", "attack": "gradinversion", "restarts": 1, "preset": "tuned"}
-    asked["iterations"] = BREAK_EVEN["cpu"] // 2 + 1
-    alike = [compiled(**asked, terms="fidelity", batch_seed=seed) for seed in range(2)]
-    other = compiled(**asked, terms="gradient")
-    assert [c.engine for c in engines.choose([*alike, other])] == ["compiled", "compiled", "eager"]
+    alike = [gradinversion(terms="fidelity", batch_seed=seed) for seed in range(2)]
+    other = gradinversion(terms="gradient")
+    assert chosen([*alike, other]) == ["compiled", "compiled", "eager"]
 
 
 def test_layerwise_matching_is_a_program_of_its_own_whichever_preset_it_comes_from():
-    asked = {"engine": "auto", "attack": "gradinversion", "restarts": 1, "terms": "fidelity"}
-    asked |= {"iterations": BREAK_EVEN["cpu"] // 2 + 1, "preset": "tuned"}
-    angle, layers = (compiled(**asked, matching=way) for way in ("cosine", "layer-l2"))
-    usual = compiled(**asked, batch_seed=1)
-    assert [c.engine for c in engines.choose([angle, layers])] == ["eager", "eager"]
-    assert [c.engine for c in engines.choose([angle, usual])] == ["compiled", "compiled"]
+    asked = {"terms": "fidelity"}
+    angle, layers = (gradinversion(**asked, matching=kind) for kind in ("cosine", "layer-l2"))
+    usual = gradinversion(**asked, batch_seed=1)
+    assert chosen([angle, layers]) == ["eager", "eager"]
+    assert chosen([angle, usual]) == ["compiled", "compiled"]
 
 
 def test_attacks_without_a_search_are_eager():
-    cells = [compiled(engine="compiled", attack=name, iterations=None) for name in ("dlg", "analytic")]
-    cells.append(compiled(engine="compiled", attack=MEAN_IMAGE, iterations=None))
-    assert [c.engine for c in engines.choose(cells)] == ["eager"] * 3
+    cells = [cell(part("dlg"), engine="compiled"), cell(None, floor=Floor.MEAN_IMAGE, engine="compiled")]
+    cells.append(cell(part("analytic"), threat="malicious-linear", engine="compiled"))
+    assert chosen(cells) == ["eager"] * 3
 
 
-def test_the_engine_is_part_of_the_key_and_settling_is_the_same_every_time():
+def test_the_engine_is_part_of_the_key_and_the_choice_is_the_same_every_time():
     cells = [compiled(engine="auto", batch_seed=seed) for seed in range(3)]
     assert engines.choose(cells) == engines.choose(engines.choose(cells))
     assert engines.choose(reversed(cells)) == engines.choose(cells)[::-1]

@@ -283,3 +283,29 @@ def test_objects_keep_their_own_parameters_and_names_take_all():
     own = Part(name="inverting-gradients", parameters=(("tv", 0.5),))
     found = attacked(attack=(own, "inverting-gradients"), tv=(0.1, 0.2), defense=())
     assert [c.attack.given for c in found] == [{"tv": 0.5}, {"tv": 0.1}, {"tv": 0.2}]
+
+
+def test_only_attacks_that_have_a_parameter_are_multiplied_by_it():
+    given = {
+        "model": ("resnet20",),
+        "attack": ("gradinversion", "latent-projection", "inverting-gradients", "label-restoration"),
+        "terms": ("gradient", "registered"),
+        "preset": ("tuned", "paper"),
+        "label_rule": ("minimum", "sum"),
+        "labels": ("known", "inferred"),
+        "generator": ("cifar10", "biggan"),
+    }
+    found = attacked(**given)
+    pairs = [(cell.attack.name, cell.told.labels) for cell in found]
+    counts = {name: [pairs.count((name, labels)) for labels in given["labels"]] for name in given["attack"]}
+    assert counts == {
+        "gradinversion": [4, 8],
+        "latent-projection": [2, 2],
+        "inverting-gradients": [1, 1],
+        "label-restoration": [1, 2],
+    }
+
+
+def test_an_attack_on_labels_alone_has_no_noise_floor():
+    found = cells(attack=("label-restoration", "dlg"))
+    assert {name_of(cell) for cell in found if cell.floor is Floor.NOISE_GRADIENT} == {"dlg"}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dpbench.cell import trial
+from dpbench.cell import parts
 from dpbench.protocol import InputError
 from dpbench.run import main
 from dpbench.store import Store, open_run
-from dpbench.sweep import executors as executor
+from dpbench.sweep import executors
 from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.status import describe
 from tests.helpers.sixty import SIXTY, check
@@ -83,12 +83,12 @@ def test_two_runs_in_one_folder_share_the_work(undisturbed, tmp_path):
 
 
 def broken(monkeypatch, defense):
-    true = trial.attack_of
+    true = parts.attack_of
 
     def refuse(cell):
-        return (lambda *_, **__: 1 / 0) if cell.defense == defense else true(cell)
+        return (lambda *_, **__: 1 / 0) if cell.defence.name == defense else true(cell)
 
-    monkeypatch.setattr(trial, "attack_of", refuse)
+    monkeypatch.setattr(parts, "attack_of", refuse)
 
 
 def test_failed_cells_have_their_traceback_and_are_retried(undisturbed, tmp_path, monkeypatch, capsys):
@@ -128,7 +128,7 @@ def test_a_cell_whose_process_dies_again_and_again_fails_alone(instant, tmp_path
     assert main([*words, "--out", str(folder), "--quiet"]) == 1
     said = describe(folder)
     assert "4 cells done, 0 running, 1 failed, 0 left" in said
-    assert f"Its process ended {executor.TRIES} times without a result (signal 9)" in said
+    assert f"Its process ended {executors.TRIES} times without a result (signal 9)" in said
 
 
 def test_status_of_what_is_no_run_or_no_longer_whole(tmp_path):

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dpbench.cell.trial import CellResult
 
-from dpbench.cell import trial
+from dpbench.cell import run
+from dpbench.cell.result import CellResult
 from dpbench.sweep.executors import TRIES, workers
 from dpbench.sweep.executors.workers import Workers
 from dpbench.system.locks import lock
-
-from ..cell.test_trial import cell
+from tests.helpers.cells import cell
 
 REAL = workers._serve
 
@@ -32,7 +31,8 @@ def serve(line, card):
     held = []
 
     def run_cell(given, progress, card):
-        folder = Path(given.data)
+        folder, batch = Path(given.batch.data), given.batch
+        together, gone = int(batch.label_draw), int(batch.norm)
 
         def meet(event, count):
             """Wait until as many workers have come to the same point."""
@@ -43,35 +43,35 @@ def serve(line, card):
             return [path for path in folder.glob("tried *") if not Path(f"/proc/{path.name[6:]}").exists()]
 
         def work():
-            if given.attack == "deadly":
+            if given.attack.name == "deadly":
                 os._exit(9)
             progress(0, 1, 0.0)
             units = iter(sorted(folder.glob(f"card {card}/*")))
             try:
-                while len(held) < given.batch_size:
+                while len(held) < batch.batch_size:
                     if (unit := next(units, None)) is None:
                         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
                     descriptor = os.open(unit, os.O_RDWR)
                     if lock(descriptor):
                         held.append(descriptor)
-                        meet("holds", min(given.restarts, len(list(folder.glob("card */*")))))
+                        meet("holds", min(together, len(list(folder.glob("card */*")))))
                     else:
                         os.close(descriptor)
             finally:
-                meet("tried", given.restarts)
-            wait_for(lambda: len(ended()) >= given.trials)
+                meet("tried", together)
+            wait_for(lambda: len(ended()) >= gone)
             return CellResult([{"status": "ok", "pid": os.getpid()}], torch.ones(1, 3, 8, 8), torch.ones(1))
 
-        return trial.guarded(given, work)
+        return run.guarded(given, work)
 
     workers.run_cell = run_cell
     REAL(line, card)
 
 
 @pytest.fixture
-def crew(tmp_path, monkeypatch):
+def team_of(tmp_path, monkeypatch):
     """Makes `count` workers for cards with `room` units each."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # the workers import this module
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))  # the workers import this module
     monkeypatch.setattr(workers, "_serve", serve)
 
     def made(count, room, cards=1, device="cuda"):
@@ -92,9 +92,10 @@ def wanting(tmp_path):
     It ends when `together` workers have tried to begin one, and if that went well, when `gone` have ended.
     """
 
-    def made(seed, units=1, together=1, gone=0, **changed):
-        asked = {"batch_seed": seed, "batch_size": units, "restarts": together, "trials": gone}
-        return cell(data=str(tmp_path), **asked | changed)
+    def made(seed, units=1, together=1, gone=0, attack="dlg"):
+        # the two numbers travel in words of the batch that nobody reads here
+        asked = {"batch_seed": seed, "batch_size": units, "label_draw": str(together), "norm": str(gone)}
+        return cell(attack, data=str(tmp_path), **asked)
 
     return made
 
@@ -102,16 +103,16 @@ def wanting(tmp_path):
 def ran(execute, cells):
     """Each cell's results, which are there once."""
     found = list(execute(iter(cells), lambda *_: None))
-    assert sorted(c.batch_seed for c, _ in found) == sorted(c.batch_seed for c in cells)
-    return {c.batch_seed: result for c, result in found}
+    assert sorted(c.batch.batch_seed for c, _ in found) == sorted(c.batch.batch_seed for c in cells)
+    return {c.batch.batch_seed: result for c, result in found}
 
 
 def statuses(found):
     return [found[seed].status for seed in sorted(found)]
 
 
-def test_as_many_workers_stay_as_fit(crew, wanting):
-    execute = crew(4, room=2)
+def test_as_many_workers_stay_as_fit(team_of, wanting):
+    execute = team_of(4, room=2)
     assert execute.slots == 4
     cells = [wanting(seed, together=4, gone=2) for seed in range(12)]
     with pytest.warns(RuntimeWarning, match="Graphics card 0 ran out of memory") as said:
@@ -123,16 +124,16 @@ def test_as_many_workers_stay_as_fit(crew, wanting):
     assert all(torch.equal(result.images, torch.ones(1, 3, 8, 8)) for result in found.values())
 
 
-def test_all_that_fit_is_not_less_than_asked_for(crew, wanting, recwarn):
-    execute = crew(2, room=2)
+def test_all_that_fit_is_not_less_than_asked_for(team_of, wanting, recwarn):
+    execute = team_of(2, room=2)
     assert statuses(ran(execute, [wanting(seed, together=2) for seed in range(4)])) == ["ok"] * 4
     assert execute.slots == 2
     assert not recwarn.list
 
 
-def test_workers_that_starve_each_other_do_not_both_leave(crew, wanting):
+def test_workers_that_starve_each_other_do_not_both_leave(team_of, wanting):
     """Both hold half the card when they want the other half: one goes, the other has another try."""
-    execute = crew(2, room=2)
+    execute = team_of(2, room=2)
     with pytest.warns(RuntimeWarning, match="with 2 cells at a time; it goes on with 1"):
         found = ran(execute, [wanting(0, units=2, together=2), wanting(1, units=2, together=2)])
     assert statuses(found) == ["ok", "ok"]
@@ -140,18 +141,18 @@ def test_workers_that_starve_each_other_do_not_both_leave(crew, wanting):
     assert execute.slots == 1
 
 
-def test_a_cell_that_does_not_fit_alone_fails_and_the_others_run(crew, wanting):
-    execute = crew(3, room=2)
+def test_a_cell_that_does_not_fit_alone_fails_and_the_others_run(team_of, wanting):
+    execute = team_of(3, room=2)
     cells = [wanting(seed, units=3 if seed == 1 else 1, together=3, gone=1) for seed in range(5)]
     with pytest.warns(RuntimeWarning, match="it goes on with"):
         found = ran(execute, cells)
     assert statuses(found) == ["ok", "failed", "ok", "ok", "ok"]
     assert found[1].out_of_memory
-    assert found[1].rows[0]["error"].startswith("Out of memory: use a smaller --batch-size")
+    assert found[1].rows[0]["error"].startswith("Out of memory: use a smaller `batch_size`")
 
 
-def test_a_worker_leaves_its_own_card_only(crew, wanting):
-    execute = crew(3, room=1, cards=2)  # two workers on the first card, one on the second
+def test_a_worker_leaves_its_own_card_only(team_of, wanting):
+    execute = team_of(3, room=1, cards=2)  # two workers on the first card, one on the second
     with pytest.warns(RuntimeWarning, match="Graphics card 0 .* with 2 cells at a time; it goes on with 1"):
         found = ran(execute, [wanting(seed, together=3, gone=1) for seed in range(6)])
     assert statuses(found) == ["ok"] * 6
@@ -159,8 +160,8 @@ def test_a_worker_leaves_its_own_card_only(crew, wanting):
 
 
 @pytest.mark.parametrize(("count", "device"), [(1, "cuda"), (2, "cpu")])
-def test_who_shares_no_card_reports_at_once(crew, wanting, device, count, recwarn):
-    execute = crew(count, room=2, device=device)
+def test_who_shares_no_card_reports_at_once(team_of, wanting, device, count, recwarn):
+    execute = team_of(count, room=2, device=device)
     found = ran(execute, [wanting(seed, units=3 if seed == 0 else 1) for seed in range(2)])
     assert found[0].status == "failed"
     assert found[0].out_of_memory
@@ -168,8 +169,8 @@ def test_who_shares_no_card_reports_at_once(crew, wanting, device, count, recwar
     assert not recwarn.list
 
 
-def test_killed_is_not_out_of_memory(crew, wanting, recwarn):
-    execute = crew(2, room=2)
+def test_killed_is_not_out_of_memory(team_of, wanting, recwarn):
+    execute = team_of(2, room=2)
     found = ran(execute, [wanting(0, attack="deadly"), wanting(1), wanting(2)])
     assert statuses(found) == ["failed", "ok", "ok"]
     assert f"Its process ended {TRIES} times" in found[0].rows[0]["error"]
