@@ -24,6 +24,7 @@ from dpbench.protocol import InputError, parameters
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.terminal import show
+from dpbench.store.runs import check_version
 from dpbench.sweep import engines, executors, status, suite
 from dpbench.sweep.estimate import estimate
 from dpbench.sweep.inputs import Inputs
@@ -192,7 +193,9 @@ def _resumed(options: Options) -> Options:
     file = expanded(options.out) / "config.toml"
     if not file.exists():
         raise InputError(f"{file} does not exist; `out` must name a run's folder.")
-    return from_configuration(suite.read(file), options)
+    stored, here = suite.read(file), importlib.metadata.version("dpbench")
+    check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
+    return from_configuration(stored, options)
 
 
 def _finish(session: Session, options: Options, folder: Path) -> int:

@@ -131,13 +131,18 @@ def _parsed(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if "version" in held and "version" in wanted and held["version"] != wanted["version"]:
+def check_version(path: Path, written: Any, here: str) -> None:
+    """InputError where the run in `path` was `written` by another version of dpbench than `here`."""
+    if written != here:
         raise InputError(
-            f"{path} was written by dpbench {held['version']}, and this is {wanted['version']}: it is left "
-            "as it is and can still be read (dpbench.load); name another folder with --out, or install that "
-            "version to resume it."
+            f"{path} was written by dpbench {written}, and this is {here}: it is left as it is and can still "
+            "be read (dpbench.load); name another folder with --out, or install that version to resume it."
         )
+
+
+def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if "version" in wanted:
+        check_version(path, held.get("version", wanted["version"]), wanted["version"])
     differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
     if differing:
         shown = ", ".join(

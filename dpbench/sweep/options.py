@@ -12,14 +12,15 @@ from dpbench.protocol import InputError
 from dpbench.sweep import suite
 from dpbench.sweep.axes import options
 from dpbench.sweep.option import GROUPS, Option
+from dpbench.sweep.own_options import OWN
 from dpbench.sweep.reading import as_flags, named_plugins, read_options
 from dpbench.victim.networks import models
 
 COMMAND = "python -m dpbench.run"
 DESCRIPTION = """Attack gradients of real images with and without a defence, and see what comes back.
 
-Options with [...] take several values; every combination is run. Each batch brings along its undefended
-rows and its floors (what can be had without its gradient). Given again, a command goes on where it ended.
+Options with [...] take several values; every combination is run. The undefended rows of each batch and its
+floors (what can be had without the gradient) are added. The same command again continues where it stopped.
 """
 MOST_CELLS = 1_000_000
 
@@ -127,7 +128,11 @@ def in_words_of_the_command_line(sentence: str) -> str:
         >>> in_words_of_the_command_line("`eps` must be above 0, not 0.")
         '--eps must be above 0, not 0.'
     """
-    return as_flags(sentence, options())
+    try:
+        known = set(options())
+    except InputError:  # a part has the name of one of our own, and the sentence may be about that
+        known = {each.name for each in OWN}
+    return as_flags(sentence, known)
 
 
 def _deciding() -> dict[str, Option]:

@@ -177,7 +177,7 @@ def check(table: pd.DataFrame, folder: Path) -> None:
     assert rows.loc[rows["defense"] == "none", "factor"].isna().all()
     assert rows["shade"].notna().all()
     shown = (folder / "table.md").read_text()
-    for words in ("grey-guess", "bright", "factor", "min", "shade", "hurried"):
+    for words in ("grey-guess", "bright", "factor", "min", "shade"):
         assert words in shown, words
     assert {"brightness", "factor", "minutes"} <= set(pd.read_csv(folder / "summary.csv").columns)
     assert (folder / "shade.png").stat().st_size > 1000
@@ -265,7 +265,7 @@ def test_benchmark_takes_names_and_objects(installed):
 
 def test_the_audit_takes_the_defence(installed):
     report = audit(defenses.create("clip+scale", factor=0.5), claimed_eps=1.0, releases=400)
-    assert not report.passed
+    assert report.failed
 
 
 @pytest.mark.parametrize("name", ["mine_attack", "mine_defence"])
@@ -280,8 +280,8 @@ def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name,
     file.write_text(file.read_text().replace('"""A', '"""Still a'))  # documentation is no code
     assert run(package, *words) == 0
     assert {path.stem for path in (out / "cells").iterdir()} == before
-    changed = {"mine_attack": (".brightness)", ".brightness / 2)"), "mine_defence": ("factor * g", "-g")}
-    file.write_text(file.read_text().replace(*changed[name]))
+    for sound, edited in ((".brightness)", ".brightness / 2)"), ("self.factor * g", "-self.factor * g")):
+        file.write_text(file.read_text().replace(sound, edited))
     capsys.readouterr()
     assert run(package, *words) == 0
     table = load(package, out)

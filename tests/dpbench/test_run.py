@@ -21,6 +21,7 @@ from dpbench.store import Store
 from dpbench.sweep.executors import local
 from tests.helpers.cells import without_times
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
     *("config.toml", "cells.csv", "cells", "logs"),
@@ -333,3 +334,29 @@ def test_a_folder_that_goes_away_during_the_run_is_said(tmp_path, does, capsys, 
     if (tmp_path / "y").exists():
         (tmp_path / "y").rename(folder)
         assert Store(folder).done()
+
+
+def test_a_run_of_an_older_version_is_read_and_not_resumed(copied, capsys):
+    config = copied / "config.toml"
+    text = config.read_text()
+    (written,) = [line for line in text.splitlines() if line.startswith("version")]
+    config.write_text(text.replace(written, 'version = "0.0.9"') + 'an_older_option = "x"\n')
+    for words in (["--resume"], ["--defense", "dp", "--eps", "1", *QUICK]):
+        assert main([*words, "--out", str(copied)]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{copied} was written by dpbench 0.0.9" in said
+        assert "dpbench.load" in said
+    assert len(dpbench.load(copied))
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(file.parent for file in REFERENCE.glob("*/config.toml")), ids=lambda folder: folder.name
+)
+def test_reference_runs_of_version_0_1_can_be_read(folder):
+    table = dpbench.load(folder)
+    assert len(table)
+    assert table["attack"].notna().all()
+    floors = table["attack"].str.startswith("floor:")
+    assert (table["floor"].notna() == floors).all()
+    assert floors.any()
+    assert table["psnr"].notna().any() or table["success"].notna().any()

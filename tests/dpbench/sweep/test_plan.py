@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cProfile
+
 import pytest
 
 from dpbench.cell.floors import Floor
 from dpbench.cell.rows import describe
 from dpbench.cell.spec import Part
 from dpbench.protocol import InputError
+from dpbench.sweep import engines
 from tests.helpers.plans import MadeUp, attacked, cells, planned
 
 
@@ -309,3 +312,24 @@ def test_only_attacks_that_have_a_parameter_are_multiplied_by_it():
 def test_an_attack_on_labels_alone_has_no_noise_floor():
     found = cells(attack=("label-restoration", "dlg"))
     assert {name_of(cell) for cell in found if cell.floor is Floor.NOISE_GRADIENT} == {"dlg"}
+
+
+def test_planning_takes_work_in_proportion_to_the_cells():
+    """Counted in calls of functions, as seconds depend on who else is at work."""
+
+    def work(batches):
+        def plan_and_name():
+            found = engines.choose(
+                cells(defense=("dp", "clip"), eps=(1.0, 8.0), batch_seed=tuple(range(batches)))
+            )
+            return {cell.key(): describe(cell) for cell in found}
+
+        profile = cProfile.Profile()
+        named = profile.runcall(plan_and_name)
+        return sum(each.callcount for each in profile.getstats()), len(named)
+
+    work(1)  # what is computed once
+    (few, small), (many, large) = work(20), work(100)
+    assert large == 5 * small
+    assert many < 5.5 * few
+    assert many / large < 1000
