@@ -58,10 +58,10 @@ def predicted(given: Cell, scene) -> float:
     return candidate_success(gram, chain.guarantee.noise_multiplier, threat(given).releases)[0]
 
 
-def below_the_bound(row: dict, given: Cell, cells: int) -> None:
+def below_the_bound(row: dict, given: Cell) -> None:
+    """One-sided at a level of 0.0005: these tests draw anew whenever the keys of cells change."""
     for name, asked in (("success", threat(given).trials), ("membership", 2 * threat(given).trials)):
-        right = round(row[name] * asked)
-        low, _ = clopper_pearson(right, asked, 1 - 2 * 0.05 / cells)  # one-sided, Bonferroni
+        low, _ = clopper_pearson(round(row[name] * asked), asked, 1 - 2 * 0.0005)
         assert low <= row[f"{name}_bound"], (describe(given), name)
 
 
@@ -73,7 +73,7 @@ def check(cells: list[Cell], scene_of) -> None:
         expected = predicted(given, scene)
         error = math.sqrt(max(expected * (1 - expected), 1e-4) / threat(given).trials)
         assert abs(row["success"] - expected) < 3 * error + 0.005, (describe(given), row["success"], expected)
-        below_the_bound(row, given, len(cells))
+        below_the_bound(row, given)
         assert row["success_low"] < row["success"] < row["success_high"] or row["success"] == 1
         assert row["membership_low"] < row["membership"] <= row["membership_high"]
 
@@ -136,13 +136,12 @@ BOUNDED = [
 @pytest.mark.parametrize("defence", BOUNDED, ids=lambda d: f"{d.name} {d.given.get('prune_ratio', '')}")
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_membership_stays_below_its_bound(defence, batch_size):
-    """Version 0.1 took the absent sample off after pruning: .632 under dp+prune, where .553 are possible."""
-    given = informed(defence, batch_size, trials=300 if defence.given.get("prune_ratio") == 0.5 else 60)
+    """Version 0.1 was measured above it under dp+prune: .632, where .553 are possible."""
+    given = informed(defence, batch_size, trials=200)
     row = row_of(given)
-    below_the_bound(row, given, 2 * len(BOUNDED))
+    below_the_bound(row, given)
     if defence.name.startswith("dp"):
         assert row["membership_bound"] == pytest.approx(0.5533, abs=1e-4)
-        assert row["membership"] < 0.632 or threat(given).trials < 300
     sigma = row["noise_multiplier"]
     assert row["membership_bound"] == pytest.approx(privacy.membership_bound(sigma), abs=1e-12)
     assert row["membership_bound"] == pytest.approx(
@@ -171,8 +170,7 @@ def test_membership_at_one_is_its_closed_form():
 
 def test_sampled_inclusion_stays_below_the_subsampled_bound():
     """And the guarantee of the row is that of (q, T), whose noise is less than that of certain inclusion."""
-    grid = [(1.0, 0.5), (8.0, 0.5), (50.0, 0.2)]
-    for eps, q in grid:
+    for eps, q in ((1.0, 0.5), (8.0, 0.5), (50.0, 0.2)):
         given = dp(eps, trials=150, releases=4, inclusion=q)
         row = row_of(given)
         sigma = row["noise_multiplier"]
@@ -185,7 +183,7 @@ def test_sampled_inclusion_stays_below_the_subsampled_bound():
         assert row["membership_bound"] == privacy.membership_bound(sigma, q, 4)
         assert row["membership_bound"] < privacy.membership_bound(sigma, 1, 4)
         assert row.get("eps_replace") is None
-        below_the_bound(row, given, 2 * len(grid))
+        below_the_bound(row, given)
 
 
 @pytest.mark.parametrize("q", [0.5, 0.25])
@@ -217,7 +215,7 @@ def test_the_release_does_not_give_away_who_is_in_it():
     given = informed(budget(0.05), trials=200, inclusion=0.1, releases=2)
     row = row_of(given)
     assert row["membership_bound"] < 0.53
-    below_the_bound(row, given, 2)
+    below_the_bound(row, given)
 
 
 def test_knowing_the_chance_of_inclusion_helps(monkeypatch):
@@ -268,6 +266,18 @@ def test_nobody_is_in_the_releases_of_the_other_world():
         for gradients in release.each:
             sums = torch.cat([g.flatten() for g in gradients]) * 3
             torch.testing.assert_close(sums, told.known, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("truth", [0, None])
+def test_what_was_pruned_says_nothing_in_either_world(batch_size, truth):
+    """Version 0.1 took the absent sample off after pruning, and so left it behind where all else was zero."""
+    defence = part("dp+prune", eps_scope="release", noise_multiplier=1.0, prune_ratio=0.5)
+    _, made = releases_of(informed(defence, batch_size, releases=2, inclusion=0.5), truth, 3)
+    for release in made:
+        for weight, bias in release.each:
+            assert int((weight == 0).sum()) >= 480
+            assert int((bias == 0).sum()) >= 2
 
 
 def test_both_worlds_and_all_trials_have_noise_of_their_own():
