@@ -86,13 +86,12 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     }
     # absolute, as an attack may change the working directory
     folder = expanded(options.out) if options.out else Path("results") / _name(options, configuration)
-    folder = folder.absolute()
     executor = executors.create(
         options.executor, runtime.device, options.workers, options.ray_address, options.gpus_per_cell
     )
     if options.dry_run:
         return _dry_run(planned, folder, executor.slots)
-    results = store.open_run(folder, configuration)
+    results = store.open_run(folder.absolute(), configuration)
     session = Session.begin(results, planned.cells)
     missing = session.missing()
     if len(missing) < len(session.cells):

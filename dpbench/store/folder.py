@@ -130,7 +130,9 @@ class Store:
         path = self.log_file(key)
         with refused_as_sentence(path):
             path.parent.mkdir(exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
+            # a link of that name could lead to any file
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            with open(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
                 file.write(text)
 
     def keys(self) -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from dpbench.protocol import InputError
 from dpbench.system.atomic import refused_as_sentence
 from dpbench.system.locks import is_still, lock
 
@@ -40,8 +41,9 @@ class Claims:
         for key in list(self._held):
             self.release(key)
         for key in _names(self._folder):  # left behind by processes that were killed
-            if self.take(key):
-                self.release(key)
+            with suppress(InputError):  # a link, say: it is none of ours
+                if self.take(key):
+                    self.release(key)
         with suppress(OSError):  # others are still at work
             self._folder.rmdir()
 
@@ -67,12 +69,20 @@ class Claims:
             self._folder.mkdir(exist_ok=True)
             # another process, the last at work, may just have removed the folder
             with suppress(FileNotFoundError):
-                return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                # a link of that name could lead to any file, which `take` would empty
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
     def release(self, key: str) -> None:
-        """Let go of `key`."""
-        (self._folder / key).unlink(missing_ok=True)
-        os.close(self._held.pop(key))
+        """Let go of `key`.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        with refused_as_sentence(self._folder / key):
+            try:
+                (self._folder / key).unlink(missing_ok=True)
+            finally:
+                os.close(self._held.pop(key))
 
 
 def running(folder: Path) -> dict[str, str]:
@@ -80,8 +90,8 @@ def running(folder: Path) -> dict[str, str]:
     found = {}
     for key in _names(folder):
         try:
-            descriptor = os.open(folder / key, os.O_RDONLY)
-        except FileNotFoundError:
+            descriptor = os.open(folder / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # gone, or none of ours
             continue
         try:
             if lock(descriptor, fcntl.LOCK_SH) is False:

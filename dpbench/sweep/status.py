@@ -38,6 +38,8 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         raise InputError(f"{folder / 'config.toml'} is damaged ({error}).") from None
     store = Store(folder)
     names, (done, failed), busy = store.expected(), store.counts(), running(folder / RUNNING)
+    strays = (done | failed) - names.keys() if names else set()
+    done, failed = done - strays, failed - strays
     busy = {key: who for key, who in busy.items() if key not in done}
     failed -= busy.keys()
     left = len(names.keys() - done - failed - busy.keys()) if names else "an unknown number"
@@ -45,8 +47,10 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         f"{folder}: {len(done)} cells done, {len(busy)} running, {len(failed)} failed, {left} left"
         + (f", of {len(names)}." if names else ".")
     ]
-    if (wrote := config.get("version")) != version("dpbench"):
+    if (wrote := config.get("version")) not in (None, version("dpbench")):
         lines.append(f"It was written by dpbench {wrote}; this is {version('dpbench')}.")
+    if strays:
+        lines.append(f"{len(strays)} other cells in it are of other code or another run and do not count.")
     lines += [f"running: {names.get(key, key)} ({who})" for key, who in islice(busy.items(), SHOWN)]
     lines += _reasons(store, sorted(failed), names)
     if failed or left:

@@ -217,7 +217,7 @@ def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "--attack guess": "known: analytic, deep",
         "--defense dp --eps 1e-30 --eps-scope release": "choose one from",
         "--defense dp --eps 1e-30": "choose at least 0.0001",
-        "--defense dp --eps 1e30": "choose at most",
+        "--defense dp --eps 1e18": "choose at most",
         "--defense dp --delta 1": "--delta",
         "--defense prune --prune-ratio 1": "--prune-ratio",
         "--defense prune+dp": "dp",

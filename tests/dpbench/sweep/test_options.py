@@ -54,10 +54,10 @@ def help_text(capsys):
 
 
 def test_help_names_every_option_once_under_its_group_the_most_used_first(help_text):
-    flags = re.findall(r"^│ (--[a-z-]+)", help_text, re.MULTILINE)
+    flags = re.findall(r"^[│ ] (--[a-z0-9-]+)", help_text, re.MULTILINE)
     assert flags == [f"--{name.replace('_', '-')}" for name in known()]
     assert [flag[2:].replace("-", "_") for flag in flags[:10]] == list(MOST_USED)
-    titles = re.findall(r"^╭─ (.+?) options ─", help_text, re.MULTILINE)
+    titles = re.findall(r"^(?:╭─)? (\w.+?) options (?:─| +$)", help_text, re.MULTILINE)
     assert titles == list(GROUPS)
     assert {each.group for each in known().values()} == set(GROUPS) > {FIRST}
 

@@ -148,6 +148,16 @@ def test_status_of_what_is_no_run_or_no_longer_whole(tmp_path):
         describe(tmp_path / "run")
 
 
+def test_status_counts_only_the_cells_of_the_run(tmp_path):
+    store = open_run(tmp_path / "run", {})
+    store.expect([("a", "first"), ("b", "second")])
+    for key, status in (("a", "ok"), ("old", "ok"), ("older", "failed")):
+        store.write(key, [{"status": status, "image": 0}])
+    first, second, *_ = describe(tmp_path / "run").splitlines()
+    assert first.endswith("1 cells done, 0 running, 0 failed, 1 left, of 2.")
+    assert second == "2 other cells in it are of other code or another run and do not count."
+
+
 def test_dry_run_estimates_what_the_cells_take(instant, tmp_path, capsys):
     words = [
         "--attack",
@@ -210,3 +220,19 @@ def test_cells_of_another_schema_count_as_damaged(tmp_path, monkeypatch):
         table = store.frame()
     assert sorted(table["key"]) == ["good", "renamed"]
     assert Store(store.path).keys() == ["good", "renamed", "typed"]  # and nothing was thrown away
+
+
+def test_links_in_a_runs_folder_lead_nowhere(tmp_path):
+    """Whoever may write there could else have any file of the user's emptied or written to."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    store = open_run(tmp_path / "run", {})
+    for folder, name in (("running", "a"), ("logs", "a.log")):
+        (store.path / folder).mkdir()
+        (store.path / folder / name).symlink_to(precious)
+    with pytest.raises(InputError, match="Cannot write"), Claims(store.path / "running") as claims:
+        claims.take("a")
+    with pytest.raises(InputError, match="Cannot write"):
+        store.log("a", "text")
+    assert running(store.path / "running") == {}
+    assert precious.read_text() == "mine"
