@@ -19,26 +19,9 @@ from dpbench.cell.threats import threat_models
 from dpbench.privacy.expected_success import candidate_success
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.protocol import InputError
-from tests.helpers.cells import cell, part, small_scene
 from tests.helpers.cells import dp as budget
-
-
-def informed(defence="none", batch_size=1, victim="early", **threat) -> Cell:
-    return cell("prior-aware", defence, part("informed", **threat), batch_size=batch_size, victim=victim)
-
-
-def dp(eps: float | None, *, batch_size=1, victim="early", noise=None, max_grad_norm=None, **threat) -> Cell:
-    given = {"noise_multiplier": noise, "max_grad_norm": max_grad_norm}
-    defence = budget(eps, **{name: value for name, value in given.items() if value is not None})
-    return informed(defence, batch_size, victim, **threat)
-
-
-def row_of(given: Cell):
-    return measure(given, small_scene(given.batch.batch_size)).rows[0]
-
-
-def threat(given: Cell):
-    return parts.threat_of(given)
+from tests.helpers.cells import part, small_scene
+from tests.helpers.informed import below_the_bound, dp, informed, row_of, threat
 
 
 def predicted(given: Cell, scene) -> float:
@@ -56,13 +39,6 @@ def predicted(given: Cell, scene) -> float:
     ).gradients.double()
     gram = (known @ known.T / bound**2).numpy()
     return candidate_success(gram, chain.guarantee.noise_multiplier, threat(given).releases)[0]
-
-
-def below_the_bound(row: dict, given: Cell) -> None:
-    """One-sided at a level of 0.0005: these tests draw anew whenever the keys of cells change."""
-    for name, asked in (("success", threat(given).trials), ("membership", 2 * threat(given).trials)):
-        low, _ = clopper_pearson(round(row[name] * asked), asked, 1 - 2 * 0.0005)
-        assert low <= row[f"{name}_bound"], (describe(given), name)
 
 
 def check(cells: list[Cell], scene_of) -> None:
@@ -235,65 +211,6 @@ def test_certain_inclusion_is_the_default_and_changes_nothing():
     for name in ("success", "membership", "eps_release", "success_bound", "noise_multiplier", "eps_replace"):
         assert one[name] == same[name]
     assert given.release_seed() == dp(8.0, trials=50, releases=2, inclusion=0.5).release_seed()
-
-
-def releases_of(given: Cell, truth: int | None, trials: int):
-    """The releases of an informed attacker's trials, and what it is told."""
-    scene, attacker = small_scene(given.batch.batch_size), threat(given)
-    told = draw_candidates(
-        scene.victim.model, scene.victim.loss, scene.images, scene.labels, scene.others, 3, 1.0, 0
-    )
-    return told, [attacker._release(given, scene, told, truth, trial) for trial in range(trials)]
-
-
-def test_a_sample_is_in_each_release_with_its_chance_and_else_was_never_in():
-    given = dp(None, noise=1e-5, batch_size=3, releases=5, inclusion=0.3)
-    told, made = releases_of(given, 0, 60)
-    states = []
-    for release in made:
-        assert release.batch_size == 3
-        for gradients in release.each:
-            sums = torch.cat([g.flatten() for g in gradients]) * 3 - told.known
-            distances = [float(sums.norm()), float((sums - told.gradients[0]).norm())]
-            assert min(distances) < 0.01
-            states.append(distances[1] < 0.01)
-    assert abs(sum(states) / 300 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 300)
-
-
-def test_nobody_is_in_the_releases_of_the_other_world():
-    told, made = releases_of(dp(None, noise=1e-5, batch_size=3, releases=2), None, 3)
-    for release in made:
-        for gradients in release.each:
-            sums = torch.cat([g.flatten() for g in gradients]) * 3
-            torch.testing.assert_close(sums, told.known, rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("truth", [0, None])
-def test_what_was_pruned_says_nothing_in_either_world(batch_size, truth):
-    """Version 0.1 took the absent sample off after pruning, and so left it behind where all else was zero."""
-    defence = part("dp+prune", eps_scope="release", noise_multiplier=1.0, prune_ratio=0.5)
-    _, made = releases_of(informed(defence, batch_size, releases=2, inclusion=0.5), truth, 3)
-    for release in made:
-        for weight, bias in release.each:
-            assert int((weight == 0).sum()) >= 480
-            assert int((bias == 0).sum()) >= 2
-
-
-def test_both_worlds_and_all_trials_have_noise_of_their_own():
-    given = dp(None, noise=1.0, batch_size=3, releases=2, inclusion=0.5)
-    streams = []
-    for truth in (0, None):
-        told, made = releases_of(given, truth, 4)
-        for release in made:
-            for gradients in release.each:
-                sums = torch.cat([g.flatten() for g in gradients]) * 3 - told.known
-                streams.append(sums.double())
-    streams = torch.stack(streams)
-    streams = (streams - streams.mean(1, keepdim=True)) / streams.std(1, keepdim=True)
-    found = streams @ streams.T / streams.shape[1]
-    # the sample itself is a part of the releases that it is in, of norm 1 beside noise of norm sqrt(P)
-    assert float((found - torch.eye(len(found))).abs().max()) < 5 / math.sqrt(streams.shape[1])
 
 
 def test_every_candidate_is_the_truth_equally_often(monkeypatch):
