@@ -257,7 +257,7 @@ def test_folder_of_another_configuration_is_left_alone(copied, capsys):
     before = (copied / "results.csv").read_bytes()
     assert run(copied, "--defense", "dp", "--eps", "1", "--max-grad-norm", "2") == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "max_grad_norm is [1.0] there and [2.0] here" in said
+    assert "max_grad_norm is 'unset' there and [2.0] here" in said
     assert (copied / "results.csv").read_bytes() == before
 
 

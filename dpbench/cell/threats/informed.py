@@ -75,7 +75,7 @@ class Informed(ThreatModel):
         """
         if scene.others is None:
             raise InputError(
-                "The informed attacker needs candidates: images of the same data outside the batch."
+                "The informed attacker needs candidates, images of the same data outside the batch: give `others`."
             )
         network, begun = scene.victim, time.perf_counter()
         given = draw_candidates(
