@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import ImagePrior, InputError, Knowledge, Reconstruction, Release, parameter
+from dpbench.protocol import ImageStatistics, InputError, Knowledge, Reconstruction, Release, parameter
 
 SCALES = 50
 """Number of scales of either sign that are tried before the likeliest one is refined."""
@@ -58,14 +58,17 @@ class Analytic(Attack):
             images = torch.where(biases.eq(0)[:, None, None, None], guess, ratio(weights, biases) - shift)
         elif self.prior == "none":
             images = regression(weights, biases, noise) - shift
-        elif knowledge.prior is None:
+        elif knowledge.image_statistics is None:
             raise InputError("There are no statistics of public images like these: use `prior` none.")
         else:
             # the noise differs between colours if their gains do; the estimate takes one level for all
             noises = noise * float(gain.pow(-2).mean().sqrt()), noise
             rows = zip(weights, biases, strict=True)
             images = (
-                torch.stack([wiener(w, float(b), *noises, knowledge.prior, shift) for w, b in rows]) - shift
+                torch.stack(
+                    [wiener(w, float(b), *noises, knowledge.image_statistics, shift) for w, b in rows]
+                )
+                - shift
             )
         labels, source = label_rules.given_or_inferred(release, knowledge)
         return Reconstruction(
@@ -142,7 +145,7 @@ def wiener(
     bias: float,
     noise: float,
     bias_noise: float,
-    statistics: ImagePrior,
+    statistics: ImageStatistics,
     shift: Tensor | float = 0.0,
 ) -> Tensor:
     """Linear minimum-mean-square estimate of x from s x + noise, at the likeliest s.

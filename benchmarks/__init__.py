@@ -1,1 +1,1 @@
-"""What is measured of the program itself; each prints a table and writes a CSV. Not installed."""
+"""Measurements of the program itself. Each prints a table and writes a CSV. Not installed."""

@@ -1,4 +1,4 @@
-"""The standard cases: a network, a batch and its undefended gradient, made without any file."""
+"""The standard cases: a network, a batch and its undefended gradient, made without reading any file."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What per-sample clipping costs beside a plain gradient of the same batch: time and memory.
+"""What per-sample clipping costs compared with a plain gradient of the same batch: time and memory.
 
     python -m benchmarks.defence
     python -m benchmarks.defence --case resnet50:224:48
 
-The clipped release is a whole one, with the checks that its per-sample gradients and clipped norms are right.
-Both in turns; medians of the repeats.
+The clipped release includes the checks that its per-sample gradients and clipped norms are right. The two run
+alternately; the table shows medians of the repeats.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The attack engine's backends side by side.
+"""The backends of the attack engine compared.
 
     python -m benchmarks.engine                                          # the standard cases of this machine
     python -m benchmarks.engine --case convnet:32:1 lenet:32:4 --iterations 200     # MODEL:SIZE:BATCH
 
 Each backend first runs once alone, without programs or Inductor's cache: that gives its compile time and its
-peak memory. Then all run in turns, on the same start; the median of the repeats is reported. Operations are
-ATen calls that are no views and kernels that Inductor generated, on a graphics card the profiler's kernels
-and copies. There `waits` counts the host's synchronisations per iteration. `pays from` is the number of
-iterations in which a backend has saved its compile time.
+peak memory. Then all take turns, from the same start; the table shows medians of the repeats. Operations are
+ATen calls other than views, and kernels that Inductor generated; on a graphics card, the profiler's kernels
+and copies. There, `waits` counts the host's synchronisations per iteration. `pays from` is the number of
+iterations after which a backend has saved its compile time.
 """
 
 from __future__ import annotations

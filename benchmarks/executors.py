@@ -1,13 +1,13 @@
-"""What a cell costs beyond its attack, and what more workers gain: cells a minute.
+"""The cost of a cell beyond its attack, and the gain from more workers, in cells a minute.
 
     python -m benchmarks.executors                      # 1,000 cells that do nothing; 3 rounds of real ones
     python -m benchmarks.executors 100 1                # fewer
     python -m benchmarks.executors 0 1 --device cuda    # only 1, 2 and 4 workers that share one graphics card
 
-The first figure is the whole command's time, start and export included, over its cells. The second runs the
-same cells of a real attack with each number of workers in turn, and takes the median. To leave starting out,
-the clock starts when as many cells have ended as there are workers. Where a card's memory does not hold so
-many workers, a warning says how many stayed.
+The first figure is the time of the whole command, start and export included, divided by its cells. The second
+runs the same cells of a real attack with each number of workers in turn, and takes the median. Its clock
+starts when as many cells have ended as there are workers, so that starting them is left out. If a card has
+too little memory for all workers, a warning says how many remain.
 """
 
 from __future__ import annotations

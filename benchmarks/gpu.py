@@ -1,10 +1,10 @@
-"""All that wants a graphics card, most valuable first, within the minutes given; needs no network.
+"""All measurements that need a graphics card, most valuable first, within the minutes given; no network.
 
     python -m benchmarks.gpu --minutes 9 --assets DIR --out DIR
 
-Each step is a process of its own, ended with all it started when its time is up, and writes its table as it
-goes; what ended how is in `gpu.csv`. A step that already ended well in that folder is not run again. Without
-a graphics card the same steps run with the CPU's sizes. See docs/gpu.md.
+Each step is a separate process that writes its table along the way. It is ended, with everything it started,
+when its time is up. `gpu.csv` says how each step ended. A step that has already succeeded in that folder is
+not run again. Without a graphics card the same steps run with sizes for the CPU. See docs/gpu.md.
 """
 
 from __future__ import annotations

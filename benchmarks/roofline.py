@@ -1,12 +1,12 @@
-"""How far each backend is from what the device could do.
+"""How close each backend comes to the limits of the device.
 
     python -m benchmarks.roofline
     python -m benchmarks.roofline --case resnet50:224:8
 
-The bound: every convolution and matrix product of one iteration takes the longer of its operations at the
-device's highest measured rate and its inputs and outputs, each moved once, at the measured copying rate; all
-else is taken to be fused into these and free. The rates are those of this run: the best of a large matrix
-product and a convolution (with TF32 on a graphics card), and a large copy.
+The bound adds up two kinds of operations, convolutions and matrix products. Each takes the longer of two
+times: its arithmetic at the highest measured rate, or moving its inputs and outputs once at the measured
+copying rate. Everything else is assumed to be fused into them at no cost. The rates are measured in the same
+run: the better of a large matrix product and a convolution (with TF32 on a graphics card), and a large copy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How a run of 100,000 cells is looked at, taken up and exported: time and memory.
+"""Time and memory to show the status of a run of 100,000 cells, to resume it and to export it.
 
     python -m benchmarks.store            # 100,000 cells, 400,000 rows, in a temporary folder
     python -m benchmarks.store 1000       # fewer
 
-Each figure is taken in a process of its own, so that its peak memory is its own.
+Each figure is measured in a separate process, so that its peak memory is its own.
 """
 
 from __future__ import annotations

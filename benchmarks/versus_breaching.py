@@ -4,10 +4,10 @@
     python -m benchmarks.versus_breaching
     python -m benchmarks.versus_breaching --case resnet18:32:1 --iterations 300
 
-Each in its best setting: breaching without TorchScript on the CPU, where it is slower with it, once with
-PyTorch's batch norm and once with the cheaper affine one that dpbench uses; on a graphics card with TF32 and
-cudnn's benchmark. All run in turns; medians of the repeats. `ratio` is how many times the faster of
-breaching's rates a backend reaches.
+Each runs in its best setting. On the CPU breaching runs without TorchScript, which slows it down. It runs
+once with PyTorch's batch norm and once with the cheaper affine one that dpbench uses. On a graphics card both
+use TF32 and cudnn's benchmark. All take turns; the table shows medians of the repeats. `ratio` is a backend's
+rate divided by the faster of breaching's rates.
 """
 
 from __future__ import annotations

@@ -16,6 +16,6 @@ HOME = Path(__file__).parents[1] / "dpbench" / "data" / "statistics" / "cifar10.
 if __name__ == "__main__":
     torch.set_num_threads(1)
     images, _ = cifar10("train")
-    prior = fit(images, load_file(HOME)["mean_image"])
-    save_file({name: value.contiguous() for name, value in asdict(prior).items()}, HOME)
+    statistics = fit(images, load_file(HOME)["mean_image"])
+    save_file({name: value.contiguous() for name, value in asdict(statistics).items()}, HOME)
     print(f"fitted on {len(images)} images")

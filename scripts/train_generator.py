@@ -1,10 +1,10 @@
 """Trains the small CIFAR-10 generator that dpbench ships: python scripts/train_generator.py.
 
 Writes dpbench/generators/cifar10.safetensors (half precision) after every epoch and generators.json at the
-end. Only CIFAR-10's training images are seen. A VAE/GAN (Larsen et al. 2016): first a variational
-auto-encoder whose reconstruction error is counted in pixels and in a classifier's features, then the same
-with a discriminator that looks at images of random latents, drawn where the encoder puts real ones. The
-record holds what the shipped weights can do with test images that no reported result uses.
+end. It uses CIFAR-10's training images only. The generator is a VAE/GAN (Larsen et al. 2016). First comes a
+variational auto-encoder whose reconstruction error is measured in pixels and in features of a classifier.
+Then a discriminator is added, which sees images of random latents drawn from where the encoder puts real
+images. The record says how well the shipped weights fit test images that no reported result uses.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Trains the small CIFAR-10 victims that dpbench ships: python scripts/train_victims.py [NAME ...].
 
 Writes dpbench/victim/shipped/NAME.safetensors (half precision, batch-norm statistics in float32) and
-victims.json with the accuracy of exactly those rounded weights on the 10,000 test images. Training uses the
-training set only.
+victims.json with the accuracy of these rounded weights on the 10,000 test images. Training uses the training
+set only.
 """
 
 from __future__ import annotations

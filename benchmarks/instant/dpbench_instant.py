@@ -1,4 +1,4 @@
-"""An attack that does nothing, as a third-party package: this folder on PYTHONPATH installs it."""
+"""An attack that does nothing, as a third-party package. To install it, put this folder on PYTHONPATH."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def attacked(
         bn_stats=cell.told.bn_stats,
         statistics=batch_norm.statistics(network.model, scene.images, cell.told.bn_stats),
         candidates=candidates,
-        prior=scene.statistics,
+        image_statistics=scene.statistics,
         generator=generator_of(cell, scene),
     )
     seed, device = cell.search_seed(), scene.images.device

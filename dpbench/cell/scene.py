@@ -14,7 +14,7 @@ from dpbench import generators, victim
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.data import Batch, Dataset, draw_batch, image_statistics, load_data
 from dpbench.metrics import draw_others
-from dpbench.protocol import ImagePrior, InputError
+from dpbench.protocol import ImageStatistics, InputError
 from dpbench.system import digest, seeds
 from dpbench.victim import Victim
 
@@ -54,7 +54,7 @@ class Scene:
     others: tuple[Tensor, Tensor] | None = None
     gallery: tuple[Tensor, Tensor] | None = None
     shared: bool = False
-    statistics: ImagePrior | None = None
+    statistics: ImageStatistics | None = None
     fitted: bool = False
 
 
@@ -101,7 +101,7 @@ def prepare(spec: BatchSpec) -> Scene:
         _outside(data, batch, sorted(rest if shared else unseen, key=_place)[:OTHERS]),
         _outside(data, batch, decoys.tolist()),
         shared,
-        data.prior,
+        data.statistics,
     )
 
 

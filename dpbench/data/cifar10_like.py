@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.data.datasets import Dataset
-from dpbench.protocol import ImagePrior
+from dpbench.protocol import ImageStatistics
 
 CLASSES = (
     "airplane",
@@ -27,7 +27,7 @@ CLASSES = (
 
 def cifar10_like(name: str, images: Tensor, labels: Tensor, note: str = "") -> Dataset:
     """A data set of CIFAR-10's classes and size, with the statistics of its training images."""
-    prior = ImagePrior(**load_file(Path(__file__).parent / "statistics" / "cifar10.safetensors"))
+    statistics = ImageStatistics(**load_file(Path(__file__).parent / "statistics" / "cifar10.safetensors"))
     return Dataset(
-        name, images, labels, 10, CIFAR10_MEAN, CIFAR10_STD, prior.mean_image, CLASSES, note, prior
+        name, images, labels, 10, CIFAR10_MEAN, CIFAR10_STD, statistics.mean_image, CLASSES, note, statistics
     )

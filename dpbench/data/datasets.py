@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dpbench.data.channels import IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
 from dpbench.data.image_files import ImageFiles
-from dpbench.protocol import ImagePrior, InputError, Registry
+from dpbench.protocol import ImageStatistics, InputError, Registry
 
 LARGEST = 4096
 """Pixels a side; an attack on larger images ends in no useful time."""
@@ -36,7 +36,7 @@ class Dataset:
             constant colour, ImageNet's.
         class_names: K names, or empty where nobody gave them.
         note: what a reader of a table must know about the choice of images; may be empty.
-        prior: statistics of OTHER (training) images of this size, where they are shipped.
+        statistics: of OTHER (training) images of this size, where they are shipped.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Dataset:
     mean_image: Tensor
     class_names: tuple[str, ...] = ()
     note: str = ""
-    prior: ImagePrior | None = None
+    statistics: ImageStatistics | None = None
 
 
 Load = Callable[[str, int | None], Dataset]
@@ -129,4 +129,4 @@ def _resized(data: Dataset, size: int) -> Dataset:
     whole = data.images[torch.arange(len(data.labels))]
     images = [to_tensor(resize(Image.fromarray(image.permute(1, 2, 0).numpy()), size)) for image in whole]
     mean_image = F.interpolate(data.mean_image[None], (size, size), mode="bilinear", antialias=True)[0]
-    return replace(data, images=torch.stack(images), mean_image=mean_image, prior=None)
+    return replace(data, images=torch.stack(images), mean_image=mean_image, statistics=None)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dpbench.protocol import ImagePrior
+from dpbench.protocol import ImageStatistics
 
 CHUNK = 5000
 
 
-def fit(images: Tensor, mean_image: Tensor) -> ImagePrior:
+def fit(images: Tensor, mean_image: Tensor) -> ImageStatistics:
     """Principal colours of the deviations from the mean image, and the power of each at each frequency.
 
     Args:
@@ -30,7 +30,7 @@ def fit(images: Tensor, mean_image: Tensor) -> ImagePrior:
         torch.fft.fft2(torch.einsum("kc,nchw->nkhw", colours, part), norm="ortho").abs().square().sum(0)
         for part in _deviations(images, mean_image)
     )
-    return ImagePrior(mean_image.float(), colours.float(), (spectrum / len(images)).float())
+    return ImageStatistics(mean_image.float(), colours.float(), (spectrum / len(images)).float())
 
 
 def _deviations(images: Tensor, mean_image: Tensor) -> Iterator[Tensor]:

@@ -31,7 +31,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class ImagePrior:
+class ImageStatistics:
     """Second-order statistics of public images: pixels as a stationary Gaussian field around a mean image.
 
     Attributes:
@@ -62,7 +62,7 @@ class Knowledge:
         statistics: mean and biased variance [channels] of each batch-norm layer's input, in the order of the
             model's modules; empty for `none` and for networks without such layers.
         candidates: for the one sample that of an informed attacker; None for any other.
-        prior: statistics of other people's images, disjoint from the attacked ones; None where not to be had.
+        image_statistics: of other people's images, disjoint from the attacked ones; None where not to be had.
         generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]` trained on other
             people's images; None where there is none.
     """
@@ -77,5 +77,5 @@ class Knowledge:
     bn_stats: str = "none"
     statistics: tuple[tuple[Tensor, Tensor], ...] = ()
     candidates: Candidates | None = None
-    prior: ImagePrior | None = None
+    image_statistics: ImageStatistics | None = None
     generator: nn.Module | None = None

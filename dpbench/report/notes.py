@@ -26,7 +26,7 @@ def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -
     words = _same(attacked, (*_named("batch", leave_out=("batch_size",)), "labels"))
     accuracy = attacked["victim_accuracy"].dropna().unique()
     if len(accuracy) == 1:
-        words.append(f"the victim's test accuracy {accuracy[0]:.0%}")
+        words.append(f"the victim's accuracy {accuracy[0]:.0%} (CIFAR-10, test set)")
     said = [", ".join(words)] if words else []
     if attacked["psnr_median"].notna().any() or attacked["success"].isna().all():
         said.append(

@@ -19,8 +19,8 @@ from dpbench.victim.networks import models
 COMMAND = "python -m dpbench.run"
 DESCRIPTION = """Attack gradients of real images with and without a defence, and see what comes back.
 
-Options with [...] take several values; every combination is run. Each batch brings along its undefended
-rows and its floors (what can be had without its gradient). Given again, a command goes on where it ended.
+Options with [...] take several values; every combination is run. The undefended rows of each batch and its
+floors (what can be had without the gradient) are added. The same command again continues where it stopped.
 """
 MOST_CELLS = 1_000_000
 

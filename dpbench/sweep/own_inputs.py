@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dpbench.cell.scene import OTHERS, Scene, with_statistics
@@ -121,6 +122,9 @@ class OwnInputs:
         return with_statistics(scene)
 
     def _digest(self, images: Tensor, labels: Tensor) -> str:
-        others = self._public.others
-        known = {} if others is None else {"others": others[0], "other labels": others[1]}
+        public = self._public
+        known = {"mean": torch.tensor(public.mean), "std": torch.tensor(public.std)}
+        known["mean image"] = public.mean_image
+        if public.others is not None:
+            known |= {"others": public.others[0], "other labels": public.others[1]}
         return digest.tensors({"images": images, "labels": labels} | known)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dpbench.protocol import ImagePrior, Loss
+from dpbench.protocol import ImageStatistics, Loss
 
 VICTIM_WEIGHT = 1e-3
 """Weight of the victim's own logits: its gradients must not use up the clip norm."""
@@ -37,20 +37,24 @@ class ImprintModel(nn.Module):
     Args:
         victim: takes images [B, C, H, W] in [0, 1].
         edges: ascending brightnesses [bins + 1]; the outermost should hold all images.
-        prior: statistics of public images of that size.
+        statistics: of public images of that size.
         num_classes: K.
     """
 
-    def __init__(self, victim: nn.Module, edges: Tensor, prior: ImagePrior, num_classes: int) -> None:
+    def __init__(
+        self, victim: nn.Module, edges: Tensor, statistics: ImageStatistics, num_classes: int
+    ) -> None:
         super().__init__()
-        pixels, width = prior.mean_image.numel(), edges.diff()
-        self.gain = math.sqrt((1 - CONSTANT_SHARE) / CONSTANT_SHARE / float(prior.spectrum.double().sum()))
-        self.register_buffer("mean_image", prior.mean_image.clone())
+        pixels, width = statistics.mean_image.numel(), edges.diff()
+        self.gain = math.sqrt(
+            (1 - CONSTANT_SHARE) / CONSTANT_SHARE / float(statistics.spectrum.double().sum())
+        )
+        self.register_buffer("mean_image", statistics.mean_image.clone())
         self.imprint = nn.Linear(pixels, len(width))
         self.victim = victim
         with torch.no_grad():
             self.imprint.weight.copy_((1 / (self.gain * pixels * width))[:, None].expand(-1, pixels))
-            self.imprint.bias.copy_((prior.mean_image.mean() - edges[:-1]) / width)
+            self.imprint.bias.copy_((statistics.mean_image.mean() - edges[:-1]) / width)
         self.num_classes = num_classes
         self.train(victim.training)
 
@@ -63,23 +67,25 @@ class ImprintModel(nn.Module):
         return VICTIM_WEIGHT * self.victim(images) + IMPRINT_WEIGHT * level * signs
 
 
-def edges_for(batch_size: int, prior: ImagePrior) -> Tensor:
+def edges_for(batch_size: int, statistics: ImageStatistics) -> Tensor:
     """Bins that public images fall into about equally often, brightness being near normal.
 
     Args:
         batch_size: B; a batch of one needs one bin only.
-        prior: statistics of the public images.
+        statistics: of the public images.
 
     Returns:
         float32 [bins + 1], the first below 0 and the last above 1.
     """
     bins = 1 if batch_size == 1 else BINS_PER_SAMPLE * batch_size
     # orthonormal FFT: power at frequency 0 is H * W times the variance of an image's mean
-    share = prior.colours.double().mean(1).square()
-    deviation = (share * prior.spectrum[:, 0, 0].double()).sum().div(prior.mean_image[0].numel()).sqrt()
+    share = statistics.colours.double().mean(1).square()
+    deviation = (
+        (share * statistics.spectrum[:, 0, 0].double()).sum().div(statistics.mean_image[0].numel()).sqrt()
+    )
     inner = torch.special.ndtri(torch.arange(1, bins, dtype=torch.float64) / bins)
     ends = torch.tensor([-0.01]), torch.tensor([1.01])
-    inner = (prior.mean_image.double().mean() + deviation * inner).clamp(0, 1).float()
+    inner = (statistics.mean_image.double().mean() + deviation * inner).clamp(0, 1).float()
     return torch.cat([ends[0], inner, ends[1]]).unique()
 
 

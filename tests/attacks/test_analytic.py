@@ -14,7 +14,7 @@ from dpbench import metrics
 from dpbench.data import load_data
 from dpbench.privacy import noise_multiplier
 from dpbench.privacy.expected_success import psnr_unbiased_probe
-from dpbench.protocol import ImagePrior, InputError, Knowledge, combined
+from dpbench.protocol import ImageStatistics, InputError, Knowledge, combined
 from dpbench.victim.imprint import ImprintModel, edges_for
 from dpbench.victim.networks import build
 
@@ -30,8 +30,8 @@ def photographs():
 
 
 @pytest.fixture(scope="module")
-def prior() -> ImagePrior:
-    return load_data("samples").prior
+def prior() -> ImageStatistics:
+    return load_data("samples").statistics
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def linear():
 
 
 def know(model, prior=None, labels=None):
-    return Knowledge(model, F.cross_entropy, SIZE, 10, (0.5,) * 3, (0.25,) * 3, labels, prior=prior)
+    return Knowledge(
+        model, F.cross_entropy, SIZE, 10, (0.5,) * 3, (0.25,) * 3, labels, image_statistics=prior
+    )
 
 
 def rebuilt(model, images, labels, prior=None, believed="wiener", releases=1, seed=0, adaptive=True, **dp):
@@ -176,7 +178,7 @@ def test_wiener_is_the_posterior_mean_of_its_own_model():
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.rand(3, 8, 8, generator=generator) + 0.1
     spectrum = (spectrum + spectrum.flip(1, 2).roll((1, 1), (1, 2))) / 2  # of a real field
-    prior = ImagePrior(torch.full((3, 8, 8), 5.0), torch.eye(3), spectrum)
+    prior = ImageStatistics(torch.full((3, 8, 8), 5.0), torch.eye(3), spectrum)
     scale, noise, errors = 0.2, 0.1, []
     for _ in range(400):
         white = torch.randn(3, 8, 8, generator=generator)

@@ -95,7 +95,7 @@ class Workers:
         stay = sum(other.card == worker.card for other in team)
         warnings.warn(
             f"Graphics card {worker.card} ran out of memory with {stay + 1} cells at a time; "
-            f"it goes on with {stay}, and the cell is begun again.",
+            f"{stay} continue, and the cell is started again.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -39,7 +39,7 @@ def test_a_field_that_is_one_wave_has_its_power_there():
 def test_bins_are_hit_equally_often():
     data = load_data("imagenet-samples", size=32)
     brightness = data.images.float().mean((1, 2, 3)) / 255
-    edges = edges_for(2, load_data("samples").prior)
+    edges = edges_for(2, load_data("samples").statistics)
     assert len(edges) == 129
     assert edges[0] < 0
     assert edges[-1] > 1

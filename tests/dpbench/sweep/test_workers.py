@@ -119,8 +119,8 @@ def test_as_many_workers_stay_as_fit(team_of, wanting):
         found = ran(execute, cells)
     assert statuses(found) == ["ok"] * 12
     assert execute.slots == 2
-    assert ["4 cells at a time; it goes on with 3," in str(w.message) for w in said] == [True, False]
-    assert ["3 cells at a time; it goes on with 2," in str(w.message) for w in said] == [False, True]
+    assert ["4 cells at a time; 3 continue" in str(w.message) for w in said] == [True, False]
+    assert ["3 cells at a time; 2 continue" in str(w.message) for w in said] == [False, True]
     assert all(torch.equal(result.images, torch.ones(1, 3, 8, 8)) for result in found.values())
 
 
@@ -134,7 +134,7 @@ def test_all_that_fit_is_not_less_than_asked_for(team_of, wanting, recwarn):
 def test_workers_that_starve_each_other_do_not_both_leave(team_of, wanting):
     """Both hold half the card when they want the other half: one goes, the other has another try."""
     execute = team_of(2, room=2)
-    with pytest.warns(RuntimeWarning, match="with 2 cells at a time; it goes on with 1"):
+    with pytest.warns(RuntimeWarning, match="with 2 cells at a time; 1 continue"):
         found = ran(execute, [wanting(0, units=2, together=2), wanting(1, units=2, together=2)])
     assert statuses(found) == ["ok", "ok"]
     assert found[0].rows[0]["pid"] == found[1].rows[0]["pid"]
@@ -144,7 +144,7 @@ def test_workers_that_starve_each_other_do_not_both_leave(team_of, wanting):
 def test_a_cell_that_does_not_fit_alone_fails_and_the_others_run(team_of, wanting):
     execute = team_of(3, room=2)
     cells = [wanting(seed, units=3 if seed == 1 else 1, together=3, gone=1) for seed in range(5)]
-    with pytest.warns(RuntimeWarning, match="it goes on with"):
+    with pytest.warns(RuntimeWarning, match="continue"):
         found = ran(execute, cells)
     assert statuses(found) == ["ok", "failed", "ok", "ok", "ok"]
     assert found[1].out_of_memory
@@ -153,7 +153,7 @@ def test_a_cell_that_does_not_fit_alone_fails_and_the_others_run(team_of, wantin
 
 def test_a_worker_leaves_its_own_card_only(team_of, wanting):
     execute = team_of(3, room=1, cards=2)  # two workers on the first card, one on the second
-    with pytest.warns(RuntimeWarning, match="Graphics card 0 .* with 2 cells at a time; it goes on with 1"):
+    with pytest.warns(RuntimeWarning, match="Graphics card 0 .* with 2 cells at a time; 1 continue"):
         found = ran(execute, [wanting(seed, together=3, gone=1) for seed in range(6)])
     assert statuses(found) == ["ok"] * 6
     assert execute._cards.count(0) == execute._cards.count(1) == 1

@@ -19,26 +19,9 @@ from dpbench.cell.threats import threat_models
 from dpbench.privacy.expected_success import candidate_success
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.protocol import InputError
-from tests.helpers.cells import cell, part, small_scene
 from tests.helpers.cells import dp as budget
-
-
-def informed(defence="none", batch_size=1, victim="early", **threat) -> Cell:
-    return cell("prior-aware", defence, part("informed", **threat), batch_size=batch_size, victim=victim)
-
-
-def dp(eps: float | None, *, batch_size=1, victim="early", noise=None, max_grad_norm=None, **threat) -> Cell:
-    given = {"noise_multiplier": noise, "max_grad_norm": max_grad_norm}
-    defence = budget(eps, **{name: value for name, value in given.items() if value is not None})
-    return informed(defence, batch_size, victim, **threat)
-
-
-def row_of(given: Cell):
-    return measure(given, small_scene(given.batch.batch_size)).rows[0]
-
-
-def threat(given: Cell):
-    return parts.threat_of(given)
+from tests.helpers.cells import part, small_scene
+from tests.helpers.informed import below_the_bound, dp, informed, row_of, threat
 
 
 def predicted(given: Cell, scene) -> float:
@@ -58,13 +41,6 @@ def predicted(given: Cell, scene) -> float:
     return candidate_success(gram, chain.guarantee.noise_multiplier, threat(given).releases)[0]
 
 
-def below_the_bound(row: dict, given: Cell, cells: int) -> None:
-    for name, asked in (("success", threat(given).trials), ("membership", 2 * threat(given).trials)):
-        right = round(row[name] * asked)
-        low, _ = clopper_pearson(right, asked, 1 - 2 * 0.05 / cells)  # one-sided, Bonferroni
-        assert low <= row[f"{name}_bound"], (describe(given), name)
-
-
 def check(cells: list[Cell], scene_of) -> None:
     """Each success within 3 standard errors of its prediction, and none above the bound."""
     for given in cells:
@@ -73,7 +49,7 @@ def check(cells: list[Cell], scene_of) -> None:
         expected = predicted(given, scene)
         error = math.sqrt(max(expected * (1 - expected), 1e-4) / threat(given).trials)
         assert abs(row["success"] - expected) < 3 * error + 0.005, (describe(given), row["success"], expected)
-        below_the_bound(row, given, len(cells))
+        below_the_bound(row, given)
         assert row["success_low"] < row["success"] < row["success_high"] or row["success"] == 1
         assert row["membership_low"] < row["membership"] <= row["membership_high"]
 
@@ -136,13 +112,12 @@ BOUNDED = [
 @pytest.mark.parametrize("defence", BOUNDED, ids=lambda d: f"{d.name} {d.given.get('prune_ratio', '')}")
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_membership_stays_below_its_bound(defence, batch_size):
-    """Version 0.1 took the absent sample off after pruning: .632 under dp+prune, where .553 are possible."""
-    given = informed(defence, batch_size, trials=300 if defence.given.get("prune_ratio") == 0.5 else 60)
+    """Version 0.1 was measured above it under dp+prune: .632, where .553 are possible."""
+    given = informed(defence, batch_size, trials=200)
     row = row_of(given)
-    below_the_bound(row, given, 2 * len(BOUNDED))
+    below_the_bound(row, given)
     if defence.name.startswith("dp"):
         assert row["membership_bound"] == pytest.approx(0.5533, abs=1e-4)
-        assert row["membership"] < 0.632 or threat(given).trials < 300
     sigma = row["noise_multiplier"]
     assert row["membership_bound"] == pytest.approx(privacy.membership_bound(sigma), abs=1e-12)
     assert row["membership_bound"] == pytest.approx(
@@ -171,8 +146,7 @@ def test_membership_at_one_is_its_closed_form():
 
 def test_sampled_inclusion_stays_below_the_subsampled_bound():
     """And the guarantee of the row is that of (q, T), whose noise is less than that of certain inclusion."""
-    grid = [(1.0, 0.5), (8.0, 0.5), (50.0, 0.2)]
-    for eps, q in grid:
+    for eps, q in ((1.0, 0.5), (8.0, 0.5), (50.0, 0.2)):
         given = dp(eps, trials=150, releases=4, inclusion=q)
         row = row_of(given)
         sigma = row["noise_multiplier"]
@@ -185,7 +159,7 @@ def test_sampled_inclusion_stays_below_the_subsampled_bound():
         assert row["membership_bound"] == privacy.membership_bound(sigma, q, 4)
         assert row["membership_bound"] < privacy.membership_bound(sigma, 1, 4)
         assert row.get("eps_replace") is None
-        below_the_bound(row, given, 2 * len(grid))
+        below_the_bound(row, given)
 
 
 @pytest.mark.parametrize("q", [0.5, 0.25])
@@ -217,7 +191,7 @@ def test_the_release_does_not_give_away_who_is_in_it():
     given = informed(budget(0.05), trials=200, inclusion=0.1, releases=2)
     row = row_of(given)
     assert row["membership_bound"] < 0.53
-    below_the_bound(row, given, 2)
+    below_the_bound(row, given)
 
 
 def test_knowing_the_chance_of_inclusion_helps(monkeypatch):
@@ -237,53 +211,6 @@ def test_certain_inclusion_is_the_default_and_changes_nothing():
     for name in ("success", "membership", "eps_release", "success_bound", "noise_multiplier", "eps_replace"):
         assert one[name] == same[name]
     assert given.release_seed() == dp(8.0, trials=50, releases=2, inclusion=0.5).release_seed()
-
-
-def releases_of(given: Cell, truth: int | None, trials: int):
-    """The releases of an informed attacker's trials, and what it is told."""
-    scene, attacker = small_scene(given.batch.batch_size), threat(given)
-    told = draw_candidates(
-        scene.victim.model, scene.victim.loss, scene.images, scene.labels, scene.others, 3, 1.0, 0
-    )
-    return told, [attacker._release(given, scene, told, truth, trial) for trial in range(trials)]
-
-
-def test_a_sample_is_in_each_release_with_its_chance_and_else_was_never_in():
-    given = dp(None, noise=1e-5, batch_size=3, releases=5, inclusion=0.3)
-    told, made = releases_of(given, 0, 60)
-    states = []
-    for release in made:
-        assert release.batch_size == 3
-        for gradients in release.each:
-            sums = torch.cat([g.flatten() for g in gradients]) * 3 - told.known
-            distances = [float(sums.norm()), float((sums - told.gradients[0]).norm())]
-            assert min(distances) < 0.01
-            states.append(distances[1] < 0.01)
-    assert abs(sum(states) / 300 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 300)
-
-
-def test_nobody_is_in_the_releases_of_the_other_world():
-    told, made = releases_of(dp(None, noise=1e-5, batch_size=3, releases=2), None, 3)
-    for release in made:
-        for gradients in release.each:
-            sums = torch.cat([g.flatten() for g in gradients]) * 3
-            torch.testing.assert_close(sums, told.known, rtol=0, atol=1e-3)
-
-
-def test_both_worlds_and_all_trials_have_noise_of_their_own():
-    given = dp(None, noise=1.0, batch_size=3, releases=2, inclusion=0.5)
-    streams = []
-    for truth in (0, None):
-        told, made = releases_of(given, truth, 4)
-        for release in made:
-            for gradients in release.each:
-                sums = torch.cat([g.flatten() for g in gradients]) * 3 - told.known
-                streams.append(sums.double())
-    streams = torch.stack(streams)
-    streams = (streams - streams.mean(1, keepdim=True)) / streams.std(1, keepdim=True)
-    found = streams @ streams.T / streams.shape[1]
-    # the sample itself is a part of the releases that it is in, of norm 1 beside noise of norm sqrt(P)
-    assert float((found - torch.eye(len(found))).abs().max()) < 5 / math.sqrt(streams.shape[1])
 
 
 def test_every_candidate_is_the_truth_equally_often(monkeypatch):
