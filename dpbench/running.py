@@ -148,12 +148,15 @@ def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
 
 def _patiently(note: Note) -> Callable[[int], None]:
     """Says how many cells are planned, where planning takes long."""
-    said = time.monotonic()
+    said = None
 
     def tell(count: int) -> None:
         nonlocal said
-        if time.monotonic() - said > PATIENCE:
-            said = time.monotonic()
+        now = time.monotonic()
+        if said is None:  # loading data before the first batch is no planning
+            said = now
+        elif now - said > PATIENCE:
+            said = now
             note(f"Planning: {count:,} cells so far.")
 
     return tell

@@ -47,13 +47,14 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         f"{folder}: {len(done)} cells done, {len(busy)} running, {len(failed)} failed, {left} left"
         + (f", of {len(names)}." if names else ".")
     ]
-    if (wrote := config.get("version")) not in (None, version("dpbench")):
+    older = (wrote := config.get("version")) not in (None, version("dpbench"))
+    if older:
         lines.append(f"It was written by dpbench {wrote}; this is {version('dpbench')}.")
     if strays:
         lines.append(f"{len(strays)} other cells in it are of other code or another run and do not count.")
     lines += [f"running: {names.get(key, key)} ({who})" for key, who in islice(busy.items(), SHOWN)]
     lines += _reasons(store, sorted(failed), names)
-    if failed or left:
+    if (failed or left) and not older:  # another version cannot go on with it
         lines.append(
             f"Go on, failed cells included, with: {command} --resume --out {shlex.quote(str(folder))}"
         )

@@ -360,3 +360,11 @@ def test_reference_runs_of_version_0_1_can_be_read(folder):
     assert (table["floor"].notna() == floors).all()
     assert floors.any()
     assert table["psnr"].notna().any() or table["success"].notna().any()
+
+
+def test_planning_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dpbench.running.PATIENCE", -1.0)
+    words = ["--batch-seed", "0", "1", "2", "--batch-size", "1", "--defense", "none"]
+    assert run(tmp_path / "x", *words, "--attack", "deepinversion", "--dry-run") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Planning: ")]
+    assert said == ["Planning: 3 cells so far.", "Planning: 6 cells so far."]
