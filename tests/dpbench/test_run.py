@@ -350,7 +350,7 @@ def test_a_run_of_an_older_version_is_read_and_not_resumed(copied, capsys):
 
 
 @pytest.mark.parametrize(
-    "folder", sorted(file.parent for file in REFERENCE.glob("*/config.toml")), ids=lambda folder: folder.name
+    "folder", sorted(file.parent for file in REFERENCE.glob("*/results.csv")), ids=lambda folder: folder.name
 )
 def test_reference_runs_of_version_0_1_can_be_read(folder):
     table = dpbench.load(folder)
