@@ -58,7 +58,7 @@ class LatentProjection(Attack):
         engine: backend of the search.
     """
 
-    needs = frozenset({"generator"})
+    needs = frozenset({"image_generator"})
 
     iterations: int = shared.iterations(400)
     restarts: int = shared.restarts(4)
@@ -72,7 +72,7 @@ class LatentProjection(Attack):
         Raises:
             InputError: where there is no generator, or its images or classes do not fit the victim's.
         """
-        release, knowledge, generator = task.release, task.knowledge, task.knowledge.generator
+        release, knowledge, generator = task.release, task.knowledge, task.knowledge.image_generator
         if generator is None:
             raise InputError("latent-projection needs a generator: give one as `generator`.")
         if tuple(generator.image_shape) != knowledge.image_shape:

@@ -60,7 +60,7 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
         "repeatable": any(stage.repeatable for stage in defenses.stages(defence.name)),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
-        "generator": attack is not None and "generator" in attacks.kind(attack).needs,
+        "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
     }
 
 

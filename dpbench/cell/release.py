@@ -90,7 +90,7 @@ def attacked(
         statistics=batch_norm.statistics(network.model, scene.images, cell.told.bn_stats),
         candidates=candidates,
         image_statistics=scene.statistics,
-        generator=generator_of(cell, scene),
+        image_generator=generator_of(cell, scene),
     )
     seed, device = cell.search_seed(), scene.images.device
     return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)

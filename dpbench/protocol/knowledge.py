@@ -63,8 +63,8 @@ class Knowledge:
             model's modules; empty for `none` and for networks without such layers.
         candidates: for the one sample that of an informed attacker; None for any other.
         image_statistics: of other people's images, disjoint from the attacked ones; None where not to be had.
-        generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]` trained on other
-            people's images; None where there is none.
+        image_generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]`, trained on
+            other people's images; None where there is none.
     """
 
     model: nn.Module
@@ -78,4 +78,4 @@ class Knowledge:
     statistics: tuple[tuple[Tensor, Tensor], ...] = ()
     candidates: Candidates | None = None
     image_statistics: ImageStatistics | None = None
-    generator: nn.Module | None = None
+    image_generator: nn.Module | None = None

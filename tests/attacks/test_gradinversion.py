@@ -274,9 +274,9 @@ def test_the_latent_search_recovers_a_generated_image(normed):
     images = painter(torch.randn(2, 6, generator=generator), F.one_hot(LABELS, 4).float())
     release = plain_release(normed, images, LABELS)
     attack = attacks.create("latent-projection", iterations=250, restarts=2)
-    found = attack(release, know(normed, images, generator=painter), seed=0)
+    found = attack(release, know(normed, images, image_generator=painter), seed=0)
     assert psnr(found.images, images) > 25
-    noisy = attack(noise_release(release), know(normed, images, generator=painter), seed=0)
+    noisy = attack(noise_release(release), know(normed, images, image_generator=painter), seed=0)
     assert psnr(noisy.images, images) < 15
 
 
@@ -287,9 +287,9 @@ def test_generators_that_do_not_fit_are_refused(normed, images):
     large, few = Painter(), Painter()
     large.image_shape, few.num_classes = (3, 32, 32), 2
     with pytest.raises(InputError, match=r"\(3, 32, 32\) and the victim takes \(3, 8, 8\)"):
-        attack(release, know(normed, images, generator=large), seed=0)
+        attack(release, know(normed, images, image_generator=large), seed=0)
     with pytest.raises(InputError, match="knows 2 classes, and label 2"):
-        attack(release, know(normed, images, generator=few), seed=0)
+        attack(release, know(normed, images, image_generator=few), seed=0)
 
 
 def test_a_batch_norm_that_takes_no_part_is_refused(normed, images):

@@ -69,10 +69,10 @@ def scene(kind: type[Attack], batch: int, known: bool = True) -> Scene:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES)) if linear else Convolutional()
     model.eval()
     images, labels, more = smooth_images(batch), LABELS[:batch], {}
-    if "generator" in kind.needs:
+    if "image_generator" in kind.needs:
         latent = torch.randn(batch, Painter.latent_dim, generator=torch.Generator().manual_seed(4))
-        more["generator"] = Painter()
-        images = more["generator"](latent, F.one_hot(labels, CLASSES).float())
+        more["image_generator"] = Painter()
+        images = more["image_generator"](latent, F.one_hot(labels, CLASSES).float())
     if "candidates" in kind.needs:
         more["candidates"] = candidates(model, images, labels)
     told = labels if known or "labels" in kind.needs else None

@@ -215,7 +215,7 @@ def test_what_is_told_is_told(spy):
     assert torch.equal(spy.knowledge.labels, batch.labels)
     assert spy.knowledge.bn_stats == "none"
     assert spy.knowledge.statistics == ()
-    assert spy.knowledge.generator is None
+    assert spy.knowledge.image_generator is None
     run_cell(cell(labels="inferred"))
     assert spy.knowledge.labels is None
 
