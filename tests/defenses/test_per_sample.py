@@ -337,7 +337,8 @@ def test_wrong_gradients_of_every_method_are_refused(monkeypatch):
     model, (images, labels) = head(nn.Conv2d(3, 4, 3)).eval(), batch(9)
     model(images)
     monkeypatch.setattr(
-        package, "by_hooks", lambda *given: ([g / 2 for g in by_functorch(*given)], model(images).detach())
+        "defenses.per_sample.hooks.by_hooks",
+        lambda *given: ([g / 2 for g in by_functorch(*given)], model(images).detach()),
     )
     monkeypatch.setattr(package, "by_functorch", lambda *given: [g.roll(1, 0) for g in by_functorch(*given)])
     assert per_sample(model, F.cross_entropy, images, labels).method == "loop"
