@@ -93,7 +93,7 @@ def benchmark(
             without them the constant colour `mean`.
         victim: what to call the model's state in the table.
         batch_size: images drawn from a data set.
-        batch_seed: which batches are drawn from it, by the rule of `dpbench.data.draw_batch`.
+        batch_seed: which batches are drawn from it, by the rule `random` of `dpbench.data.draw_disjoint`.
         device: `cpu` or `cuda`; None takes the graphics card if there is one.
         out: a folder to keep the run in, with the same files as the command line's: called again, the run
             goes on where it ended. None keeps nothing.

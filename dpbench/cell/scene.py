@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dpbench import generators, victim
 from dpbench.cell.spec import BatchSpec, Cell
-from dpbench.data import Batch, Dataset, draw_batch, image_statistics, load_data
+from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
 from dpbench.metrics import draw_others
 from dpbench.protocol import ImageStatistics, InputError
 from dpbench.system import digest, seeds
@@ -72,7 +72,7 @@ def prepare(spec: BatchSpec) -> Scene:
             planned.
     """
     data = dataset(spec.data, spec.image_size)
-    batch = draw_batch(data, spec.batch_size, spec.batch_seed, spec.label_draw)
+    batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
     if spec.images_digest and images_digest(batch) != spec.images_digest:
         raise InputError(f"The images of {data.name} have changed since the run was planned; start it again.")
     height, width = batch.images.shape[2:]

@@ -14,7 +14,7 @@ from dpbench.cell import parts
 from dpbench.cell.scene import dataset, images_digest
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threats import threat_models
-from dpbench.data import draw_batch
+from dpbench.data import draw_disjoint
 from dpbench.generators import load_generator
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError
@@ -84,7 +84,7 @@ class Inputs:
         return code_of(cell, models[cell.batch.model])
 
     def _images(self, size: int, seed: int, draw: str) -> str:
-        return images_digest(draw_batch(dataset(self._data, self._image_size), size, seed, draw))
+        return images_digest(draw_disjoint(dataset(self._data, self._image_size), size, seed, draw))
 
     def _victims(self, model: str, norm: str, state: str) -> str:
         data = dataset(self._data, self._image_size)

@@ -117,11 +117,12 @@ def _drawn(data: Any, batch_size: int | None, seeds: Sequence[int]) -> list[Batc
 
 
 def _draw(count: int, batch_size: int, seed: int) -> tuple[int, ...]:
-    """The places that `dpbench.data.draw_batch` takes where labels do not matter."""
+    """The places that `dpbench.data.draw_disjoint` takes where labels do not matter."""
     if not 1 <= batch_size <= count:
         raise InputError(f"A batch of {batch_size} cannot be drawn: the data set has {count} images.")
-    order = sorted(range(count), key=lambda i: hashlib.sha256(f"dpbench batch {seed} {i}".encode()).digest())
-    return tuple(order[:batch_size])
+    number, batch = divmod(seed, count // batch_size)
+    order = sorted(range(count), key=lambda i: hashlib.sha256(f"dpbench pass {number} {i}".encode()).digest())
+    return tuple(order[batch * batch_size :][:batch_size])
 
 
 def _pair(images: Any, labels: Any, what: str = "images") -> tuple[Tensor, Tensor]:

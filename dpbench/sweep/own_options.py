@@ -44,7 +44,7 @@ OWN = (
         "batch_seed",
         int,
         (0,),
-        "which batches are drawn, by the rule of dpbench.data.draw_batch",
+        "which batches are drawn; those of other seeds hold other images while there are any",
         **_SEED,
     ),
     _option(

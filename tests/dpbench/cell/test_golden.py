@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from dpbench.cell.floors import Floor
 from dpbench.cell.run import run_cell
 from dpbench.cell.spec import BatchSpec, Cell, Part, Runtime, Told
+from dpbench.data import draw_batch
 
 HOME = Path(__file__).parent / "golden"
 ROWS = json.loads((HOME / "rows.json").read_text())
@@ -82,7 +83,7 @@ CELLS = {
 
 @pytest.fixture
 def as_in_version_01(monkeypatch):
-    """Seeds, and the order of the other images, as they were."""
+    """Seeds, batches, and the order of the other images, as they were."""
 
     def settings(found):
         def release_seed(self, trial=0):
@@ -92,6 +93,7 @@ def as_in_version_01(monkeypatch):
         monkeypatch.setattr(Cell, "search_seed", lambda self: found["search_seed"])
         monkeypatch.setattr(Cell, "seed", lambda self, *_: found["search_seed"])
         monkeypatch.setattr("dpbench.cell.scene._place", lambda index: index)
+        monkeypatch.setattr("dpbench.cell.scene.draw_disjoint", draw_batch)
 
     torch.set_flush_denormal(True)
     return settings

@@ -14,7 +14,7 @@ from attacks.prior_aware import flat
 from dpbench.cell import release as releasing
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
-from dpbench.data import draw_batch, load_data
+from dpbench.data import draw_disjoint, load_data
 from tests.helpers.cells import cell, dp, part, small_scene
 
 NOISY = dp(None, noise_multiplier=0.6)
@@ -191,7 +191,7 @@ KNOWLEDGE = [
 def test_the_attack_is_shown_no_original(spy, given):
     """Nothing that it is told equals or contains an attacked image, nor their labels."""
     assert run_cell(given).status == "ok"
-    batch = draw_batch(load_data("samples"), 4, 0)
+    batch = draw_disjoint(load_data("samples"), 4, 0)
     shown = [*tensors(spy.knowledge), *tensors(spy.release)]
     assert len(shown) > 5
     for secret in (*batch.images, batch.labels):
@@ -201,7 +201,7 @@ def test_the_attack_is_shown_no_original(spy, given):
 
 def test_what_shows_an_original_is_found():
     """The walk above sees images and labels wherever they may be."""
-    batch = draw_batch(load_data("samples"), 2, 0)
+    batch = draw_disjoint(load_data("samples"), 2, 0)
     model = nn.Linear(2, 2)
     model.kept = {"images": batch.images}
     for place in (model, {"a": [batch.images]}, (batch.images.flatten(),)):
@@ -211,7 +211,7 @@ def test_what_shows_an_original_is_found():
 
 def test_what_is_told_is_told(spy):
     run_cell(cell())
-    batch = draw_batch(load_data("samples"), 2, 0)
+    batch = draw_disjoint(load_data("samples"), 2, 0)
     assert torch.equal(spy.knowledge.labels, batch.labels)
     assert spy.knowledge.bn_stats == "none"
     assert spy.knowledge.statistics == ()

@@ -12,7 +12,7 @@ from dpbench.cell import scene as scenes
 from dpbench.cell.rows import image_shares
 from dpbench.cell.run import run_cell
 from dpbench.cell.scene import images_digest, moved, prepare, with_statistics
-from dpbench.data import draw_batch, load_data
+from dpbench.data import draw_disjoint, load_data
 from dpbench.protocol import InputError
 from dpbench.victim import weights_digest
 from tests.helpers.cells import cell, part, small_scene
@@ -101,7 +101,7 @@ def test_smaller_logits_make_another_less_confident_victim():
 
 
 def test_images_that_change_during_a_run_are_refused(data):
-    known = cell(images_digest=images_digest(draw_batch(load_data("samples"), 2, 0)))
+    known = cell(images_digest=images_digest(draw_disjoint(load_data("samples"), 2, 0)))
     assert prepare(known.batch).indices
     data(images=255 - load_data("samples").images)
     with pytest.raises(InputError, match="changed since the run was planned"):
@@ -110,7 +110,7 @@ def test_images_that_change_during_a_run_are_refused(data):
 
 
 def test_labels_that_change_during_a_run_are_refused(data):
-    known = cell(images_digest=images_digest(draw_batch(load_data("samples"), 2, 0)))
+    known = cell(images_digest=images_digest(draw_disjoint(load_data("samples"), 2, 0)))
     data(labels=(load_data("samples").labels + 1) % 10)
     with pytest.raises(InputError, match="changed since the run was planned"):
         prepare(known.batch)

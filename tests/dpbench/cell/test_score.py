@@ -11,7 +11,7 @@ from dpbench import metrics
 from dpbench.cell.floors import Floor
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare, with_statistics
-from dpbench.data import draw_batch, load_data
+from dpbench.data import draw_disjoint, load_data
 from tests.helpers.cells import cell, part, small_scene
 
 MEAN = cell(None, floor=Floor.MEAN_IMAGE)
@@ -21,7 +21,7 @@ QUICK = part("dlg", iterations=1)
 
 def test_score_of_the_mean_image_by_hand():
     data = load_data("samples")
-    batch = draw_batch(data, 2, 0)
+    batch = draw_disjoint(data, 2, 0)
     rows = run_cell(MEAN).rows
     for i, row in enumerate(rows):
         error = (data.mean_image.double() - batch.images[i].double()).square().mean()
@@ -32,12 +32,12 @@ def test_score_of_the_mean_image_by_hand():
 def test_constant_image_beats_every_colour_as_it_is_an_oracle():
     best = run_cell(CONSTANT).rows
     grey = torch.full((2, 3, 32, 32), 0.5)
-    given = metrics.psnr(grey, draw_batch(load_data("samples"), 2, 0).images)
+    given = metrics.psnr(grey, draw_disjoint(load_data("samples"), 2, 0).images)
     assert all(row["psnr"] >= float(p) for row, p in zip(best, given, strict=True))
 
 
 def test_permuted_batch_is_put_in_order_labels_with_it(spy):
-    batch = draw_batch(load_data("samples"), 4, 0)
+    batch = draw_disjoint(load_data("samples"), 4, 0)
     order = torch.tensor([2, 0, 3, 1])
     spy.images, spy.labels = batch.images[order], batch.labels[order].clone()
     spy.labels[0] = (spy.labels[0] + 1) % 10  # what was found for original 2

@@ -230,5 +230,5 @@ def test_every_candidate_is_the_truth_equally_often(monkeypatch):
 
 
 def test_a_batch_nobody_gave_others_for():
-    with pytest.raises(InputError, match="needs candidates.*`others`"):
+    with pytest.raises(InputError, match=r"needs candidates.*`others`"):
         measure(dp(1.0), replace(small_scene(), others=None))
