@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
+from dpbench.data import Dataset, draw_disjoint
 from dpbench.protocol import InputError
 
+_HOW_MANY = "Give `batch_size` with a data set: how many of its images are attacked at a time."
 Batch = tuple[Tensor, Tensor, tuple[int, ...]]
 """Images float32 [B, 3, H, W] in [0, 1], labels int64 [B], and their places in the data set."""
 
@@ -99,10 +101,15 @@ def check_model(model: nn.Module, batches: Sequence[Batch]) -> int:
 
 
 def _drawn(data: Any, batch_size: int | None, seeds: Sequence[int]) -> list[Batch]:
+    if isinstance(data, Dataset):
+        if batch_size is None:
+            raise InputError(_HOW_MANY)
+        drawn = (draw_disjoint(data, batch_size, seed, "random") for seed in seeds)
+        return [(batch.images, batch.labels, batch.indices) for batch in drawn]
     if not isinstance(data, TorchDataset) and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise InputError("Give labels with the images, or a data set that gives (image, label).")
     if batch_size is None:
-        raise InputError("Give `batch_size` with a data set: how many of its images are attacked at a time.")
+        raise InputError(_HOW_MANY)
     found = []
     for seed in seeds:
         chosen = _draw(len(data), batch_size, seed)
