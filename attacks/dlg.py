@@ -157,7 +157,7 @@ def lbfgs(
         calls += 1
         value, gradients = gradient(variables)
         for v, g in zip(variables, gradients, strict=True):
-            v.grad = g
+            v.grad = g.contiguous()  # L-BFGS takes a view of it
         number = float(value)
         if number < best_value:
             best_value, best_point = number, [v.detach().clone() for v in variables]

@@ -115,9 +115,12 @@ class Problem(nn.Module):
             target = [self.get_buffer(f"target{i}") for i in range(self._targets)]
             # attrgetter, because parameters are plain tensors while the iteration is traced
             parameters = [attrgetter(name)(self.model) for name in self._trainable]
-            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True))
+            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
             with torch.no_grad():
                 distance, cotangents = self.objective([g.detach() for g in outputs], target)
+            # a parameter that the loss does not use has the gradient zero wherever the search goes
+            used = [i for i, g in enumerate(outputs) if g.requires_grad]
+            outputs, cotangents = [outputs[i] for i in used], [cotangents[i] for i in used]
         distance = total = distance.detach()
         if len(self.regularisers):
             penalties = torch.stack([r(z, activations) for r in self.regularisers])
