@@ -10,12 +10,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack, to_images
 from attacks.engine.problem import Problem
 from attacks.objectives import SquaredL2, adapt
-from dpbench.protocol import Reconstruction
+from dpbench.protocol import InputError, Knowledge, Reconstruction
 
 
 @attack("dlg")
@@ -41,10 +42,16 @@ class DLG(Attack):
         return [pixels, logits], lambda inputs: inputs[1].softmax(1)
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`."""
+        """See `Attack.__call__`.
+
+        Raises:
+            InputError: where labels are searched and the victim's loss takes no class probabilities.
+        """
         release, knowledge = task.release, task.knowledge
         objective = adapt(SquaredL2(), release) if self.adaptive else SquaredL2()
         problem = Problem(knowledge, release.gradients, objective)
+        if self.label_source == "joint":
+            check_loss(knowledge, problem.mean.expand(release.batch_size, *knowledge.image_shape))
         solved = SOLVED * sum(float(g.square().sum()) for g in release.gradients)
         best, spent, history = None, 0, []
         for r in range(self.restarts):
@@ -78,6 +85,40 @@ class DLG(Attack):
             engine="eager",
             history=tuple(history),
         )
+
+
+def check_loss(knowledge: Knowledge, images: Tensor) -> None:
+    """InputError for a loss that takes labels only, or makes something else of class probabilities.
+
+    Searched labels are probabilities, so the loss has to be differentiable in them, and those of a certain
+    class have to cost what its label costs. Each class is tried on the victim's outputs.
+
+    Args:
+        knowledge: the victim and its loss.
+        images: any that the victim takes, [B, C, H, W].
+    """
+    with torch.no_grad():
+        outputs = knowledge.model(images)
+    fits = all(_takes_probabilities(knowledge, outputs, label) for label in range(knowledge.num_classes))
+    if not fits:
+        raise InputError(
+            "dlg searches labels as class probabilities, and the victim's loss takes labels only or weighs "
+            "them differently: use a loss that is the same for a label and its one-hot probabilities, or "
+            "choose idlg or inverting-gradients."
+        )
+
+
+def _takes_probabilities(knowledge: Knowledge, outputs: Tensor, label: int) -> bool:
+    labels = torch.full((len(outputs),), label, device=outputs.device)
+    expected = knowledge.loss(outputs, labels)  # an error here is no matter of probabilities
+    certain = F.one_hot(labels, knowledge.num_classes).to(outputs.dtype).requires_grad_()
+    try:
+        with torch.enable_grad():
+            found = knowledge.loss(outputs, certain)
+        (gradient,) = torch.autograd.grad(found, certain)
+    except Exception:  # losses fail at float labels in many ways
+        return False
+    return bool(gradient.isfinite().all()) and torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 SOLVED = 1e-7
@@ -116,7 +157,7 @@ def lbfgs(
         calls += 1
         value, gradients = gradient(variables)
         for v, g in zip(variables, gradients, strict=True):
-            v.grad = g
+            v.grad = g.contiguous()  # L-BFGS takes a view of it
         number = float(value)
         if number < best_value:
             best_value, best_point = number, [v.detach().clone() for v in variables]

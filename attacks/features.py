@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dpbench.protocol import InputError
 
@@ -27,7 +28,8 @@ def network_features(model: nn.Module, image_shape: tuple[int, int, int]) -> Fea
 
     That is the last layer to finish among those whose maps have at least an eighth of the image's height
     and width; blocks of layers are preferred to single layers. In a ResNet it is `layer2` or `layer3`. The
-    forward pass ends there, so images may have any size.
+    forward pass ends there, so images may have any size. For a network that takes its own size only, such as
+    a vision transformer, images are resized to that and the maps back.
 
     Args:
         model: takes images in [0, 1]; it is copied and stays as it is.
@@ -78,7 +80,23 @@ def network_features(model: nn.Module, image_shape: tuple[int, int, int]) -> Fea
             model(images)
         return reached.pop()
 
+    own, device = image_shape[1:], next(model.parameters()).device
+    try:
+        features(torch.zeros(1, image_shape[0], *(2 * side for side in own), device=device))
+    except (AssertionError, RuntimeError, ValueError):  # each network refuses in its own way
+        return lambda images: _at_own_size(features, images, own)
     return features
+
+
+def _at_own_size(features: Features, images: Tensor, own: tuple[int, int]) -> Tensor:
+    """The maps of images of any size by features that take one size; a finer image gives a smoother map."""
+    resized = F.interpolate(images, own, mode="bicubic", antialias=True).clamp(0, 1)
+    maps = features(resized)
+    size = [
+        round(cells * side / whole)
+        for cells, side, whole in zip(maps.shape[2:], images.shape[2:], own, strict=True)
+    ]
+    return F.interpolate(maps, size, mode="bilinear")
 
 
 def _fine_enough(output: Tensor, image_shape: tuple[int, int, int]) -> bool:

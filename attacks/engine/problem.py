@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from operator import attrgetter
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from attacks.engine.twice import functions_once_differentiable, operation_of, refusal, twice_differentiable
 from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
 from attacks.objectives import Gradients, Objective
 from attacks.regularisers import Regulariser
 from dpbench.protocol import Knowledge
+
+_examined: WeakSet[Problem] = WeakSet()
+"""Problems whose autograd Functions were watched once; no attribute, because those tell programs apart."""
 
 
 class Problem(nn.Module):
@@ -72,10 +78,36 @@ class Problem(nn.Module):
                 computed from; all require gradients.
             labels: int64 [B], or soft labels [B, K] that depend on `variables`.
             factors: [regularisers], what each one's weight is multiplied by; ones unless given.
+
+        Raises:
+            InputError: where the victim has an operation without a second derivative.
         """
         z = self.variables(variables)
-        with watching(self.model, any(r.watches for r in self.regularisers)) as activations:
-            loss = self.loss(self.model(z * self.std + self.mean), labels)
+        images = z * self.std + self.mean
+        watched = watching(self.model, any(r.watches for r in self.regularisers))
+        with watched as activations, nullcontext() if self.objective is None else twice_differentiable():
+            loss = self.loss(self.model(images), labels)
+        silent = [] if self.objective is None or self in _examined else functions_once_differentiable([loss])
+        try:
+            found = self._backward(variables, z, loss, activations, factors)
+        except RuntimeError as error:
+            if (operation := operation_of(error)) is None:
+                raise
+            raise refusal(self.model, images, operation) from error
+        if silent:
+            raise refusal(self.model, images, silent[0])
+        _examined.add(self)
+        return found
+
+    def _backward(
+        self,
+        variables: Sequence[Tensor],
+        z: Tensor,
+        loss: Tensor,
+        activations: Sequence[Tensor],
+        factors: Tensor | None,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Both backward passes of `gradient`."""
         if self.objective is None:
             distance = self.label_weight * loss
             outputs, cotangents = [distance], [None]
@@ -83,9 +115,12 @@ class Problem(nn.Module):
             target = [self.get_buffer(f"target{i}") for i in range(self._targets)]
             # attrgetter, because parameters are plain tensors while the iteration is traced
             parameters = [attrgetter(name)(self.model) for name in self._trainable]
-            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True))
+            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
             with torch.no_grad():
                 distance, cotangents = self.objective([g.detach() for g in outputs], target)
+            # a parameter that the loss does not use has the gradient zero wherever the search goes
+            used = [i for i, g in enumerate(outputs) if g.requires_grad]
+            outputs, cotangents = [outputs[i] for i in used], [cotangents[i] for i in used]
         distance = total = distance.detach()
         if len(self.regularisers):
             penalties = torch.stack([r(z, activations) for r in self.regularisers])

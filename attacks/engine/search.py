@@ -19,7 +19,7 @@ from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
 from attacks.engine.runners import Direct, Graph, Step
 from attacks.engine.schedule import Schedule
-from dpbench.protocol import Reconstruction
+from dpbench.protocol import InputError, Reconstruction
 
 REPORTS = 100
 """How often a search reports, at most; each report waits for the device once."""
@@ -132,6 +132,7 @@ def search(
 
     Raises:
         FloatingPointError: where the objective was finite at no point of any start.
+        InputError: where the victim has an operation without a second derivative.
         torch.OutOfMemoryError: where not even one search fits.
     """
     device, iterations = starts[0][0].device, len(schedule)
@@ -204,6 +205,8 @@ def _runners(
             continue
         try:
             runners = _built(name, iteration, tensors, states, row, labels, noise, announce)
+        except InputError:  # no engine would do better
+            raise
         except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
             if out_of_memory(error):  # the engine must not depend on who else uses the card
                 raise

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import attacks
 from attacks.base import to_images
@@ -112,6 +113,26 @@ def test_the_best_restart_is_kept(tiny, monkeypatch):
     assert (found.gradient_distance, found.iterations) == (1.0, 45)
     torch.testing.assert_close(found.images, to_images(starts[1], knowledge))
     assert not torch.equal(starts[0], starts[1])
+
+
+class Permuted(nn.Module):
+    """Channels last, as in Swin: the gradient of its image is not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.fc = nn.Linear(3, 4), nn.Linear(256, 4)
+
+    def forward(self, x):
+        return self.fc(torch.sigmoid(self.first(x.permute(0, 2, 3, 1))).flatten(1))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_gradient_that_is_not_contiguous_is_served(name):
+    model, images, labels = Permuted(), torch.rand(2, 3, 8, 8), torch.tensor([2, 0])
+    found = attacks.create(name, iterations=3, restarts=1)(
+        plain_release(model, images, labels), know(model, labels, (3, 8, 8), 4), seed=0
+    )
+    assert not torch.equal(found.images, found.start)
 
 
 def test_bad_releases_are_refused(tiny, lenet):

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from attacks.engine.problem import Problem
-from attacks.objectives import Cosine, FittedScale, SquaredL2
+from attacks.objectives import Cosine, FittedScale, LayerL2, SquaredL2
 from attacks.regularisers import L2, TotalVariation
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
 from dpbench.victim.networks import build
-from tests.helpers.attacks import plain_release
+from tests.helpers.attacks import Tiny, know, plain_release, smooth_images
 
 REFERENCE = {
     SquaredL2: lambda g, t: (g - t).square().sum(),
@@ -73,3 +74,28 @@ def test_a_limit_holds_each_images_pull_to_the_regularisers():
     assert torch.equal(pull(regularisers, 2 * max(ratios)), pull(regularisers, 1e30))
     assert torch.allclose(pull(regularisers, 1e30), whole)
     assert not pull([L2(0.0)], 2.0).any()
+
+
+class Auxiliary(Tiny):
+    """With a head that is used in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.auxiliary = nn.Linear(512, 4)
+
+
+@pytest.mark.parametrize("objective", [SquaredL2, Cosine, LayerL2, FittedScale])
+def test_a_parameter_that_the_loss_does_not_use_changes_nothing(objective):
+    torch.manual_seed(3)
+    victim = Auxiliary()
+    plain = Tiny()
+    plain.load_state_dict(victim.state_dict(), strict=False)
+    images, labels, z = smooth_images(), torch.tensor([1, 2]), torch.randn(2, 3, 8, 8)
+    release = plain_release(plain, images, labels)
+    found = []
+    for model, more in ((plain, ()), (victim, (torch.zeros(4, 512), torch.zeros(4)))):
+        knowledge = know(model, labels, (3, 8, 8), 4)
+        problem = Problem(knowledge, (*release.gradients, *more), objective(), [TotalVariation(0.1)])
+        found.append(problem.gradient([z.requires_grad_()], labels))
+    assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=1e-6)
+    torch.testing.assert_close(found[0][2][0], found[1][2][0], rtol=1e-6, atol=1e-9)
