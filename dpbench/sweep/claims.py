@@ -17,6 +17,7 @@ from types import TracebackType
 from dpbench.protocol import InputError
 from dpbench.system.atomic import refused_as_sentence
 from dpbench.system.locks import is_still, lock
+from dpbench.system.paths import listed
 
 
 class Claims:
@@ -40,7 +41,7 @@ class Claims:
     ) -> None:
         for key in list(self._held):
             self.release(key)
-        for key in _names(self._folder):  # left behind by processes that were killed
+        for key in listed(self._folder):  # left behind by processes that were killed
             with suppress(InputError):  # a link, say: it is none of ours
                 if self.take(key):
                     self.release(key)
@@ -88,7 +89,7 @@ class Claims:
 def running(folder: Path) -> dict[str, str]:
     """The cells in hand anywhere: key to machine and process."""
     found = {}
-    for key in _names(folder):
+    for key in listed(folder):
         try:
             descriptor = os.open(folder / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:  # gone, or none of ours
@@ -99,10 +100,3 @@ def running(folder: Path) -> dict[str, str]:
         finally:
             os.close(descriptor)
     return found
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []

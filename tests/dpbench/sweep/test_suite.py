@@ -7,6 +7,7 @@ from dpbench.protocol import InputError
 from dpbench.run import main
 from dpbench.sweep import suite
 from dpbench.sweep.options import in_words_of_the_command_line, parse
+from dpbench.system.paths import LARGEST_TOML, read_toml
 from tests.helpers.sixty import table_of
 
 
@@ -14,7 +15,7 @@ from tests.helpers.sixty import table_of
 def test_shipped_suites_are_valid_and_described(name):
     options = parse(["--suite", name])
     assert options != parse([])
-    assert suite.read(suite._home() / f"{name}.toml")["about"]
+    assert read_toml(suite._home() / f"{name}.toml")["about"]
 
 
 def test_the_suites_that_were_promised_are_there():
@@ -70,12 +71,13 @@ def test_what_is_no_file(tmp_path):
     for name, said in (
         ("slow", "known: batch-size"),
         (f"{tmp_path}/none.toml", "no file"),
-        (str(tmp_path), "no file"),
-        ("/dev/zero", "no file"),
+        (str(tmp_path), "is a folder, not a file"),
+        ("/dev/zero", "is a pipe or a device, not a file"),
+        ("~nosuchuser/mine.toml", "home folder"),
     ):
         with pytest.raises(InputError, match=said):
             parse(["--suite", name])
-    (tmp_path / "large.toml").write_text("#" * (suite.LARGEST + 1))
+    (tmp_path / "large.toml").write_text("#" * (LARGEST_TOML + 1))
     with pytest.raises(InputError, match="larger"):
         parse(["--suite", str(tmp_path / "large.toml")])
 
