@@ -18,6 +18,7 @@ from dpbench.protocol import InputError
 from dpbench.system.atomic import refused_as_sentence
 from dpbench.system.locks import is_still, lock
 from dpbench.system.paths import listed
+from dpbench.system.process import is_stopped
 
 
 class Claims:
@@ -41,10 +42,11 @@ class Claims:
     ) -> None:
         for key in list(self._held):
             self.release(key)
-        for key in listed(self._folder):  # left behind by processes that were killed
-            with suppress(InputError):  # a link, say: it is none of ours
-                if self.take(key):
-                    self.release(key)
+        with suppress(InputError):  # it may have become unreadable: whatever ended the run is to be said
+            for key in listed(self._folder):  # left behind by processes that were killed
+                with suppress(InputError):  # a link, say: it is none of ours
+                    if self.take(key):
+                        self.release(key)
         with suppress(OSError):  # others are still at work
             self._folder.rmdir()
 
@@ -61,7 +63,7 @@ class Claims:
                 os.close(descriptor)
                 return False
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{platform.node()}, process {os.getpid()}".encode())
+            os.write(descriptor, _name(os.getpid()).encode())
         self._held[key] = descriptor
         return True
 
@@ -87,7 +89,11 @@ class Claims:
 
 
 def running(folder: Path) -> dict[str, str]:
-    """The cells in hand anywhere: key to machine and process."""
+    """The cells in hand anywhere: key to machine and process, and whether that is stopped.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
     found = {}
     for key in listed(folder):
         try:
@@ -96,7 +102,19 @@ def running(folder: Path) -> dict[str, str]:
             continue
         try:
             if lock(descriptor, fcntl.LOCK_SH) is False:
-                found[key] = os.read(descriptor, 1000).decode(errors="replace")
+                found[key] = _with_state(os.read(descriptor, 1000).decode(errors="replace"))
+        except OSError:  # a folder, say
+            continue
         finally:
             os.close(descriptor)
     return found
+
+
+def _name(process: int | str) -> str:
+    return f"{platform.node()}, process {process}"
+
+
+def _with_state(who: str) -> str:
+    number = who.rpartition(" ")[2]
+    ours = number.isdecimal() and who == _name(number)
+    return f"{who}, stopped" if ours and is_stopped(int(number)) else who
