@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import dpbench
 from dpbench.protocol import InputError
@@ -65,6 +66,17 @@ def test_a_folder_for_results_that_cannot_be(odd, capfd):
         assert main(["--out", odd[name], *QUICK[:-1], "--iterations", "1", "--quiet"]) == 2, name
         error = capfd.readouterr().err
         assert len(error.strip().splitlines()) == 1, (name, error)
+
+
+def test_a_folder_for_ones_own_run_that_cannot_be(odd):
+    from dpbench.victim.networks import build
+
+    model, images = build("lenet", num_classes=5, size=16), torch.rand(1, 3, 16, 16)
+    for name in ("no user", "long", "zero", "pipe", "below a file", "empty"):
+        with pytest.raises(InputError, match=r"^[^\n]*\.$"):
+            dpbench.benchmark(
+                model, images, torch.tensor([3]), out=odd[name], iterations=1, progress=False, device="cpu"
+            )
 
 
 def test_no_home(monkeypatch):
