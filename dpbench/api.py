@@ -32,6 +32,7 @@ from dpbench.sweep.own_inputs import OwnInputs, Public
 from dpbench.sweep.plan import plan
 from dpbench.sweep.session import Session
 from dpbench.system import digest, process
+from dpbench.system.paths import absolute
 
 Progress = Callable[[Cell, int, int, float], None]
 """(cell, iterations done, iterations in all, objective value) -> None."""
@@ -234,7 +235,7 @@ def _mean_image(
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
     if out is not None:
-        yield Path(out).expanduser().absolute()
+        yield absolute(out)
         return
     with tempfile.TemporaryDirectory(prefix="dpbench-") as folder:
         yield Path(folder) / "run"

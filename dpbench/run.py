@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpbench.protocol import InputError
 from dpbench.system import interrupts, output
 
 
@@ -23,22 +22,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with output.guarded():
         try:
             with interrupts.in_order():
-                # what takes seconds to import is imported where it can be interrupted, and where it is needed
-                from dpbench.sweep.options import parse
-
-                options = parse(arguments)
-                from dpbench.running import carry_out
-
-                return carry_out(options, arguments)
-        except InputError as error:
-            from dpbench.sweep.options import in_words_of_the_command_line
-
-            sentence = in_words_of_the_command_line(" ".join(str(error).split()))
-            print(output.plain(sentence), file=sys.stderr)
-            return 2
+                return _main(arguments)
         except KeyboardInterrupt:
             print("Interrupted before anything was run.", file=sys.stderr)
             return interrupts.STATUS
+
+
+def _main(arguments: list[str]) -> int:
+    # what takes seconds to import, PyTorch above all, is imported where it can be interrupted
+    from dpbench.protocol import InputError
+
+    try:
+        from dpbench.sweep.options import parse
+
+        options = parse(arguments)
+        from dpbench.running import carry_out
+
+        return carry_out(options, arguments)
+    except InputError as error:
+        from dpbench.sweep.options import in_words_of_the_command_line
+
+        sentence = in_words_of_the_command_line(" ".join(str(error).split()))
+        print(output.plain(sentence), file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.terminal import show
 from dpbench.store.runs import check_version
-from dpbench.sweep import engines, executors, status, suite
+from dpbench.sweep import engines, executors, status
 from dpbench.sweep.estimate import estimate
 from dpbench.sweep.inputs import Inputs
 from dpbench.sweep.options import (
@@ -37,7 +37,7 @@ from dpbench.sweep.options import (
 from dpbench.sweep.plan import Plan, plan
 from dpbench.sweep.session import Session
 from dpbench.system import digest, interrupts, output, process
-from dpbench.system.paths import expanded
+from dpbench.system.paths import absolute, expanded, kind_of, read_toml
 
 PATIENCE = 2.0
 """Seconds after which planning says that it goes on."""
@@ -59,9 +59,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     Raises:
         InputError: for what the user has to change; options stand in backquotes.
     """
-    if options.status:
-        for line in status.describe(expanded(options.status), COMMAND).splitlines():
-            print(output.plain(line))
+    if options.status is not None:
+        print(status.describe(expanded(options.status), COMMAND))
         return 0
     if options.resume:
         options = _resumed(options)
@@ -85,13 +84,15 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         "inputs": digest.described(inputs),
     }
     # absolute, as an attack may change the working directory
-    folder = expanded(options.out) if options.out else Path("results") / _name(options, configuration)
+    folder = (
+        expanded(options.out) if options.out is not None else Path("results") / _name(options, configuration)
+    )
     executor = executors.create(
         options.executor, runtime.device, options.workers, options.ray_address, options.gpus_per_cell
     )
     if options.dry_run:
         return _dry_run(planned, folder, executor.slots)
-    results = store.open_run(folder.absolute(), configuration)
+    results = store.open_run(absolute(folder), configuration)
     session = Session.begin(results, planned.cells)
     missing = session.missing()
     if len(missing) < len(session.cells):
@@ -103,11 +104,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return _finish(session, options, folder)
     except KeyboardInterrupt:
         done = len(results.counts()[0] & session.cells.keys())
-        print(
-            f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
-            f"go on with: {COMMAND} {shlex.join(arguments)}",
-            file=sys.stderr,
-        )
+        line = f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
+        print(output.plain(f"{line}go on with: {COMMAND} {shlex.join(arguments)}"), file=sys.stderr)
         return interrupts.STATUS
 
 
@@ -177,7 +175,7 @@ def _dry_run(planned: Plan, folder: Path, slots: int) -> int:
     for cell in planned.cells:
         print(output.plain(describe(cell)))
     print(estimate(planned.cells).sentence(slots))
-    print(f"{len(planned.cells)} cells; the results would go to {folder}.")
+    print(output.plain(f"{len(planned.cells)} cells; the results would go to {folder}."))
     return 0
 
 
@@ -193,9 +191,9 @@ def _resumed(options: Options) -> Options:
     if options.out is None:
         raise InputError("`resume` needs the folder to go on with: give it as `out`.")
     file = expanded(options.out) / "config.toml"
-    if not file.exists():
+    if kind_of(file) is None:
         raise InputError(f"{file} does not exist; `out` must name a run's folder.")
-    stored, here = suite.read(file), importlib.metadata.version("dpbench")
+    stored, here = read_toml(file), importlib.metadata.version("dpbench")
     check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
     return from_configuration(stored, options)
 

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import attacks
 import defenses
@@ -15,6 +14,7 @@ from dpbench.cell import threats
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError
 from dpbench.store.columns import add_parameters
+from dpbench.system.paths import expanded, open_file
 
 
 def load(plugins: Iterable[str] = ()) -> None:
@@ -47,7 +47,8 @@ def _import(name: str) -> None:
         if not name.endswith(".py"):
             importlib.import_module(name)
             return
-        path = Path(name).expanduser().resolve()
+        path = expanded(name).resolve()
+        open_file(path).close()  # a pipe would be waited for
         if known := sys.modules.get(path.stem):
             if getattr(known, "__file__", None) == str(path):
                 return

@@ -16,9 +16,20 @@ from safetensors.numpy import save
 
 from dpbench.store import schema
 from dpbench.store.schema import Row
+from dpbench.system.output import plain
+from dpbench.system.paths import open_file
 
 SUFFIX = ".safetensors"
-_DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError)
+_DAMAGE = (
+    SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OSError,
+    RecursionError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,9 @@ def content(rows: Sequence[Mapping[str, Any]], images: Any, originals: Any) -> b
 def sound(path: Path) -> StoredCell | None:
     """The whole cell, rows and pictures checked; None with a warning where the file is damaged."""
     try:
+        open_file(path).close()  # a pipe of that name would be waited for
         with safe_open(path, framework="numpy") as file:
-            rows = _rows(file.metadata())
+            rows = _rows(file.metadata(), path.stem)
             pixels = {name: file.get_tensor(name) for name in list(file.keys())}
             if int(file.metadata()["pixels_crc32"]) != _crc(pixels):
                 raise ValueError("the pictures do not match their checksum")
@@ -70,8 +82,9 @@ def sound(path: Path) -> StoredCell | None:
 def rows_of(path: Path) -> list[Row] | None:
     """The rows, read from the header alone; None with a warning where the file is damaged."""
     try:
+        open_file(path).close()
         with safe_open(path, framework="numpy") as file:  # refuses a file shorter than its header says
-            return _rows(file.metadata())
+            return _rows(file.metadata(), path.stem)
     except _DAMAGE as error:
         damaged(path, error)
         return None
@@ -79,14 +92,15 @@ def rows_of(path: Path) -> list[Row] | None:
 
 def damaged(path: Path, error: Exception | str) -> None:
     """Warn of a file that cannot be used."""
-    warnings.warn(f"{path} is damaged and counts as missing ({error}).", RuntimeWarning, stacklevel=3)
+    text = plain(f"{path} is damaged and counts as missing ({error}).")  # both may hold terminal escapes
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def _rows(metadata: Mapping[str, str]) -> list[Row]:
+def _rows(metadata: Mapping[str, str], key: str) -> list[Row]:
     text = metadata["rows"]
     if int(metadata["rows_crc32"]) != zlib.crc32(text.encode()):
         raise ValueError("the rows do not match their checksum")
-    return json.loads(text)
+    return schema.kept(json.loads(text), key)
 
 
 def _bytes(batch: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ The columns are those of `dpbench.store.columns`.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,12 +27,15 @@ from typing import Any
 import pandas as pd
 import pyarrow
 
+from dpbench.protocol import InputError
 from dpbench.store import cell_file, schema
 from dpbench.store.cell_file import SUFFIX, StoredCell
 from dpbench.store.schema import Row
 from dpbench.system.atomic import refused_as_sentence, replacing
+from dpbench.system.paths import listed, open_file
 
 CELLS = "cells.csv"
+_MISFITS = (pyarrow.ArrowException, ValueError, TypeError, OverflowError)
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
 
 
@@ -50,16 +54,16 @@ class Store:
         """
         with (
             replacing(self.path / CELLS) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             csv.writer(file, lineterminator="\n").writerows(cells)
 
     def expected(self) -> dict[str, str]:
         """Key to description, as noted by `expect`; empty where nothing was."""
         try:
-            with (self.path / CELLS).open(newline="", encoding="utf-8") as file:
-                return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
-        except (OSError, UnicodeDecodeError, csv.Error):
+            with io.TextIOWrapper(open_file(self.path / CELLS), encoding="utf-8", newline="") as file:
+                return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2 and _is_key(row[0])}
+        except (OSError, InputError, UnicodeDecodeError, csv.Error):
             return {}
 
     def has(self, key: str) -> bool:
@@ -99,7 +103,8 @@ class Store:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
         if not broken:
-            self._broken(key).unlink(missing_ok=True)
+            with refused_as_sentence(self._broken(key)):
+                self._broken(key).unlink(missing_ok=True)
 
     def read(self, key: str) -> StoredCell:
         """Read a cell.
@@ -157,7 +162,7 @@ class Store:
         return table.sort_values(known, kind="stable", ignore_index=True)
 
     def _file(self, key: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+        if not _is_key(key):
             raise ValueError(f"A cell's key is letters, digits, - and _, not {key!r}.")
         return self._cells / f"{key}{SUFFIX}"
 
@@ -174,13 +179,13 @@ class Store:
     def _batch(self, chunk: list[list[Row]]) -> pyarrow.RecordBatch:
         try:
             return schema.record_batch([row for cell in chunk for row in cell])
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        except _MISFITS:
             return schema.record_batch([row for cell in chunk if self._fits(cell) for row in cell])
 
     def _fits(self, rows: list[Row]) -> bool:
         try:
             schema.record_batch(rows)
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        except _MISFITS as error:
             key = rows[0].get("key", "")
             cell_file.damaged(self._cells / f"{key}{SUFFIX}", f"it is of another version's schema: {error}")
             return False
@@ -188,8 +193,10 @@ class Store:
 
 
 def _keys(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX))
-    except FileNotFoundError:
-        return []
+    """Keys of the cells' files in `folder`; files of other names are none."""
+    found = (name.removesuffix(SUFFIX) for name in listed(folder) if name.endswith(SUFFIX))
+    return sorted(filter(_is_key, found))
+
+
+def _is_key(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,200}", text) is not None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow
 import tomli_w
 
 from dpbench.protocol import InputError
@@ -17,6 +15,7 @@ from dpbench.store import schema
 from dpbench.store.columns import columns
 from dpbench.store.folder import Store
 from dpbench.system.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
+from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 
 _TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
 
@@ -43,20 +42,20 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         'eps = [\n    1.0,\n]\n'
         >>> folder.cleanup()
     """
-    path, wanted = Path(path), _toml(config)
+    path, wanted = expanded(path), _toml(config)
     file = path / _CONFIG
-    if path.exists() and not path.is_dir():
+    if kind_of(path) not in (None, "folder"):
         raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
     with refused_as_sentence(path):
         path.mkdir(parents=True, exist_ok=True)
-        if file.exists():
+        if begun := kind_of(file) is not None:
             _same(path, _parsed(file), wanted)
         elif foreign := [entry.name for entry in path.iterdir() if not is_temporary(entry)]:
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
                 "choose an empty or new folder with --out."
             )
-    if not file.exists():
+    if not begun:
         with replacing(file) as temporary:
             temporary.write_text(tomli_w.dumps(wanted), encoding="utf-8")
     cells = path / "cells"
@@ -83,35 +82,48 @@ def load(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: nothing there that dpbench wrote.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / _CONFIG).exists():
+    path = expanded(path)
+    if kind_of(path) == "folder":
+        if kind_of(path / _CONFIG) != "file":
             raise InputError(f"{path} is no folder of results: it has no {_CONFIG}.")
-        if not (path / _TABLE).exists():
+        if kind_of(path / _TABLE) is None:
             store = Store(path)
-            if not store.keys() and (path / _TEXT).exists():
+            if not store.keys() and kind_of(path / _TEXT):
                 return _read_csv(path / _TEXT)
             return store.frame()
         path = path / _TABLE
-    if not path.exists():
+    if kind_of(path) is None:
         raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
-    try:
-        table = pd.read_parquet(path)
-    except (pyarrow.ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable Parquet file; name a run's folder or its {_TABLE}."
-        ) from error
-    return schema.conform(table)
+    with open_file(path) as file:
+        try:
+            return _ours(pd.read_parquet(file))
+        except (
+            Exception
+        ) as error:  # pandas and pyarrow raise many kinds where a file is not what it should be
+            raise InputError(
+                f"{path} is no readable Parquet file of results ({_first_line(error)}); "
+                f"name a run's folder or its {_TABLE}."
+            ) from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     dtypes = {name: column.dtype for name, column in columns().items()}
-    try:
-        # a word such as "None" is a word; only what is empty is missing
-        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable table of results ({error}).") from error
+    with open_file(path) as file:
+        try:
+            # a word such as "None" is a word; only what is empty is missing
+            return _ours(pd.read_csv(file, dtype=dtypes, keep_default_na=False, na_values=[""]))
+        except Exception as error:  # as above
+            raise InputError(f"{path} is no readable table of results ({_first_line(error)}).") from error
+
+
+def _ours(table: pd.DataFrame) -> pd.DataFrame:
+    if "attack" not in table or "defense" not in table:  # in those of every version
+        raise ValueError("it has no columns attack and defense")
     return schema.conform(table)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _toml(value: Any) -> Any:
@@ -119,16 +131,20 @@ def _toml(value: Any) -> Any:
         return {key: _toml(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_toml(item) for item in value]
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    text = value if isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(
+            f"{text!r} is not UTF-8 and cannot be kept in {_CONFIG}: rename that file or folder."
+        )
+    return text
 
 
 def _parsed(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} is damaged ({error}); choose another folder with --out, or restore that file."
-        ) from error
+        return read_toml(file)
+    except InputError as error:
+        reason = str(error).removesuffix(".")
+        raise InputError(f"{reason}; choose another folder with --out, or restore that file.") from error
 
 
 def check_version(path: Path, written: Any, here: str) -> None:

@@ -28,6 +28,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float64": (float, int),
     "boolean": (bool,),
 }
+_ANY = (str, int, float, bool, type(None))
 
 
 def checked(row: Mapping[str, Any]) -> Row:
@@ -58,6 +59,37 @@ def checked(row: Mapping[str, Any]) -> Row:
         )
     values = {name: _plain(column, row[name]) for name, column in columns().items() if name in row}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def kept(rows: Any, key: str) -> list[Row]:
+    """Check what a cell's file holds, which anybody may have written.
+
+    Columns that this version does not know are let through: another version may have had them.
+
+    Args:
+        rows: anything that JSON can hold.
+        key: the cell's.
+
+    Raises:
+        ValueError: that is no list of rows of plain values, or a value does not fit its column.
+
+    Example:
+        >>> kept([{"key": "a", "psnr": "1 dB"}], "a")
+        Traceback (most recent call last):
+        ...
+        ValueError: it is of another version's schema: psnr is '1 dB'
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it holds no list of rows")
+    known = columns()
+    for row in rows:
+        if row.get("key") != key:
+            raise ValueError("its rows are those of another cell")
+        for name, value in row.items():
+            kinds = _TYPES[known[name].dtype] if name in known else _ANY
+            if type(value) not in kinds or not _storable(value):
+                raise ValueError(f"it is of another version's schema: {name} is {repr(value)[:100]}")
+    return rows
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -102,6 +134,18 @@ def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(floor=table["floor"].fillna(named) if "floor" in table else named)
 
 
+def _storable(value: str | int | float | bool) -> bool:
+    """Whether a table can hold it: text that is UTF-8, integers of 64 bits."""
+    if isinstance(value, str):
+        return value.isascii() or value == _utf8(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def _utf8(text: str) -> str:
+    """`text` with question marks for what has no place in UTF-8, as in names of files by other encodings."""
+    return text.encode("utf-8", errors="replace").decode()
+
+
 def _plain(column: Column, value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
@@ -110,4 +154,8 @@ def _plain(column: Column, value: Any) -> Any:
     # bool is an int to Python, but a True among counts is a mistake
     if not isinstance(value, _TYPES[column.dtype]) or (isinstance(value, bool) and column.dtype != "boolean"):
         raise ValueError(f"Column {column.name} holds {column.dtype}, not {value!r}.")
+    if isinstance(value, str):
+        return _utf8(value)
+    if not _storable(value):
+        raise ValueError(f"Column {column.name} holds integers of 64 bits, not {value!r}.")
     return float(value) if column.dtype == "float64" else value

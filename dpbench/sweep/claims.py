@@ -17,6 +17,8 @@ from types import TracebackType
 from dpbench.protocol import InputError
 from dpbench.system.atomic import refused_as_sentence
 from dpbench.system.locks import is_still, lock
+from dpbench.system.paths import listed
+from dpbench.system.process import is_stopped
 
 
 class Claims:
@@ -40,10 +42,11 @@ class Claims:
     ) -> None:
         for key in list(self._held):
             self.release(key)
-        for key in _names(self._folder):  # left behind by processes that were killed
-            with suppress(InputError):  # a link, say: it is none of ours
-                if self.take(key):
-                    self.release(key)
+        with suppress(InputError):  # it may have become unreadable: whatever ended the run is to be said
+            for key in listed(self._folder):  # left behind by processes that were killed
+                with suppress(InputError):  # a link, say: it is none of ours
+                    if self.take(key):
+                        self.release(key)
         with suppress(OSError):  # others are still at work
             self._folder.rmdir()
 
@@ -60,7 +63,7 @@ class Claims:
                 os.close(descriptor)
                 return False
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{platform.node()}, process {os.getpid()}".encode())
+            os.write(descriptor, _name(os.getpid()).encode())
         self._held[key] = descriptor
         return True
 
@@ -86,23 +89,32 @@ class Claims:
 
 
 def running(folder: Path) -> dict[str, str]:
-    """The cells in hand anywhere: key to machine and process."""
+    """The cells in hand anywhere: key to machine and process, and whether that is stopped.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
     found = {}
-    for key in _names(folder):
+    for key in listed(folder):
         try:
             descriptor = os.open(folder / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:  # gone, or none of ours
             continue
         try:
             if lock(descriptor, fcntl.LOCK_SH) is False:
-                found[key] = os.read(descriptor, 1000).decode(errors="replace")
+                found[key] = _with_state(os.read(descriptor, 1000).decode(errors="replace"))
+        except OSError:  # a folder, say
+            continue
         finally:
             os.close(descriptor)
     return found
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
+def _name(process: int | str) -> str:
+    return f"{platform.node()}, process {process}"
+
+
+def _with_state(who: str) -> str:
+    number = who.rpartition(" ")[2]
+    ours = number.isdecimal() and who == _name(number)
+    return f"{who}, stopped" if ours and is_stopped(int(number)) else who

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from dpbench.cell.spec import Cell
 from dpbench.store import Store
-from dpbench.sweep.claims import Claims
+from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.executors import Executor
 from dpbench.sweep.progress import Display
 
@@ -36,6 +36,8 @@ def run(cells: Iterable[Cell], results: Store, execute: Executor, display: Displ
                     claims.release(key)
                     display.finished(cell, result)
             if left:
+                others = running(results.path / RUNNING)
+                display.waiting({cell: others[key] for key, cell in left.items() if key in others})
                 time.sleep(PATIENCE)
 
 

@@ -115,8 +115,10 @@ def from_configuration(stored: Mapping[str, Any], given: Options) -> Options:
         raise InputError(
             "`resume` takes what is run from the folder: give nothing but `out`, `executor` and `quiet`."
         )
-    registered.load(stored.get("plugin", ()))
-    values = suite.fitting(stored, _deciding(), f"{given.out}/config.toml")
+    file = f"{given.out}/config.toml"
+    plugins = {name: value for name, value in stored.items() if name == "plugin"}
+    registered.load(suite.fitting(plugins, _deciding(), file).get("plugin", ()))
+    values = suite.fitting(stored, _deciding(), file)
     shown = {name: given[name] for name, each in options().items() if not each.decides}
     return checked(defaults().replaced(**values, **shown))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple
 
@@ -15,7 +16,12 @@ from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import attack_and_defence, describe
 from dpbench.cell.spec import Cell
+from dpbench.system.output import plain
 
+WAITING = 5.0
+"""Seconds after which it is said whom a run waits for."""
+NAMED = 3
+"""Cells that are named then."""
 SILENCE = 20.0
 """Seconds after which a cell that is still running says so where there is no bar."""
 
@@ -42,12 +48,13 @@ class Display:
         self._finished = self._failed = 0
         self._best = -math.inf
         self._compiling = 0.0
+        self._awaited: dict[Cell, str] = {}
         self._hand: dict[Cell, _Hand] = {}  # executors run several at once
         self._start = self._begun = self._said = time.monotonic()
         self._searches = sum(_searches(cell) for cell in cells)
         self._searched = 0
         self._bar = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             BarColumn(bar_width=12),
             TextColumn("{task.fields[cells]}"),
             TextColumn("{task.fields[rate]}"),
@@ -85,7 +92,7 @@ class Display:
         taken, compiling = now - hand.searching, done == 0 and math.isnan(value)
         rate = speed(done, taken) if done else ""
         description = f"compiling: {attack_and_defence(cell)}" if compiling else attack_and_defence(cell)
-        self._bar.update(self._task, completed=self._reached(), description=description, rate=rate)
+        self._bar.update(self._task, completed=self._reached(), description=plain(description), rate=rate)
         if self._quiet or self._console.is_terminal:
             return
         if compiling:
@@ -123,6 +130,23 @@ class Display:
                 f"so far {self._count()}, {duration(left)} left"
             )
 
+    def waiting(self, held: Mapping[Cell, str]) -> None:
+        """Nothing is left but what other processes have in hand: said after a while, and when it changes.
+
+        Args:
+            held: the cells, and who has each.
+        """
+        if self._quiet or held == self._awaited or time.monotonic() - self._begun <= WAITING:
+            return
+        self._awaited = dict(held)
+        named = [f"{describe(cell)} ({who})" for cell, who in list(held.items())[:NAMED]]
+        more = [f"{len(held) - NAMED} more"] if len(held) > NAMED else []
+        if named:
+            self._say(
+                f"Waiting for cells that other processes run: {', '.join(named + more)}. "
+                "A stopped process goes on after kill -CONT; where one is ended, its cells are run here."
+            )
+
     def _reached(self) -> float:
         return self._searched + sum(hand.share for hand in self._hand.values())
 
@@ -138,7 +162,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def speed(iterations: int, seconds: float) -> str:

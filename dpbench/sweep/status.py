@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections import defaultdict
 from importlib.metadata import version
 from itertools import islice
@@ -13,6 +12,8 @@ from dpbench.protocol import InputError
 from dpbench.store import Store
 from dpbench.sweep.claims import running
 from dpbench.sweep.loop import RUNNING
+from dpbench.system.output import plain
+from dpbench.system.paths import kind_of, read_toml
 
 SHOWN = 10
 """Cells in hand, and reasons of failure, that are listed."""
@@ -30,13 +31,9 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
     Raises:
         InputError: the folder holds no run.
     """
-    try:
-        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{folder} is no folder of results: it has no config.toml.") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder / 'config.toml'} is damaged ({error}).") from None
-    store = Store(folder)
+    if kind_of(folder / "config.toml") is None:
+        raise InputError(f"{folder} is no folder of results: it has no config.toml.")
+    config, store = read_toml(folder / "config.toml"), Store(folder)
     names, (done, failed), busy = store.expected(), store.counts(), running(folder / RUNNING)
     strays = (done | failed) - names.keys() if names else set()
     done, failed = done - strays, failed - strays
@@ -58,7 +55,7 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         lines.append(
             f"Go on, failed cells included, with: {command} --resume --out {shlex.quote(str(folder))}"
         )
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))  # names and reasons come from files of others
 
 
 def _reasons(store: Store, failed: list[str], names: dict[str, str]) -> list[str]:

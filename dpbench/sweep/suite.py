@@ -6,7 +6,6 @@ The file is data of unknown origin: whatever it holds, it becomes options of the
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Any
 
 from dpbench.protocol import InputError
 from dpbench.sweep.option import Option
+from dpbench.system.paths import expanded, read_toml
 
 PROVENANCE = ("version", "inputs", "lpips_net", "about")
 """Keys of a `config.toml`, or of a suite, that are no options."""
-LARGEST = 1_000_000
-"""Bytes of a suite, at most."""
 
 
 def names() -> tuple[str, ...]:
@@ -37,30 +35,10 @@ def load(name: str, known: Mapping[str, Option]) -> dict[str, Any]:
         InputError: there is none, or it holds something that is no option or of another type.
     """
     if name in names():
-        return fitting(read(Path(str(_home() / f"{name}.toml"))), known, f"Suite {name}")
+        return fitting(read_toml(_home() / f"{name}.toml"), known, f"Suite {name}")
     if not re.search(r"[./\\]", name):
         raise InputError(f"Unknown suite {name!r}; known: {', '.join(names())}; or give a .toml file's path.")
-    return fitting(read(Path(name)), known, name)
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A TOML file's contents.
-
-    Raises:
-        InputError: it cannot be read, is too large or is no TOML.
-    """
-    try:
-        if not file.is_file():
-            raise InputError(f"There is no file {file}.")
-        if file.stat().st_size > LARGEST:
-            raise InputError(f"{file} is larger than {LARGEST} bytes, and no suite.")
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}).") from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:  # TOML, Unicode, digits without end, brackets without end
-        raise InputError(f"{str(file)!r} is no TOML that can be read ({error}).") from None
+    return fitting(read_toml(expanded(name)), known, name)
 
 
 def fitting(stored: Mapping[str, Any], known: Mapping[str, Option], origin: str) -> dict[str, Any]:

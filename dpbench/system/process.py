@@ -50,3 +50,15 @@ def one_thread() -> None:
     """One thread for PyTorch on the CPU, unless OMP_NUM_THREADS says otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+
+
+def is_stopped(number: int) -> bool:
+    """Whether process `number` of this machine is stopped (Ctrl-Z, SIGSTOP); False where nobody knows."""
+    try:
+        with open(f"/proc/{number}/stat", encoding="utf-8", errors="replace") as file:
+            state = (
+                file.read().rpartition(")")[2].split()[0]
+            )  # a name in brackets, which may hold any, is before
+    except (OSError, IndexError):
+        return False
+    return state in ("T", "t")

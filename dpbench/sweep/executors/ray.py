@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from types import ModuleType
 
@@ -67,11 +68,17 @@ class Ray:
                     yield cell, self._result(cell, reference)
         finally:
             for reference in out:
-                self._ray.cancel(reference, force=True)
+                with suppress(self._ray.exceptions.RayError):  # the cluster may be gone
+                    self._ray.cancel(reference, force=True)
 
     def _result(self, cell: Cell, reference: object) -> CellResult:
         try:
             return self._ray.get(reference)
+        except self._ray.exceptions.LocalRayletDiedError:
+            raise InputError(  # no cell's fault: none of those in hand counts as failed
+                "Ray's own process on this machine (raylet) was killed; the cells that were done are kept: "
+                "start Ray again and give the same command again to go on."
+            ) from None
         except self._ray.exceptions.RayError as error:
             reason = f"Ray gave it up after {TRIES} tries: {_first_line(error)}"
             return without_result(cell, "failed", reason)

@@ -21,7 +21,10 @@ from dpbench.cell.rows import without_result
 from dpbench.cell.run import run_cell
 from dpbench.cell.spec import Cell
 from dpbench.sweep.executors.base import TRIES, CellProgress
-from dpbench.system.process import configure, one_thread
+from dpbench.system.process import configure, is_stopped, one_thread
+
+SILENCE = 5.0
+"""Seconds without a word from any worker after which those that are stopped are named."""
 
 
 class Workers:
@@ -55,7 +58,10 @@ class Workers:
             for worker, cell in zip(team, first, strict=True):
                 worker.assign(cell, team)
             while team:
-                for worker in wait(team):
+                ready = wait(team, SILENCE)
+                for worker in () if ready else team:
+                    worker.say_if_stopped()
+                for worker in ready:
                     said, cell = worker.receive(), worker.cell
                     if isinstance(said, tuple):
                         progress(cell, *said)
@@ -131,6 +137,16 @@ class _Worker:
     def shares(self, team: list[_Worker]) -> bool:
         """Whether another one of `team` uses the same card."""
         return self.card is not None and any(o.card == self.card for o in team if o is not self)
+
+    def say_if_stopped(self) -> None:
+        """Warn of a process that will never answer by itself."""
+        if is_stopped(number := self._process.pid):
+            warnings.warn(
+                f"Process {number} is stopped and has a cell in hand: let it go on with "
+                f"kill -CONT {number}, or end it with kill -KILL {number}, and the cell is begun again.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def receive(self) -> CellResult | tuple[int, int, float] | None:
         """A result, or progress within the cell; None where the worker has died."""

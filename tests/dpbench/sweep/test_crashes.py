@@ -90,3 +90,13 @@ def test_handlers_are_put_back():
     with interrupts.in_order():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path):
+    """A package of that name stands in for PyTorch, which takes seconds to import."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from dpbench.run import main; sys.exit(main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "Interrupted before anything was run.\n")

@@ -93,3 +93,32 @@ def test_bar_on_a_terminal_fits_eighty_columns():
     said = console.file.getvalue()
     assert "1/1 cells" in said
     assert "it/s" in said
+
+
+def test_whom_a_run_waits_for_is_said_after_a_while_and_once(shown, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Display([CELL], shown) as display:
+        display.waiting({CELL: "node, process 7"})
+        assert shown.file.getvalue() == ""
+        clock[0] = progress.WAITING + 1
+        for who in ("node, process 7", "node, process 7", "node, process 7, stopped"):
+            display.waiting({CELL: who})
+    first, second = shown.file.getvalue().splitlines()
+    assert "dlg on none (node, process 7). " in first
+    assert "(node, process 7, stopped)" in second
+
+
+def test_quiet_waits_in_silence(shown, monkeypatch):
+    monkeypatch.setattr(progress, "WAITING", -1.0)
+    with progress.Display([CELL], shown, quiet=True) as display:
+        display.waiting({CELL: "node, process 7"})
+    assert shown.file.getvalue() == ""
+
+
+def test_escapes_in_errors_and_names_do_not_reach_the_terminal(shown):
+    with progress.Display([CELL], shown) as display:
+        display.finished(CELL, result(math.nan, status="failed", error="\x1b[31mred\nnext [bold]"))
+    (line,) = shown.file.getvalue().splitlines()
+    assert "\x1b" not in line
+    assert line.endswith("[31mred next [bold]")

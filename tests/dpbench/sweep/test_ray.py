@@ -36,6 +36,22 @@ def test_two_nodes_give_the_same_table_as_one_process(cluster, undisturbed, tmp_
     check(folder, undisturbed)
 
 
+def test_a_killed_raylet_ends_the_run_and_no_cell_fails(cluster, tmp_path, monkeypatch, capfd):
+    import ray
+
+    def died(_):
+        raise ray.exceptions.LocalRayletDiedError
+
+    folder = tmp_path / "run"
+    words = [*SIXTY, "--executor", "ray", "--ray-address", cluster.address, "--quiet", "--out", str(folder)]
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "get", died)
+        assert main(words) == 2
+    assert "raylet) was killed" in capfd.readouterr().err
+    assert not list(folder.glob("failed/*"))
+    assert not (folder / "running").exists()
+
+
 @pytest.mark.slow
 def test_killed_processes_of_the_cluster(cluster, undisturbed, tmp_path):
     words = [*SIXTY, "--executor", "ray", "--ray-address", cluster.address]

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pandas as pd
 import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dpbench.protocol import InputError
 from dpbench.run import main
 from dpbench.sweep import suite
-from dpbench.sweep.options import in_words_of_the_command_line, parse
+from dpbench.sweep.options import (
+    checked,
+    defaults,
+    from_configuration,
+    in_words_of_the_command_line,
+    options,
+    parse,
+)
+from dpbench.sweep.status import describe
+from dpbench.system.paths import LARGEST_TOML, read_toml
 from tests.helpers.sixty import table_of
 
 
@@ -14,7 +28,7 @@ from tests.helpers.sixty import table_of
 def test_shipped_suites_are_valid_and_described(name):
     options = parse(["--suite", name])
     assert options != parse([])
-    assert suite.read(suite._home() / f"{name}.toml")["about"]
+    assert read_toml(suite._home() / f"{name}.toml")["about"]
 
 
 def test_the_suites_that_were_promised_are_there():
@@ -70,12 +84,13 @@ def test_what_is_no_file(tmp_path):
     for name, said in (
         ("slow", "known: batch-size"),
         (f"{tmp_path}/none.toml", "no file"),
-        (str(tmp_path), "no file"),
-        ("/dev/zero", "no file"),
+        (str(tmp_path), "is a folder, not a file"),
+        ("/dev/zero", "is a pipe or a device, not a file"),
+        ("~nosuchuser/mine.toml", "home folder"),
     ):
         with pytest.raises(InputError, match=said):
             parse(["--suite", name])
-    (tmp_path / "large.toml").write_text("#" * (suite.LARGEST + 1))
+    (tmp_path / "large.toml").write_text("#" * (LARGEST_TOML + 1))
     with pytest.raises(InputError, match="larger"):
         parse(["--suite", str(tmp_path / "large.toml")])
 
@@ -91,3 +106,29 @@ def test_a_runs_configuration_runs_it_again(undisturbed, tmp_path):
     assert main(["--suite", str(undisturbed / "config.toml"), "--out", str(again), "--quiet"]) == 0
     assert (again / "config.toml").read_text() == (undisturbed / "config.toml").read_text()
     pd.testing.assert_frame_equal(table_of(again), table_of(undisturbed))
+
+
+DECIDING = sorted(name for name, each in options().items() if each.decides and name != "plugin")
+VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=4), st.dates()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*DECIDING, "version", "inputs", "other"]), VALUES, max_size=4))
+def test_a_configuration_of_any_kind_is_options_or_one_sentence(tmp_path, stored):
+    file = tmp_path / "config.toml"
+    file.write_text(tomli_w.dumps(stored), encoding="utf-8")
+    given = checked(defaults()).replaced(out=str(tmp_path))
+    for use in (lambda: from_configuration(read_toml(file), given), lambda: parse(["--suite", str(file)])):
+        with suppress(InputError):
+            use()
+    assert describe(tmp_path).splitlines()
+
+
+@pytest.mark.parametrize("plugin", [5, "no_such_module", [1.5], {"a": 1}])
+def test_plugins_of_a_configuration(tmp_path, plugin):
+    given = checked(defaults()).replaced(out=str(tmp_path))
+    with pytest.raises(InputError, match=r"plugin"):
+        from_configuration({"plugin": plugin}, given)

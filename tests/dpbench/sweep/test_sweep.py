@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +34,9 @@ def test_a_claim_is_one_process_es_until_it_ends(tmp_path):
         assert claims.take("b")
         assert running(tmp_path / "claims").keys() == {"a", "b"}
         assert str(other.pid) in running(tmp_path / "claims")["a"]
+        other.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, other.pid, os.WSTOPPED | os.WNOWAIT)
+        assert running(tmp_path / "claims")["a"].endswith(f"process {other.pid}, stopped")
         other.kill()
         other.wait()
         assert running(tmp_path / "claims").keys() == {"b"}
@@ -236,3 +241,32 @@ def test_links_in_a_runs_folder_lead_nowhere(tmp_path):
         store.log("a", "text")
     assert running(store.path / "running") == {}
     assert precious.read_text() == "mine"
+
+
+def test_a_run_says_whom_it_waits_for(instant, tmp_path, monkeypatch, capsys):
+    """Another process has the first cell in hand, and ends it while this one waits."""
+    from dpbench.sweep import loop, progress
+
+    folder, held = tmp_path / "x", []
+    true = loop.Claims.take
+
+    def take(claims, key):
+        if not held:
+            held.append(key)
+        return false(key) if key == held[0] else true(claims, key)
+
+    def false(key):
+        if len(said := capsys.readouterr().err.split("Waiting for cells")) > 1:
+            lines.append(said[1])
+            (folder / "running" / key).unlink(missing_ok=True)
+            held[0] = "nobody's"
+        return False
+
+    lines = []
+    monkeypatch.setattr(progress, "WAITING", -1.0)
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop.Claims, "take", take)
+    monkeypatch.setattr(loop, "running", lambda _: {held[0]: "node, process 7"})
+    words = ["--attack", "instant", "--defense", "none", "--batch-size", "1"]
+    assert main([*words, "--out", str(folder)]) == 0
+    assert "(node, process 7). A stopped process" in lines[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import time
 from pathlib import Path
 
@@ -43,6 +45,8 @@ def serve(line, card):
             return [path for path in folder.glob("tried *") if not Path(f"/proc/{path.name[6:]}").exists()]
 
         def work():
+            if given.attack.name == "stopping":
+                os.kill(os.getpid(), signal.SIGSTOP)
             if given.attack.name == "deadly":
                 os._exit(9)
             progress(0, 1, 0.0)
@@ -176,3 +180,16 @@ def test_killed_is_not_out_of_memory(team_of, wanting, recwarn):
     assert f"Its process ended {TRIES} times" in found[0].rows[0]["error"]
     assert execute.slots == 2
     assert not recwarn.list
+
+
+def test_a_stopped_worker_is_named_and_may_go_on(team_of, wanting, monkeypatch):
+    said = []
+
+    def warn(text, *_, **__):
+        said.append(text)
+        os.kill(int(re.match(r"Process (\d+) is stopped", text).group(1)), signal.SIGCONT)
+
+    monkeypatch.setattr(workers, "SILENCE", 0.05)
+    monkeypatch.setattr(workers.warnings, "warn", warn)
+    assert statuses(ran(team_of(1, room=1), [wanting(0, attack="stopping")])) == ["ok"]
+    assert len(said) == 1
