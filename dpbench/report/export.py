@@ -86,8 +86,9 @@ def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
             raise
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             warnings.warn(
-                f"{name} was not drawn: {type(error).__name__}: {error} ({where.filename}:{where.lineno}).",
+                escape.plain(f"{name} was not drawn: {reason}."),
                 RuntimeWarning,
                 stacklevel=2,
             )

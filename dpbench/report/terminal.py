@@ -29,6 +29,8 @@ def show(table: pd.DataFrame, folder: Path, files: Sequence[Path]) -> None:
         console = Console(width=WIDTH)
     console.print(tables.rich_table(table))
     for line in (sentence.sentence(table), *(f"{line}." for line in published(table))):
-        console.print(line, markup=False, highlight=False)
+        # the sentence has several lines of its own
+        text = "\n".join(map(escape.plain, line.split("\n")))
+        console.print(text, markup=False, highlight=False)
     console.print(f"\n{escape.plain(str(folder))}/", markup=False, highlight=False)
     console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)
