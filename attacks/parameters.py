@@ -9,12 +9,14 @@ from dpbench.protocol import parameter
 
 def iterations(default: int | None) -> Any:
     """Length of a search."""
-    return parameter(default, "iterations per restart", column="max_iterations", at_least=1)
+    return parameter(
+        default, "iterations per restart", column="max_iterations", at_least=1, at_most=100_000_000
+    )
 
 
 def restarts(default: int | None) -> Any:
     """Number of searches."""
-    return parameter(default, "random starts of the search", at_least=1)
+    return parameter(default, "random starts of the search", at_least=1, at_most=100_000)
 
 
 def learning_rate(default: float) -> Any:
