@@ -195,6 +195,11 @@ class GradInversion(Attack):
             problem.gradient([v.detach().requires_grad_() for v in end], labels, without_group)[:2]
             for end in ends
         ]
+        if not any(bool(total.isfinite()) for _, total in scores):
+            raise FloatingPointError(
+                "The objective was NaN or infinite where every seed ended; smaller weights or a smaller "
+                "`learning_rate` may help."
+            )
         best = min(range(restarts), key=lambda i: float(scores[i][1].nan_to_num(torch.inf)))
         images, start = (
             to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])

@@ -172,6 +172,12 @@ def search(
             "The objective was NaN or infinite at every point of the search; smaller weights or a smaller "
             "`learning_rate` may help."
         )
+    if lost := sum(history[-1] == torch.inf for history in histories):
+        warnings.warn(
+            f"{lost} of {len(states)} starts had no finite objective and count for nothing.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     found = []
     for flat, history in zip(states, histories, strict=True):
         state = State.unflat(flat)

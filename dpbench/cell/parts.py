@@ -95,7 +95,7 @@ def attack_of(cell: Cell) -> attacks.Attack:
     engine = {"engine": cell.runtime.engine} if "engine" in kind.__dataclass_fields__ else {}
     # what the threat model knows, the attack is told: the chance that the sample is in a release
     shared = {name: value for name, value in threat_of(cell).values().items() if name in parameters(kind)}
-    return attacks.create(cell.attack.name, **{**shared, **cell.attack.given}, **engine)
+    return attacks.create(cell.attack.name, **{**cell.attack.given, **shared}, **engine)
 
 
 def threat_of(cell: Cell) -> ThreatModel:

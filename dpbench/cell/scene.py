@@ -74,7 +74,7 @@ def prepare(spec: BatchSpec) -> Scene:
     data = dataset(spec.data, spec.image_size)
     batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
     if spec.images_digest and images_digest(batch) != spec.images_digest:
-        raise InputError(f"The images of {data.name} have changed since the run was planned; start it again.")
+        raise digest.changed(f"The batch of {data.name}")
     height, width = batch.images.shape[2:]
     if height != width:
         raise InputError(
@@ -131,7 +131,7 @@ def generator_of(cell: Cell, scene: Scene) -> nn.Module | None:
     found = generators.load_generator(cell.told.generator, num_classes=scene.num_classes, size=size)
     planned = cell.told.generator_digest
     if planned and digest.tensors(found.state_dict()) != planned:
-        raise InputError("The generator's weights have changed since the run was planned; start it again.")
+        raise digest.changed(f"The generator {cell.told.generator}")
     return found.to(scene.images.device)
 
 

@@ -23,13 +23,11 @@ class ThreatModel(Declared, ABC):
     Attributes:
         name: what it is registered under.
         title: what pictures call its success, as in `honest server, image identified`.
-        needs_others: it needs other images of the same data.
         rebuilds_images: its outcome are images, so that floors belong beside it.
     """
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
-    needs_others: ClassVar[bool] = False
     rebuilds_images: ClassVar[bool] = True
 
     releases: int = parameter(

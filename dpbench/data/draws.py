@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dpbench.data.datasets import Dataset
 from dpbench.protocol import InputError
-from dpbench.system import digest
 
 DRAWS = ("distinct", "random")
 
@@ -24,10 +23,6 @@ class Batch:
     images: Tensor
     labels: Tensor
     indices: tuple[int, ...]
-
-    def digest(self) -> str:
-        """The hash of images and labels: two batches of one digest are the same."""
-        return digest.tensors({"images": self.images, "labels": self.labels})
 
 
 def draw_batch(data: Dataset, batch_size: int, seed: int, label_draw: str = "distinct") -> Batch:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from dpbench.assets import AssetUnavailable
 from dpbench.metrics.checks import checked_pair
 from dpbench.protocol import InputError
 from dpbench.protocol.registry import Registry
@@ -179,6 +180,8 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
             continue
         try:
             found = declared.function(scored)
+        except AssetUnavailable:  # the run was planned with it: an empty column would look like a choice
+            raise
         except InputError:  # it cannot be computed for these images
             continue
         if unknown := set(found) - {column.name for column in declared.columns}:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dpbench.protocol import InputError
-from dpbench.system.paths import open_file
 
 
 def described(fields: Mapping[str, object]) -> str:
@@ -35,16 +31,6 @@ def tensors(named: Mapping[str, Tensor]) -> str:
     for name, value in sorted(named.items()):
         found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
         found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-@cache
-def source(thing: type) -> str:
-    """The hash of all Python files of the package, or of the module, that defines `thing`."""
-    top = Path(sys.modules[thing.__module__.partition(".")[0]].__file__)
-    found = hashlib.sha256()
-    for path in sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [top]:
-        found.update(f"{path.relative_to(top.parent).as_posix()} ".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
@@ -74,16 +60,3 @@ def unchanged(what: object, planned: str, found: str) -> None:
 def content(data: bytes) -> str:
     """The hash of bytes that were read already: that of the file they are from."""
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def file(path: Path) -> str:
-    """The hash of a file's bytes.
-
-    Raises:
-        InputError: where it cannot be read.
-    """
-    try:
-        with open_file(path) as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None

@@ -15,20 +15,13 @@ import json
 
 PURPOSES = {
     "release": "the noise of a defence, in the releases of one batch",
-    "model": "what the victim draws itself during a release, such as dropout",
     "inclusion": "the coins that say which releases the attacked sample is in",
-    "trial": "one trial of an informed attacker",
     "candidates": "which images the informed attacker chooses among",
     "search": "the start and the steps of an attack",
-    "group": "the noise that Langevin steps add to a group of restarts",
     "noise floor": "the noise that an attack is fed in place of a release",
     "decoys": "which images identification chooses among",
-    "canaries": "the samples that the audit plants",
-    "audit": "the noise of the releases that the audit draws",
-    "utility": "the training that measures what a defence costs in accuracy",
-    "interval": "the resampling behind a confidence interval",
 }
-"""Everything that draws random numbers, by name. Whoever adds a stream adds its purpose here."""
+"""The random streams of a cell, by name. Whoever adds one adds its purpose here."""
 
 
 def seed(purpose: str, *parts: str | int) -> int:

@@ -33,7 +33,7 @@ class Weights:
         path: where it was read from.
         tensors: by the names of the network itself, without those of wrappers around it.
         facts: what the file says besides.
-        digest: as `dpbench.system.digest.file` of the bytes that were read.
+        digest: as `dpbench.system.digest.content` of the bytes that were read.
     """
 
     path: Path

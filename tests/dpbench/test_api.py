@@ -97,11 +97,11 @@ BAD_CALLS = [
     ({"model": nn.Conv2d(3, 5, 3)}, r"must return logits \[B, K\]"),
     ({"model": nn.Flatten()}, "no trainable parameter"),
     ({"model": network(nn.BatchNorm2d(8)).train(), "defense": "dp"}, "(?i)batch ?norm"),
-    ({"defense": "encrypt"}, "none"),
+    ({"defense": "encrypt"}, "Unknown defense 'encrypt'"),
     ({"attacks": "guess"}, "known: analytic, deep"),
-    ({"defense": "dp", "eps": -1}, "eps"),
+    ({"defense": "dp", "eps": -1}, "`eps` must be above 0"),
     ({"defense": "dp", "eps": 1, "noise_multiplier": 1}, "not both"),
-    ({"defense": "prune", "prune_ratio": 1.5}, "prune"),
+    ({"defense": "prune", "prune_ratio": 1.5}, "`prune_ratio` must be below 1"),
     ({"loss": lambda logits, labels: nn.functional.cross_entropy(logits, labels, reduction="sum")}, "mean"),
 ]
 

@@ -45,7 +45,6 @@ class Informed(ThreatModel):
     """Somebody who knows all samples of the batch but one, and n candidates for that one."""
 
     title = "informed attacker, sample picked"
-    needs_others = True
     rebuilds_images = False
 
     candidates: int = parameter(

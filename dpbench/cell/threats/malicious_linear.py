@@ -19,7 +19,6 @@ class MaliciousLinear(Honest):
     """A server that planted a layer before it sent the model out (Fowl et al. 2022)."""
 
     title = "malicious server, image identified"
-    needs_others = True
 
     def prepare(self, scene: Scene) -> Scene:
         """The victim with the layer; statistics of public images are made from `others` where need be.

@@ -167,9 +167,3 @@ def test_disjoint_draws_that_cannot_be():
         draw_disjoint(toy, 4, 0, "random")
     with pytest.raises(InputError, match="covers 2 classes"):
         draw_disjoint(toy, 3, 0)
-
-
-def test_a_batch_is_known_by_its_digest():
-    samples = load_data("samples")
-    assert draw_batch(samples, 2, 0).digest() == draw_batch(samples, 2, 0).digest()
-    assert len({draw_batch(samples, 2, seed).digest() for seed in range(3)}) == 3

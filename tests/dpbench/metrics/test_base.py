@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dpbench.assets import AssetUnavailable
 from dpbench.metrics import METRICS, matched, measure, metric, registered
 from dpbench.protocol import InputError
 from dpbench.store import Column, columns, schema
@@ -86,7 +87,10 @@ def test_an_exact_image_has_infinite_psnr_and_nan_is_empty():
     assert rows[1]["nan"] == 1
 
 
-@pytest.mark.parametrize(("error", "passes"), [(InputError("too small"), False), (IndexError("bug"), True)])
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [(InputError("too small"), False), (AssetUnavailable("gone"), True), (IndexError("bug"), True)],
+)
 def test_only_an_input_error_means_not_computable(error, passes):
     @metric("broken", columns=(column("broken"),))
     def broken(scored) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pandas as pd
 import pytest
 import tomli_w
@@ -122,8 +120,12 @@ def test_a_configuration_of_any_kind_is_options_or_one_sentence(tmp_path, stored
     file.write_text(tomli_w.dumps(stored), encoding="utf-8")
     given = checked(defaults()).replaced(out=str(tmp_path))
     for use in (lambda: from_configuration(read_toml(file), given), lambda: parse(["--suite", str(file)])):
-        with suppress(InputError):
+        said = ""
+        try:
             use()
+        except InputError as error:
+            said = str(error)
+        assert "\n" not in said
     assert describe(tmp_path).splitlines()
 
 

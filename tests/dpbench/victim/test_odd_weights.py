@@ -83,9 +83,6 @@ def test_tensors_that_are_no_plain_floats(tmp_path, kind):
     tensor, match = odd_tensors()[kind]
     torch.save(other().state_dict() | {"fc.bias": tensor}, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", match)
-    torch.save(other().state_dict() | {"fc.weight": tensor}, tmp_path / "w.pt")
-    with pytest.raises(InputError):
-        load_weights(build("resnet20"), read(tmp_path / "w.pt"))
 
 
 def test_variances_are_not_negative(tmp_path):
@@ -119,7 +116,7 @@ def test_files_that_changed_since_the_plan_are_refused(tmp_path, suffix):
     save = torch.save if suffix == "pt" else save_file
     save(other().state_dict(), file)
     planned = read(file).digest
-    assert planned == digest.file(file)
+    assert planned == digest.content(file.read_bytes())
     assert read(file, planned).digest == planned
     save(build("resnet20", seed=5).state_dict(), file)
     with pytest.raises(InputError, match=r"has changed since the run was planned: start it again\.$"):
