@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from defenses import Chain
 from dpbench.cell import parts
@@ -86,7 +87,25 @@ def of_search(found: Reconstruction | None) -> Row:
     if found is None:
         return {}
     same = ("gradient_distance", "iterations", "seconds", "compile_seconds", "engine")
-    return {name: getattr(found, name) for name in same} | {"labels": found.label_source}
+    return {name: getattr(found, name) for name in same} | {
+        "labels": found.label_source,
+        "note": found.note or None,
+    }
+
+
+def of_output(found: Reconstruction | None, order: Tensor) -> list[Row]:
+    """What the attack says of each of its images.
+
+    Args:
+        found: what the attack handed back; None for a guess.
+        order: int64 [B], which of its images was assigned to each original.
+    """
+    if found is None:
+        return [{} for _ in order]
+    own = {name: getattr(found, name) for name in ("certified", "residual")}
+    return [
+        {name: values[place].item() for name, values in own.items() if values is not None} for place in order
+    ]
 
 
 def of_images(scene: Scene) -> list[Row]:

@@ -46,12 +46,13 @@ def scored(
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
     measured = metrics.measure(found_images)
+    own = rows.of_output(found, found_images.order)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
     if cell.attack and scene.gallery:
         common["decoys_known"] = scene.shared and scene.fitted
-    each = zip(rows.of_images(scene), measured, extra or [{}] * len(measured), strict=True)
-    made = [common | image | values | more for image, values, more in each]
+    each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
+    made = [common | image | values | said | more for image, values, said, more in each]
     return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())
 
 

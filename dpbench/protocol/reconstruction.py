@@ -22,6 +22,10 @@ class Reconstruction:
         compile_seconds: time of compilation.
         engine: what ran the iterations.
         history: objective value every so many iterations, for plots.
+        certified: bool [B], aligned with `images`: the image was shown to explain the release to rounding, as
+            closed forms can; None for attacks that never can.
+        residual: [B], what is left unexplained, relative to the release: 0 is perfect. None as above.
+        note: one sentence to the user, such as where a closed form stopped and what took over.
     """
 
     images: Tensor
@@ -34,3 +38,6 @@ class Reconstruction:
     compile_seconds: float = 0.0
     engine: str = "eager"
     history: tuple[float, ...] = ()
+    certified: Tensor | None = None
+    residual: Tensor | None = None
+    note: str = ""

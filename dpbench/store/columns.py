@@ -199,6 +199,12 @@ add(
     _number("membership_high", "measured", "upper end"),
     _number("membership_bound", "measured", "the most that differential privacy allows of it"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
+    _flag(
+        "certified",
+        "measured",
+        "closed forms: the image was shown to explain the release to rounding; empty for searches",
+    ),
+    _number("residual", "measured", "closed forms: share of the release that the image leaves unexplained"),
     _words(
         "key", "provenance", "the cell: hash of everything that decides its outcome, and the name of its file"
     ),
@@ -220,6 +226,7 @@ add(
         "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty "
         "where the defence looks at the whole batch",
     ),
+    _words("note", "provenance", "what the attack says of its own way, such as where a closed form stopped"),
     _words("status", "provenance", "`ok`, `failed` or `skipped`"),
     _words("error", "provenance", "why, where it is not `ok`"),
 )
