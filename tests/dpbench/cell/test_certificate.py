@@ -1,4 +1,4 @@
-"""What an attack says of each of its images stands in the row of the original that the image was assigned to."""
+"""What an attack says of an image stands in the row of the original that the image was assigned to."""
 
 from __future__ import annotations
 
