@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dpbench import __version__
+
 _PACKAGES = (
-    "dpbench",
     "torch",
     "torchvision",
     "opacus",
@@ -34,7 +35,7 @@ def describe() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"dpbench": __version__} | {name: _version(name) for name in _PACKAGES},
         "cpu_threads": torch.get_num_threads(),
         "cuda": {"version": torch.version.cuda, "devices": devices},
         "git": git_state(Path(__file__)),
