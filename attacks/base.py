@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
-from dpbench.protocol import Declared, InputError, Knowledge, Reconstruction, Registry, Release, parameter
+from dpbench.protocol import (
+    Declared,
+    InputError,
+    Knowledge,
+    Reconstruction,
+    Registry,
+    Release,
+    full_precision,
+    parameter,
+)
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None; called every so many iterations.
@@ -77,6 +87,7 @@ class Attack(Declared, ABC):
         rebuilds_images: False where only the labels in its answer mean anything.
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
+        exact: it compares numbers so close that TF32 is turned off on a graphics card.
     """
 
     name: ClassVar[str]
@@ -84,6 +95,7 @@ class Attack(Declared, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -114,10 +126,10 @@ class Attack(Declared, ABC):
             )
         if not all(torch.isfinite(g).all() for g in release.gradients):
             raise InputError("The release holds NaN or infinite gradients; there is nothing to attack.")
+        device, progress = torch.device(device), progress or (lambda *_: None)
         generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
-        return self.run(
-            Task(release, knowledge, generator, torch.device(device), progress or (lambda *_: None), begun)
-        )
+        with full_precision(device) if self.exact else nullcontext():
+            return self.run(Task(release, knowledge, generator, device, progress, begun))
 
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:

@@ -62,6 +62,7 @@ class PriorAware(Attack):
 
     threat_models = ("informed",)
     needs = frozenset({"candidates"})
+    exact = True
 
     inclusion: float = parameter(
         default=1.0,

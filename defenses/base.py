@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_loss
-from defenses.copies import full_precision, in_release_mode
-from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
+from defenses.copies import in_release_mode
+from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage, full_precision
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""

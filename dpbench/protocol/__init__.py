@@ -7,6 +7,7 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
+from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
@@ -26,6 +27,7 @@ __all__ = [
     "Stage",
     "combined",
     "declare",
+    "full_precision",
     "parameter",
     "parameters",
 ]

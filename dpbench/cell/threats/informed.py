@@ -21,7 +21,7 @@ from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
-from dpbench.protocol import Candidates, Guarantee, InputError, Release, combined, parameter
+from dpbench.protocol import Candidates, Guarantee, InputError, Release, combined, full_precision, parameter
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,17 @@ class Informed(ThreatModel):
                 "The informed attacker needs candidates, other images of the same data: give `others`."
             )
         network, begun = scene.victim, time.perf_counter()
-        given = draw_candidates(
-            network.model,
-            network.loss,
-            scene.images,
-            scene.labels,
-            scene.others,
-            self.candidates,
-            _clip_norm(cell),
-            cell.seed("candidates"),
-        )
+        with full_precision(scene.images.device):
+            given = draw_candidates(
+                network.model,
+                network.loss,
+                scene.images,
+                scene.labels,
+                scene.others,
+                self.candidates,
+                _clip_norm(cell),
+                cell.seed("candidates"),
+            )
         tally = self._trials(cell, scene, given, progress)
         chain = parts.defence_of(cell)
         guarantee = parts.guarantee_of(cell, chain)
