@@ -68,11 +68,11 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether cell `key` is done: its file is sound and none of its rows failed."""
-        return self._file(key).exists() and cell_file.sound(self._file(key)) is not None
+        return self._file(key).exists() and cell_file.read(self._file(key)) is not None
 
     def done(self) -> set[str]:
         """Keys of the cells that are done, as `has`: every file is read and checked."""
-        return {key for key in _keys(self._cells) if cell_file.sound(self._file(key)) is not None}
+        return {key for key in _keys(self._cells) if cell_file.read(self._file(key)) is not None}
 
     def counts(self) -> tuple[set[str], set[str]]:
         """Keys of the files of finished and of failed cells, by their names alone: fast, damage unseen."""
@@ -113,14 +113,15 @@ class Store:
             KeyError: there is none, or its file is damaged (then a warning names it).
         """
         for path in (self._file(key), self._broken(key)):
-            if path.exists() and (cell := cell_file.sound(path)) is not None:
+            if path.exists() and (cell := cell_file.read(path)) is not None:
                 return cell
         raise KeyError(key)
 
     def failure(self, key: str) -> str:
         """Why cell `key` failed."""
-        rows = cell_file.rows_of(self._broken(key)) or [{}]
-        return rows[0].get("error", "for a reason that is lost, its file is damaged")
+        cell = cell_file.read(self._broken(key))
+        lost = "for a reason that is lost, its file is damaged"
+        return cell.rows[0].get("error", lost) if cell and cell.rows else lost
 
     def log_file(self, key: str) -> Path:
         """Where the log of cell `key` lies, or would."""
@@ -172,8 +173,8 @@ class Store:
     def _all_rows(self, keys: Iterable[str]) -> Iterator[list[Row]]:
         for key in keys:
             for path in (self._file(key), self._broken(key)):
-                if path.exists() and (rows := cell_file.rows_of(path)) is not None:
-                    yield rows
+                if path.exists() and (cell := cell_file.read(path)) is not None:
+                    yield cell.rows
                     break
 
     def _batch(self, chunk: list[list[Row]]) -> pyarrow.RecordBatch:
