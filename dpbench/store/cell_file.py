@@ -1,6 +1,6 @@
 """The file of one cell: its rows as JSON in the header, its pictures behind it, a digest of the whole.
 
-The digest stands in the header as `sha256`. It is that of the file itself with 64 zeros in the digest's place.
+The digest stands in the header as `sha256`. It is that of the file itself with 64 zeros in its place.
 """
 
 from __future__ import annotations
