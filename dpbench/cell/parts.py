@@ -172,10 +172,18 @@ def shown(cell: Cell) -> dict[str, Plain]:
     declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
     if cell.attack:
-        declared.append((parameters(attacks.kind(name)), cell.attack.given))
+        declared.append((parameters(attacks.kind(name)), _resolved(cell.attack)))
     found: dict[str, Plain] = {}
     for taken, given in declared:
         for key, each in taken.items():
             if applies(each, known) and (key in given or each.has_default):
                 found.setdefault(each.column, given.get(key, each.default))
     return found
+
+
+def _resolved(attack: Part) -> dict[str, Plain]:
+    """The values of an attack's parameters, with what its preset decides; as given, where it cannot be made."""
+    try:
+        return attacks.create(attack.name, **attack.given).resolved().values()
+    except Exception:  # of anybody's attack: the cell's own error says what is wrong
+        return attack.given
