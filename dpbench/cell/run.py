@@ -41,7 +41,6 @@ def run_cell(
         card: number of the graphics card that this process is to use from now on; None leaves it as it is.
         scenes: where the batch and the victim are from.
     """
-
     attacked: list[Scene] = []
 
     def work() -> CellResult:

@@ -204,7 +204,7 @@ def calibrate(
 
 
 def _computed_by(accountant: str, sigma: float, delta: float, sample_rate: float, steps: int) -> str:
-    """What gave the epsilon of this noise: `pld` takes the Rényi bound where that is smaller, or all there is."""
+    """What gave the epsilon of this noise: `pld` may have fallen back to the Rényi bound."""
     if sample_rate == 1:
         return "analytic"
     if accountant != "pld":

@@ -9,7 +9,6 @@ import pandas as pd
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended
-from dpbench.store.columns import columns
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
