@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -30,7 +30,6 @@ from attacks.regularisers import (
 from dpbench.protocol import InputError, Knowledge, Reconstruction, parameter
 
 Terms = Literal["gradient", "fidelity", "lazy", "registered"]
-TERMS: tuple[str, ...] = get_args(Terms)
 """What is optimised, each term with all before it: the rows of the paper's ablation (table 2)."""
 GROUP = ("lazy", "registered")
 

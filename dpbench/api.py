@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +158,8 @@ def benchmark(
             }
             results = store.open_run(folder, configuration)
             session = Session.begin(results, cells)
+            for line in session.sort_out():
+                warnings.warn(line, RuntimeWarning, stacklevel=2)
             executor = executors.Local(inputs.scene)
             if callable(progress):
                 executor = _Told(executor, progress)

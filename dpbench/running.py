@@ -93,11 +93,11 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return _dry_run(planned, folder, executor.slots)
     results = store.open_run(absolute(folder), configuration)
     session = Session.begin(results, planned.cells)
+    for line in session.sort_out():
+        note(line)
     missing = session.missing()
     if len(missing) < len(session.cells):
         note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
-    if strays := session.strays():
-        note(f"{len(strays)} cells in {folder} are of other code or another run and do not count.")
     try:
         session.run(missing, executor, notes, options.quiet)
         return _finish(session, options, folder)

@@ -12,7 +12,7 @@ from dpbench import privacy
 from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
 from dpbench.privacy.budget import Budget
-from dpbench.protocol import Guarantee, Parameter, parameters
+from dpbench.protocol import Guarantee, InputError, Parameter, parameters
 from dpbench.victim.batch_norm import ORACLES
 
 Facts = Mapping[str, Any]
@@ -89,12 +89,20 @@ def attack_of(cell: Cell) -> attacks.Attack:
     """The attack of a cell, or the one whose floor it is.
 
     Raises:
-        InputError: for an unknown attack, or a hyper-parameter outside its range.
+        InputError: for an unknown attack, a hyper-parameter outside its range, or one that contradicts the
+            threat model.
     """
     kind = attacks.kind(cell.attack.name)
     engine = {"engine": cell.runtime.engine} if "engine" in kind.__dataclass_fields__ else {}
     # what the threat model knows, the attack is told: the chance that the sample is in a release
     shared = {name: value for name, value in threat_of(cell).values().items() if name in parameters(kind)}
+    for name, value in shared.items():
+        own = cell.attack.given.get(name, value)
+        if own != value:
+            raise InputError(
+                f"`{name}` is {own} in the attack {cell.attack.name} and {value} in the threat model "
+                f"{cell.threat.name}: give both the same value."
+            )
     return attacks.create(cell.attack.name, **{**cell.attack.given, **shared}, **engine)
 
 
@@ -172,10 +180,18 @@ def shown(cell: Cell) -> dict[str, Plain]:
     declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
     if cell.attack:
-        declared.append((parameters(attacks.kind(name)), cell.attack.given))
+        declared.append((parameters(attacks.kind(name)), _resolved(cell.attack)))
     found: dict[str, Plain] = {}
     for taken, given in declared:
         for key, each in taken.items():
             if applies(each, known) and (key in given or each.has_default):
                 found.setdefault(each.column, given.get(key, each.default))
     return found
+
+
+def _resolved(attack: Part) -> dict[str, Plain]:
+    """The values of an attack's parameters, its preset's included; as given, where it cannot be made."""
+    try:
+        return attacks.create(attack.name, **attack.given).resolved().values()
+    except Exception:  # of anybody's attack: the cell's own error says what is wrong
+        return attack.given

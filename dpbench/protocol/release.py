@@ -23,7 +23,8 @@ class Guarantee:
         max_grad_norm: C, the l2 bound of each sample's gradient.
         sample_rate: q, expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
-        accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
+        accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
+            `rdp` also where `pld` fell back to the Rényi bound.
         eps_scope: `training` or `release`: which of the two epsilons the user set.
         rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.

@@ -135,3 +135,14 @@ def test_facts():
     assert (facts["defended"], facts["repeatable"], facts["generator"]) == (True, False, False)
     assert facts["eps_scope"] == "training"
     assert not parts.facts(part("none"), "known", "dlg")["defended"]
+
+
+def test_an_attack_that_contradicts_its_threat_model_is_refused():
+    def made(own, threat):
+        return parts.attack_of(cell(part("prior-aware", **own), "none", part("informed", **threat)))
+
+    assert made({}, {"inclusion": 0.5}).inclusion == 0.5
+    assert made({"inclusion": 0.5}, {"inclusion": 0.5}).inclusion == 0.5
+    said = "`inclusion` is 0.3 in the attack prior-aware and 1.0 in the threat model informed: give both"
+    with pytest.raises(InputError, match=said):
+        made({"inclusion": 0.3}, {})

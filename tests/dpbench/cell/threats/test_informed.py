@@ -16,9 +16,9 @@ from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
 from dpbench.cell.spec import Cell
 from dpbench.cell.threats import threat_models
-from dpbench.privacy.expected_success import candidate_success
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.protocol import InputError
+from tests.helpers.candidates import candidate_success
 from tests.helpers.cells import dp as budget
 from tests.helpers.cells import part, small_scene
 from tests.helpers.informed import below_the_bound, dp, informed, row_of, threat
