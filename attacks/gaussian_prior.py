@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.regularisers import Regulariser
-from dpbench.protocol import ImageStatistics
+from dpbench.protocol import ImageStatistics, Release
 
 ROUNDING = 1 / 12 / 255**2
 """Variance that 8-bit pixels carry whatever they show; no frequency of a photograph has less power."""
@@ -81,3 +81,36 @@ class GaussianPrior(Regulariser):
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
         """Nats of normalised pixels [B, C, H, W], summed over the batch."""
         return self.whitening(z * self.std.to(z.dtype) + self.mean.to(z.dtype)).square().sum() / 2
+
+
+UNDEFENDED = 1e-6
+"""Weight of a nat beside `Cosine` where the release is exact; tuned, see docs/search.md."""
+
+
+def nat_weight(release: Release) -> float:
+    """What a nat of the prior weighs beside `objectives.Cosine`, given what is known of the defence.
+
+    Let g be the release, tau the standard deviation of its noise and n the norm of the gradient beneath it.
+    A trial gradient of that norm has minus log-likelihood (n |g| / tau^2) (1 - cos) plus a constant, so a nat
+    weighs tau^2 / (n |g|). n follows from |g| less the noise's expected share, and is at most the clip norm.
+    The weight does not fall below that of an exact release, which is divided by the share of entries kept.
+
+    Example:
+        >>> exact = Release(("weight",), (torch.tensor([3.0, 4.0]),), 1)
+        >>> nat_weight(exact)
+        1e-06
+    """
+    stages = {stage.name: stage.parameters for stage in release.defense}
+    entries = sum(g.numel() for g in release.gradients)
+    kept = sum(int(g.count_nonzero()) for g in release.gradients) if "prune" in stages else entries
+    least = UNDEFENDED * entries / max(1, kept)
+    variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
+    if variance == 0:
+        return least
+    squared = sum(float(g.double().square().sum()) for g in release.gradients)
+    # no estimate below the standard deviation of the noise's squared norm
+    beneath = math.sqrt(max(squared - kept * variance, variance * math.sqrt(2 * kept)))
+    for stage in ("dp", "clip"):
+        if stage in stages:
+            beneath = min(beneath, float(stages[stage]["max_grad_norm"]))
+    return max(least, variance / (beneath * math.sqrt(squared)))
