@@ -126,9 +126,7 @@ class GradInversion(Attack):
         engine: backend of the search.
     """
 
-    preset: Literal["tuned", "paper"] = parameter(
-        default="tuned", help="weights and steps: ours, or the paper's"
-    )
+    preset: shared.PresetName = shared.preset()
     terms: Terms = parameter(default="registered", help="what is optimised, each term with all before it")
     matching: Literal["layer-l2", "cosine"] | None = parameter(
         default=None,

@@ -157,8 +157,9 @@ class Masked(Objective):
 def adapt(objective: Objective, release: Release) -> Objective:
     """The objective adapted to the defence: scale-free after clipping, on the support after pruning.
 
-    Gaussian noise needs no change: the squared distance is its negative log-likelihood already. The cosine
-    ignores the scale, so clipping does not change it either.
+    Gaussian noise changes no distance: the squared one is its negative log-likelihood, and so is the cosine
+    for a trial of the right norm. How much a prior weighs beside it does follow from the noise: see
+    `gaussian_prior.nat_weight`. The cosine ignores the scale, so clipping does not change it either.
     """
     stages = {stage.name: stage for stage in release.defense}
     clip = stages.get("clip") or stages.get("dp")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from dpbench.protocol import parameter
+
+PresetName = Literal["tuned", "paper"]
+"""The presets that an attack has."""
 
 
 def iterations(default: int | None) -> Any:
@@ -19,7 +22,12 @@ def restarts(default: int | None) -> Any:
     return parameter(default, "random starts of the search", at_least=1, at_most=100_000)
 
 
-def learning_rate(default: float) -> Any:
+def preset() -> Any:
+    """Which of an attack's presets gives the values that are not given, a `PresetName`."""
+    return parameter("tuned", "weights and steps: ours, or the paper's")
+
+
+def learning_rate(default: float | None) -> Any:
     """Step size of a search by Adam."""
     return parameter(
         default, "largest step of Adam, in standard deviations of a channel or of a latent vector", above=0
@@ -31,9 +39,16 @@ def adaptive() -> Any:
     return parameter(True, "use what is publicly known of the defence", only_if={"defended": True})
 
 
-def tv(default: float) -> Any:
+def tv(default: float | None) -> Any:
     """Weight of `regularisers.TotalVariation`."""
     return parameter(default, "weight of total variation", at_least=0)
+
+
+def prior_weight(default: float | None) -> Any:
+    """Weight of `gaussian_prior.GaussianPrior`."""
+    return parameter(
+        default, "weight of the Gaussian image prior, times the one that the defence calls for", at_least=0
+    )
 
 
 def l2(default: float) -> Any:
