@@ -5,7 +5,7 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
 from dpbench.protocol.errors import InputError
-from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss
+from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry
@@ -20,6 +20,7 @@ __all__ = [
     "Knowledge",
     "Loss",
     "Parameter",
+    "PublicImages",
     "Reconstruction",
     "Registry",
     "Release",
