@@ -18,6 +18,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     inverting_gradients,
     label_restoration,
     latent_projection,
+    lmmse,
     prior_aware,
 )
 from attacks.base import Attack, attacks

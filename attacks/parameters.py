@@ -69,3 +69,10 @@ def label_rule(default: str) -> Any:
         symbol="labels by",
         only_if={"labels": "inferred"},
     )
+
+
+def public_images() -> Any:
+    """How many images `linear_estimate` learns from."""
+    return parameter(
+        1200, "public images of each label that the attacker learns from", at_least=2, below=100_001
+    )

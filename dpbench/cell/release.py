@@ -9,6 +9,7 @@ from torch import Tensor
 
 import defenses
 from dpbench.cell import parts
+from dpbench.cell.public import needs_public_images, public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
@@ -91,6 +92,9 @@ def attacked(
         candidates=candidates,
         image_statistics=scene.statistics,
         image_generator=generator_of(cell, scene),
+        public_images=(
+            public_images(scene.public, scene.images, scene.gallery) if needs_public_images(cell) else None
+        ),
     )
     seed, device = cell.search_seed(), scene.images.device
     return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from dpbench import generators, victim
+from dpbench.cell.public import AT_MOST, PublicSource
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
 from dpbench.metrics import draw_others
@@ -41,6 +42,7 @@ class Scene:
         shared: the data set is too small for both, so `others` and `gallery` have images in common.
         statistics: of public images; None where not to be had.
         fitted: the statistics were made from `others`.
+        public: further images for attacks that need many; None where there are none.
     """
 
     victim: Victim
@@ -56,6 +58,7 @@ class Scene:
     shared: bool = False
     statistics: ImageStatistics | None = None
     fitted: bool = False
+    public: PublicSource | None = None
 
 
 @lru_cache(maxsize=2)
@@ -89,6 +92,7 @@ def prepare(spec: BatchSpec) -> Scene:
     rest = set(range(len(data.labels))) - set(batch.indices)
     unseen = rest - set(decoys.tolist())
     shared = len(unseen) < OTHERS
+    known = sorted(rest if shared else unseen, key=_place)
     return Scene(
         network,
         batch.images,
@@ -98,10 +102,11 @@ def prepare(spec: BatchSpec) -> Scene:
         data.mean,
         data.std,
         data.mean_image,
-        _outside(data, batch, sorted(rest if shared else unseen, key=_place)[:OTHERS]),
+        _outside(data, batch, known[:OTHERS]),
         _outside(data, batch, decoys.tolist()),
         shared,
         data.statistics,
+        public=_public(data, batch, known[:AT_MOST], shared),
     )
 
 
@@ -140,6 +145,13 @@ def _outside(data: Dataset, batch: Batch, places: list[int]) -> tuple[Tensor, Te
     images = data.images[torch.tensor(places, dtype=torch.int64)].float() / 255
     new = torch.tensor([not any(torch.equal(image, own) for own in batch.images) for image in images])
     return images[new.bool()], data.labels[places][new.bool()]
+
+
+def _public(data: Dataset, batch: Batch, places: list[int], decoys: bool) -> PublicSource:
+    """The data set's training images; where it has none, its own images at `places`."""
+    if data.public is not None:
+        return PublicSource(data.public)
+    return PublicSource(partial(_outside, data, batch, places), decoys)
 
 
 @lru_cache(maxsize=100_000)

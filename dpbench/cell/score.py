@@ -11,6 +11,7 @@ from torch import Tensor
 from dpbench import metrics
 from dpbench.cell import parts, rows
 from dpbench.cell.floors import Floor
+from dpbench.cell.public import needs_public_images
 from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
@@ -50,7 +51,8 @@ def scored(
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
     if cell.attack and scene.gallery:
-        common["decoys_known"] = scene.shared and scene.fitted
+        seen = needs_public_images(cell) and scene.public is not None and scene.public.decoys
+        common["decoys_known"] = seen or (scene.shared and scene.fitted)
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
     return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())

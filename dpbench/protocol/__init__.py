@@ -5,7 +5,7 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
 from dpbench.protocol.errors import InputError
-from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss
+from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
@@ -21,6 +21,7 @@ __all__ = [
     "Knowledge",
     "Loss",
     "Parameter",
+    "PublicImages",
     "Reconstruction",
     "Registry",
     "Release",

@@ -218,7 +218,7 @@ add(
     ),
     _number("compile_seconds", "provenance", "time of compilation", unit="s"),
     _words("device", "provenance", "what it ran on"),
-    _flag("decoys_known", "provenance", "the attacker's statistics of images were made from decoys, too"),
+    _flag("decoys_known", "provenance", "what the attacker knew of images came from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
     _words(
         "per_sample",
