@@ -198,6 +198,13 @@ add(
     _number("membership_low", "measured", "its exact 95 % interval (Clopper-Pearson), lower end"),
     _number("membership_high", "measured", "upper end"),
     _number("membership_bound", "measured", "the most that differential privacy allows of it"),
+    _flag(
+        "ranked_first",
+        "measured",
+        "frontier: of the image and 199 decoys of its label, the image correlates best with any output; "
+        "filled for one image a batch, chance 1/200",
+    ),
+    _number("best_correlation", "measured", "frontier: that image's best correlation with any output"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _flag(
         "certified",
