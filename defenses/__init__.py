@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
-from defenses import dp_sgd, noise, pruning  # noqa: F401  (registers them)
+from defenses import (  # noqa: F401  (registers them)
+    dp_sgd,
+    noise,
+    percentile,
+    pruning,
+    quantisation,
+    topk,
+)
 from defenses.base import (
     NONE,
     Aggregator,

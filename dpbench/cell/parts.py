@@ -57,7 +57,7 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
     budget = parameters(Budget)["eps_scope"].default
     return {
         "defended": defence.name != "none",
-        "repeatable": any(stage.repeatable for stage in defenses.stages(defence.name)),
+        "repeatable": any(stage.repeatable or stage.remembers for stage in defenses.stages(defence.name)),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
