@@ -10,11 +10,15 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from defenses import (  # noqa: F401  (registers them)
+    censor,
+    dp_ftrl,
     dp_sgd,
     noise,
+    outpost,
     percentile,
     pruning,
     quantisation,
+    soteria,
     topk,
 )
 from defenses.base import (

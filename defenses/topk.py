@@ -1,4 +1,4 @@
-"""Top-k sparsification with error feedback: the largest entries leave, the others wait for the next release."""
+"""Top-k sparsification with error feedback: the largest entries leave, the others wait their turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-k with its memory, QSGD as a distribution, the sign, and NVFlare's percentile, each against its rule."""
+"""Top-k with its memory, QSGD as a distribution, the sign, and NVFlare's percentile."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ def test_a_chain_of_topk_remembers_over_the_releases_of_one_call_only(flat):
     (alone,) = chain.releases(model, F.cross_entropy, images, labels, seed=0, count=1)
     assert torch.equal(flat(alone.gradients), flat(several[0].gradients))
     mean = flat(combined(several).gradients)
-    assert float((mean - whole).norm() / whole.norm()) < 0.6 < float(
-        (flat(alone.gradients) - whole).norm() / whole.norm()
+    assert (
+        float((mean - whole).norm() / whole.norm())
+        < 0.6
+        < float((flat(alone.gradients) - whole).norm() / whole.norm())
     )
 
 
