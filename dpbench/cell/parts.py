@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +58,7 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
     budget = parameters(Budget)["eps_scope"].default
     return {
         "defended": defence.name != "none",
-        "repeatable": any(stage.repeatable for stage in defenses.stages(defence.name)),
+        "repeatable": any(stage.repeatable or stage.remembers for stage in defenses.stages(defence.name)),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
@@ -164,13 +165,45 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
     threat = threat_of(cell).values()
+    asked = {
+        "max_grad_norm": clip_norm(cell.defence.name, cell.defence.given),
+        "batch_size": cell.batch.batch_size,
+    }
+    first = defenses.stages(cell.defence.name)[0]
+    if first.remembers:
+        own = {name: value for name, value in cell.defence.given.items() if name in parameters(first)}
+        stage = first(**own | {"noise_multiplier": 1.0})
+        inclusion, releases = threat.get("inclusion", 1.0), threat["releases"]
+        return _correlated(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
     return Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
-        max_grad_norm=clip_norm(cell.defence.name, cell.defence.given),
-        batch_size=cell.batch.batch_size,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),
+        **asked,
     )
+
+
+def _correlated(
+    stage: defenses.Aggregator,
+    budget: Budget,
+    noise_multiplier: float | None,
+    releases: int,
+    inclusion: float,
+    asked: Mapping[str, Any],
+) -> Guarantee:
+    """All releases are one Gaussian release of `stage.sensitivity`, in which the sample takes part each time.
+
+    Raises:
+        InputError: where the guarantee of a whole training run is asked for, or Poisson sampling.
+    """
+    if budget.eps_scope != "release" or inclusion < 1:
+        raise InputError(
+            f"{stage.name} has a guarantee for releases that the sample is in: use `eps_scope` release and "
+            "`inclusion` 1."
+        )
+    far = stage.sensitivity(releases)
+    one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)
+    return replace(one, noise_multiplier=noise_multiplier or one.noise_multiplier * far, releases=releases)
 
 
 def shown(cell: Cell) -> dict[str, Plain]:

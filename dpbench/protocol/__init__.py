@@ -4,6 +4,7 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
+from dpbench.protocol import factorisation
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
@@ -28,6 +29,7 @@ __all__ = [
     "Stage",
     "combined",
     "declare",
+    "factorisation",
     "full_precision",
     "parameter",
     "parameters",
