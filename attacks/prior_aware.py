@@ -58,8 +58,8 @@ def log_likelihood(
 def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
-    Where pruning came last, only the entries that it kept are compared: less the known samples' gradients, the
-    zeros that it put in would say something of those samples alone.
+    Where pruning came last, only the entries that it kept are compared. In the others a release is zero, so
+    that less the known samples it would speak of those samples alone.
 
     Args:
         release: of one or several gradients.
@@ -87,8 +87,8 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 class PriorAware(Attack):
     """The likeliest of n candidates for the one sample that the attacker does not know.
 
-    It uses the noise level that the defence declares, and after pruning the entries that were kept. Its reconstruction is that one sample, whatever the
-    size of the batch.
+    It uses the noise level that the defence declares, and after pruning the entries that were kept. Its
+    reconstruction is that one sample, whatever the size of the batch.
     """
 
     threat_models = ("informed",)
