@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.prior_aware import flat, log_likelihood
+from attacks.prior_aware import scores
 from dpbench import privacy
 from dpbench.cell import parts, rows
 from dpbench.cell import release as releasing
@@ -108,10 +108,7 @@ class Informed(ThreatModel):
                 answer = releasing.attacked(cell, scene, with_it, candidates=given).images[0]
                 right += bool(torch.equal(answer, given.images[truth]))
                 for release, is_in in ((with_it, True), (without, False)):
-                    sums = torch.stack([flat(each) for each in release.each]) * release.batch_size
-                    ratio = log_likelihood(
-                        sums - given.known, gradient[None], release.noise_on_sum(), self.inclusion
-                    )
+                    ratio = scores(release, given.known, gradient[None], self.inclusion)
                     member_right += bool(ratio > 0) == is_in
                 done += 1
                 if progress is not None:
