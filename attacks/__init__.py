@@ -13,6 +13,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     analytic,
     deepinversion,
     dlg,
+    exact,
     gradinversion,
     idlg,
     inverting_gradients,
