@@ -55,7 +55,7 @@ def test_the_published_preset_is_the_published_search(tiny, told):
 
 
 def test_the_prior_helps_where_gradients_are_few(tiny, told):
-    """Of a pruned gradient the tuned search rebuilds more than without its prior, and than the published one."""
+    """Of a pruned gradient the tuned search rebuilds more than without its prior, and than `paper` does."""
     images = smooth_images(1)
     release = plain_release(tiny, images, LABELS)
     kept = tuple(g * (g.abs() >= g.abs().flatten().quantile(0.9)) for g in release.gradients)
