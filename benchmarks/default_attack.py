@@ -3,8 +3,8 @@
     python -m benchmarks.default_attack
     python -m benchmarks.default_attack --victim trained --batch-size 4 --images 20
 
-Undefended releases of CIFAR-10's test images, batch seeds from 1000 on; nothing was tuned on them. The presets
-take turns, batch by batch. Intervals are 95 % by bootstrap over the batches (10,000 draws).
+Undefended releases of CIFAR-10's test images, batch seeds from 1000 on; nothing was tuned on them. The
+presets take turns, batch by batch. Intervals are 95 % by bootstrap over the batches (10,000 draws).
 """
 
 from __future__ import annotations
