@@ -47,7 +47,7 @@ PRESETS = {
         learning_rate=0.1, schedule=step_decay, signed=True, frequencies=False, tv=0.03, prior_weight=0.0
     ),
     "tuned": Preset(
-        learning_rate=0.2, schedule=warm_cosine, signed=False, frequencies=True, tv=0.0, prior_weight=1.0
+        learning_rate=0.4, schedule=warm_cosine, signed=False, frequencies=True, tv=0.0, prior_weight=1.0
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""

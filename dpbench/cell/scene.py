@@ -21,6 +21,8 @@ from dpbench.victim import Victim
 
 OTHERS = 199
 """Images outside the batch that an attacker may know, at most."""
+FEWEST = 4
+"""Images that statistics are made from, at least: the spectrum of fewer says little of any other image."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def _place(index: int) -> bytes:
 
 
 def with_statistics(scene: Scene) -> Scene:
-    """`scene` with statistics of images: those it has, or else those of `others`."""
-    if scene.statistics is not None or scene.others is None:
+    """`scene` with statistics of images: those it has, or else those of `others` if there are enough."""
+    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST:
         return scene
     pixels = (scene.others[0] * 255).round().byte()
     return replace(scene, statistics=image_statistics.fit(pixels, scene.mean_image), fitted=True)

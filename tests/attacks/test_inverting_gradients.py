@@ -55,19 +55,19 @@ def test_the_published_preset_is_the_published_search(tiny, told):
 
 
 def test_the_prior_helps_where_gradients_are_few(tiny, told):
-    """Of a pruned gradient the tuned search rebuilds more than without its prior, and than the published one."""
+    """Of a pruned gradient the tuned search rebuilds more than without its prior, and than `paper` does."""
     images = smooth_images(1)
     release = plain_release(tiny, images, LABELS)
-    kept = tuple(g * (g.abs() >= g.abs().flatten().quantile(0.9)) for g in release.gradients)
-    release = replace(release, gradients=kept, defense=(Stage("prune", {"prune_ratio": 0.9}),))
+    kept = tuple(g * (g.abs() >= g.abs().flatten().quantile(0.95)) for g in release.gradients)
+    release = replace(release, gradients=kept, defense=(Stage("prune", {"prune_ratio": 0.95}),))
 
     def score(**given):
         attack = attacks.create("inverting-gradients", iterations=300, **given)
         return psnr(attack(release, told, seed=1).images, images)
 
     tuned = score()
-    assert tuned > score(prior_weight=0.0) + 1
-    assert tuned > score(preset="paper") + 1
+    assert tuned > score(prior_weight=0.0) + 3
+    assert tuned > score(preset="paper") + 3
 
 
 def test_the_tuned_preset_inverts_a_tiny_net(tiny, told):
