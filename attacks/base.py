@@ -139,6 +139,10 @@ class Attack(Declared, ABC):
         """The attack as it will run: every None that stands for another value is replaced by that value."""
         return self
 
+    def wants(self) -> frozenset[str]:
+        """Fields of `Knowledge` to look for: those it `needs`, and what it only does better with."""
+        return self.needs | ({"public_images"} if self.values().get("label_rule") == "matched" else set())
+
     def evaluations(self) -> int:
         """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""
         values = self.resolved().values()

@@ -65,7 +65,8 @@ def label_rule(default: str) -> Any:
     """Which of `labels.RULES` infers the labels."""
     return parameter(
         default,
-        "how labels are inferred: minimum and sum for distinct ones, counts for any, auto by the batch size",
+        "how labels are inferred: minimum and sum for distinct ones, counts for any, matched under noise, "
+        "auto by batch size and noise",
         symbol="labels by",
         only_if={"labels": "inferred"},
     )

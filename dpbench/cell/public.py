@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-import attacks
-from dpbench.cell.spec import Cell
 from dpbench.protocol import PublicImages
 
 AT_MOST = 10_000
@@ -26,11 +24,6 @@ class PublicSource:
 
     load: Callable[[], tuple[Tensor, Tensor]]
     decoys: bool = False
-
-
-def needs_public_images(cell: Cell) -> bool:
-    """Whether the attack of `cell` asks for other people's images."""
-    return cell.attack is not None and "public_images" in attacks.kind(cell.attack.name).needs
 
 
 def public_images(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import defenses
 from dpbench.cell import parts
-from dpbench.cell.public import needs_public_images, public_images
+from dpbench.cell.public import public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
@@ -79,6 +79,8 @@ def attacked(
 ) -> Reconstruction:
     """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
     network = scene.victim
+    wanted = parts.wants_public_images(cell)
+    public = public_images(scene.public, scene.images, scene.gallery) if wanted else None
     knowledge = Knowledge(
         model=defenses.in_release_mode(network.model),
         loss=network.loss,
@@ -92,9 +94,7 @@ def attacked(
         candidates=candidates,
         image_statistics=scene.statistics,
         image_generator=generator_of(cell, scene),
-        public_images=(
-            public_images(scene.public, scene.images, scene.gallery) if needs_public_images(cell) else None
-        ),
+        public_images=public,
     )
     seed, device = cell.search_seed(), scene.images.device
     return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)

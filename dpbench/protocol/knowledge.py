@@ -57,9 +57,11 @@ class PublicImages:
     images: Tensor
     labels: Tensor
 
-    def of(self, label: int, count: int) -> Tensor:
-        """The first `count` images of a label, or as many as there are: float32 [m, C, H, W] in [0, 1]."""
-        found = self.images[(self.labels == label).nonzero().flatten()[:count]]
+    def of(self, label: int | None, count: int) -> Tensor:
+        """The first `count` images of a label, None for any: float32 [m, C, H, W] in [0, 1], m <= count."""
+        found = self.images[:count]
+        if label is not None:
+            found = self.images[(self.labels == label).nonzero().flatten()[:count]]
         return found.float() if found.is_floating_point() else found.float() / 255
 
 
