@@ -17,9 +17,11 @@ class InvertingGradients(Attack):
     """Matches the gradient's direction; the step size falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
 
     Attributes:
-        adaptive: match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`.
         engine: backend of the search.
     """
+
+    matches = Cosine
 
     iterations: int = shared.iterations(1500)
     restarts: int = shared.restarts(1)

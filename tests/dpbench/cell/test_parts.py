@@ -124,6 +124,7 @@ def test_a_floor_takes_the_attack_that_it_is_of():
 
 def test_facts():
     facts = parts.facts(dp(1.0), "inferred", "latent-projection")
+    assert facts.pop("adapts")({}) is False
     assert facts == {
         "defended": True,
         "repeatable": True,
@@ -135,3 +136,23 @@ def test_facts():
     assert (facts["defended"], facts["repeatable"], facts["generator"]) == (True, False, False)
     assert facts["eps_scope"] == "training"
     assert not parts.facts(part("none"), "known", "dlg")["defended"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "defence", "adapts"),
+    [
+        (part("inverting-gradients"), "clip", False),  # the cosine sees no scale
+        (part("inverting-gradients"), "clip+prune", True),
+        (part("inverting-gradients"), "prune+noise", False),  # the zeros are gone
+        (part("dlg"), "clip", True),
+        (part("dlg"), "none", False),
+        (part("gradinversion"), "clip", False),
+        (part("gradinversion", matching="layer-l2"), "clip", True),
+        (part("gradinversion", preset="paper"), "clip", True),
+        (part("gradinversion", preset="paper", matching="cosine"), "clip", False),
+        (part("analytic"), "noise", True),
+        (part("analytic"), "prune", False),
+    ],
+)
+def test_a_row_is_adaptive_only_where_the_attack_has_an_answer_to_the_defence(attack, defence, adapts):
+    assert parts.shown(cell(attack, defence)).get("adaptive", False) is adapts
