@@ -169,7 +169,8 @@ class SoftClamp(Objective):
 
     For a release that was clamped to +-m, or is signs of size m. w is m, or 0 for signs, but not below
     `SOFTNESS` root mean squares of the trial's tensor: a hard clamp has no gradient where it acts, and
-    without any the few large entries of the trial decide, of which the release has forgotten the size.
+    without any the few large entries of the trial decide, of which the release has forgotten the size. The
+    released entries that were not clamped become the same function of themselves.
 
     Args:
         objective: what compares.
@@ -192,6 +193,11 @@ class SoftClamp(Objective):
         units = [g / w for g, w in zip(trial, widths, strict=True)]
         sizes = [t.abs().amax() if self.signs else clamp for t in target]
         lengths = [(1 + u.square()).sqrt() for u in units]
+        if not self.signs:
+            softened = [
+                clamp * t / (t.square() + w.square()).sqrt() for t, w in zip(target, widths, strict=True)
+            ]
+            target = [torch.where(t.abs() < clamp, s, t) for t, s in zip(target, softened, strict=True)]
         value, cotangent = self.objective(
             [m * (u / d) for m, u, d in zip(sizes, units, lengths, strict=True)], target
         )

@@ -53,6 +53,9 @@ def soft(size, least):
     def value(a, b):
         sizes = [y.abs().max() if size is None else size for y in b]
         widths = [(0.0625 * x.square().mean()).clamp_min(least**2) for x in a]
+        if size is not None:  # by the width that the trial happens to have
+            pairs = [(y, size * y / (y**2 + w.detach()).sqrt()) for y, w in zip(b, widths, strict=True)]
+            b = [torch.where(y.abs() < size, soft, y) for y, soft in pairs]
         return cosine([m * x / (x**2 + w).sqrt() for m, x, w in zip(sizes, a, widths, strict=True)], b)
 
     return value
