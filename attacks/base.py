@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
+from attacks.objectives import Objective, adapts
 from dpbench.protocol import (
     Declared,
     InputError,
@@ -88,6 +89,8 @@ class Attack(Declared, ABC):
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
+        matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
+            defences in a way of its own, and then any, unless it overrides `adapts`.
     """
 
     name: ClassVar[str]
@@ -96,6 +99,7 @@ class Attack(Declared, ABC):
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    matches: ClassVar[type[Objective] | None] = None
 
     def __call__(
         self,
@@ -134,6 +138,16 @@ class Attack(Declared, ABC):
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:
         """The attack itself."""
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """Whether it has an answer to a defence, so that `adaptive` plays a role.
+
+        Args:
+            stages: names of the defence's stages, in order; at least one.
+            given: hyper-parameters, of which those at their defaults may be missing.
+        """
+        return cls.matches is None or adapts(stages, cls.matches)
 
     def resolved(self) -> Self:
         """The attack as it will run: every None that stands for another value is replaced by that value."""

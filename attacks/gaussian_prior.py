@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from attacks.objectives import SPARSE
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 
@@ -102,7 +103,9 @@ def nat_weight(release: Release) -> float:
     """
     stages = {stage.name: stage.parameters for stage in release.defense}
     entries = sum(g.numel() for g in release.gradients)
-    kept = sum(int(g.count_nonzero()) for g in release.gradients) if "prune" in stages else entries
+    kept = (
+        sum(int(g.count_nonzero()) for g in release.gradients) if not SPARSE.isdisjoint(stages) else entries
+    )
     least = UNDEFENDED * entries / max(1, kept)
     variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
     if variance == 0:

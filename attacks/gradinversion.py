@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
-from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt
+from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt, adapts
 from attacks.registration import consensus, lazy
 from attacks.regularisers import (
     L2,
@@ -122,7 +122,7 @@ class GradInversion(Attack):
     Attributes:
         preset: a key of `PRESETS`.
         restarts: the seeds of the group.
-        adaptive: ignore the scale of a clipped release, match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`.
         engine: backend of the search.
     """
 
@@ -202,6 +202,12 @@ class GradInversion(Attack):
             to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])
         )
         return outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """As `objectives.adapt` does with the objective of these hyper-parameters."""
+        matching = given.get("matching") or PRESETS[given.get("preset") or "tuned"].matching
+        return adapts(stages, LayerL2 if matching == "layer-l2" else Cosine)
 
     def resolved(self) -> Self:
         """With the preset's values for None."""

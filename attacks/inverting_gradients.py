@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
-from attacks.objectives import Cosine, adapt
+from attacks.objectives import NOISY, SPARSE, Cosine, adapt, adapts
 from attacks.regularisers import Regulariser, TotalVariation
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
@@ -61,9 +61,11 @@ class InvertingGradients(Attack):
 
     Attributes:
         preset: a key of `PRESETS`.
-        adaptive: weigh the prior by the noise, match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`, and weigh the prior by what is known of the defence.
         engine: backend of the search.
     """
+
+    matches = Cosine
 
     preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)
@@ -101,6 +103,14 @@ class InvertingGradients(Attack):
         )
         answer = outcome.reconstruction(task, outcome.best, images, start, labels, source)
         return replace(answer, note=note)
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """As its objective does, and where noise or zeros decide what the prior weighs."""
+        own = given.get("prior_weight")
+        prior = PRESETS[given.get("preset") or "tuned"].prior_weight if own is None else own
+        weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
+        return weighed or adapts(stages, Cosine)
 
     def resolved(self) -> Self:
         """With the preset's values for None."""

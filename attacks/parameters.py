@@ -35,8 +35,8 @@ def learning_rate(default: float | None) -> Any:
 
 
 def adaptive() -> Any:
-    """Whether an attack takes the defence into account."""
-    return parameter(True, "use what is publicly known of the defence", only_if={"defended": True})
+    """Whether an attack takes the defence into account, where it can (`Attack.adapts`)."""
+    return parameter(True, "use what is publicly known of the defence", only_if={"adapts": True})
 
 
 def tv(default: float | None) -> Any:

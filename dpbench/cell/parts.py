@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import attacks
@@ -17,7 +17,10 @@ from dpbench.protocol import Guarantee, InputError, Parameter, parameters
 from dpbench.victim.batch_norm import ORACLES
 
 Facts = Mapping[str, Any]
-"""What decides whether a parameter plays a role (`Parameter.only_if`)."""
+"""What decides whether a parameter plays a role (`Parameter.only_if`).
+
+A fact may be a function of the others and of the parameters' values, as far as these are known.
+"""
 
 
 def defence_parameters(name: str) -> dict[str, Parameter]:
@@ -56,9 +59,12 @@ def is_gaussian(name: str) -> bool:
 def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]:
     """The facts of a cell that `Parameter.only_if` asks for."""
     budget = parameters(Budget)["eps_scope"].default
+    stages = defenses.stages(defence.name)
+    answers = attack is not None and bool(stages)
     return {
         "defended": defence.name != "none",
-        "repeatable": any(stage.repeatable or stage.remembers for stage in defenses.stages(defence.name)),
+        "adapts": partial(attacks.kind(attack).adapts, [each.name for each in stages]) if answers else False,
+        "repeatable": any(stage.repeatable or stage.remembers for stage in stages),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
@@ -67,7 +73,11 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
 
 def applies(declared: Parameter, known: Facts) -> bool:
     """Whether a parameter plays a role in a cell with these facts."""
-    return all(known.get(name) == value for name, value in declared.only_if.items())
+    found = {name: known.get(name) for name in declared.only_if}
+    return all(
+        (found[name](known) if callable(found[name]) else found[name]) == value
+        for name, value in declared.only_if.items()
+    )
 
 
 def attack_class(cell: Cell) -> type[attacks.Attack]:
@@ -214,7 +224,7 @@ def _correlated(
 def shown(cell: Cell) -> dict[str, Plain]:
     """The columns of all parameters that play a role in a cell, with the values that hold there."""
     name = cell.attack.name if cell.attack else None
-    known = facts(cell.defence, cell.told.labels, name)
+    known = facts(cell.defence, cell.told.labels, name) | (cell.attack.given if cell.attack else {})
     declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
     if cell.attack:

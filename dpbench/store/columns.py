@@ -88,7 +88,7 @@ def of_parameter(declared: Parameter, role: str) -> Column:
     """The column of a declared parameter."""
     dtype = DTYPES[declared.kind]
     more = {"condition": not declared.repeats, "symbol": declared.symbol, "choices": declared.choices}
-    more["undefended"] = not {"defended", "repeatable"} & set(declared.only_if)
+    more["undefended"] = not {"defended", "adapts", "repeatable"} & set(declared.only_if)
     return Column(declared.column, dtype, role, declared.help, declared.unit, **more)
 
 
