@@ -234,6 +234,8 @@ def shown(cell: Cell) -> dict[str, Plain]:
         for key, each in taken.items():
             if applies(each, known) and (key in given or each.has_default):
                 found.setdefault(each.column, given.get(key, each.default))
+    if found.get("train_batch_size") == "batch":  # the column holds numbers
+        found["train_batch_size"] = cell.batch.batch_size
     return found
 
 

@@ -19,18 +19,28 @@ _HOMES = {
         ("calibrate", "delta_note", "eps_replace", "epsilon", "noise_multiplier"),
         "dpbench.privacy.calibration",
     ),
+    **dict.fromkeys(("TradeOff", "trade_off"), "dpbench.privacy.tradeoff"),
+    "grouped": "dpbench.privacy.group",
+    "nearest_gaussian": "dpbench.privacy.gaussian_dp",
+    **dict.fromkeys(("noise_for_advantage", "noise_for_bound"), "dpbench.privacy.targets"),
 }
 __all__ = [
     "PRIOR_SUCCESS",
     "Budget",
+    "TradeOff",
     "calibrate",
     "delta_note",
     "eps_replace",
     "epsilon",
     "gaussian_claim",
+    "grouped",
     "membership_bound",
+    "nearest_gaussian",
+    "noise_for_advantage",
+    "noise_for_bound",
     "noise_multiplier",
     "reconstruction_bound",
+    "trade_off",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dpbench.protocol import Guarantee
+from dpbench.protocol import Guarantee, InputError
 from dpbench.protocol.parameters import Declared, declare, parameter
 
 _OF_A_TRAINING = {"eps_scope": "training"}
@@ -39,6 +39,14 @@ class Budget(Declared):
         at_least=1,
         only_if=_OF_A_TRAINING,
     )
+    train_batch_size: int | Literal["batch"] = parameter(
+        256,
+        "expected batch of the client's training, of which the attacked batch is a part; batch: the attacked "
+        "batch is the whole of it",
+        symbol="training batch",
+        at_least=1,
+        only_if=_OF_A_TRAINING,
+    )
     epochs: float = parameter(10.0, "passes over the training set", above=0, only_if=_OF_A_TRAINING)
     accountant: Literal["pld", "prv", "rdp"] = parameter(
         "pld",
@@ -60,7 +68,7 @@ class Budget(Declared):
         Args:
             noise_multiplier: sigma, above 0; None where `eps` is given.
             max_grad_norm: clip norm C, above 0.
-            batch_size: expected batch, from 1 to `train_size`.
+            batch_size: images in the attacked batch, at most the training's where its budget counts.
             releases: how many noisy gradients of the same batch are attacked, at least 1.
             inclusion: chance of the attacked sample to be in each of them, in (0, 1].
 
@@ -76,14 +84,23 @@ class Budget(Declared):
         """
         from dpbench.privacy.calibration import calibrate  # SciPy takes a second to import
 
+        train_batch_size = self.training_batch(batch_size)
+        if self.eps_scope == "training" and batch_size > train_batch_size:
+            raise InputError(
+                f"An attacked batch of {batch_size} is no part of a training batch of {train_batch_size}: "
+                "give a larger `train_batch_size`, or the word batch."
+            )
         return calibrate(
-            **self.values(),
+            **self.values() | {"train_batch_size": train_batch_size},
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
-            batch_size=batch_size,
             releases=releases,
             inclusion=inclusion,
         )
+
+    def training_batch(self, batch_size: int) -> int:
+        """The expected batch of the training where `batch_size` images are attacked."""
+        return batch_size if self.train_batch_size == "batch" else self.train_batch_size
 
 
 declare(Budget)  # no registry holds it, and nobody else's parameter may be called `eps`

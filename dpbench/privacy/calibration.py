@@ -121,8 +121,8 @@ def calibrate(
     eps_scope: str,
     delta: float,
     train_size: int,
+    train_batch_size: int,
     epochs: float,
-    batch_size: int,
     max_grad_norm: float,
     accountant: str = "pld",
     releases: int = 1,
@@ -137,8 +137,8 @@ def calibrate(
             `release`: of the attacked releases, all of them together.
         delta: from 1e-100 to 0.5; see `delta_note`.
         train_size: samples in the client's training set.
+        train_batch_size: expected batch of the training, at most `train_size`.
         epochs: passes over it.
-        batch_size: expected batch, at most `train_size`.
         max_grad_norm: clip norm C, above 0.
         accountant: `pld`, `prv` or `rdp`, for the training scope.
         releases: how many noisy gradients of the same batch are attacked, at least 1.
@@ -154,7 +154,7 @@ def calibrate(
 
     Example:
         >>> g = calibrate(eps=8, noise_multiplier=None, eps_scope="release", delta=1e-5, train_size=50_000,
-        ...               epochs=10, batch_size=4, max_grad_norm=1.0)
+        ...               train_batch_size=256, epochs=10, max_grad_norm=1.0)
         >>> g.eps, round(g.eps_release, 2), round(g.noise_multiplier, 4)
         (None, 8.0, 0.6002)
     """
@@ -165,21 +165,13 @@ def calibrate(
     check_positive("`max_grad_norm`", max_grad_norm)
     check_positive("`epochs`", epochs)
     train_size = check_count("`train_size`", train_size)
-    if not 1 <= batch_size <= train_size:
-        raise InputError(
-            f"A batch of {batch_size} does not fit a training set of {train_size}; adjust `batch_size` or "
-            "`train_size`."
-        )
+    train_batch_size = check_count("`train_batch_size`", train_batch_size)
     releases = check_count("`releases`", releases)
     if not 0 < inclusion <= 1:
         raise InputError(f"`inclusion` must lie above 0 and be at most 1, not {inclusion:g}.")
     rate, steps = inclusion, releases
     if eps_scope == "training":
-        rate = batch_size / train_size
-        wanted = epochs * train_size / batch_size
-        steps = check_count(
-            "`epochs` x `train_size` / `batch_size`", math.ceil(wanted) if wanted < math.inf else wanted
-        )
+        rate, steps = sampling(train_size, train_batch_size, epochs)
     if eps is not None:
         sigma = _noise_for(eps, delta, rate, steps, accountant)
     else:
@@ -211,6 +203,33 @@ def _computed_by(accountant: str, sigma: float, delta: float, sample_rate: float
         return accountant
     tight, loose = (epsilon(sigma, delta, sample_rate, steps, name) for name in ("pld", "rdp"))
     return "rdp" if tight >= loose > 0 else accountant
+
+
+def sampling(train_size: int, train_batch_size: int, epochs: float) -> tuple[float, int]:
+    """Sample rate q and optimiser steps T of a training with Poisson sampling.
+
+    Args:
+        train_size: N, at least 1.
+        train_batch_size: expected batch, from 1 to N.
+        epochs: passes over the training set, above 0; a last step that is begun counts.
+
+    Raises:
+        InputError: for a value outside its range, and for 2**63 steps or more.
+
+    Example:
+        >>> sampling(20_000, 256, 30)
+        (0.0128, 2344)
+    """
+    if not 1 <= train_batch_size <= train_size:
+        raise InputError(
+            f"A training set of {train_size} samples has no batches of {train_batch_size}: choose a smaller "
+            "`train_batch_size`, or the `train_size` of your training."
+        )
+    wanted = epochs * train_size / train_batch_size
+    steps = check_count(
+        "`epochs` x `train_size` / `train_batch_size`", math.ceil(wanted) if wanted < math.inf else wanted
+    )
+    return train_batch_size / train_size, steps
 
 
 def delta_note(delta: float, train_size: int) -> str | None:

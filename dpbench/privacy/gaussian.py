@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -60,6 +61,24 @@ def analytic_sigma(eps: float, delta: float) -> float:
     while analytic_epsilon(sigma, delta) > eps:  # by rounding only
         sigma, more = sigma * (1 + more), 2 * more
     return sigma
+
+
+def gaussian_delta(mu: float, eps: np.ndarray) -> np.ndarray:
+    """Delta at each eps where one sample moves a normal variable by `mu` standard deviations.
+
+    Dong, Roth & Su 2022, corollary 1; by logarithms, which do not overflow.
+
+    Args:
+        mu: sqrt(T) / sigma for T releases, above 0.
+        eps: [n], 0 or more.
+
+    Example:
+        >>> gaussian_delta(1 / 3.7306, np.array([1.0])).round(7)
+        array([1.e-05])
+    """
+    larger = log_ndtr(mu / 2 - eps / mu)
+    exponent = eps + log_ndtr(-mu / 2 - eps / mu) - larger
+    return np.exp(larger) * -np.expm1(np.minimum(exponent, 0))
 
 
 def _excess(delta: float) -> Callable[[float, float], float]:

@@ -65,6 +65,24 @@ def loss_distribution(
     return dense.self_compose(steps)
 
 
+def deltas(composed: PrivacyLossDistribution, eps: np.ndarray) -> np.ndarray:
+    """Delta at each of many eps, 0 or more, [n]: the larger of the two directions.
+
+    It is what `composed.get_delta_for_epsilon` gives, which takes a second for so many.
+    """
+    found = np.zeros(len(eps))
+    for one_way in (composed._pmf_remove, composed._pmf_add):
+        dense = one_way.to_dense_pmf()
+        losses = (dense._lower_loss + np.arange(dense.size)) * dense._discretization
+        losses, probabilities = losses[losses > 0], dense._probs[losses > 0]
+        # sums over all losses from each on, and nothing beyond the last
+        share = np.append(np.cumsum(probabilities[::-1])[::-1], 0)
+        without = np.append(np.cumsum((probabilities * np.exp(-losses))[::-1])[::-1], 0)
+        first = np.searchsorted(losses, eps, side="right")
+        found = np.maximum(found, dense._infinity_mass + share[first] - np.exp(eps) * without[first])
+    return found
+
+
 def pld_epsilon(
     sigma: float, delta: float, sample_rate: float, steps: int, grids: Sequence[int] = GRIDS
 ) -> float:

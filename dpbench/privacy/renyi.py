@@ -80,11 +80,28 @@ def renyi_variation(sigma: float, sample_rate: float, steps: int) -> float:
     return math.sqrt(-math.expm1(-divergence))
 
 
-def _least(bound: Callable[[float], float], sigma: float, sample_rate: float) -> float:
-    """The smallest value of `bound` over the orders: a coarse scan, then a search around its best."""
+def renyi_log_delta(sigma: float, sample_rate: float, steps: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Eps, 0 or more, [n], to a bound on each one's log delta: that of `renyi_epsilon` turned round."""
+    orders = 1 + np.exp(_log_orders(sigma, sample_rate, 64))
+    moments = steps * np.array([log_moment(sigma, sample_rate, float(order)) for order in orders])
+    heights = moments - np.log(orders) + (orders - 1) * np.log1p(-1 / orders)
+
+    def log_delta(eps: np.ndarray) -> np.ndarray:
+        return np.minimum((heights - np.outer(eps, orders - 1)).min(axis=1), 0)
+
+    return log_delta
+
+
+def _log_orders(sigma: float, sample_rate: float, count: int) -> np.ndarray:
+    """log(order - 1) of the orders that may be best."""
     # Larger orders are useless: the moments explode where order > 2 sigma^2 log(1 / q).
     largest = min(2 + 64 * min(sigma, 1) - 4 * sigma**2 * math.log(min(sample_rate, 0.5)), LARGEST_ORDER)
-    scan = np.linspace(math.log(SMALLEST_ORDER - 1), math.log(largest - 1), 48)
+    return np.linspace(math.log(SMALLEST_ORDER - 1), math.log(largest - 1), count)
+
+
+def _least(bound: Callable[[float], float], sigma: float, sample_rate: float) -> float:
+    """The smallest value of `bound` over the orders: a coarse scan, then a search around its best."""
+    scan = _log_orders(sigma, sample_rate, 48)
     found = [bound(1 + math.exp(x)) for x in scan]
     best = int(np.argmin(found))
     finer = minimize_scalar(

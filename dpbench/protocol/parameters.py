@@ -28,7 +28,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from dpbench.protocol.errors import InputError
 
 KINDS = (bool, int, float, str)
-"""What a parameter may hold; also `Literal` of strings, and any of these or None."""
+"""What a parameter may hold; also `Literal` of strings, a number or a `Literal`, and any of these or None."""
 LARGEST = 2**63
 """Whole numbers stay below it, or no table could hold them."""
 
@@ -41,6 +41,7 @@ class Parameter:
         name: as in Python; the command line writes it with dashes.
         kind: `bool`, `int`, `float` or `str`.
         choices: the words that a `str` may be; empty where any will do.
+        words: the words that a number may be instead; empty where it has to be a number.
         optional: None is allowed too.
         default: `dataclasses.MISSING` where a value has to be given.
         help: one line, in lower case and without a full stop.
@@ -74,6 +75,7 @@ class Parameter:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def has_default(self) -> bool:
@@ -95,6 +97,13 @@ class Parameter:
             if value not in self.choices:
                 raise InputError(
                     f"`{self.name}` must be one of {', '.join(self.choices)}, not {_shown(value)}."
+                )
+            return value
+        if self.words and isinstance(value, str):
+            if value not in self.words:
+                raise InputError(
+                    f"`{self.name}` must be {_WORDS[self.kind]} or {' or '.join(self.words)}, not "
+                    f"{_shown(value)}."
                 )
             return value
         if self.kind is float and type(value) is int:
@@ -189,16 +198,19 @@ def parameters(cls: type) -> dict[str, Parameter]:
 
 def _resolved(name: str, hint: Any, default: Any, declared: Mapping[str, Any]) -> Parameter:
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    kinds = [member for member in members if member is not NoneType]
-    choices = get_args(kinds[0]) if kinds and get_origin(kinds[0]) is Literal else ()
-    kind = str if choices and all(type(word) is str for word in choices) else kinds[0] if kinds else None
-    if len(kinds) != 1 or kind not in KINDS:
+    given = [member for member in members if member is not NoneType]
+    kinds = [member for member in given if get_origin(member) is not Literal]
+    choices = tuple(word for member in given if member not in kinds for word in get_args(member))
+    kind = kinds[0] if kinds else str
+    good = len(kinds) <= 1 and kind in KINDS and all(type(word) is str for word in choices)
+    if not good or not given or (choices and kinds and kind not in (int, float)):
         raise TypeError(
             f"Parameter {name} is declared as {hint}; use bool, int, float, str or Literal of strings, "
-            "or one of them | None."
+            "a number | Literal of strings, or one of them | None."
         )
-    words = {**declared, "symbol": declared["symbol"] or name, "column": declared["column"] or name}
-    return Parameter(name, kind, choices, len(kinds) < len(members), default, **words)
+    named = {**declared, "symbol": declared["symbol"] or name, "column": declared["column"] or name}
+    named["words"] = choices if kinds else ()
+    return Parameter(name, kind, () if kinds else choices, len(given) < len(members), default, **named)
 
 
 class Declared:
@@ -230,7 +242,7 @@ def declare(cls: type) -> None:
     home = f"{cls.__module__}.{cls.__qualname__}"
     for name, found in parameters(cls).items():
         known, where = _MEANINGS.setdefault(name, (found, home))
-        same = ("kind", "choices", "help", "unit", "column")
+        same = ("kind", "choices", "words", "help", "unit", "column")
         differs = [part for part in same if getattr(known, part) != getattr(found, part)]
         if differs:
             raise TypeError(

@@ -23,7 +23,7 @@ class Guarantee:
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
         max_grad_norm: C, the l2 bound of each sample's gradient.
-        sample_rate: q, expected batch over data-set size; 1 under the release scope.
+        sample_rate: q, the training's expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
             `rdp` also where `pld` fell back to the Rényi bound.

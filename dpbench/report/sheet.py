@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.report.budgets import budgets
 from dpbench.report.naming import EMPTY, Naming, number
 from dpbench.report.notes import details, notes
 from dpbench.report.rows import is_floor
@@ -22,6 +23,7 @@ class Sheet:
     """A table of finished text.
 
     Attributes:
+        budgets: which noise each budget comes to: what stands above the table.
         header: one title per column.
         sections: (title, rows), one per batch size and other conditions that vary.
         notes: what holds for the whole sheet.
@@ -29,6 +31,7 @@ class Sheet:
         short: whether each column is kept where there is little room.
     """
 
+    budgets: tuple[str, ...]
     header: tuple[str, ...]
     sections: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     notes: tuple[str, ...]
@@ -130,6 +133,7 @@ def _sheet(table: pd.DataFrame, accountant: str | None) -> Sheet:
     shown = pd.concat([part for _, part in parts]) if parts else lines
     fields = [field for field in _fields(naming) if field.needs is None or _filled(shown[field.needs])]
     return Sheet(
+        budgets=tuple(budgets(attacked)),
         header=tuple(field.title for field in fields),
         sections=tuple((title, _texts(part, fields)) for title, part in parts),
         notes=tuple(notes(table, attacked, accountant)),

@@ -40,6 +40,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Lay out results as Markdown: a heading and a table per batch size, all columns."""
     blocks = []
     for sheet in sheets(table):
+        blocks += [f"{escape.markdown(line)}." for line in map(_sentence, sheet.budgets)]
         header = [escape.markdown(title) for title in sheet.header]
         rule = [":--" if i < _WORDS else "--:" for i in range(len(header))]
         for title, rows in sheet.sections:
@@ -59,6 +60,7 @@ def to_tex(table: pd.DataFrame) -> str:
     for sheet in sheets(table):
         width = len(sheet.header)
         lines = [
+            *(rf"{escape.tex(_sentence(line))}.\par" for line in sheet.budgets),
             rf"\begin{{tabular}}{{{'l' * _WORDS}{'r' * (width - _WORDS)}}}",
             r"\toprule",
             _tex(sheet.header),
@@ -71,6 +73,10 @@ def to_tex(table: pd.DataFrame) -> str:
             "\n".join([*lines, *(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))])
         )
     return "\n\n".join(blocks) + "\n"
+
+
+def _sentence(line: str) -> str:
+    return line[:1].upper() + line[1:]
 
 
 def _tex(row: tuple[str, ...]) -> str:
@@ -87,7 +93,7 @@ class _Terminal:
         titles, kept = sheet.header[_WORDS:], sheet.short[_WORDS:]
         self._header = ("", *(title.replace(" ", "\n") for title in compress(titles, kept)))
         self._sections = [(title, list(_tree(rows, kept))) for title, rows in sheet.sections]
-        self._notes = sheet.notes
+        self._notes, self._budgets = sheet.notes, sheet.budgets
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         lines = [self._header, *(line for _, section in self._sections for line in section)]
@@ -95,6 +101,9 @@ class _Terminal:
         widths = [max(cell_len(part) for text in column for part in text.split("\n")) for column in columns]
         numbers = sum(widths[1:]) + _GAP * len(widths[1:])
         widths[0] = min(widths[0], max(options.max_width - numbers, _LEAST_NAME))
+        yield from (Text(f"{escape.plain(_sentence(line))}.") for line in self._budgets)
+        if self._budgets:
+            yield Text()
         yield _grid([self._header], widths)
         for title, section in self._sections:
             yield Text(f"\n{escape.plain(title)}", style="bold")

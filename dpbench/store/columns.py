@@ -140,7 +140,7 @@ add(
     _number(
         "eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)", symbol=""
     ),
-    _number("sample_rate", "defence", "q: expected batch over training-set size", symbol=""),
+    _number("sample_rate", "defence", "q: the training's expected batch over training-set size", symbol=""),
     _count("steps", "defence", "T: optimiser steps of the training", symbol=""),
     _words("adjacency", "defence", "neighbouring relation of both budgets", symbol=""),
     _number(

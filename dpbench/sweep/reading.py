@@ -99,6 +99,8 @@ def _type(option: Option, known: Container[str]) -> Any:
     """What tyro has to read: words for yes and no where several values may be given."""
     declared = option.parameter
     one: Any = Literal[declared.choices] if declared.choices else declared.kind
+    if declared.words:
+        one = one | Literal[declared.words]
     if option.several:
         one = tuple[Literal["yes", "no"] if declared.kind is bool else one, ...]
     elif option.default is None:

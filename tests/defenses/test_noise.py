@@ -104,8 +104,8 @@ def test_dp_carries_the_guarantee_it_was_given_and_no_other(victim):
         eps_scope="release",
         delta=1e-5,
         train_size=100,
+        train_batch_size=1,
         epochs=1,
-        batch_size=1,
         max_grad_norm=1.0,
     )
     right = {"noise_multiplier": guarantee.noise_multiplier, "max_grad_norm": 1.0, "guarantee": guarantee}

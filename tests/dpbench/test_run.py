@@ -67,7 +67,9 @@ def test_main_command_has_every_row_for_both_batch_sizes(finished):
         assert attacked["psnr_floor"].notna().all()
         dp = attacked[attacked["defense"] == "dp"]
         assert (dp["eps"] == 1).all()
-        assert (dp["steps"] == 10 * 50_000 / size).all()
+        assert (dp["steps"] == 1954).all()
+        assert (dp["sample_rate"] == 256 / 50_000).all()
+    assert table["noise_multiplier"].nunique() == 1  # whatever part of a batch is attacked
     assert pd.read_csv(finished / "results.csv").shape == table.shape
 
 

@@ -18,8 +18,8 @@ def claim(eps, max_grad_norm=1.0, releases=1):
         eps_scope="release",
         delta=1e-5,
         train_size=4,
+        train_batch_size=4,
         epochs=1,
-        batch_size=4,
         max_grad_norm=max_grad_norm,
         releases=releases,
     )

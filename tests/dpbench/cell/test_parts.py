@@ -49,6 +49,26 @@ def test_sigma_of_clipping_and_noise_is_that_of_the_release():
     assert noise == pytest.approx(found.noise_multiplier * found.max_grad_norm, rel=0.03)
 
 
+@pytest.mark.parametrize("name", ["dp", "clip+noise"])
+def test_noise_on_the_attacked_mean_is_that_of_the_sum_over_the_attacked_batch(name):
+    """The attacker knows the rest of the training batch and subtracts it: sigma C stays, the divisor is B."""
+    deviations = {}
+    for size in (1, 4):
+        scene = small_scene(size)
+        noise_std = {} if name == "dp" else {"noise_std": 0.8 / size}
+        made = cell("dlg", part(name, max_grad_norm=0.5, **noise_std), batch_size=size)
+        chain = parts.defence_of(made)
+        releases = chain.releases(
+            scene.victim.model, F.cross_entropy, scene.images, scene.labels, seed=0, count=20
+        )
+        means = torch.stack([flat(release.gradients) for release in releases])
+        found = parts.guarantee_of(made, chain)
+        assert (found.sample_rate, found.steps) == (256 / 50_000, 1954)
+        deviations[size] = float((means - means.mean(0)).std() * (20 / 19) ** 0.5)
+        assert deviations[size] == pytest.approx(found.noise_multiplier * 0.5 / size, rel=0.03)
+    assert deviations[1] == pytest.approx(4 * deviations[4], rel=0.05)
+
+
 def test_several_releases_spend_more():
     one, three = (
         guarantee(part("clip+noise", noise_std=0.5), threat=part("honest", releases=n)) for n in (1, 3)

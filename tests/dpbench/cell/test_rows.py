@@ -194,7 +194,11 @@ def test_columns_hold_what_plays_a_role():
     assert conditions(cell("dlg", part("noise")))["releases"] == 1
     training = conditions(cell("dlg", "dp"))
     assert (training["train_size"], training["accountant"]) == (50_000, "pld")
-    assert not {"train_size", "epochs", "accountant"} & set(conditions(cell("dlg", dp(1.0))))
+    assert training["train_batch_size"] == 256
+    assert conditions(cell("dlg", part("dp", train_batch_size="batch")))["train_batch_size"] == 2
+    assert not {"train_size", "train_batch_size", "epochs", "accountant"} & set(
+        conditions(cell("dlg", dp(1.0)))
+    )
     assert conditions(cell(part("dlg", iterations=7)))["max_iterations"] == 7
     for given in (cell("dlg", dp(1.0)), cell("prior-aware", "noise", "informed"), cell("gradinversion")):
         assert set(conditions(given)) <= set(columns())

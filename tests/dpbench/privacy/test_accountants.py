@@ -208,7 +208,7 @@ def test_any_noise_is_answered_or_refused(sigma, rate, accountant):
 @pytest.mark.parametrize("scope", ["training", "release"])
 def test_budgets_without_an_upper_end_are_answered_or_refused(changed, scope):
     usual = {"eps": 1.0, "noise_multiplier": None, "delta": 1e-5, "train_size": 50_000, "epochs": 10.0}
-    usual |= {"batch_size": 256, "max_grad_norm": 1.0, "eps_scope": scope, "accountant": "rdp"}
+    usual |= {"train_batch_size": 256, "max_grad_norm": 1.0, "eps_scope": scope, "accountant": "rdp"}
     guarantee = answered(privacy.calibrate, **usual | changed)
     assert guarantee is None or guarantee.noise_multiplier > 0
 

@@ -100,8 +100,8 @@ def test_noise_on_the_mean_of_clipped_gradients_is_the_gaussian_mechanism():
         eps_scope="release",
         delta=1e-5,
         train_size=50_000,
+        train_batch_size=batch,
         epochs=10,
-        batch_size=batch,
         max_grad_norm=bound,
     )
     assert guarantee.eps_release == privacy.epsilon(sigma, 1e-5)

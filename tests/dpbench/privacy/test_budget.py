@@ -10,7 +10,7 @@ from dpbench.privacy.accountants import ACCOUNTANTS
 from dpbench.protocol import InputError
 from dpbench.protocol.parameters import parameters
 
-GIVEN = {"max_grad_norm": 2.0, "batch_size": 256}
+GIVEN = {"max_grad_norm": 2.0, "batch_size": 4}
 
 
 def test_a_budget_becomes_noise_and_noise_becomes_a_budget():
@@ -45,6 +45,9 @@ def test_eps_and_noise_are_alternatives(eps, sigma):
         ({"delta": 0.6}, "`delta` must be at most 0.5"),
         ({"train_size": 0}, "`train_size` must be at least 1"),
         ({"train_size": 2**63}, "`train_size` must be a finite number below"),
+        ({"train_batch_size": 0}, "`train_batch_size` must be at least 1"),
+        ({"train_batch_size": 1.5}, "`train_batch_size` must be a whole number"),
+        ({"train_batch_size": "all"}, "`train_batch_size` must be a whole number or batch, not 'all'"),
         ({"epochs": 1e308}, "`epochs` must be a finite number below"),
         ({"epochs": 0}, "`epochs` must be above 0"),
         ({"accountant": "gdp"}, "`accountant` must be one of pld, prv, rdp"),
@@ -55,14 +58,40 @@ def test_bad_values_get_one_sentence_each(changed, match):
         Budget(**changed)
 
 
-def test_a_batch_larger_than_the_training_set_is_refused():
-    with pytest.raises(InputError, match="adjust `batch_size` or `train_size`"):
-        Budget(train_size=100).guarantee(noise_multiplier=None, **GIVEN)
+def noise(batch_size, **budget):
+    found = Budget(**budget).guarantee(noise_multiplier=None, max_grad_norm=1.0, batch_size=batch_size)
+    return found.noise_multiplier, found.sample_rate, found.steps
+
+
+def test_the_noise_is_that_of_the_training_whatever_part_of_a_batch_is_attacked():
+    assert noise(1) == noise(4) == noise(256) == noise(4, train_batch_size=256)
+    sigma, rate, steps = noise(4, train_size=20_000, epochs=30)  # the example
+    assert (rate, steps) == (256 / 20_000, 2344)
+    assert sigma == pytest.approx(2.449, rel=0.001)
+
+
+def test_the_attacked_batch_may_be_the_whole_of_the_trainings():
+    assert noise(4, train_batch_size="batch") == noise(1, train_batch_size=4) != noise(4)
+    assert noise(4, train_batch_size="batch")[1:] == (4 / 50_000, 125_000)
+
+
+def test_a_training_batch_larger_than_the_training_set_is_refused():
+    for budget in ({}, {"train_batch_size": 101}):
+        with pytest.raises(InputError, match=r"100 samples has no batches of .*`train_batch_size`"):
+            noise(4, train_size=100, **budget)
+    assert noise(4, train_size=100, eps_scope="release")  # nothing is said of a training
+
+
+def test_an_attacked_batch_larger_than_the_trainings_is_refused():
+    with pytest.raises(InputError, match="attacked batch of 8 is no part of a training batch of 4"):
+        noise(8, train_batch_size=4)
+    assert noise(8, train_batch_size="batch") == noise(8, train_batch_size=8)
+    assert noise(300, eps_scope="release")
 
 
 def test_the_training_run_plays_a_role_under_its_scope_only():
     only = {name for name, found in parameters(Budget).items() if found.only_if == {"eps_scope": "training"}}
-    assert only == {"train_size", "epochs", "accountant"}
+    assert only == {"train_size", "train_batch_size", "epochs", "accountant"}
 
 
 def test_every_accountant_can_be_chosen():

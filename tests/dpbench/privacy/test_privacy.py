@@ -141,8 +141,8 @@ def calibrated(**changed):
         "eps_scope": "training",
         "delta": 1e-5,
         "train_size": 50_000,
+        "train_batch_size": 256,
         "epochs": 10,
-        "batch_size": 256,
         "max_grad_norm": 2.0,
     }
     return privacy.calibrate(**usual | changed)
@@ -200,7 +200,8 @@ def test_release_scope_accounts_for_one_release():
         ({"eps": None, "noise_multiplier": 0.0}, "`noise_multiplier` must be a finite number above 0"),
         ({"eps_scope": "run"}, "must be one of training, release"),
         ({"accountant": "gdp"}, "must be one of pld, prv, rdp"),
-        ({"batch_size": 60_000}, "does not fit a training set of 50000"),
+        ({"train_batch_size": 60_000}, "training set of 50000 samples has no batches of 60000"),
+        ({"train_batch_size": 0}, "`train_batch_size` must be a whole number of at least 1"),
         ({"max_grad_norm": 0.0}, "`max_grad_norm`"),
         ({"epochs": 0}, "`epochs`"),
         ({"releases": 0}, "`releases` must be a whole number"),

@@ -1,0 +1,1 @@
+"""Which epsilon: what a training gives away of one image, or of one person, before anything is attacked."""

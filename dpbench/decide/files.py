@@ -1,0 +1,65 @@
+"""decide.csv, decide.json and decide.png."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dpbench.decide.choices import Choice, Training
+from dpbench.system.atomic import refused_as_sentence, replacing
+from dpbench.system.paths import absolute
+
+COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
+
+
+def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> list[Path]:
+    """Write the three files, each wholly or not at all; older ones of these names are replaced.
+
+    Raises:
+        InputError: where the folder cannot be made or written.
+    """
+    home = absolute(folder)
+    with refused_as_sentence(home / "decide.csv"):
+        home.mkdir(parents=True, exist_ok=True)
+    from dpbench.decide.picture import picture  # Matplotlib takes a second to import
+
+    rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
+    return [
+        _written(home / "decide.csv", lambda path: _csv(path, rows)),
+        _written(home / "decide.json", lambda path: _json(path, training, rows)),
+        _written(
+            home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
+        ),
+    ]
+
+
+def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> None:
+    """JSON knows no infinity: an epsilon that was not found is null."""
+    finite = [{n: v if math.isfinite(v) else None for n, v in row.items()} for row in rows]
+    found = {
+        "training": asdict(training) | {"sample_rate": training.sample_rate, "steps": training.steps},
+        "adjacency": "add-remove",
+        "sampling": "poisson",
+        "choices": finite,
+        "versions": {name: version(name) for name in ("dpbench", "dp-accounting")},
+    }
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> Path:
+    with replacing(path) as temporary:
+        write(temporary)
+    return path

@@ -1,0 +1,120 @@
+"""The options of `decide`: the training, what is asked for, and where to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dpbench.privacy.budget import Budget
+from dpbench.protocol import InputError, Parameter, parameters
+from dpbench.sweep.option import Option
+from dpbench.sweep.reading import read_options
+
+COMMAND = "python -m dpbench.decide"
+DESCRIPTION = """Which epsilon for this training? What follows from each, before anything is attacked.
+
+Prints a line for each epsilon, or for the risk that you set: the noise, and what an attacker can get at most.
+"""
+TRAINING, QUESTION, OUTPUT = "the training", "the question", "output"
+GROUPS = (TRAINING, QUESTION, OUTPUT)
+GRID = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Epsilons that are shown where nothing is asked for."""
+
+
+def _own(
+    group: str, name: str, kind: type, default: Any, help: str, hint: str = "", **ranges: float
+) -> Option:
+    several = isinstance(default, tuple)
+    declared = Parameter(name, kind, (), default is None, default, help, **ranges)
+    return Option(declared, default, several, group, hint=hint)
+
+
+def options() -> dict[str, Option]:
+    """Every option by name."""
+    declared = parameters(Budget)
+    # nothing is attacked here, so there is no attacked batch that could be the whole one
+    batch = replace(declared["train_batch_size"], words=(), help="expected batch of the training")
+    size = replace(declared["train_size"], help="images in the training set")
+    training = (size, batch, declared["epochs"], declared["delta"])
+    listed = " ".join(f"{eps:g}" for eps in GRID)
+    found = [Option(each, each.default, False, TRAINING) for each in training]
+    found += [
+        _own(
+            QUESTION,
+            "eps",
+            float,
+            (),
+            "budgets of the training",
+            f"{listed}, unless a target is given",
+            above=0,
+        ),
+        _own(
+            QUESTION,
+            "target_bound",
+            float,
+            None,
+            "largest bound on reconstruction over the whole training, at prior `kappa`: gives its noise",
+            "none",
+            above=0,
+            below=1,
+        ),
+        _own(
+            QUESTION,
+            "target_advantage",
+            float,
+            None,
+            "largest membership advantage over the whole training: gives its noise",
+            "none",
+            above=0,
+            below=1,
+        ),
+        _own(
+            QUESTION,
+            "kappa",
+            float,
+            0.1,
+            "chance of your attacker to rebuild an image without the training",
+            above=0,
+            below=1,
+        ),
+        _own(
+            QUESTION,
+            "images_per_user",
+            int,
+            10,
+            "images of one person in the training set",
+            at_least=1,
+            at_most=1000,
+        ),
+        _own(
+            OUTPUT,
+            "out",
+            str,
+            None,
+            "a folder for decide.csv, decide.json and decide.png",
+            "nothing is written",
+        ),
+    ]
+    return {each.name: each for each in found}
+
+
+def parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """The checked options of a command line; `--help` is printed and ends the program.
+
+    Raises:
+        InputError: for what cannot be understood or lies outside its range; options stand in backquotes.
+    """
+    known = options()
+    upon = {name: each.default for name, each in known.items()}
+    found = read_options(known, GROUPS, arguments, COMMAND, DESCRIPTION, upon)
+    given = {name: known[name].checked(value) for name, value in found.items()}
+    targets = given["target_bound"], given["target_advantage"]
+    if given["target_bound"] is not None and given["target_bound"] <= given["kappa"]:
+        raise InputError(
+            f"`target_bound` {given['target_bound']:g} is not above `kappa` {given['kappa']:g}, which the "
+            "attacker has without the training: choose a larger one."
+        )
+    if not given["eps"] and targets == (None, None):
+        given["eps"] = GRID
+    return given

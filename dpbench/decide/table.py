@@ -1,0 +1,113 @@
+"""The answer in text: the training, one line for each choice, and how to read it. It fits 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+from dpbench.decide.choices import RARE, Choice, Training
+from dpbench.privacy import PRIOR_SUCCESS
+
+WIDTH = 80
+_Column = tuple[str, str, Callable[[Choice], str]]
+"""Two lines of heading, and the text of a cell."""
+
+
+def text(training: Training, chosen: Sequence[Choice]) -> str:
+    """Everything that is printed.
+
+    Args:
+        training: what the noise is for.
+        chosen: at least one choice; all of the same `kappa` and `images_per_user`.
+    """
+    blocks = [_training(training), _table(chosen), _example(_usual(chosen), training), _legend(chosen[0])]
+    return "\n\n".join(blocks)
+
+
+def _training(training: Training) -> str:
+    return _wrapped(
+        f"{training.train_size:,} images in batches of {training.train_batch_size:,} (expected; Poisson "
+        f"sampling), {training.epochs:g} epochs: q = {training.sample_rate:.3g}, T = {training.steps:,}. "
+        f"δ = {training.delta:g}, one image added or removed, noise of σ x C on the sum of clipped gradients."
+    )
+
+
+def _columns(first: Choice) -> list[_Column]:
+    found: list[_Column] = [
+        ("", "ε", lambda c: _three(c.eps)),
+        ("", "σ", lambda c: f"{c.noise_multiplier:.3f}"),
+        ("ε of one", "gradient", lambda c: _three(c.eps_release)),
+        ("ReRo of", "one", lambda c: f"{c.rero_release:.3f}"),
+        ("ReRo of", "all", lambda c: f"{c.rero_training:.3f}"),
+    ]
+    if first.kappa != PRIOR_SUCCESS:
+        found.append((f"κ={first.kappa:.3g}", "all", lambda c: _share(c.rero_training_kappa)))
+    found += [
+        ("advan-", "tage", lambda c: f"{c.advantage:.3f}"),
+        ("", "TPR", lambda c: _share(c.power)),
+        ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
+        ("", "within", lambda c: f"{c.gaussian_distance:.0e}"),
+    ]
+    if first.images_per_user > 1:
+        found.append(("ε of", f"{first.images_per_user} images", lambda c: _three(c.eps_user)))
+    return found
+
+
+def _table(chosen: Sequence[Choice]) -> str:
+    columns = [[top, below, *map(cell, chosen)] for top, below, cell in _columns(chosen[0])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _usual(chosen: Sequence[Choice]) -> Choice:
+    return min(chosen, key=lambda choice: max(choice.eps, 1 / choice.eps) if choice.eps else float("inf"))
+
+
+def _example(choice: Choice, training: Training) -> str:
+    right = (1 + choice.advantage) / 2
+    return _wrapped(
+        f"At ε = {_three(choice.eps)}, an attacker who would rebuild an image in {_percent(choice.kappa)} of "
+        f"cases without the training does so in at most {_percent(choice.rero_training_kappa)} with the "
+        f"gradients of all {training.steps:,} steps, and in at most {_percent(choice.rero_release_kappa)} "
+        "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
+        f"was in the training set is right in at most {_percent(right)} of cases; guessing is right in 50 %."
+    )
+
+
+def _legend(first: Choice) -> str:
+    lines = [
+        f"ReRo: bound on the chance to rebuild an image, {PRIOR_SUCCESS:g} without the training, from one "
+        "gradient of a batch that is known to hold it and from all gradients of the training.",
+        "advantage: true less false positive rate in telling members from others; TPR: true positive rate at "
+        f"a false positive rate of {RARE:g}; both at most, from all gradients.",
+        "GDP μ: the nearest Gaussian trade-off curve; the training's own lies within so much of it.",
+    ]
+    if first.images_per_user > 1:
+        lines.append(
+            f"ε of {first.images_per_user} images: of a person who has so many, at the same δ (group privacy "
+            "of the curve); ∞: none below 600 was found."
+        )
+    return "\n".join(_wrapped(line) for line in lines)
+
+
+def _three(value: float) -> str:
+    if value == float("inf"):
+        return "∞"
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _share(value: float) -> str:
+    """Three digits, as small ones matter: 0.155, 0.00238."""
+    return f"{value:#.3g}" if value < 0.9995 else "1.000"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, WIDTH)

@@ -1,0 +1,117 @@
+"""The noise for a risk that is stated outright: reconstruction, or membership, over a whole training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
+from dpbench.privacy.checks import check_sampling
+from dpbench.privacy.tradeoff import TradeOff, trade_off
+from dpbench.protocol import InputError
+from dpbench.system.cache import remember
+
+_STEP = 1.05
+_TOLERANCE = 2e-4
+
+
+def noise_for_bound(bound: float, kappa: float, sample_rate: float = 1.0, steps: int = 1) -> float:
+    """The smallest noise multiplier at which no attacker rebuilds a sample more often than `bound`.
+
+    Args:
+        bound: on the chance to rebuild a sample after all the releases, above `kappa` and below 1.
+        kappa: the chance without the releases, above 0.
+        sample_rate: chance of a sample to be in a step's batch, in (0, 1].
+        steps: releases seen.
+
+    Returns:
+        sigma, at most 0.1 % more than is needed.
+
+    Raises:
+        InputError: for a value outside its range, and where no noise multiplier within reach is right.
+
+    Example:
+        >>> sigma = noise_for_bound(0.2, 0.1)
+        >>> 0.199 < trade_off(sigma).power(0.1) <= 0.2
+        True
+    """
+    if not 0 < kappa < bound < 1:
+        raise InputError(
+            f"`target_bound` must lie above `kappa`, {kappa:g}, and below 1, not {bound:g}: without the "
+            "training an attacker is right that often."
+        )
+    mu = float(ndtri(bound) - ndtri(kappa))
+    return _noise("bound", bound, kappa, sample_rate, steps, mu, lambda curve: curve.power(kappa))
+
+
+def noise_for_advantage(advantage: float, sample_rate: float = 1.0, steps: int = 1) -> float:
+    """The smallest noise multiplier at which no attacker's membership advantage is above `advantage`.
+
+    Args:
+        advantage: true less false positive rate in telling whether a sample was in, in (0, 1).
+        sample_rate: as for `noise_for_bound`; so are the result, the steps and the errors.
+        steps: releases seen.
+
+    Example:
+        >>> sigma = noise_for_advantage(0.1)
+        >>> 0.0999 < trade_off(sigma).advantage <= 0.1
+        True
+    """
+    if not 0 < advantage < 1:
+        raise InputError(f"`target_advantage` must lie above 0 and below 1, not {advantage:g}.")
+    mu = 2 * float(ndtri((1 + advantage) / 2))
+    return _noise("advantage", advantage, 0.0, sample_rate, steps, mu, lambda curve: curve.advantage)
+
+
+def _noise(
+    what: str,
+    target: float,
+    kappa: float,
+    rate: float,
+    steps: int,
+    mu: float,
+    risk: Callable[[TradeOff], float],
+) -> float:
+    """`mu` is that of a Gaussian curve with this risk: the search begins where its training would be."""
+    steps = check_sampling(rate, steps)
+    chance = chance_of_inclusion(rate, steps)
+    unprotected = chance if what == "advantage" else min(kappa + chance, 1.0)
+    if unprotected <= target:
+        raise InputError(
+            f"`target_{what}` {target:g} holds without any noise, as a sample is in a batch with "
+            f"probability {chance:.3g} only: choose a smaller one."
+        )
+
+    def excess(log_sigma: float) -> float:
+        return risk(trade_off(math.exp(log_sigma), rate, steps)) - target
+
+    def search() -> float:
+        # the central limit of many steps (Bu et al. 2020): mu = q sqrt(T (exp(1 / sigma^2) - 1))
+        low = high = -math.log(math.log1p((mu / rate) ** 2 / steps)) / 2
+        step = math.log(_STEP)
+        while excess(low) <= 0:
+            high, low, step = low, low - step, 2 * step
+            if low < math.log(SIGMA_RANGE[0]):
+                raise _out_of_reach(what, target)
+        while excess(high) > 0:
+            low, high, step = high, high + step, 2 * step
+            if high > math.log(SIGMA_RANGE[1]):
+                raise _out_of_reach(what, target)
+        found = brentq(excess, low, high, xtol=_TOLERANCE)
+        while excess(found) > 0:
+            found += _TOLERANCE
+        return math.exp(found)
+
+    arguments = {"target": float(target), "kappa": float(kappa), "rate": float(rate), "steps": steps}
+    return remember(f"noise for {what}", arguments, search)
+
+
+def _out_of_reach(what: str, target: float) -> InputError:
+    low, high = SIGMA_RANGE
+    return InputError(
+        f"`target_{what}` {target:g} is out of reach of noise multipliers from {low:g} to {high:g}: choose "
+        "one further from the risk without noise, or from that without the training."
+    )

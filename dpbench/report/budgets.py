@@ -1,0 +1,63 @@
+"""What stands above a table of results: the training that each budget is for, and the noise that follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from dpbench.report.naming import number
+
+MOST_PAIRS = 4
+"""Pairs of sigma and epsilon in a line; of more, the first ones and the last."""
+MOST_LINES = 4
+_TRAINING = ("train_size", "train_batch_size", "sample_rate", "steps", "releases")
+
+
+def budgets(attacked: pd.DataFrame) -> list[str]:
+    """One line for each training, and one for each number of releases, that a budget was calibrated for.
+
+    Args:
+        attacked: summary of a sheet's results, floors left out.
+
+    Returns:
+        Lines without a full stop, `MOST_LINES` of them and how many more there are; none without a guarantee.
+    """
+    private = attacked[attacked["eps_release"].notna() & attacked["noise_multiplier"].notna()]
+    said: dict[str, None] = {}
+    for _, rows in private.groupby(list(_TRAINING), dropna=False, sort=False):
+        for of_training in (True, False):
+            part = rows[rows["eps"].notna() == of_training]
+            if len(part):
+                said[f"{_what(part.iloc[0], of_training)}: {_noise(part, of_training)}"] = None
+    lines = list(said)
+    more = len(lines) - MOST_LINES
+    return (
+        lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more; each row of results.csv has its own"]
+    )
+
+
+def _what(row: pd.Series, of_training: bool) -> str:
+    if not of_training:
+        count = 1 if pd.isna(row["releases"]) else int(row["releases"])
+        return (
+            "budget of the attacked release (q = 1)" if count == 1 else f"budget of {count} releases (q = 1)"
+        )
+    words = ["budget of a training"]
+    if not pd.isna(row["train_size"]):
+        words.append(f"on {int(row['train_size']):,} images")
+    if not pd.isna(row["train_batch_size"]):
+        words.append(f"in batches of {int(row['train_batch_size']):,}")
+    return f"{' '.join(words)} (q = {number(row['sample_rate'], '.3g')}, T = {number(row['steps'], ',d')})"
+
+
+def _noise(rows: pd.DataFrame, of_training: bool) -> str:
+    """Which sigma is added at which epsilon, least epsilon first."""
+    budget = "eps" if of_training else "eps_release"
+    found: dict[tuple[str, str], Any] = {}
+    for eps, sigma in sorted(zip(rows[budget], rows["noise_multiplier"], strict=True)):
+        found[number(eps, ".3g"), number(sigma, ".3g")] = None
+    pairs = [f"σ = {sigma} at ε = {eps}" for eps, sigma in found]
+    if len(pairs) > MOST_PAIRS:
+        pairs = [*pairs[: MOST_PAIRS - 1], f"... {pairs[-1]}"]
+    return ", ".join(pairs)

@@ -1,0 +1,204 @@
+"""The command that answers "which epsilon?", and the name under which all commands stand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpbench import __main__ as program
+from dpbench import privacy
+from dpbench.decide import choices as deciding
+from dpbench.decide.__main__ import main
+from dpbench.decide.files import COLUMNS
+
+TRAINING = ["--train-size", "20000", "--train-batch-size", "256", "--epochs", "30", "--delta", "1e-5"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """The issue's command: its output, and what it wrote."""
+    folder = tmp_path_factory.mktemp("decide") / "new"
+    words = [sys.executable, "-m", "dpbench", "decide", *TRAINING, "--out", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert done.stderr == ""
+    return done.stdout, folder
+
+
+def test_the_issues_question_is_answered(answered):
+    said, _ = answered
+    assert max(map(len, said.splitlines()[:-1])) <= 80
+    assert "q = 0.0128, T = 2,344" in said
+    (line,) = (line for line in said.splitlines() if line.split()[:2] == ["1", "2.450"])
+    assert line.split() == [
+        "1",
+        "2.450",
+        "1.59",
+        "0.191",
+        "0.155",
+        "0.105",
+        "0.00238",
+        "0.264",
+        "9e-05",
+        "14.8",
+    ]
+    assert "at most 15.5 % with the gradients of all" in " ".join(said.split())
+    assert "safe" not in said
+
+
+def test_the_files_hold_every_number(answered):
+    _, folder = answered
+    assert {file.name for file in folder.iterdir()} == {"decide.csv", "decide.json", "decide.png"}
+    with (folder / "decide.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    kept = json.loads((folder / "decide.json").read_text())
+    assert kept["training"]["steps"] == 2344
+    assert [row["eps"] for row in rows] == ["0.5", "1.0", "2.0", "4.0", "8.0"]
+    assert set(rows[0]) == set(COLUMNS) == set(kept["choices"][0])
+    assert kept["choices"][-1]["eps_user"] is None
+    assert rows[-1]["eps_user"] == "inf"
+    for row, choice in zip(rows, kept["choices"], strict=True):
+        assert all(float(row[name]) == value for name, value in choice.items() if value is not None)
+        sigma, rate, steps = float(row["noise_multiplier"]), 0.0128, 2344
+        assert float(row["rero_training"]) == pytest.approx(
+            privacy.reconstruction_bound(sigma, rate, steps), rel=1e-4
+        )
+        assert float(row["rero_release"]) == privacy.reconstruction_bound(sigma)
+        assert float(row["eps_release"]) == privacy.epsilon(sigma, 1e-5)
+    pixels = np.asarray(Image.open(folder / "decide.png").convert("L"))
+    assert pixels.std() > 5
+
+
+def test_a_target_gives_its_noise_and_epsilon(capsys):
+    assert main([*TRAINING, "--target-bound", "0.2", "--kappa", "0.1", "--target-advantage", "0.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.split()[1:2] in (["2.559"], ["1.569"])]
+    assert [row[0] for row in rows] == ["0.948", "1.78"]  # the most noise first
+    assert rows[0][5] == "0.100"
+    assert rows[1][4] == "0.200"
+
+
+def test_a_prior_of_ones_own_has_a_column(capsys):
+    assert main([*TRAINING, "--eps", "1", "--kappa", "0.01", "--images-per-user", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "κ=0.01" in said
+    assert "0.0190" in said  # Phi(Phi^-1(0.01) + 0.264) is 0.0195 on the Gaussian curve nearby
+    assert "images:" not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_widest_table_fits_a_terminal(capsys):
+    words = ["--eps", "0.125", "50", "--kappa", "0.0012", "--images-per-user", "1000"]
+    assert main([*TRAINING, *words]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_million_steps_are_answered(capsys):
+    words = ["--train-size", "60000", "--train-batch-size", "60", "--epochs", "1000", "--eps", "1"]
+    assert main(words) == 0
+    assert "T = 1,000,000" in capsys.readouterr().out
+
+
+def test_a_training_whose_batch_is_everything(capsys):
+    assert (
+        main(
+            [
+                "--train-size",
+                "100",
+                "--train-batch-size",
+                "100",
+                "--epochs",
+                "4",
+                "--delta",
+                "1e-3",
+                "--eps",
+                "1",
+            ]
+        )
+        == 0
+    )
+    said = capsys.readouterr().out
+    choice = deciding.for_eps(
+        deciding.Training(train_size=100, train_batch_size=100, epochs=4, delta=1e-3),
+        1.0,
+        kappa=0.1,
+        images_per_user=1,
+    )
+    assert choice.gaussian_mu == pytest.approx(2 / choice.noise_multiplier, rel=1e-3)
+    assert f"{choice.noise_multiplier:.3f}" in said
+
+
+def test_given_noise_is_read_the_other_way():
+    training = deciding.Training(train_size=20_000, train_batch_size=256, epochs=30, delta=1e-5)
+    choice = deciding.for_noise(training, 2.449, kappa=0.1, images_per_user=1)
+    assert choice.eps == pytest.approx(1.0, rel=2e-3)
+    assert choice.eps_user == choice.eps
+    assert math.isfinite(choice.gaussian_distance)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--train-size 100", "--train-batch-size"),
+        ("--train-batch-size batch", "--train-batch-size"),
+        ("--target-bound 0.05", "--target-bound 0.05 is not above --kappa 0.1"),
+        ("--target-advantage 1.5", "--target-advantage must be below 1"),
+        ("--target-advantage 1e-12", "out of reach"),
+        ("--kappa 1", "--kappa must be below 1"),
+        ("--eps 0", "--eps must be above 0"),
+        ("--eps 1e7", "--eps 1e+07 is out of reach"),
+        ("--delta 0", "--delta must be above 0"),
+        ("--images-per-user 1001", "--images-per-user must be at most 1000"),
+        ("--epochs 1e300", "--epochs must be a finite number"),
+        ("--eps 1 --out /dev/null/x", "Cannot write"),
+        ("--nonsense", "nonsense"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, said, capsys):
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" or "--out" in words
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_delta_that_is_too_large_is_said(capsys):
+    assert main([*TRAINING[:-1], "1e-3", "--eps", "1"]) == 0
+    assert "--delta 0.001 is not below 1 / --train-size" in capsys.readouterr().err
+
+
+def test_one_command_for_all(capsys):
+    assert program.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dpbench ")
+    for words in ([], ["--help"]):
+        assert program.main(words) == 0
+        said = capsys.readouterr().out
+        assert all(name in said for name in ("run", "decide", "audit", "assets"))
+    assert program.main(["rum"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "dpbench has no 'rum': give one of run, decide, audit, assets, or --help.\n"
+    )
+    assert program.main(["run", "--eps", "0"]) == 2
+    assert program.main(["audit", "--eps", "0"]) == 2
+    assert program.main(["assets", "fetch"]) == 2
+
+
+def test_its_help_imports_nothing_heavy():
+    """What takes seconds is imported by the subcommand that needs it."""
+    code = "import sys; from dpbench.__main__ import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
