@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -82,16 +82,14 @@ class Setting:
             version=importlib.metadata.version("dpbench"),
             plugins=options.plugin,
         )
+        self.cells = cache(self.cells)
         self.data = dataset(options.data, options.image_size)
         self.ranking = Ranking(self.data, options.batch_size[0], options.label_draw[0])
         self.attackers: dict[str, list[Attacker]] = defaultdict(list)
-        for attacker in self._first[0.0]:
+        for attacker in self.cells(FIRST_SEED)[0.0]:
             self._check_attacker(attacker)
             self.attackers[attacker.threat.name].append(attacker)
-
-    @cached_property
-    def _first(self) -> dict[float, dict[Attacker, Cell]]:
-        return self.cells(FIRST_SEED)
+        self.guarantee(self.levels[0])  # an impossible budget is to be refused before anything is run
 
     def cells(self, seed: int) -> dict[float, dict[Attacker, Cell]]:
         """The cells of one batch, by noise multiplier (0: undefended) and attacker.
@@ -118,7 +116,7 @@ class Setting:
 
     def guarantee(self, sigma: float) -> Guarantee | None:
         """What a noise multiplier guarantees in this setting."""
-        cell = next(iter(self._first[self.levels[0]].values()))
+        cell = next(iter(self.cells(FIRST_SEED)[self.levels[0]].values()))
         given = tuple(sorted({**cell.defence.given, "noise_multiplier": sigma}.items()))
         cell = replace(cell, defence=replace(cell.defence, parameters=given))
         return parts.guarantee_of(cell, parts.defence_of(cell))
@@ -158,10 +156,12 @@ class Setting:
                 f"{attacker.title} under `threat_model` {threat.name} rebuilds no images, and a frontier "
                 "ranks images: take another `attack` or `threat_model`."
             )
-        if threat.name == "malicious-linear" and self.data.statistics is None:
+        statistics = threat.name == "malicious-linear" and self.data.statistics is None
+        images = "public_images" in kind.needs and getattr(self.data, "public", None) is None
+        if statistics or images:
             raise InputError(
-                f"{self.data.name} brings no statistics of other images, so the malicious server would have "
-                "them from the decoys: give `data` cifar10, or an honest `threat_model`."
+                f"{self.data.name} brings no other images, so {attacker.title} would learn from the decoys: "
+                "give `data` cifar10, or another `attack`."
             )
 
 

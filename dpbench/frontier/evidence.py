@@ -31,6 +31,8 @@ ENOUGH = 20.0
 """Evidence at which a hypothesis is refuted; it goes that far by mistake at most once in 20 times."""
 MOST = 200
 """Batches at one noise level, at most."""
+FEWEST = math.ceil(math.log(ENOUGH) / (math.log1p(-CHANCE) - math.log1p(-CHANCE - MARGIN)))
+"""Batches at one noise level without any success after which none is seen."""
 
 
 class Verdict(StrEnum):

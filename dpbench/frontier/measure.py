@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -10,7 +11,7 @@ from dpbench.cell.result import CellResult
 from dpbench.cell.spec import Cell
 from dpbench.frontier.cells import Attacker, Setting
 from dpbench.frontier.certified import certified_sigma
-from dpbench.frontier.evidence import CHANCE, Verdict, Watch
+from dpbench.frontier.evidence import CHANCE, FEWEST, Verdict, Watch
 from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
 from dpbench.frontier.result import Frontier, Level, Noise, Rate
@@ -49,12 +50,18 @@ class Measurement:
         """Both sequences for the attacks of one threat model.
 
         Raises:
-            InputError: where the attacks fail undefended, or a cell has no result.
+            InputError: where the attacks fail undefended, a cell has no result, or the data set is too small.
         """
+        batches = self._setting.ranking.batches
+        if batches < FEWEST:
+            raise InputError(
+                f"A verdict takes up to {FEWEST} disjoint batches or more, and there are {batches}: take a "
+                "smaller `batch_size`, a larger data set, or `quick`."
+            )
         levels: dict[float, Level] = {}
 
         def test(sigma: float) -> Verdict:
-            levels[sigma] = self._level(threat_model, sigma, self._setting.ranking.batches)
+            levels[sigma] = self._level(threat_model, sigma, batches)
             return levels[sigma].verdict
 
         ends = fixed_sequences(self._setting.levels, test)
@@ -100,7 +107,8 @@ class Measurement:
                 for attacker in attackers
                 if not self._results.has(found[attacker].key())
             ]
-            loop.run(missing, self._results, self._execute, self._display)
+            if missing:
+                loop.run(missing, self._results, self._execute, self._display)
             for found in cells:
                 succeeded = [self._succeeded(found[attacker]) for attacker in attackers]
                 if None not in succeeded:
@@ -118,7 +126,8 @@ class Measurement:
         guarantee = self._setting.guarantee(sigma) if sigma else None
         if guarantee is None:
             return Noise(sigma=sigma)
-        return Noise(sigma=sigma, eps=guarantee.eps, eps_release=guarantee.eps_release)
+        finite = guarantee.eps is not None and math.isfinite(guarantee.eps)
+        return Noise(sigma=sigma, eps=guarantee.eps if finite else None, eps_release=guarantee.eps_release)
 
     def _result(
         self, threat_model: str, levels: dict[float, Level], leak_up_to: float | None, none_from: float | None

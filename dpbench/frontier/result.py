@@ -15,7 +15,7 @@ class Noise:
 
     Attributes:
         sigma: the noise multiplier; 0 without a defence.
-        eps: epsilon of the training; None where there is none, or only the release is accounted for.
+        eps: epsilon of the training; None where there is none to speak of, or only the release counts.
         eps_release: epsilon of the attacked release(s).
     """
 

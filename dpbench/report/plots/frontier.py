@@ -86,7 +86,9 @@ def _panel(axis: Axes, found: dict[str, Any]) -> None:
         axis.text(right, rate, f" {said}", va="center", **words)
     axis.set_xticks([none, *sigmas], ["no\ndefence", *(f"{sigma:g}" for sigma in sigmas)], fontsize=_SMALL)
     axis.minorticks_off()
-    axis.set_yticks([0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "", "5.5 %", "20 %", "50 %", "100 %"])
+    axis.set_yticks(
+        [0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "0.5 %", "5.5 %", "20 %", "50 %", "100 %"]
+    )
     axis.tick_params(labelsize=_SMALL)
     axis.set_xlabel("noise multiplier σ", fontsize=_SMALL)
     axis.set_ylabel("attacked image ranks first of 200", fontsize=_SMALL)
@@ -116,7 +118,7 @@ def _curve(
     )
     axis.plot(x[1:], share[1:], color=colour, linewidth=1.2)  # no defence is no point of this axis
     if i == several - 1 and several > 1:
-        axis.legend(fontsize=_SMALL, loc="center right", framealpha=0.9)
+        axis.legend(fontsize=_SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
 
 
 def _budgets(axis: Axes, levels: list[dict[str, Any]]) -> None:

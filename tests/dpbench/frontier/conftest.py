@@ -17,26 +17,28 @@ USUAL = {
 """A frontier of an attack that does nothing."""
 
 
-@pytest.fixture
-def usual(instant, monkeypatch):
+@pytest.fixture(scope="module")
+def usual(instant):
     """Keywords of a frontier whose cells take milliseconds."""
-    monkeypatch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
-    return dict(USUAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
+        yield dict(USUAL)
 
 
-@pytest.fixture
-def scripted(monkeypatch):
+@pytest.fixture(scope="module")
+def script():
     """Makes success a matter of the noise multiplier; returns the keys of the cells that are run."""
+    with pytest.MonkeyPatch.context() as patch:
 
-    def write(succeeds):
-        run = []
+        def write(succeeds):
+            run = []
 
-        def fill(self, seed, result):
-            sigma = result.rows[0].get("noise_multiplier", 0.0)
-            result.rows[0] |= {"ranked_first": succeeds(sigma, seed), "best_correlation": 0.5}
-            run.append(result.rows[0]["key"])
+            def fill(self, seed, result):
+                sigma = result.rows[0].get("noise_multiplier", 0.0)
+                result.rows[0] |= {"ranked_first": succeeds(sigma), "best_correlation": 0.5}
+                run.append(result.rows[0]["key"])
 
-        monkeypatch.setattr(Ranking, "fill", fill)
-        return run
+            patch.setattr(Ranking, "fill", fill)
+            return run
 
-    return write
+        yield write

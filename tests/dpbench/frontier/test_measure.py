@@ -1,87 +1,91 @@
-"""Whole frontiers of attacks that take milliseconds: stopping, resuming, refusing, and what is written."""
+"""Whole frontiers of an attack that takes milliseconds, and whose success is written in a script."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from dpbench.frontier import frontier
+from dpbench.data import datasets
+from dpbench.frontier import frontier, measure, ranking
 from dpbench.frontier.__main__ import main
+from dpbench.frontier.command import PICTURES
 from dpbench.frontier.evidence import Verdict
 from dpbench.protocol import InputError
 from tests.helpers.tiny import tiny
 
-ROOT = Path(__file__).parents[3]
+
+@pytest.fixture(scope="module")
+def measured(usual, script, tmp_path_factory):
+    """A leak up to σ 0.1 and none at 1: the frontier, its folder, and the cells that were run for it."""
+    folder = tmp_path_factory.mktemp("measured")
+    run = script(lambda sigma: sigma < 1)
+    (found,) = frontier(folder, **usual, train_size=20_000, epochs=3.0)
+    return SimpleNamespace(found=found, folder=folder, run=run)
 
 
-def test_each_level_stops_at_its_verdict_and_nothing_is_run_twice(usual, scripted, tmp_path):
-    run = scripted(lambda sigma, seed: sigma < 1)
-    (found,) = frontier(tmp_path / "run", **usual)
-    assert [level.verdict for level in found.levels] == [Verdict.LEAK, Verdict.LEAK, Verdict.NONE]
-    assert [level.rates[0].trials for level in found.levels] == [1, 1, 59]
-    assert (found.leak_up_to.sigma, found.none_from.sigma) == (0.1, 1.0)
-    assert len(run) == len({*run}) == 2 + 2 + 60  # two batches are begun together
-    run.clear()
-    assert frontier(tmp_path / "run", **usual) == [found]
+def test_each_level_stops_at_its_verdict(measured):
+    levels = measured.found.levels
+    assert [level.verdict for level in levels] == [Verdict.LEAK, Verdict.LEAK, Verdict.NONE]
+    assert [level.rates[0].trials for level in levels] == [1, 1, 59]
+    assert (measured.found.leak_up_to.sigma, measured.found.none_from.sigma) == (0.1, 1.0)
+    assert len(measured.run) == len({*measured.run}) == 2 + 2 + 60  # two batches are begun together
+
+
+def test_the_same_command_again_runs_nothing(usual, script, measured):
+    run = script(lambda sigma: sigma < 1)
+    assert frontier(measured.folder, **usual, train_size=20_000, epochs=3.0) == [measured.found]
     assert run == []
 
 
-def test_a_defence_that_leaks_everything_never_passes(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: True)
-    (found,) = frontier(tmp_path / "run", **usual)
-    assert (found.leak_up_to.sigma, found.none_from) == (1.0, None)
-    assert "there is no level from which on none is seen by these attacks" in found.sentence()
-
-
-def test_it_refuses_where_the_attack_fails_undefended(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: False)
-    with pytest.raises(InputError, match="not seen to succeed without a defence"):
-        frontier(tmp_path / "run", **usual)
-    assert not (tmp_path / "run" / "frontier.json").exists()
-
-
-def test_several_attacks_are_a_set_and_one_that_leaks_is_enough(usual, scripted, tmp_path):
-    """The attack with two iterations succeeds at every level; that with one only undefended."""
-    scripted(lambda sigma, seed: True)
-    (found,) = frontier(tmp_path / "run", **usual | {"iterations": (1, 2)})
-    assert found.attacks == ("instant", "instant (iterations 2)")
-    assert all(len(level.rates) == 2 for level in found.levels)
-
-
-def test_what_is_written(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: sigma < 1)
-    (found,) = frontier(tmp_path, **usual | {"train_size": 20_000, "epochs": 3.0})
-    (stored,) = json.loads((tmp_path / "frontier.json").read_text())["frontiers"]
-    assert stored["sentence"] == found.sentence()
-    rows = pd.read_csv(tmp_path / "frontier.csv")
+def test_what_is_written(measured):
+    (stored,) = json.loads((measured.folder / "frontier.json").read_text())["frontiers"]
+    assert stored["sentence"] == measured.found.sentence()
+    rows = pd.read_csv(measured.folder / "frontier.csv")
     assert rows["verdict"].tolist() == ["leak shown", "leak shown", "not seen by these attacks"]
     assert rows["sigma"].tolist() == [0, 0.1, 1]
     assert rows["rate"].tolist() == [1, 1, 0]
     assert rows["eps_release"].iloc[1:].is_monotonic_decreasing
     assert rows["eps"].iloc[1:].is_monotonic_decreasing
-    table = pd.read_parquet(tmp_path / "results.parquet")
+    table = pd.read_parquet(measured.folder / "results.parquet")
     assert table.loc[table["noise_multiplier"] == 1, "ranked_first"].tolist() == [False] * 59
-    assert all((tmp_path / name).stat().st_size for name in ("frontier.png", "frontier-exposed.png"))
+    assert all((measured.folder / name).stat().st_size for name in PICTURES)
 
 
-def test_the_words_say_what_was_seen_and_promise_nothing(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: sigma < 1)
-    (found,) = frontier(tmp_path, **usual)
-    words = found.sentence()
+def test_the_words_say_what_was_seen_and_promise_nothing(measured):
+    words = measured.found.sentence()
     assert "a leak is shown up to σ 0.1 (" in words
     assert "from σ 1 (" in words
     assert "on none is seen by these attacks; what lies between is undecided." in words
-    assert "safe" not in (tmp_path / "frontier.json").read_text()
+    assert "safe" not in (measured.folder / "frontier.json").read_text()
 
 
-def test_the_certified_frontier_stands_beside_it(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: True)
+def test_another_setting_does_not_go_into_the_same_folder(usual, measured):
+    with pytest.raises(InputError, match="holds a run of another configuration"):
+        frontier(measured.folder, **usual)
+
+
+def test_a_set_of_attacks_leaks_where_one_of_them_does_and_never_passes_then(usual, script, tmp_path):
+    script(lambda sigma: True)
+    (found,) = frontier(tmp_path / "run", **usual | {"iterations": (1, 2)})
+    assert found.attacks == ("instant", "instant (iterations 2)")
+    assert all(len(level.rates) == 2 for level in found.levels)
+    assert (found.leak_up_to.sigma, found.none_from) == (1.0, None)
+    assert "there is no level from which on none is seen by these attacks" in found.sentence()
+
+
+def test_it_refuses_where_the_attack_fails_undefended(usual, script, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "MOST", 6)
+    monkeypatch.setattr(measure, "FEWEST", 6)
+    script(lambda sigma: False)
+    with pytest.raises(InputError, match="not seen to succeed without a defence"):
+        frontier(tmp_path / "run", **usual)
+    assert not (tmp_path / "run" / "frontier.json").exists()
+
+
+def test_the_certified_frontier_stands_beside_it(usual, script, tmp_path):
+    script(lambda sigma: True)
     (found,) = frontier(tmp_path, **usual, quick=True)
     assert {kappa: round(noise.sigma, 2) for kappa, noise in found.certified.items()} == {
         "0.1": 4.08,
@@ -92,43 +96,11 @@ def test_the_certified_frontier_stands_beside_it(usual, scripted, tmp_path):
     assert [level.rates[0].trials for level in found.levels] == [10, 10, 10]
 
 
-def test_noise_hides_what_a_planted_layer_shows(usual, tmp_path):
-    """Nothing is scripted here: the malicious server has the image, and with much noise it has not."""
-    given = usual | {"attack": "analytic", "levels": (30.0,)}
-    (found,) = frontier(tmp_path, **given, quick=True)
-    undefended, defended = (level.rates[0].successes for level in found.levels)
-    assert found.threat_model == "malicious-linear"
-    assert undefended >= 9
-    assert defended <= 2
-
-
-REGISTER = """
-from dpbench.data import datasets
-from tests.helpers.tiny import tiny
-from dpbench_instant import Instant
-from dpbench.frontier import frontier
-datasets._items["tiny"] = lambda argument, size: tiny()
-frontier({folder!r}, quick=True, **{usual!r})
-"""
-
-
-def test_killed_and_taken_up_again_it_ends_as_if_nothing_had_happened(usual, tmp_path):
-    folder, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    text = REGISTER.format(folder=str(folder), usual=usual)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
-    process = subprocess.Popen([sys.executable, "-c", text], env=environment, cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("logs/*.log"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("cells/*.safetensors")}
-    assert before
-    assert not (folder / "frontier.json").exists()
-    assert frontier(folder, quick=True, **usual) == frontier(undisturbed, quick=True, **usual)
-    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("cells/*.safetensors")}
-    assert before.items() <= after.items()
-    assert (folder / "frontier.csv").read_text() == (undisturbed / "frontier.csv").read_text()
+def test_too_few_batches_for_a_verdict_are_said_beforehand(usual, script, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "MOST", 58)
+    with pytest.raises(InputError, match="takes up to 59 disjoint batches or more, and there are 58"):
+        frontier(tmp_path, **usual)
+    assert not list(tmp_path.glob("cells/*"))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +114,8 @@ def test_killed_and_taken_up_again_it_ends_as_if_nothing_had_happened(usual, tmp
         ({"attack": "label-restoration"}, "rebuilds no images, and a frontier ranks images"),
         ({"model": "resnet20", "bn_stats": "exact"}, "`bn_stats` leave the client without noise"),
         ({"levels": (0.0,)}, "`levels` must be different noise multipliers above 0"),
+        ({"train_size": 0}, "`train_size` must be"),
+        ({"train_size": 1, "batch_size": 2}, "train"),
         ({"eps": 1.0}, "takes no eps; it takes"),
         ({"batch_seed": 3}, "takes no batch_seed; it takes"),
     ],
@@ -153,24 +127,13 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(usual, tmp_path, change
 
 
 def test_a_malicious_server_without_public_statistics_would_know_the_decoys(usual, tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from dpbench.data import datasets
-
     monkeypatch.setitem(datasets._items, "bare", lambda argument, size: replace(tiny(), statistics=None))
-    with pytest.raises(InputError, match="would have them from the decoys: give `data`"):
+    with pytest.raises(InputError, match="so analytic would learn from the decoys: give"):
         frontier(tmp_path, **usual | {"data": "bare", "attack": "analytic"})
 
 
-def test_another_setting_does_not_go_into_the_same_folder(usual, scripted, tmp_path):
-    scripted(lambda sigma, seed: True)
-    frontier(tmp_path, **usual, quick=True)
-    with pytest.raises(InputError, match="holds a run of another configuration"):
-        frontier(tmp_path, **usual | {"levels": (0.1,)}, quick=True)
-
-
-def test_the_command_line(usual, scripted, tmp_path, capsys):
-    scripted(lambda sigma, seed: True)
+def test_the_command_line(usual, script, tmp_path, capsys):
+    script(lambda sigma: True)
     words = ["--data", "tiny", "--attack", "instant", "--victim", "untrained", "--model", "lenet"]
     words += ["--batch-size", "1", "--levels", "0.1", "1", "--device", "cpu", "--quick"]
     assert main(words) == 2
