@@ -81,8 +81,11 @@ def _of_group(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) 
     pixels, channels = system.shape[1], right.shape[1]
     if pixels > LARGEST:
         raise TooLargeError
-    _, singular, directions = torch.linalg.svd(system, full_matrices=True)
-    singular = torch.cat([singular, singular.new_zeros(pixels - len(singular))])
+    _, singular, directions = torch.linalg.svd(system, full_matrices=False)
+    if (missing := pixels - len(singular)) > 0:  # far quicker than singular vectors for all of them
+        complement = torch.linalg.qr(directions.T, mode="complete").Q[:, -missing:]
+        directions = torch.cat([directions, complement.T])
+        singular = torch.cat([singular, singular.new_zeros(missing)])
     along = directions @ (system.T @ right)  # [pixels, channels]: coefficients times singular^2
 
     ranked = singular > RANK * singular[0]

@@ -89,8 +89,8 @@ STOPPED = {
     "pooling": (
         chain(nn.ReLU(), nn.MaxPool2d(2), features=24 * 9),
         {},
-        "it needs a chain of convolutions and activations up to a fully connected layer with a bias, and this "
-        "one ends at the layer `2` (MaxPool2d)",
+        "it needs a chain of convolutions and activations up to a fully connected layer with a bias, and "
+        "this one ends at the layer `2` (MaxPool2d)",
     ),
 }
 
