@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -32,6 +33,7 @@ class Preset:
         frequencies: search cosine coefficients instead of pixels.
         tv: weight of total variation.
         prior_weight: weight of the Gaussian prior, in units of the one that the defence calls for.
+        anneal: how many times that weight the search begins with; it falls geometrically.
     """
 
     learning_rate: float
@@ -40,6 +42,7 @@ class Preset:
     frequencies: bool
     tv: float
     prior_weight: float
+    anneal: float = 1.0
 
 
 PRESETS = {
@@ -47,7 +50,13 @@ PRESETS = {
         learning_rate=0.1, schedule=step_decay, signed=True, frequencies=False, tv=0.03, prior_weight=0.0
     ),
     "tuned": Preset(
-        learning_rate=0.4, schedule=warm_cosine, signed=False, frequencies=True, tv=0.0, prior_weight=1.0
+        learning_rate=0.3,
+        schedule=warm_cosine,
+        signed=False,
+        frequencies=True,
+        tv=0.0,
+        prior_weight=1.0,
+        anneal=10.0,
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""
@@ -78,7 +87,7 @@ class InvertingGradients(Attack):
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
-        release, knowledge, preset, own = task.release, task.knowledge, PRESETS[self.preset], self.resolved()
+        release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge)
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         regularisers, note = self.regularisers(release, knowledge)
@@ -91,7 +100,7 @@ class InvertingGradients(Attack):
             problem,
             [[start] for start in starts],
             labels,
-            Schedule(preset.schedule(own.learning_rate, self.iterations)),
+            self.schedule(regularisers),
             engine=self.engine,
             signed=preset.signed,
             progress=task.progress,
@@ -116,6 +125,17 @@ class InvertingGradients(Attack):
         """With the preset's values for None."""
         chosen, own = PRESETS[self.preset], ("learning_rate", "tv", "prior_weight")
         return replace(self, **{name: getattr(chosen, name) for name in own if getattr(self, name) is None})
+
+    def schedule(self, regularisers: Sequence[Regulariser]) -> Schedule:
+        """Step sizes, and the prior's weight over the search."""
+        preset = PRESETS[self.preset]
+        factors = torch.ones(self.iterations, len(regularisers))
+        falling = torch.logspace(math.log10(preset.anneal), 0, self.iterations)
+        for i, each in enumerate(regularisers):
+            if isinstance(each, GaussianPrior):
+                factors[:, i] = falling
+        rates = preset.schedule(self.resolved().learning_rate, self.iterations)
+        return Schedule(rates, factors=factors)
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
         """What the search believes of images, and a sentence where it has to do without the prior."""

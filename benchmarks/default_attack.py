@@ -9,7 +9,9 @@ presets take turns, batch by batch. Intervals are 95 % by bootstrap over the bat
 
 from __future__ import annotations
 
+import csv
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,19 +72,17 @@ def cell(options: Options, victim: str, batch_size: int, seed: int, preset: str)
     )
 
 
-def measured(options: Options) -> pd.DataFrame:
+def measured(options: Options) -> Iterator[dict]:
     """A row for each image."""
-    rows: list[dict] = []
     for victim, size in itertools.product(options.victim, options.batch_size):
         for seed in range(options.first_seed, options.first_seed + -(-options.images // size)):
             for preset in ("paper", "tuned"):
                 found = run_cell(cell(options, victim, size, seed, preset)).rows
                 if found[0]["status"] != "ok":
                     raise RuntimeError(found[0]["error"])
-                own = [row for row in found if row["attack"] == "inverting-gradients"]
-                rows += [{name: row.get(name) for name in COLUMNS} | {"preset": preset} for row in own]
-        print(f"{victim}, batches of {size}: done", flush=True)
-    return pd.DataFrame(rows)
+                for row in found:
+                    if row["attack"] == "inverting-gradients":
+                        yield {name: row.get(name) for name in COLUMNS} | {"preset": preset}
 
 
 def compared(table: pd.DataFrame) -> list[dict]:
@@ -125,13 +125,18 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def main(options: Options) -> None:
-    """Measure and show."""
+    """Measure and show; images.csv has a row as soon as it is measured."""
     load_data("cifar10")  # here, so that a missing one is said at once
-    with clean_state():
-        table = measured(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "images.csv", index=False)
-    show("The presets of inverting-gradients", compared(table), options.out / "table.csv")
+    rows = []
+    with clean_state(), (options.out / "images.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in measured(options):
+            rows.append(row)
+            writer.writerow(row)
+            file.flush()
+    show("The presets of inverting-gradients", compared(pd.DataFrame(rows)), options.out / "table.csv")
 
 
 if __name__ == "__main__":
