@@ -20,6 +20,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     label_restoration,
     latent_projection,
     lmmse,
+    maximum_a_posteriori,
     prior_aware,
 )
 from attacks.base import Attack, attacks

@@ -117,9 +117,9 @@ def attack_of(cell: Cell) -> attacks.Attack:
     return attacks.create(cell.attack.name, **{**cell.attack.given, **shared}, **engine)
 
 
-def wants_public_images(cell: Cell) -> bool:
-    """Whether the attack of `cell` makes use of other people's images."""
-    return cell.attack is not None and "public_images" in attack_of(cell).wants()
+def wants(cell: Cell, name: str) -> bool:
+    """Whether the attack of `cell` makes use of that field of `Knowledge`."""
+    return cell.attack is not None and name in attack_of(cell).wants()
 
 
 def threat_of(cell: Cell) -> ThreatModel:

@@ -79,7 +79,7 @@ def attacked(
 ) -> Reconstruction:
     """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
     network = scene.victim
-    wanted = parts.wants_public_images(cell)
+    wanted = parts.wants(cell, "public_images")
     public = public_images(scene.public, scene.images, scene.gallery) if wanted else None
     knowledge = Knowledge(
         model=defenses.in_release_mode(network.model),

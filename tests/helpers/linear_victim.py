@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dpbench.data.image_statistics import fit
 from dpbench.protocol import Knowledge, PublicImages, Release, Stage
 
 SHAPE, CLASSES = (3, 2, 2), 3
@@ -55,10 +56,11 @@ def told(labels=None, each=40):
     """What the attacker knows: `each` public images of every label."""
     torch.manual_seed(0)
     classes = torch.arange(CLASSES * each) % CLASSES
-    public = PublicImages(draw(classes, seed=1), classes)
-    return Knowledge(
-        Linear(), own_logit, SHAPE, CLASSES, (0.5,) * 3, (0.3,) * 3, labels, public_images=public
-    )
+    images = draw(classes, seed=1)
+    statistics = fit((images * 255).round().byte(), images.mean(0))
+    model, grey, deviation = Linear(), (0.5,) * 3, (0.3,) * 3
+    more = {"public_images": PublicImages(images, classes), "image_statistics": statistics}
+    return Knowledge(model, own_logit, SHAPE, CLASSES, grey, deviation, labels, **more)
 
 
 def gradients(images, labels):
