@@ -4,8 +4,8 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
-from dpbench.protocol import factorisation
 from dpbench.protocol.errors import InputError
+from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.reconstruction import Reconstruction
@@ -15,6 +15,7 @@ from dpbench.protocol.release import Guarantee, Release, Stage, combined
 __all__ = [
     "Candidates",
     "Declared",
+    "Factorisation",
     "Guarantee",
     "ImageStatistics",
     "InputError",
@@ -27,7 +28,6 @@ __all__ = [
     "Stage",
     "combined",
     "declare",
-    "factorisation",
     "parameter",
     "parameters",
 ]
