@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from defenses.base import Aggregates, Gradients, defense
 from defenses.dp_sgd import DPSGD
 from defenses.per_sample import per_sample
-from dpbench.protocol import Loss, factorisation, parameter
+from dpbench.protocol import Factorisation, Loss, parameter
 
 
 @defense("dp-ftrl")
@@ -39,7 +39,7 @@ class DPFTRL(DPSGD):
 
     def sensitivity(self, releases: int) -> float:
         """How far a sample that is in each of `releases` moves all of them together, in units of C."""
-        return factorisation.sensitivity(releases, self.bands)
+        return Factorisation(releases, self.bands).sensitivity()
 
     def aggregates(
         self,
@@ -71,7 +71,7 @@ class DPFTRL(DPSGD):
             )
 
         (mean,) = means(0.0, 1)
-        weights = factorisation.coefficients(count, self.bands).tolist()
+        weights = Factorisation(count, self.bands).coefficients().tolist()
         earlier: list[Gradients] = []
         released = []
         for noised in means(self.noise_multiplier, count):

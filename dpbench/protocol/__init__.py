@@ -4,8 +4,8 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
-from dpbench.protocol import factorisation
 from dpbench.protocol.errors import InputError
+from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
@@ -16,6 +16,7 @@ from dpbench.protocol.release import Guarantee, Release, Stage, combined
 __all__ = [
     "Candidates",
     "Declared",
+    "Factorisation",
     "Guarantee",
     "ImageStatistics",
     "InputError",
@@ -29,7 +30,6 @@ __all__ = [
     "Stage",
     "combined",
     "declare",
-    "factorisation",
     "full_precision",
     "parameter",
     "parameters",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dpbench.protocol.factorisation import best_weights, sensitivity
+from dpbench.protocol.factorisation import Factorisation
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Release:
             if stage.name in ("dp", "dp-ftrl"):
                 level = (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
                 bands = _bands(stage)
-                variance += level * releases / sensitivity(releases, bands) ** 2 if bands > 1 else level
+                if bands > 1:
+                    level *= releases / Factorisation(releases, bands).sensitivity() ** 2
+                variance += level
         return math.sqrt(variance)
 
 
@@ -124,6 +126,6 @@ def combined(releases: Sequence[Release]) -> Release:
     if bands == 1:
         mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
     else:
-        weights = best_weights(len(repeats), bands).to(first.gradients[0])
+        weights = Factorisation(len(repeats), bands).best_weights().to(first.gradients[0])
         mean = tuple(torch.tensordot(weights, torch.stack(same), 1) for same in zip(*repeats, strict=True))
     return replace(first, gradients=mean, repeats=repeats)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import defenses
 from dpbench.cell import parts
-from dpbench.protocol import InputError, Release, Stage, combined, factorisation
+from dpbench.protocol import Factorisation, InputError, Release, Stage, combined
 from tests.helpers.cells import cell, part
 
 torch.set_num_threads(1)
@@ -58,7 +58,9 @@ def test_the_square_root_is_the_root_of_the_prefix_sums():
     root = matrix(9, 9)
     np.testing.assert_allclose(root @ root, np.tril(np.ones((9, 9))))
     for size, bands in ((1, 4), (6, 2), (9, 9), (9, 40)):
-        np.testing.assert_allclose(factorisation.coefficients(size, bands).numpy(), matrix(size, bands)[:, 0])
+        np.testing.assert_allclose(
+            Factorisation(size, bands).coefficients().numpy(), matrix(size, bands)[:, 0]
+        )
 
 
 @pytest.mark.parametrize("bands", [1, 2, 16])
@@ -80,9 +82,9 @@ def test_the_best_weights_are_generalised_least_squares():
         root, ones = matrix(size, bands), np.ones(size)
         inverse = root.T @ root
         np.testing.assert_allclose(
-            factorisation.best_weights(size, bands).numpy(), inverse @ ones / (ones @ inverse @ ones)
+            Factorisation(size, bands).best_weights().numpy(), inverse @ ones / (ones @ inverse @ ones)
         )
-        assert factorisation.sensitivity(size, bands) == pytest.approx(math.sqrt(ones @ inverse @ ones))
+        assert Factorisation(size, bands).sensitivity() == pytest.approx(math.sqrt(ones @ inverse @ ones))
 
 
 @pytest.mark.parametrize("bands", [1, 16])
@@ -93,7 +95,7 @@ def test_several_releases_are_combined_with_least_noise_and_say_how_much(draws, 
         Release(("w",), (torch.from_numpy(column),), 3, (Stage("dp-ftrl", given),)) for column in noise.T
     ]
     found = combined(releases)
-    expected = 1 / factorisation.sensitivity(COUNT, bands)
+    expected = 1 / Factorisation(COUNT, bands).sensitivity()
     assert float(found.gradients[0].std()) == pytest.approx(expected, rel=0.03)
     assert found.noise_on_sum() / math.sqrt(COUNT) == pytest.approx(SIGMA * BOUND * expected)
     assert releases[0].noise_on_sum() == pytest.approx(SIGMA * BOUND)
@@ -117,7 +119,7 @@ def test_the_bound_is_what_the_best_test_reaches(draws, bands):
     given = part("dp-ftrl", eps=None, noise_multiplier=SIGMA, bands=bands, eps_scope="release")
     claim = claimed(given, COUNT)
     assert power == pytest.approx(claim.rero_release, abs=4.5 * math.sqrt(0.25 / len(noise)))
-    far = factorisation.sensitivity(COUNT, bands) / SIGMA
+    far = Factorisation(COUNT, bands).sensitivity() / SIGMA
     assert claim.rero_release == pytest.approx(stats.norm.cdf(stats.norm.ppf(0.1) + far), rel=1e-9)
 
 
