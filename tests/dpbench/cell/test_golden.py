@@ -54,7 +54,10 @@ def part(name, **given):
 
 
 CELLS = {
-    "inverting-gradients-dp": {"attack": part("inverting-gradients", iterations=6), "defence": part("dp")},
+    "inverting-gradients-dp": {
+        "attack": part("inverting-gradients", iterations=6),
+        "defence": part("dp", train_batch_size="batch"),
+    },
     "gradinversion-clip": {
         "batch": batch(model="resnet20", norm="frozen-bn"),
         "told": Told(bn_stats="exact"),

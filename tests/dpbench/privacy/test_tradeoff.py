@@ -24,9 +24,9 @@ TRAININGS = [ISSUE, (0.72, 0.0128, 2344), (1.0, 0.1, 20), (3.8, 0.001, 10**6), (
 def distributions():
     """Of dp-accounting itself.
 
-    riskcal and gdpnum also read the lower tail of the "add" direction, which is wrong on finer grids: at sigma
-    0.72 their true positive rate at 1e-3 is .0554, .0539 and .0379 at intervals of 1e-3, 1e-4 and 3e-5, where
-    delta does not move.
+    riskcal and gdpnum also read the lower tail of the "add" direction, which is wrong on finer grids: at
+    sigma 0.72 their true positive rate at 1e-3 is .0554, .0539 and .0379 at intervals of 1e-3, 1e-4 and
+    3e-5, where delta does not move.
     """
     found = {}
     for (sigma, rate, steps), interval in zip(TRAININGS[:3], (1e-4, 1e-3, 1e-4), strict=True):
