@@ -36,20 +36,20 @@ def _columns(first: Choice) -> list[_Column]:
     found: list[_Column] = [
         ("", "ε", lambda c: _three(c.eps)),
         ("", "σ", lambda c: f"{c.noise_multiplier:.3f}"),
-        ("ε of one", "gradient", lambda c: _three(c.eps_release)),
-        ("ReRo of", "one", lambda c: f"{c.rero_release:.3f}"),
-        ("ReRo of", "all", lambda c: f"{c.rero_training:.3f}"),
+        ("ε of", "one", lambda c: _three(c.eps_release)),
+        ("ReRo", "one", lambda c: f"{c.rero_release:.3f}"),
+        ("ReRo", "all", lambda c: f"{c.rero_training:.3f}"),
     ]
     if first.kappa != PRIOR_SUCCESS:
-        found.append((f"κ={first.kappa:.3g}", "all", lambda c: _share(c.rero_training_kappa)))
+        found.append(("at κ", "all", lambda c: _share(c.rero_training_kappa)))
     found += [
-        ("advan-", "tage", lambda c: f"{c.advantage:.3f}"),
+        ("", "adv.", lambda c: f"{c.advantage:.3f}"),
         ("", "TPR", lambda c: _share(c.power)),
         ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
-        ("", "within", lambda c: f"{c.gaussian_distance:.0e}"),
+        ("", "±", lambda c: f"{c.gaussian_distance:.0e}"),
     ]
     if first.images_per_user > 1:
-        found.append(("ε of", f"{first.images_per_user} images", lambda c: _three(c.eps_user)))
+        found.append(("ε of", f"{first.images_per_user}", lambda c: _three(c.eps_user)))
     return found
 
 
@@ -57,8 +57,9 @@ def _table(chosen: Sequence[Choice]) -> str:
     columns = [[top, below, *map(cell, chosen)] for top, below, cell in _columns(chosen[0])]
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
     return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        gap.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
@@ -79,17 +80,18 @@ def _example(choice: Choice, training: Training) -> str:
 
 
 def _legend(first: Choice) -> str:
+    own = f"; at κ: {first.kappa:.3g} without them" if first.kappa != PRIOR_SUCCESS else ""
     lines = [
-        f"ReRo: bound on the chance to rebuild an image, {PRIOR_SUCCESS:g} without the training, from one "
-        "gradient of a batch that is known to hold it and from all gradients of the training.",
-        "advantage: true less false positive rate in telling members from others; TPR: true positive rate at "
-        f"a false positive rate of {RARE:g}; both at most, from all gradients.",
-        "GDP μ: the nearest Gaussian trade-off curve; the training's own lies within so much of it.",
+        "one: from one gradient of a batch that is known to hold the image; all: from all gradients of the "
+        f"training. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} without them{own}.",
+        "adv.: membership advantage, true less false positive rate; TPR: true positive rate at a false "
+        f"positive rate of {RARE:g}; both at most, from all gradients.",
+        "GDP μ: the nearest Gaussian trade-off curve; ±: how far the training's own is from it.",
     ]
     if first.images_per_user > 1:
         lines.append(
-            f"ε of {first.images_per_user} images: of a person who has so many, at the same δ (group privacy "
-            "of the curve); ∞: none below 600 was found."
+            f"ε of {first.images_per_user}: of a person with {first.images_per_user} images, at the same δ, "
+            "by group privacy of the curve; ∞: none below 600 was found."
         )
     return "\n".join(_wrapped(line) for line in lines)
 

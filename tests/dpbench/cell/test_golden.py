@@ -55,7 +55,7 @@ def part(name, **given):
 
 PUBLISHED = part("inverting-gradients", preset="paper", iterations=6)
 CELLS = {
-    "inverting-gradients-dp": {"attack": PUBLISHED, "defence": part("dp")},
+    "inverting-gradients-dp": {"attack": PUBLISHED, "defence": part("dp", train_batch_size="batch")},
     "gradinversion-clip": {
         "batch": batch(model="resnet20", norm="frozen-bn"),
         "told": Told(bn_stats="exact"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import norm
 
 from dpbench import __main__ as program
 from dpbench import privacy
@@ -18,6 +20,7 @@ from dpbench.decide import choices as deciding
 from dpbench.decide.__main__ import main
 from dpbench.decide.files import COLUMNS
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "decide.md"
 TRAINING = ["--train-size", "20000", "--train-batch-size", "256", "--epochs", "30", "--delta", "1e-5"]
 
 
@@ -41,7 +44,7 @@ def answered(tmp_path_factory):
 def test_the_issues_question_is_answered(answered):
     said, _ = answered
     assert max(map(len, said.splitlines()[:-1])) <= 80
-    assert "q = 0.0128, T = 2,344" in said
+    assert "q = 0.0128, T = 2,344" in " ".join(said.split())
     (line,) = (line for line in said.splitlines() if line.split()[:2] == ["1", "2.450"])
     assert line.split() == [
         "1",
@@ -82,21 +85,23 @@ def test_the_files_hold_every_number(answered):
     assert pixels.std() > 5
 
 
-def test_a_target_gives_its_noise_and_epsilon(capsys):
-    assert main([*TRAINING, "--target-bound", "0.2", "--kappa", "0.1", "--target-advantage", "0.1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines if line.split()[1:2] in (["2.559"], ["1.569"])]
-    assert [row[0] for row in rows] == ["0.948", "1.78"]  # the most noise first
-    assert rows[0][5] == "0.100"
-    assert rows[1][4] == "0.200"
+def test_several_targets_are_rows_in_order(capsys):
+    training = ["--train-size", "50", "--train-batch-size", "50", "--epochs", "4", "--delta", "1e-3"]
+    assert main([*training, "--target-bound", "0.4", "--target-advantage", "0.1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first, second = lines[lines.index([]) + 3 :][:2]
+    assert (first[5], second[4]) == ("0.100", "0.400")
+    assert float(first[1]) > float(second[1])
 
 
 def test_a_prior_of_ones_own_has_a_column(capsys):
     assert main([*TRAINING, "--eps", "1", "--kappa", "0.01", "--images-per-user", "1"]) == 0
     said = capsys.readouterr().out
-    assert "κ=0.01" in said
-    assert "0.0190" in said  # Phi(Phi^-1(0.01) + 0.264) is 0.0195 on the Gaussian curve nearby
-    assert "images:" not in said
+    assert "at κ: 0.01 without them" in " ".join(said.split())
+    (row,) = (line.split() for line in said.splitlines() if line.split()[:2] == ["1", "2.450"])
+    # the Gaussian curve nearby has Phi(Phi^-1(0.01) + 0.264)
+    assert float(row[5]) == pytest.approx(norm.cdf(norm.ppf(0.01) + 0.264), rel=0.02)
+    assert "person" not in said
     assert max(map(len, said.splitlines())) <= 80
 
 
@@ -178,6 +183,23 @@ def test_bad_input_is_one_sentence(words, said, capsys):
 def test_a_delta_that_is_too_large_is_said(capsys):
     assert main([*TRAINING[:-1], "1e-3", "--eps", "1"]) == 0
     assert "--delta 0.001 is not below 1 / --train-size" in capsys.readouterr().err
+
+
+def test_the_documentation_shows_what_is_printed(answered, capsys):
+    """Every line of it runs, and the table is that of the first one."""
+    blocks = re.findall(
+        r"^```(\w*)\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    commands = [line for kind, block in blocks if not kind for line in block.splitlines() if "-m " in line]
+    assert len(commands) == 3
+    assert any(answered[0].startswith(block.rstrip()) for kind, block in blocks if not kind)
+    for command, expected in zip(commands[1:], ("1.569", "2.559"), strict=True):
+        python, m, module, *words = command.split()
+        assert (python, m, module) == ("python", "-m", "dpbench.decide")
+        assert main(words) == 0
+        assert f" {expected} " in capsys.readouterr().out
+    (code,) = (block for kind, block in blocks if kind == "python")
+    exec(code, {})
 
 
 def test_one_command_for_all(capsys):
