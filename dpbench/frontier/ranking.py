@@ -65,7 +65,7 @@ class Ranking:
         return len(self._places)
 
     def fill(self, seed: int, result: CellResult) -> None:
-        """Add `ranked_first` and `best_correlation` to the row of the image that is asked about.
+        """Add `ranked_first`, `best_correlation` and `best_output` to the row of the image asked about.
 
         Where each image of the batch has a copy in the data set, none is asked about.
 
@@ -83,7 +83,7 @@ class Ranking:
         others = self._data.images[torch.tensor(decoys)].float() / 255
         row = result.rows[image]
         row["ranked_first"] = bool(identified(outputs, original[None], others, mean_image))
-        row["best_correlation"] = best_correlation(outputs, original, mean_image)
+        row["best_correlation"], row["best_output"] = best_correlation(outputs, original, mean_image)
 
     def drawn(self, seed: int) -> tuple[int, list[int]] | None:
         """Place in its batch of the image that is asked about, and places in the data set of its decoys.
@@ -122,7 +122,7 @@ class Ranking:
         return {place: None for place, each in zip(places, pixels, strict=True) if count[each] == 1}
 
 
-def best_correlation(outputs: Tensor, original: Tensor, mean_image: Tensor) -> float:
+def best_correlation(outputs: Tensor, original: Tensor, mean_image: Tensor) -> tuple[float, int]:
     """The highest correlation of an original with any output, of pixels less the public mean image.
 
     Args:
@@ -131,8 +131,9 @@ def best_correlation(outputs: Tensor, original: Tensor, mean_image: Tensor) -> f
         mean_image: likewise.
 
     Returns:
-        From -1 to 1; 0 where the outputs are the mean image.
+        The correlation, from -1 to 1 and 0 where the outputs are the mean image, and the output's place.
     """
     centred = [(x.double() - mean_image.double()).flatten(1) for x in (outputs, original[None])]
     guesses, own = (torch.nn.functional.normalize(x, dim=1) for x in centred)
-    return float((guesses @ own[0]).max())
+    found = (guesses @ own[0]).max(0)
+    return float(found.values), int(found.indices)

@@ -205,6 +205,7 @@ add(
         "filled for one image a batch, chance 1/200",
     ),
     _number("best_correlation", "measured", "frontier: that image's best correlation with any output"),
+    _count("best_output", "measured", "frontier: of which image's row that output is"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _flag(
         "certified",

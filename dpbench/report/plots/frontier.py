@@ -136,7 +136,7 @@ def _budgets(axis: Axes, levels: list[dict[str, Any]]) -> None:
 
 @plot("frontier-exposed.png")
 def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
-    """Draw the most exposed images at each noise level: the originals, and the outputs assigned to them.
+    """Draw the most exposed images at each noise level: the originals, and the outputs most like them.
 
     They are the `EXPOSED` of the images that were ranked whose best correlation with an output is highest.
 
@@ -176,8 +176,10 @@ def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
 
 def _pair(axes: tuple[Axes, Axes], row: pd.Series, store: Store) -> None:
     cell = store.read(row["key"])
-    for axis, pixels in zip(axes, (cell.originals, cell.images), strict=True):
-        axis.imshow(pixels[row["image"]].transpose(1, 2, 0), interpolation="nearest")
+    for axis, pixels in zip(
+        axes, (cell.originals[row["image"]], cell.images[row["best_output"]]), strict=True
+    ):
+        axis.imshow(pixels.transpose(1, 2, 0), interpolation="nearest")
     axes[1].set_title(f"r {row['best_correlation']:.2f}", fontsize=_SMALL, pad=2)
     if row["ranked_first"]:
         axes[1].axis("on")

@@ -69,11 +69,14 @@ def test_the_image_itself_ranks_first_wherever_it_stands_and_however_faint(ranki
         rows = filled(ranking, data, seed, faint)
         assert [row["ranked_first"] for row in rows if row] == [True]
         assert [row["best_correlation"] for row in rows if row] == pytest.approx([1.0], abs=1e-4)
+        assert [SIZE - 1 - row["best_output"] for row in rows if row] == [ranking.drawn(seed)[0]]
 
 
 def test_the_mean_image_ties_and_fails(ranking, data):
     rows = filled(ranking, data, FIRST_SEED, data.mean_image.expand(SIZE, -1, -1, -1))
-    assert [row for row in rows if row] == [{"ranked_first": False, "best_correlation": 0.0}]
+    assert [row for row in rows if row] == [
+        {"ranked_first": False, "best_correlation": 0.0, "best_output": 0}
+    ]
 
 
 def test_decoys_have_the_label_and_were_in_no_batch_so_far(ranking, data):

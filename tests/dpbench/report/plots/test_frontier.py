@@ -50,7 +50,7 @@ def folder(tmp_path):
     store = Store(tmp_path)
     for i in range(8):
         row = ROW | {"batch_seed": 1000 + i, "original_index": i, "noise_multiplier": 1.0}
-        row |= {"ranked_first": i == 5, "best_correlation": i / 10}
+        row |= {"ranked_first": i == 5, "best_correlation": i / 10, "best_output": 0}
         store.write(f"cell{i}", [row], *np.full((2, 1, 3, 4, 4), i / 10))
     return store
 
