@@ -12,7 +12,7 @@ from dpbench.cell.spec import Cell
 from dpbench.store import Store
 from dpbench.store.folder import ASIDE
 from dpbench.sweep import loop
-from dpbench.sweep.claims import running
+from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.executors import Executor
 from dpbench.sweep.progress import Display
 
@@ -77,3 +77,6 @@ class Session:
         if missing:
             with Display(list(missing), console, quiet) as display:
                 loop.run(missing, self.results, execute, display)
+        else:
+            with Claims(self.results.path / loop.RUNNING):  # clears away what killed processes had in hand
+                pass

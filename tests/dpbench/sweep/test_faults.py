@@ -11,7 +11,7 @@ import pytest
 
 from dpbench.report import export
 from dpbench.run import main
-from dpbench.store import Store, cell_file
+from dpbench.store import cell_file
 from tests.helpers.faults import CRASHED, KILL, KILLED, KINDS, Ended, Fault, run
 from tests.helpers.sixty import table_of
 
@@ -43,6 +43,10 @@ class Sweep:
         names, found = ({path.name for path in each.iterdir()} for each in (self.whole, folder))
         return names == found and sound(folder).keys() == sound(self.whole).keys()
 
+    def compare(self, folder: Path) -> None:
+        """The table is that of the undisturbed run."""
+        pd.testing.assert_frame_equal(table_of(folder), table_of(self.whole))
+
 
 def sound(folder: Path) -> dict[str, str]:
     """The cells that can be read, file name to hash."""
@@ -62,8 +66,10 @@ def check(sweep: Sweep, folder: Path, fault: Fault) -> Ended:
     else:
         assert ended.status != CRASHED, what
         assert ended.status in (0, 1, 2), what
-        assert (ended.status == 0) == (not ended.said), what  # a sentence wherever something was lost
-        assert ended.status or sweep.is_whole(folder), what
+        assert ended.said or ended.status == 0, what  # a sentence where something was lost
+        if ended.status == 0:
+            assert sweep.is_whole(folder), what
+            sweep.compare(folder)
     kept = sound(folder)
     again = sweep.run(folder)
     assert (again.status, again.said) == (0, ""), what
@@ -72,9 +78,7 @@ def check(sweep: Sweep, folder: Path, fault: Fault) -> Ended:
     assert not list(folder.glob("failed/*")), what
     now = sound(folder)
     assert {name: now[name] for name in kept} == kept, what  # what was finished did not run again
-    logs = [Store(folder).log_file(name.partition(".")[0]) for name in kept]
-    assert all(log.read_text().count(" UTC, ") <= 1 for log in logs if log.exists()), what
-    pd.testing.assert_frame_equal(table_of(folder), table_of(sweep.whole))
+    sweep.compare(folder)
     return ended
 
 

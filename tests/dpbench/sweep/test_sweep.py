@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dpbench.cell import parts
 from dpbench.protocol import InputError
@@ -60,6 +61,15 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     with Claims(tmp_path / "claims"):
         pass
     assert not (tmp_path / "claims").exists()
+
+
+def test_a_run_that_has_nothing_left_to_do_clears_it_away_too(tmp_path):
+    """Its last cell was finished by a process that could not let go of it: the disk was read-only by then."""
+    store = open_run(tmp_path / "run", {})
+    (store.path / "running").mkdir()
+    (store.path / "running" / "dead").write_text("")
+    Session.begin(store, []).run([], executors.Local(), Console())
+    assert not (store.path / "running").exists()
 
 
 def test_without_locks_every_process_takes_every_cell(tmp_path, monkeypatch):
