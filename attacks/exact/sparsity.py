@@ -122,7 +122,7 @@ def sparse_rows(
     """
     if len(space) == 1:
         row = space.basis * space.basis.sum().sign()
-        yield row.clamp_min(0) if one_sign else row
+        yield without_errors(row) if one_sign else row
         return
     lengths = (space.basis * space.values[:, None]).norm(dim=0)
     used = lengths > 1e-9 * lengths.max()  # the others are zero in every sample
@@ -173,8 +173,23 @@ def _candidates(space: Subspace, basis: Tensor, q: Tensor, one_sign: bool) -> li
     row = q @ basis * (q @ basis).sum().sign()
     if one_sign and bool((row < -NEGATIVE * row.max()).any()):
         return []
+    if one_sign:  # entries below zero show how large the errors are
+        return [Candidate(int((row <= _tolerance(space, q, row)).sum()), q, without_errors(row))]
     row = torch.where(row.abs() <= _tolerance(space, q, row), 0, row)
-    return [Candidate(int((row == 0).sum()), q, row.clamp_min(0) if one_sign else row)]
+    return [Candidate(int((row == 0).sum()), q, row)]
+
+
+def without_errors(values: Tensor) -> Tensor:
+    """`values`, which cannot be negative, with zeros where they are no larger than the errors below zero are.
+
+    Example:
+        >>> without_errors(torch.tensor([1.0, 0.01, 0.002, -0.001]))
+        tensor([1.0000, 0.0100, 0.0000, 0.0000])
+    """
+    errors = -values[values < 0]
+    if not len(errors):
+        return values
+    return torch.where(values <= 3 * errors.quantile(0.999), 0, values)
 
 
 def _sparsest_first(candidates: list[Candidate]) -> list[Candidate]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import replace
 
 import torch
@@ -10,19 +12,26 @@ from torch import Tensor
 from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack, channel_statistics
-from attacks.exact import first_layer, last_layer, layers
+from attacks.exact import descent, first_layer, last_layer, layers, pixels
 from attacks.exact.separation import CERTAIN
 from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Reconstruction, parameter
+
+COST = 3
+"""Iterations of the default search that take as long as one conjugate gradient."""
+ROUNDING = 1e-5
+"""A relative residual of the whole release below which only rounding errors are left."""
 
 
 @attack("spear")
 class Spear(Attack):
     """Solves for the samples that ReLU keeps apart; searches for what cannot be solved for.
 
-    Where the first layer is fully connected, its gradient gives images. Elsewhere the last layer's gives
-    labels and features, and the images are searched for. Samples whose gradients are below the rounding
-    errors of the others' are not found: they get the public mean image.
+    Where the first layer is fully connected, its gradient gives the images. Elsewhere the last layer's gives
+    labels and features. Below convolutions with ReLU, those of the layers before follow from them as far as
+    the equations suffice, and the images are searched for from there. Any other model, and any release that
+    cannot be solved, is left to `inverting-gradients`. Samples whose gradients are below the rounding errors
+    of the others' are not found: they get the public mean image.
 
     Attributes:
         engine: backend of the search.
@@ -38,14 +47,16 @@ class Spear(Attack):
         """See `Attack.__call__`."""
         release, knowledge = task.release, task.knowledge
         chain = layers.read(knowledge.model, knowledge.image_shape)
-        given = (release, knowledge)
         if first_layer.takes_pixels(chain):
-            found, why = first_layer.images(*given, chain, task.generator, self.starts)
-            if found is not None:
-                return self.solved(task, found)
-        else:
-            found, why = last_layer.samples(*given, task.generator, self.starts)
-        return self.searched(task, None if found is None else found.labels, why)
+            images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts)
+            return self.searched(task, None, why) if images is None else self.solved(task, images)
+        samples, why = last_layer.samples(release, knowledge, task.generator, self.starts)
+        if samples is None:
+            return self.searched(task, None, why)
+        if not descent.fits(chain):
+            ends = chain.end or "its layers are not convolutions with ReLU"
+            return self.searched(task, samples.labels, f"labels are exact, but the chain ends at {ends}")
+        return self.descended(task, samples, chain)
 
     def solved(self, task: Task, found: first_layer.Images) -> Reconstruction:
         """The images that were found, and the public mean image in place of the others."""
@@ -70,6 +81,39 @@ class Spear(Attack):
             note=missing_note(len(start) - len(found.images)),
         )
 
+    def descended(self, task: Task, samples: last_layer.Samples, chain: layers.Chain) -> Reconstruction:
+        """Images searched for from what is known of the layers' outputs."""
+        labels, source = completed_labels(task, samples.labels)
+        start, found, history = mean_images(task), len(samples.labels), []
+        level = descent.descend(
+            chain, samples, dict(zip(task.release.names, task.release.gradients, strict=True))
+        )
+
+        def progress(done: int, value: float) -> None:
+            history.append(value)
+            task.progress(COST * done, self.evaluations(), value)
+
+        images, steps = start.clone(), max(1, self.iterations // COST)
+        images[:found] = pixels.searched(chain, level, task.knowledge, start[:found], steps, progress)
+        images = images.clamp(0, 1)
+        residual = unexplained(task, images[:found], samples)
+        missing = len(labels) - found
+        layer = chain.blocks[level.index].layer.name
+        return Reconstruction(
+            images=images,
+            labels=labels,
+            label_source=source,
+            gradient_distance=residual,
+            start=start,
+            iterations=steps,
+            seconds=task.seconds(),
+            history=tuple(history),
+            certified=(torch.arange(len(labels)) < found).to(task.device) & (residual < ROUNDING),
+            residual=torch.full((len(labels),), residual, device=task.device),
+            note=missing_note(missing)
+            or f"Labels and what `{layer}` put out are exact; the images before it are searched for.",
+        )
+
     def searched(self, task: Task, labels: Tensor | None, why: str) -> Reconstruction:
         """What the default search finds, with exact labels where there are any."""
         if labels is not None:
@@ -78,9 +122,27 @@ class Spear(Attack):
             labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
         told = replace(task, knowledge=replace(task.knowledge, labels=labels))
         found = InvertingGradients(iterations=self.iterations, engine=self.engine).run(told)
-        note = f"Not solved but searched: {why}." if why else "Labels are exact; the images are searched for."
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
-        return replace(found, label_source=source, certified=certified, note=note)
+        return replace(
+            found, label_source=source, certified=certified, note=f"Not solved but searched: {why}."
+        )
+
+
+def unexplained(task: Task, images: Tensor, samples: last_layer.Samples) -> float:
+    """How far the gradient of `images`, clipped as the samples' were, is from the release, relative."""
+    model = copy.deepcopy(task.knowledge.model).double()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    weights = samples.factors / task.release.batch_size
+    with torch.enable_grad():
+        logits = model(images.double())
+        losses = [
+            task.knowledge.loss(logits[i : i + 1], samples.labels[i : i + 1]) for i in range(len(images))
+        ]
+        total = (torch.stack(losses) * weights).sum()
+    ours = torch.autograd.grad(total, parameters, materialize_grads=True)
+    pairs = list(zip(ours, task.release.gradients, strict=True))
+    left = sum(float((a - b).square().sum()) for a, b in pairs)
+    return math.sqrt(left / max(sum(float(b.double().square().sum()) for _, b in pairs), math.ulp(0)))
 
 
 def completed_labels(task: Task, found: Tensor) -> tuple[Tensor, str]:

@@ -6,10 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import attacks
+from attacks.exact.descent import descend
 from attacks.exact.last_layer import samples
+from attacks.exact.layers import read
 from attacks.exact.sparsity import sparse_rows, subspace
 from dpbench.protocol import Release
-from tests.helpers.attacks import know, noise_release, plain_release
+from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
 
 SHAPE, CLASSES = (3, 8, 8), 10
 
@@ -167,3 +169,36 @@ def test_sparse_rows_are_found_among_their_mixtures():
         if (cosine > 1 - 1e-9).all():
             break
     assert (cosine > 1 - 1e-9).all()
+
+
+def deep():
+    torch.manual_seed(1)
+    layers = nn.Conv2d(3, 24, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, 32, 3, padding=1), nn.ReLU()
+    return nn.Sequential(Scaled(), *layers, nn.Flatten(), nn.Linear(512, CLASSES))
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+def test_what_a_convolution_took_is_solved_for(bound):
+    model, (images, labels) = deep(), batch(4)
+    release, _ = released(model, images, labels, bound)
+    knowledge = know(model, None, SHAPE, CLASSES)
+    found, _ = samples(release, knowledge, torch.Generator().manual_seed(0), 1024)
+    level = descend(read(model, SHAPE), found, dict(zip(release.names, release.gradients, strict=True)))
+    features = model[:-1](images).detach().double()
+    order = torch.cdist(features, found.features).argmin(1)
+    assert level.index == 0
+    z = model[:2](images).detach().double()
+    active = z > 1e-4
+    assert torch.allclose(level.outputs[order][active], z[active], atol=1e-4)
+    assert not level.active[order][z < -1e-4].any()
+
+
+def test_images_are_searched_for_from_there():
+    model, images, labels = deep(), smooth_images(3), torch.tensor([2, 5, 5])
+    release = plain_release(model, images, labels)
+    found = attacks.create("spear", iterations=900)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    order = torch.cdist(images.flatten(1), found.images.flatten(1)).argmin(1)
+    assert psnr(found.images[order], images) > 60
+    assert torch.equal(found.labels[order], labels)
+    assert "exact" in found.note
+    assert found.residual.max() < 1e-3

@@ -1,0 +1,90 @@
+"""From the last layer's samples down a chain of convolutions, as far as equations decide the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.exact.inputs import inputs
+from attacks.exact.last_layer import Samples
+from attacks.exact.layers import Affine, Block, Chain, Layer
+from attacks.exact.sparsity import without_errors
+
+WRONG = 0.05
+"""Share of the largest input: an input below minus that shows that the inputs are wrong."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A convolution whose outputs are known.
+
+    Attributes:
+        index: of its block in the chain.
+        outputs: float64 [r, O, h, w], before anything behind the layer, known where `active`.
+        active: bool, likewise: where ReLU is on.
+        delta: [r, O, h, w], the outputs' loss gradient, as much of it as is in the mean.
+        gradient: [O, C, kh, kw], of its weight.
+    """
+
+    index: int
+    outputs: Tensor
+    active: Tensor
+    delta: Tensor
+    gradient: Tensor
+
+
+def fits(chain: Chain) -> bool:
+    """Whether the whole model is convolutions with ReLU, and a last, fully connected layer."""
+    if chain.end or len(chain.blocks) < 2 or not all(isinstance(each, Affine) for each in chain.head):
+        return False
+    *blocks, last = chain.blocks
+    return last.layer.dense and not last.pointwise and all(_is_plain(block) for block in blocks)
+
+
+def descend(chain: Chain, samples: Samples, gradients: Mapping[str, Tensor]) -> Level:
+    """The lowest layer whose outputs could be solved for; `chain` has to fit."""
+    outputs = samples.features.unflatten(1, chain.blocks[-2].layer.output_shape)
+    weight = chain.blocks[-1].layer.weight[:, :, 0, 0].to(outputs)
+    delta = (samples.deltas @ weight).view_as(outputs)
+    index = len(chain.blocks) - 2
+    while True:
+        layer = moved(chain.blocks[index].layer, outputs)
+        active = outputs > 0
+        gain, offset = affine(chain.blocks[index], outputs)
+        delta = torch.where(active, delta * gain, 0)
+        outputs = (outputs - offset) / gain
+        level = Level(index, outputs, active, delta, gradients[f"{layer.name}.weight"].double())
+        if index == 0:
+            return level
+        found = inputs(layer, delta, level.gradient, outputs, active)
+        if found is None or found.min() < -WRONG * found.max():
+            return level
+        outputs, delta, index = without_errors(found), layer.transposed(delta), index - 1
+
+
+def _is_plain(block: Block) -> bool:
+    """A trained convolution without groups, then affine maps if any, then ReLU."""
+    *maps, end = block.pointwise or (None,)
+    relu = getattr(end, "kind", "") == "relu"
+    layer = block.layer
+    plain = layer.trained and not layer.dense and layer.groups == 1
+    return plain and relu and all(isinstance(each, Affine) for each in maps)
+
+
+def affine(block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and offset [O, h, w] between the layer and ReLU, on the device and in the dtype of `like`."""
+    shape = block.layer.output_shape
+    gain, offset = like.new_ones(shape), like.new_zeros(shape)
+    for each in block.pointwise[:-1]:
+        more, shift = (values.to(like).view(shape) for values in (each.gain, each.offset))
+        gain, offset = gain * more, offset * more + shift
+    return gain, offset
+
+
+def moved(layer: Layer, like: Tensor) -> Layer:
+    """The layer with its weights on the device and in the dtype of `like`."""
+    bias = None if layer.bias is None else layer.bias.to(like)
+    return replace(layer, weight=layer.weight.to(like), bias=bias)
