@@ -93,7 +93,7 @@ def nat_weight(release: Release) -> float:
     Let g be the release, tau the standard deviation of its noise and n the norm of the gradient beneath it.
     A trial gradient of that norm has minus log-likelihood (n |g| / tau^2) (1 - cos) plus a constant, so a nat
     weighs tau^2 / (n |g|). n follows from |g| less the noise's expected share, and is at most the clip norm.
-    The weight does not fall below that of an exact release, which is divided by the share of entries kept.
+    The weight does not fall below that of an exact release over the root of the share of entries kept.
 
     Example:
         >>> exact = Release(("weight",), (torch.tensor([3.0, 4.0]),), 1)
@@ -103,7 +103,7 @@ def nat_weight(release: Release) -> float:
     stages = {stage.name: stage.parameters for stage in release.defense}
     entries = sum(g.numel() for g in release.gradients)
     kept = sum(int(g.count_nonzero()) for g in release.gradients) if "prune" in stages else entries
-    least = UNDEFENDED * entries / max(1, kept)
+    least = UNDEFENDED * math.sqrt(entries / max(1, kept))
     variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
     if variance == 0:
         return least
