@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.objectives import SPARSE
+from attacks.objectives import CLIPS, SPARSE
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 
@@ -94,7 +94,7 @@ def nat_weight(release: Release) -> float:
     Let g be the release, tau the standard deviation of its noise and n the norm of the gradient beneath it.
     A trial gradient of that norm has minus log-likelihood (n |g| / tau^2) (1 - cos) plus a constant, so a nat
     weighs tau^2 / (n |g|). n follows from |g| less the noise's expected share, and is at most the clip norm.
-    The weight does not fall below that of an exact release, which is divided by the share of entries kept.
+    The weight does not fall below that of an exact release over the root of the share of entries kept.
 
     Example:
         >>> exact = Release(("weight",), (torch.tensor([3.0, 4.0]),), 1)
@@ -103,17 +103,15 @@ def nat_weight(release: Release) -> float:
     """
     stages = {stage.name: stage.parameters for stage in release.defense}
     entries = sum(g.numel() for g in release.gradients)
-    kept = (
-        sum(int(g.count_nonzero()) for g in release.gradients) if not SPARSE.isdisjoint(stages) else entries
-    )
-    least = UNDEFENDED * entries / max(1, kept)
+    sparse = not SPARSE.isdisjoint(stages)
+    kept = sum(int(g.count_nonzero()) for g in release.gradients) if sparse else entries
+    least = UNDEFENDED * math.sqrt(entries / max(1, kept))
     variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
     if variance == 0:
         return least
     squared = sum(float(g.double().square().sum()) for g in release.gradients)
     # no estimate below the standard deviation of the noise's squared norm
     beneath = math.sqrt(max(squared - kept * variance, variance * math.sqrt(2 * kept)))
-    for stage in ("dp", "clip"):
-        if stage in stages:
-            beneath = min(beneath, float(stages[stage]["max_grad_norm"]))
+    for stage in CLIPS & stages.keys():
+        beneath = min(beneath, float(stages[stage]["max_grad_norm"]))
     return max(least, variance / (beneath * math.sqrt(squared)))
