@@ -13,11 +13,14 @@ from attacks import (  # noqa: F401 (each registers its attack)
     analytic,
     deepinversion,
     dlg,
+    exact,
     gradinversion,
     idlg,
     inverting_gradients,
     label_restoration,
     latent_projection,
+    lmmse,
+    maximum_a_posteriori,
     prior_aware,
 )
 from attacks.base import Attack, attacks

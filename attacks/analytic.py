@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class Analytic(Attack):
         only_if={"defended": True},
     )
     adaptive: bool = shared.adaptive()
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """To noise whose level is declared."""
+        return not {"noise", "dp", "dp-ftrl"}.isdisjoint(stages)
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; of several releases only the mean matters."""

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
-from dpbench.protocol import Declared, InputError, Knowledge, Reconstruction, Registry, Release, parameter
+from attacks.objectives import Objective, adapts
+from dpbench.protocol import (
+    Declared,
+    InputError,
+    Knowledge,
+    Reconstruction,
+    Registry,
+    Release,
+    full_precision,
+    parameter,
+)
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None; called every so many iterations.
@@ -77,6 +88,9 @@ class Attack(Declared, ABC):
         rebuilds_images: False where only the labels in its answer mean anything.
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
+        exact: it compares numbers so close that TF32 is turned off on a graphics card.
+        matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
+            defences in a way of its own, and then any, unless it overrides `adapts`.
     """
 
     name: ClassVar[str]
@@ -84,6 +98,8 @@ class Attack(Declared, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+    matches: ClassVar[type[Objective] | None] = None
 
     def __call__(
         self,
@@ -114,18 +130,32 @@ class Attack(Declared, ABC):
             )
         if not all(torch.isfinite(g).all() for g in release.gradients):
             raise InputError("The release holds NaN or infinite gradients; there is nothing to attack.")
+        device, progress = torch.device(device), progress or (lambda *_: None)
         generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
-        return self.run(
-            Task(release, knowledge, generator, torch.device(device), progress or (lambda *_: None), begun)
-        )
+        with full_precision(device) if self.exact else nullcontext():
+            return self.run(Task(release, knowledge, generator, device, progress, begun))
 
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:
         """The attack itself."""
 
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """Whether it has an answer to a defence, so that `adaptive` plays a role.
+
+        Args:
+            stages: names of the defence's stages, in order; at least one.
+            given: hyper-parameters, of which those at their defaults may be missing.
+        """
+        return cls.matches is None or adapts(stages, cls.matches)
+
     def resolved(self) -> Self:
         """The attack as it will run: every None that stands for another value is replaced by that value."""
         return self
+
+    def wants(self) -> frozenset[str]:
+        """Fields of `Knowledge` to look for: those it `needs`, and what it only does better with."""
+        return self.needs | ({"public_images"} if self.values().get("label_rule") == "matched" else set())
 
     def evaluations(self) -> int:
         """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""

@@ -26,10 +26,12 @@ class DLG(Attack):
     Attributes:
         iterations: counts gradient evaluations, line searches included.
         restarts: the search ends early once one of them explains the release.
-        adaptive: fit the scale of a clipped release, match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`.
     """
 
     label_source: ClassVar[str] = "joint"
+    exact = True  # it stops at a distance that is below TF32's rounding
+    matches = SquaredL2
 
     iterations: int = shared.iterations(3000)
     restarts: int = shared.restarts(2)

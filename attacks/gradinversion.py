@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
-from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt
+from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt, adapts
 from attacks.registration import consensus, lazy
 from attacks.regularisers import (
     L2,
@@ -30,7 +30,6 @@ from attacks.regularisers import (
 from dpbench.protocol import InputError, Knowledge, Reconstruction, parameter
 
 Terms = Literal["gradient", "fidelity", "lazy", "registered"]
-TERMS: tuple[str, ...] = get_args(Terms)
 """What is optimised, each term with all before it: the rows of the paper's ablation (table 2)."""
 GROUP = ("lazy", "registered")
 
@@ -123,13 +122,11 @@ class GradInversion(Attack):
     Attributes:
         preset: a key of `PRESETS`.
         restarts: the seeds of the group.
-        adaptive: ignore the scale of a clipped release, match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`.
         engine: backend of the search.
     """
 
-    preset: Literal["tuned", "paper"] = parameter(
-        default="tuned", help="weights and steps: ours, or the paper's"
-    )
+    preset: shared.PresetName = shared.preset()
     terms: Terms = parameter(default="registered", help="what is optimised, each term with all before it")
     matching: Literal["layer-l2", "cosine"] | None = parameter(
         default=None,
@@ -205,6 +202,12 @@ class GradInversion(Attack):
             to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])
         )
         return outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """As `objectives.adapt` does with the objective of these hyper-parameters."""
+        matching = given.get("matching") or PRESETS[given.get("preset") or "tuned"].matching
+        return adapts(stages, LayerL2 if matching == "layer-l2" else Cosine)
 
     def resolved(self) -> Self:
         """With the preset's values for None."""

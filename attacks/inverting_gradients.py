@@ -1,49 +1,158 @@
-"""Inverting Gradients (Geiping et al., NeurIPS 2020): cosine similarity, total variation, signed Adam."""
+"""Inverting Gradients (Geiping et al., NeurIPS 2020), as published or with an image prior of our choice."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack, to_images
-from attacks.engine import Schedule, search, step_decay
+from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.problem import Problem
-from attacks.objectives import Cosine, adapt
-from attacks.regularisers import TotalVariation
-from dpbench.protocol import Reconstruction
+from attacks.engine.variables import Frequencies
+from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
+from attacks.objectives import NOISY, SPARSE, Cosine, adapt, adapts
+from attacks.regularisers import Regulariser, TotalVariation
+from dpbench.protocol import Knowledge, Reconstruction, Release
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Weights and steps.
+
+    Attributes:
+        learning_rate: highest step, in units of a channel's standard deviation.
+        schedule: of the steps, from the highest one and the iterations.
+        signed: feed Adam the sign of the gradient.
+        frequencies: search cosine coefficients instead of pixels.
+        tv: weight of total variation.
+        prior_weight: weight of the Gaussian prior, in units of the one that the defence calls for.
+        anneal: how many times that weight the search begins with; it falls geometrically.
+    """
+
+    learning_rate: float
+    schedule: Callable[[float, int], Tensor]
+    signed: bool
+    frequencies: bool
+    tv: float
+    prior_weight: float
+    anneal: float = 1.0
+
+
+PRESETS = {
+    "paper": Preset(
+        learning_rate=0.1, schedule=step_decay, signed=True, frequencies=False, tv=0.03, prior_weight=0.0
+    ),
+    "tuned": Preset(
+        learning_rate=0.3,
+        schedule=warm_cosine,
+        signed=False,
+        frequencies=True,
+        tv=0.0,
+        prior_weight=1.0,
+        anneal=10.0,
+    ),
+}
+"""`paper`: the published steps. `tuned`: see docs/search.md."""
+WITHOUT_STATISTICS = 0.003
+"""Weight of total variation in `tuned` where there are no statistics of images for the prior."""
 
 
 @attack("inverting-gradients")
 class InvertingGradients(Attack):
-    """Matches the gradient's direction; the step size falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
+    """Matches the gradient's direction, by Adam.
 
     Attributes:
-        adaptive: match only the entries that pruning kept.
+        preset: a key of `PRESETS`.
+        adaptive: as `objectives.adapt`, and weigh the prior by what is known of the defence.
         engine: backend of the search.
     """
 
+    matches = Cosine
+
+    preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)
     restarts: int = shared.restarts(1)
-    learning_rate: float = shared.learning_rate(0.1)
-    tv: float = shared.tv(0.03)
+    learning_rate: float | None = shared.learning_rate(None)
+    tv: float | None = shared.tv(None)
+    prior_weight: float | None = shared.prior_weight(None)
     adaptive: bool = shared.adaptive()
     engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`."""
-        release, knowledge = task.release, task.knowledge
+        """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
+        release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge)
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
-        problem = Problem(knowledge, release.gradients, objective, [TotalVariation(self.tv)])
+        regularisers, note = self.regularisers(release, knowledge)
+        variables = None
+        if preset.frequencies:
+            variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
+        problem = Problem(knowledge, release.gradients, objective, regularisers, variables)
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
         outcome = search(
             problem,
             [[start] for start in starts],
             labels,
-            Schedule(step_decay(self.learning_rate, self.iterations)),
+            self.schedule(regularisers),
             engine=self.engine,
-            signed=True,
+            signed=preset.signed,
             progress=task.progress,
         )
         found = outcome.found[outcome.best]
-        images, start = (to_images(z, knowledge) for z in (found.variables[0], starts[outcome.best]))
-        return outcome.reconstruction(task, outcome.best, images, start, labels, source)
+        images, start = (
+            to_images(problem.variables(point), knowledge)
+            for point in (found.variables, [starts[outcome.best]])
+        )
+        answer = outcome.reconstruction(task, outcome.best, images, start, labels, source)
+        return replace(answer, note=note)
+
+    @classmethod
+    def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
+        """As its objective does, and where noise or zeros decide what the prior weighs."""
+        own = given.get("prior_weight")
+        prior = PRESETS[given.get("preset") or "tuned"].prior_weight if own is None else own
+        weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
+        return weighed or adapts(stages, Cosine)
+
+    def resolved(self) -> Self:
+        """With the preset's values for None."""
+        chosen, own = PRESETS[self.preset], ("learning_rate", "tv", "prior_weight")
+        return replace(self, **{name: getattr(chosen, name) for name in own if getattr(self, name) is None})
+
+    def schedule(self, regularisers: Sequence[Regulariser]) -> Schedule:
+        """Step sizes, and the prior's weight over the search."""
+        preset = PRESETS[self.preset]
+        factors = torch.ones(self.iterations, len(regularisers))
+        falling = torch.logspace(math.log10(preset.anneal), 0, self.iterations)
+        for i, each in enumerate(regularisers):
+            if isinstance(each, GaussianPrior):
+                factors[:, i] = falling
+        rates = preset.schedule(self.resolved().learning_rate, self.iterations)
+        return Schedule(rates, factors=factors)
+
+    def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
+        """What the search believes of images, and a sentence where it has to do without the prior."""
+        own, statistics, note = self.resolved(), knowledge.image_statistics, ""
+        found: list[Regulariser] = []
+        tv = own.tv
+        if own.prior_weight and (
+            statistics is None or statistics.mean_image.shape != torch.Size(knowledge.image_shape)
+        ):
+            tv = WITHOUT_STATISTICS if self.tv is None else tv
+            note = (
+                "There were no statistics of public images of this size, so total variation took the place "
+                "of the Gaussian prior."
+            )
+        elif own.prior_weight:
+            weight = own.prior_weight * (nat_weight(release) if self.adaptive else UNDEFENDED)
+            found.append(GaussianPrior(weight, statistics, knowledge.mean, knowledge.std))
+        if tv:
+            found.append(TotalVariation(tv))
+        return found, note

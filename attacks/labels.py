@@ -12,9 +12,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from attacks.matched_labels import matched, references
 from dpbench.protocol import InputError, Knowledge, Release
 
-Rule = Literal["minimum", "sum", "counts", "auto"]
+Rule = Literal["minimum", "sum", "counts", "matched", "auto"]
 RULES: tuple[str, ...] = get_args(Rule)
 
 
@@ -38,18 +39,29 @@ def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
 def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     """Labels int64 [B] by one of `RULES`.
 
-    `auto` is analytic for one sample (iDLG, Zhao et al. 2020) and `counts` for more.
+    Without noise, `auto` is analytic for one sample (iDLG, Zhao et al. 2020) and `counts` for more. Under
+    noise it is `matched`, or `sum` where the attacker knows nothing of images, as far as there are classes.
 
     Raises:
-        InputError: for an unknown rule, no fully connected layer, or a rule for distinct labels (`minimum`,
-            `sum`) asked for more labels than there are classes.
+        InputError: for an unknown rule, no fully connected layer, a rule for distinct labels (`minimum`,
+            `sum`) asked for more labels than there are classes, or `matched` without any knowledge of images.
     """
     if rule not in RULES:
         raise InputError(f"`label_rule` must be one of {', '.join(RULES)}, not {rule!r}.")
     weight, bias = head(release, knowledge.num_classes)
     batch = release.batch_size
-    if rule == "auto":
+    noisy = release.noise_on_sum() > 0
+    if rule == "auto" and not noisy:
         return analytic(weight, bias) if batch == 1 else counts(weight, bias, batch)
+    if rule in ("auto", "matched"):
+        if (given := references(knowledge)) is not None:
+            return matched(release, knowledge, weight, bias, given)
+        if rule == "matched":
+            raise InputError(
+                "`label_rule` matched learns from public images or their statistics, and there are none: use "
+                "sum or counts."
+            )
+        rule = "sum" if batch <= knowledge.num_classes else "counts"
     if rule == "counts":
         return counts(weight, bias, batch)
     if batch > knowledge.num_classes:

@@ -54,11 +54,13 @@ class LatentProjection(Attack):
     """Cosine matching over the generator's latent space and class vector.
 
     Attributes:
-        adaptive: match only the entries that pruning kept.
+        adaptive: as `objectives.adapt`.
         engine: backend of the search.
     """
 
     needs = frozenset({"image_generator"})
+
+    matches = Cosine
 
     iterations: int = shared.iterations(400)
     restarts: int = shared.restarts(4)

@@ -16,6 +16,18 @@ from torch import Tensor, nn
 from dpbench.protocol import Release
 
 Gradients = Sequence[Tensor]
+CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
+"""Stages that scale each sample's gradient."""
+SPARSE = frozenset({"prune", "topk", "percentile", "soteria"})
+"""Stages that put in zeros which say little about the images."""
+NOISY = frozenset({"dp", "dp-ftrl", "noise"})
+"""Stages that add Gaussian noise of a known level."""
+CLAMPED = frozenset({"percentile", "sign"})
+"""Stages that forget how large large entries are."""
+ANSWERED = SPARSE | CLAMPED
+"""Stages that `adapt` has an answer to where they are the last."""
+SOFTNESS = 0.1
+"""Least width of `SoftClamp`, in root mean squares of the trial's tensor."""
 
 
 def dot(a: Gradients, b: Gradients) -> Tensor:
@@ -134,7 +146,7 @@ class MatchedNorm(Objective):
 
 
 class Masked(Objective):
-    """An objective on the entries that pruning kept: the zeros it put in say little about the images."""
+    """An objective on what a defence let through: the zeros it put in say little about the images."""
 
     def __init__(self, objective: Objective, masks: Gradients) -> None:
         super().__init__()
@@ -144,7 +156,7 @@ class Masked(Objective):
 
     @property
     def masks(self) -> list[Tensor]:
-        """One per parameter, ones and zeros."""
+        """One per parameter, what each entry of the trial is multiplied by."""
         return list(self.buffers(recurse=False))
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
@@ -154,20 +166,101 @@ class Masked(Objective):
         return value, [v * m for v, m in zip(cotangent, masks, strict=True)]
 
 
-def adapt(objective: Objective, release: Release) -> Objective:
-    """The objective adapted to the defence: scale-free after clipping, on the support after pruning.
+class SoftClamp(Objective):
+    """An objective after every entry g of the trial became m g / sqrt(g^2 + w^2), a smooth clamp to +-m.
 
-    Gaussian noise needs no change: the squared distance is its negative log-likelihood already. The cosine
-    ignores the scale, so clipping does not change it either.
+    For a release that was clamped to +-m, or is signs of size m. w is m, or 0 for signs, but not below
+    `SOFTNESS` root mean squares of the trial's tensor: a hard clamp has no gradient where it acts, and
+    without any the few large entries of the trial decide, of which the release has forgotten the size. The
+    released entries that were not clamped become the same function of themselves.
+
+    Args:
+        objective: what compares.
+        clamp: m of a clamp; None for signs, whose m is each released tensor's largest magnitude.
+        softness: in root mean squares of the trial's tensor.
     """
-    stages = {stage.name: stage for stage in release.defense}
-    clip = stages.get("clip") or stages.get("dp")
+
+    def __init__(self, objective: Objective, clamp: float | None, softness: float = SOFTNESS) -> None:
+        super().__init__()
+        self.objective, self.signs = objective, clamp is None
+        self.register_buffer("clamp", torch.tensor(clamp or 0.0, dtype=torch.float64))
+        self.register_buffer("softness", torch.tensor(softness, dtype=torch.float64))
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent, w being a function of the trial too."""
+        clamp, softness = self.clamp.to(trial[0].dtype), self.softness.to(trial[0].dtype)
+        tiny = torch.finfo(clamp.dtype).tiny ** 0.5
+        soft = [softness * g.square().mean().sqrt() for g in trial]
+        widths = [torch.maximum(w, clamp).clamp_min(tiny) for w in soft]
+        units = [g / w for g, w in zip(trial, widths, strict=True)]
+        sizes = [t.abs().amax() if self.signs else clamp for t in target]
+        lengths = [(1 + u.square()).sqrt() for u in units]
+        if not self.signs:
+            softened = [
+                clamp * t / (t.square() + w.square()).sqrt() for t, w in zip(target, widths, strict=True)
+            ]
+            target = [torch.where(t.abs() < clamp, s, t) for t, s in zip(target, softened, strict=True)]
+        value, cotangent = self.objective(
+            [m * (u / d) for m, u, d in zip(sizes, units, lengths, strict=True)], target
+        )
+        found = []
+        for w, s, u, d, m, v in zip(widths, soft, units, lengths, sizes, cotangent, strict=True):
+            pulled = m * v / d**3  # with respect to u, which is g / w
+            moving = softness.square() * (pulled * u).mean() * u
+            inward = torch.where(s > clamp, pulled - moving, pulled) / w
+            found.append(torch.where(w > tiny, inward, 0.0))
+        return value, found
+
+
+def adapts(stages: Sequence[str], kind: type[Objective]) -> bool:
+    """Whether `adapt` has an answer for objectives of this kind to a defence of these stages.
+
+    It depends on names alone, so that it can be said before anything is released.
+    """
+    return stages[-1] in ANSWERED or (issubclass(kind, SquaredL2 | LayerL2) and not CLIPS.isdisjoint(stages))
+
+
+def adapt(objective: Objective, release: Release) -> Objective:
+    """The objective adapted to the defence, as far as `adapts` says.
+
+    Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
+    if it clamps or sends signs, after the same is done to the trial, smoothly. Noise changes nothing here:
+    the squared distance is its negative log-likelihood already.
+    """
+    if not release.defense:
+        return objective
+    stages, last = {stage.name: stage for stage in release.defense}, release.defense[-1]
+    clip = next((stages[name] for name in CLIPS if name in stages), None)
     if clip and isinstance(objective, SquaredL2 | LayerL2):
         norm = dot(release.gradients, release.gradients).sqrt()
         # One sample's release of a norm below C was not clipped: its norm is the gradient's own.
         untouched = clip.name == "clip" and release.batch_size == 1 and len(stages) == 1
         if not (untouched and norm < (1 - 1e-4) * clip.parameters["max_grad_norm"]):
             objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)
-    if release.defense and release.defense[-1].name == "prune":
-        objective = Masked(objective, [(g != 0).to(g.dtype) for g in release.gradients])
+    if last.name in SPARSE:
+        objective = Masked(objective, [m.to(release.gradients[0].dtype) for m in support(release)])
+    if last.name in CLAMPED:
+        objective = SoftClamp(objective, last.parameters.get("percentile_gamma"))
     return objective
+
+
+def support(release: Release) -> list[Tensor]:
+    """What share of each gradient entry is in the release, by its last stage, which sparsifies: 0 to 1.
+
+    `topk` sends later what it left out: T releases of one gradient, the last t of them with an entry, carry
+    t times that entry, which is t / T of it in their mean. `soteria` touches the head's weight alone; in a
+    batch each sample has its own features masked, so that nothing is known of any column.
+    """
+    name, gradients = release.defense[-1].name, release.gradients
+    if name == "topk" and release.repeats:
+        count = len(release.repeats)
+        order = torch.arange(1, count + 1, device=gradients[0].device)
+        sent = [torch.stack(same) != 0 for same in zip(*release.repeats, strict=True)]
+        return [(s * order.view(-1, *[1] * (s.ndim - 1))).amax(0) / count for s in sent]
+    if name != "soteria":
+        return [g != 0 for g in gradients]
+    head = max(i for i, g in enumerate(gradients) if g.ndim == 2)
+    masks = [torch.ones_like(g, dtype=torch.bool) for g in gradients]
+    columns = (gradients[head] != 0).any(0) if release.batch_size == 1 else masks[head].new_zeros(())
+    masks[head] = masks[head] & columns
+    return masks

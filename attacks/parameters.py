@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from dpbench.protocol import parameter
+
+PresetName = Literal["tuned", "paper"]
+"""The presets that an attack has."""
 
 
 def iterations(default: int | None) -> Any:
@@ -19,7 +22,12 @@ def restarts(default: int | None) -> Any:
     return parameter(default, "random starts of the search", at_least=1, at_most=100_000)
 
 
-def learning_rate(default: float) -> Any:
+def preset() -> Any:
+    """Which of an attack's presets gives the values that are not given, a `PresetName`."""
+    return parameter("tuned", "weights and steps: ours, or the paper's")
+
+
+def learning_rate(default: float | None) -> Any:
     """Step size of a search by Adam."""
     return parameter(
         default, "largest step of Adam, in standard deviations of a channel or of a latent vector", above=0
@@ -27,13 +35,20 @@ def learning_rate(default: float) -> Any:
 
 
 def adaptive() -> Any:
-    """Whether an attack takes the defence into account."""
-    return parameter(True, "use what is publicly known of the defence", only_if={"defended": True})
+    """Whether an attack takes the defence into account, where it can (`Attack.adapts`)."""
+    return parameter(True, "use what is publicly known of the defence", only_if={"adapts": True})
 
 
-def tv(default: float) -> Any:
+def tv(default: float | None) -> Any:
     """Weight of `regularisers.TotalVariation`."""
     return parameter(default, "weight of total variation", at_least=0)
+
+
+def prior_weight(default: float | None) -> Any:
+    """Weight of `gaussian_prior.GaussianPrior`."""
+    return parameter(
+        default, "weight of the Gaussian image prior, times the one that the defence calls for", at_least=0
+    )
 
 
 def l2(default: float) -> Any:
@@ -50,7 +65,15 @@ def label_rule(default: str) -> Any:
     """Which of `labels.RULES` infers the labels."""
     return parameter(
         default,
-        "how labels are inferred: minimum and sum for distinct ones, counts for any, auto by the batch size",
+        "how labels are inferred: minimum and sum for distinct ones, counts for any, matched under noise, "
+        "auto by batch size and noise",
         symbol="labels by",
         only_if={"labels": "inferred"},
+    )
+
+
+def public_images() -> Any:
+    """How many images `linear_estimate` learns from."""
+    return parameter(
+        1200, "public images of each label that the attacker learns from", at_least=2, below=100_001
     )

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import InputError, Reconstruction, parameter
+from dpbench.protocol import InputError, Reconstruction, Release, parameter
 
 
-def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
+def log_likelihood(
+    sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0, kept: Tensor | None = None
+) -> Tensor:
     """Log-likelihood ratio of the releases with each candidate in the batch to the releases with none.
 
     sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)] (Hayes et al. 2023,
@@ -26,6 +28,8 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
         gradients: the candidates' clipped gradients, [n, P].
         noise: sigma * C, 0 or more.
         inclusion: q, the chance that the sample was in a release's batch (Poisson sampling).
+        kept: bool [T, P], the entries that pruning left in each release; the others are not looked at. All
+            of them unless given.
 
     Returns:
         float64 [n]. Above 0 the sample is likelier in the batch than not: its sign infers membership.
@@ -36,7 +40,11 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
         tensor([ 2., -2.], dtype=torch.float64)
     """
     sums, gradients = sums.double(), gradients.double()
-    exponents = sums @ gradients.T - gradients.square().sum(1) / 2
+    if kept is None:
+        norms = gradients.square().sum(1)
+    else:
+        sums, norms = sums * kept, kept.double() @ gradients.square().T
+    exponents = sums @ gradients.T - norms / 2
     if noise == 0:
         return (exponents if inclusion == 1 else exponents.clamp(min=0)).sum(0)
     exponents = exponents / noise**2
@@ -45,6 +53,29 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
     absent = torch.full_like(exponents, 1 - inclusion).log()
     present = exponents + torch.tensor(inclusion, dtype=exponents.dtype).log()
     return torch.logaddexp(absent, present).sum(0)
+
+
+def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
+    """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
+
+    Where pruning came last, only the entries that it kept are compared. In the others a release is zero, so
+    that less the known samples it would speak of those samples alone.
+
+    Args:
+        release: of one or several gradients.
+        known: the summed gradients of the known samples, [P].
+        gradients: the candidates' clipped gradients, [n, P].
+        inclusion: as for `log_likelihood`.
+    """
+    seen = torch.stack([flat(each) for each in release.each])
+    pruned = bool(release.defense) and release.defense[-1].name == "prune"
+    return log_likelihood(
+        seen * release.batch_size - known,
+        gradients,
+        release.noise_on_sum(),
+        inclusion,
+        kept=seen != 0 if pruned else None,
+    )
 
 
 def flat(gradients: Iterable[Tensor]) -> Tensor:
@@ -56,12 +87,13 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 class PriorAware(Attack):
     """The likeliest of n candidates for the one sample that the attacker does not know.
 
-    It uses the noise level that the defence declares. Its reconstruction is that one sample, whatever the
-    size of the batch.
+    It uses the noise level that the defence declares, and after pruning the entries that were kept. Its
+    reconstruction is that one sample, whatever the size of the batch.
     """
 
     threat_models = ("informed",)
     needs = frozenset({"candidates"})
+    exact = True
 
     inclusion: float = parameter(
         default=1.0,
@@ -78,15 +110,14 @@ class PriorAware(Attack):
         given = knowledge.candidates
         if given is None:
             raise InputError("prior-aware needs candidates for the sample: use `threat_model` informed.")
-        sums = torch.stack([flat(each) for each in release.each]) * release.batch_size - given.known
-        scores = log_likelihood(sums, given.gradients, release.noise_on_sum(), self.inclusion)
-        best = int(scores.argmax())
-        task.progress(1, 1, -float(scores[best]))
+        found = scores(release, given.known, given.gradients, self.inclusion)
+        best = int(found.argmax())
+        task.progress(1, 1, -float(found[best]))
         return Reconstruction(
             images=given.images[best : best + 1],
             labels=given.labels[best : best + 1],
             label_source="inferred",
-            gradient_distance=-float(scores[best]),
+            gradient_distance=-float(found[best]),
             start=given.images.mean(0, keepdim=True),
             iterations=1,
             seconds=task.seconds(),

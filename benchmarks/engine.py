@@ -27,6 +27,7 @@ from attacks.engine import Outcome, Schedule, forget, search, step_decay
 from attacks.engine.search import REPORTS
 from benchmarks.cases import CASES, Case, Scene, scene
 from benchmarks.measure import Operations, Row, peak, seconds, show
+from dpbench.system.process import configure
 
 BACKENDS = {"cpu": ("eager", "compiled"), "cuda": ("eager", "graph", "compiled")}
 
@@ -149,6 +150,7 @@ def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
 def each_case(options: Options, measure: Callable[[Case, str], list[Row]], title: str, name: str) -> None:
     """Measure each case on the device and show all rows so far, on one thread of a CPU."""
     device, rows = options.kind(), []
+    configure()
     if device == "cpu":
         torch.set_num_threads(1)
     for case in options.cases():

@@ -108,8 +108,6 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
 
 def main(options: Options) -> None:
     """Measure and show."""
-    if options.kind() == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     each_case(
         options,
         lambda case, on: measured(case, on, options.iterations, options.repeats),

@@ -122,9 +122,6 @@ def main(options: VersusOptions) -> None:
     """Measure and show."""
     device = options.kind()
     warnings.filterwarnings("ignore", module="hydra|omegaconf|breaching")
-    if device == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cpu" and not options.jit:
         torch.jit._state.disable()  # what PYTORCH_JIT=0 does; breaching is imported later
     each_case(

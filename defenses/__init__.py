@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
-from defenses import dp_sgd, noise, pruning  # noqa: F401  (registers them)
+from defenses import (  # noqa: F401  (registers them)
+    censor,
+    dp_ftrl,
+    dp_sgd,
+    noise,
+    outpost,
+    percentile,
+    pruning,
+    quantisation,
+    soteria,
+    topk,
+)
 from defenses.base import (
     NONE,
     Aggregator,

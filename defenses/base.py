@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_loss
-from defenses.copies import full_precision, in_release_mode
-from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage
+from defenses.copies import in_release_mode
+from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage, full_precision
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
@@ -40,10 +40,13 @@ class Defense(Declared, ABC):
     Attributes:
         name: what it is registered under.
         repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
+        remembers: what it releases depends on its earlier releases; these differ, too, and are no
+            independent draws.
     """
 
     name: ClassVar[str]
     repeatable: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
@@ -98,6 +101,10 @@ class PostProcessor(Defense):
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """The gradients after this stage, as new tensors of the same shapes."""
 
+    def process_all(self, releases: Sequence[Gradients], generator: torch.Generator) -> list[Gradients]:
+        """Several releases in the order they are made; override it where one depends on those before."""
+        return [self.process(gradients, generator) for gradients in releases]
+
 
 NONE = "none"
 """The name of the chain without stages."""
@@ -143,8 +150,8 @@ class Chain:
 
     @property
     def repeatable(self) -> bool:
-        """Some stage draws noise, so that several releases of one batch differ."""
-        return any(stage.repeatable for stage in self.stages)
+        """Some stage draws noise or remembers, so that several releases of one batch differ."""
+        return any(stage.repeatable or stage.remembers for stage in self.stages)
 
     def changed(self) -> dict[str, Any]:
         """The parameters of all stages that differ from their defaults.
@@ -220,7 +227,7 @@ class Chain:
             if size != len(images):  # a first stage divides its sum, noise and all, by the batch it has
                 released = [tuple(g * (len(images) / size) for g in gradients) for gradients in released]
             for stage in stages:
-                released = [stage.process(gradients, generator) for gradients in released]
+                released = stage.process_all(released, generator)
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
         return [

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from dpbench.protocol import InputError
@@ -44,19 +41,3 @@ def in_release_mode(model: nn.Module) -> nn.Module:
     for module, training in modes:
         module.training = training
     return model
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """TF32 off on a graphics card: its rounding of 1e-3 would pass for wrong per-sample gradients."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, products = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False, **kept):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(products)

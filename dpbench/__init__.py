@@ -9,9 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.2.0"
+
 _HOMES = {"benchmark": "dpbench.api", "load": "dpbench.api"}
 _MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol")
-__all__ = [*_HOMES, *_MODULES]
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import defenses as defences
 from attacks import Attack
-from dpbench import metrics, store
+from dpbench import __version__, metrics, store
 from dpbench.cell import registered
 from dpbench.cell.spec import Cell, Part, Runtime
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
@@ -145,7 +145,7 @@ def benchmark(
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             engine=parameters.get("engine", "auto"),
             lpips_net=None if metrics.why_no_lpips(*height_and_width) else "alex",
-            version=importlib.metadata.version("dpbench"),
+            version=__version__,
         )
         cells = engines.choose(plan(values, inputs, runtime).cells)
         with _folder(out) as folder:
@@ -158,6 +158,8 @@ def benchmark(
             }
             results = store.open_run(folder, configuration)
             session = Session.begin(results, cells)
+            for line in session.sort_out():
+                warnings.warn(line, RuntimeWarning, stacklevel=2)
             executor = executors.Local(inputs.scene)
             if callable(progress):
                 executor = _Told(executor, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dpbench import metrics, store
+from dpbench import __version__, metrics, store
 from dpbench.cell import parts
 from dpbench.cell.rows import describe
 from dpbench.cell.scene import dataset
@@ -94,11 +93,11 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return _dry_run(planned, folder, executor.slots)
     results = store.open_run(absolute(folder), configuration)
     session = Session.begin(results, planned.cells)
+    for line in session.sort_out():
+        note(line)
     missing = session.missing()
     if len(missing) < len(session.cells):
         note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
-    if strays := session.strays():
-        note(f"{len(strays)} cells in {folder} are of other code or another run and do not count.")
     try:
         session.run(missing, executor, notes, options.quiet)
         return _finish(session, options, folder)
@@ -127,7 +126,7 @@ def _runtime(options: Options, note: Note) -> Runtime:
         device=device if options.device == "auto" else options.device,
         engine=options.engine,
         lpips_net="alex" if reason is None else None,
-        version=importlib.metadata.version("dpbench"),
+        version=__version__,
         plugins=options.plugin,
     )
 
@@ -193,7 +192,7 @@ def _resumed(options: Options) -> Options:
     file = expanded(options.out) / "config.toml"
     if kind_of(file) is None:
         raise InputError(f"{file} does not exist; `out` must name a run's folder.")
-    stored, here = read_toml(file), importlib.metadata.version("dpbench")
+    stored, here = read_toml(file), __version__
     check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
     return from_configuration(stored, options)
 

@@ -24,6 +24,8 @@ HOME = Path(__file__).parents[1] / "dpbench" / "victim" / "shipped"
 # name -> model, norm to train with, norm to ship as, epochs, peak learning rate, batch size,
 # crops and mirroring, bfloat16
 RECIPES = {
+    "mlp-none-early": ("mlp", "none", "none", 1, 0.02, 64, False, False),
+    "mlp-none-trained": ("mlp", "none", "none", 15, 0.02, 64, False, False),
     "convnet-none-early": ("convnet", "none", "none", 1, 0.05, 64, False, False),
     "convnet-none-trained": ("convnet", "none", "none", 15, 0.05, 64, False, False),
     "resnet20-frozen-bn-early": ("resnet20", "bn", "frozen-bn", 1, 0.1, 128, False, False),

@@ -4,9 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import dpbench
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +72,23 @@ def test_no_registry_host_or_path_of_this_machine_is_committed():
     hosts = ["pypi" + ".org", "python" + "hosted.org", "registry." + "npmjs", str(ROOT.parent) + "/"]
     text = {f: (ROOT / f).read_bytes() for f in files if (ROOT / f).is_file()}
     assert not [f for f, content in text.items() for host in hosts if host.encode() in content]
+
+
+def test_one_place_says_the_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {dpbench.__version__}\n" in citation
+    assert f"\n## {dpbench.__version__.removesuffix('.0')}, " in (ROOT / "CHANGELOG.md").read_text()
+    assert version("dpbench") == dpbench.__version__
+
+
+def test_a_copy_that_is_not_installed_runs(tmp_path):
+    """Machines that one is lent for minutes get a folder, not a package."""
+    for package in ("dpbench", "attacks", "defenses"):
+        (tmp_path / package).symlink_to(ROOT / package)
+    hidden = "import sys, importlib.metadata as m\nfound = m.distribution\n"
+    hidden += "def distribution(name):\n    if name == 'dpbench': raise m.PackageNotFoundError(name)\n"
+    hidden += "    return found(name)\nm.distribution = distribution\n"
+    line = ["--dry-run", "--defense", "none", "--batch-size", "1", "--out", str(tmp_path / "out")]
+    code = f"{hidden}from dpbench.run import main\nsys.argv[1:] = {line}\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

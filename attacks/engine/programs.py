@@ -41,13 +41,13 @@ def shapes(tensors: Sequence[Tensor]) -> Hashable:
 def cached(key: Hashable, make: Callable[[], Any]) -> Any:
     """The program under `key`, made now unless it is kept; the least recently used one is dropped."""
     if key not in _programs:
+        while len(_programs) >= KEPT:  # before the new one is made, which needs their memory
+            _programs.popitem(last=False)
         begun = time.perf_counter()
         try:
             _programs[key] = make()
         finally:
             _durations.append(time.perf_counter() - begun)
-        while len(_programs) > KEPT:
-            _programs.popitem(last=False)
     _programs.move_to_end(key)
     return _programs[key]
 

@@ -6,12 +6,46 @@ A runner holds one search at a time: `load` sets its state, `run` iterates, `rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+
+class Inputs(NamedTuple):
+    """All that one iteration reads.
+
+    Attributes:
+        tensors: of the iteration's modules, by name.
+        flat: the state, as in `State.flat`.
+        row: of the schedule.
+        labels: int64 [B].
+        noise: one tensor per variable; empty where there is none.
+    """
+
+    tensors: Mapping[str, Tensor]
+    flat: list[Tensor]
+    row: Tensor
+    labels: Tensor
+    noise: list[Tensor]
+
+    def all(self) -> list[Tensor]:
+        """The tensors in one list."""
+        return [*self.tensors.values(), *self.flat, self.row, self.labels, *self.noise]
+
+    def copied(self) -> Inputs:
+        """Copies at addresses of their own, in channels_last: no layout is converted around a convolution."""
+        return Inputs(
+            {name: _own(t) for name, t in self.tensors.items()},
+            [_own(t) for t in self.flat],
+            _own(self.row),
+            _own(self.labels),
+            [_own(t) for t in self.noise],
+        )
+
+
 Step = Callable[[Mapping[str, Tensor], list[Tensor], Tensor, Tensor, list[Tensor]], Sequence[Tensor]]
-"""(tensors of the iteration's modules, state, row, labels, noise) -> next state."""
+"""Maps what is in `Inputs`, in that order, to the next state."""
 Noise = Callable[[], list[Tensor]]
 """Draws one iteration's noise; an empty list where there is none."""
 
@@ -37,10 +71,9 @@ class Direct:
         """Set the state."""
         self._flat = list(flat)
 
-    def run(self, rows: Tensor, noise: Noise) -> None:
-        """One iteration for each row of the schedule."""
-        for row in rows.unbind():
-            self._flat = list(self._step(self._tensors, self._flat, row, self._labels, noise()))
+    def run(self, row: Tensor, noise: Noise) -> None:
+        """One iteration."""
+        self._flat = list(self._step(self._tensors, self._flat, row, self._labels, noise()))
 
     def read(self) -> list[Tensor]:
         """The state."""
@@ -55,37 +88,22 @@ class Graph:
 
     Args:
         step: what to capture.
-        tensors: of the iteration's modules, by name.
-        flat: a state, for its shapes.
-        row: a row of the schedule, likewise.
-        labels: int64 [B].
-        noise: a draw, likewise.
+        inputs: the tensors that the graph is to own, as `Inputs.copied` makes them; nobody else may use them.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        tensors: Mapping[str, Tensor],
-        flat: Sequence[Tensor],
-        row: Tensor,
-        labels: Tensor,
-        noise: Sequence[Tensor],
-    ) -> None:
-        # channels_last spares the layout conversions around each convolution
-        self._tensors = {name: _own(t) for name, t in tensors.items()}
-        self._flat, self._noise = [_own(t) for t in flat], [_own(t) for t in noise]
-        self._row, self._labels = row.clone(), labels.clone()
+    def __init__(self, step: Step, inputs: Inputs) -> None:
+        self._tensors, self._flat, self._row, self._labels, self._noise = inputs
         self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         # Warm-up and capture share a side stream: the parameters' autograd nodes are tied to the stream of
         # their first use, and a capture that meets a node of another stream fails.
         with torch.cuda.stream(self._stream):
             for _ in range(3):
-                step(self._tensors, self._flat, self._row, self._labels, self._noise)
+                step(*inputs)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=self._stream):
-            new = step(self._tensors, self._flat, self._row, self._labels, self._noise)
+            new = step(*inputs)
             for old, value in zip(self._flat, new, strict=True):
                 old.copy_(value)
 
@@ -102,14 +120,13 @@ class Graph:
             for own, given in zip(self._flat, flat, strict=True):
                 own.copy_(given)
 
-    def run(self, rows: Tensor, noise: Noise) -> None:
-        """Queue one replay for each row on the graph's own stream; returns before they are done."""
+    def run(self, row: Tensor, noise: Noise) -> None:
+        """Queue one iteration on the graph's own stream; returns before it is done."""
         with self._queue():
-            for row in rows.unbind():
-                self._row.copy_(row)
-                for own, drawn in zip(self._noise, noise(), strict=True):
-                    own.copy_(drawn)
-                self._graph.replay()
+            self._row.copy_(row)
+            for own, drawn in zip(self._noise, noise(), strict=True):
+                own.copy_(drawn)
+            self._graph.replay()
 
     def read(self) -> list[Tensor]:
         """A copy of the state once all queued iterations are done."""

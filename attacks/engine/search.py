@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,9 @@ from attacks.engine.choice import auto, checked
 from attacks.engine.failures import out_of_memory
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
-from attacks.engine.runners import Direct, Graph, Step
+from attacks.engine.runners import Direct, Graph, Inputs, Step
 from attacks.engine.schedule import Schedule
-from dpbench.protocol import InputError, Reconstruction
+from dpbench.protocol import InputError, Reconstruction, full_precision
 
 REPORTS = 100
 """How often a search reports, at most; each report waits for the device once."""
@@ -161,7 +161,11 @@ def search(
             group = range(first, min(first + len(runners), len(states)))
             for runner, i in zip(runners, group, strict=False):
                 runner.load(states[i])
-                runner.run(rows[begin:end], noises[i])
+            for row in rows[
+                begin:end
+            ].unbind():  # the searches take turns, or the card would finish one first
+                for runner, i in zip(runners, group, strict=False):
+                    runner.run(row, noises[i])
             for runner, i in zip(runners, group, strict=False):
                 states[i] = runner.read()
         for flat, history in zip(states, histories, strict=True):
@@ -205,12 +209,12 @@ def _runners(
     announce: Callable[[], None],
 ) -> tuple[list[Runner], str]:
     """Runners for as many searches at a time as fit, and the name of the engine they run on."""
-    tensors, reasons = steps.tensors_of(iteration), []
+    inputs, reasons = Inputs(steps.tensors_of(iteration), states[0], row, labels, noise), []
     for name in dict.fromkeys((engine, "graph", "eager")):
         if name == "graph" and row.device.type != "cuda":
             continue
         try:
-            runners = _built(name, iteration, tensors, states, row, labels, noise, announce)
+            runners = _built(name, iteration, inputs, len(states), announce)
         except InputError:  # no engine would do better
             raise
         except Exception as error:  # Inductor, Triton and C++ compilers fail in many ways
@@ -224,37 +228,32 @@ def _runners(
 
 
 def _built(
-    name: str,
-    iteration: Iteration,
-    tensors: Mapping[str, Tensor],
-    states: Sequence[list[Tensor]],
-    row: Tensor,
-    labels: Tensor,
-    noise: list[Tensor],
-    announce: Callable[[], None],
+    name: str, iteration: Iteration, inputs: Inputs, wanted: int, announce: Callable[[], None]
 ) -> list[Runner]:
     if name == "eager":
-        return [Direct(lambda _, *rest: iteration(*rest), tensors, labels)]
-    flat = states[0]
-    inputs = [*tensors.values(), *flat, row, labels, *noise]
+        return [Direct(lambda _, *rest: iteration(*rest), inputs.tensors, inputs.labels)]
+    on_card = inputs.row.device.type == "cuda"
     # the names belong to the key: they say which tensor plays which role in the program
-    key = (programs.structure(iteration), tuple(tensors), programs.shapes(inputs))
+    key = (programs.structure(iteration), tuple(inputs.tensors), programs.shapes(inputs.all()))
 
     def make() -> tuple[Step, Iteration]:
         announce()
         if name == "graph":
             return steps.plain(iteration), iteration
-        step = steps.compiled(iteration, tensors, flat, row, labels, noise)
-        _compare(step, iteration, tensors, flat, row, labels, noise)
+        # what a graph will feed has another layout than what the search has
+        seen = inputs.copied() if on_card else inputs
+        step = steps.compiled(iteration, seen)
+        _compare(step, iteration, seen)
         return step, iteration  # kept alive: the key holds addresses of the iteration's functions
 
     step, _ = programs.cached((name, key), make)
-    if row.device.type != "cuda":
-        return [Direct(step, tensors, labels)]
-    capture = lambda: Graph(step, tensors, flat, row, labels, noise)  # noqa: E731
-    graphs = programs.cached((name, key, len(states)), lambda: _side_by_side(capture, len(states)))
+    if not on_card:
+        return [Direct(step, inputs.tensors, inputs.labels)]
+    graphs = programs.cached(
+        (name, key, wanted), lambda: _side_by_side(lambda: Graph(step, inputs.copied()), wanted)
+    )
     for graph in graphs:
-        graph.adopt(tensors, labels)
+        graph.adopt(inputs.tensors, inputs.labels)
     return graphs
 
 
@@ -275,20 +274,16 @@ def _side_by_side(capture: Callable[[], Graph], wanted: int) -> list[Graph]:
     return graphs
 
 
-def _compare(
-    step: Step,
-    iteration: Iteration,
-    tensors: Mapping[str, Tensor],
-    flat: list[Tensor],
-    row: Tensor,
-    labels: Tensor,
-    noise: list[Tensor],
-) -> None:
-    """Raise ArithmeticError where the compiled iteration's gradient differs from the plain one's."""
-    gradients = [
-        torch.cat([g.flatten() for g in State.unflat(new).gradient]).double()
-        for new in (step(tensors, flat, row, labels, noise), iteration(flat, row, labels, noise))
-    ]
+def _compare(step: Step, iteration: Iteration, inputs: Inputs) -> None:
+    """Raise ArithmeticError where the compiled iteration's gradient differs from the plain one's.
+
+    In full precision: TF32 alone moves an attack's gradient by several percent, whoever computes it.
+    """
+    with full_precision(inputs.row.device):
+        gradients = [
+            torch.cat([g.flatten() for g in State.unflat(new).gradient]).double()
+            for new in (step(*inputs), iteration(*inputs[1:]))
+        ]
     difference = float((gradients[0] - gradients[1]).norm() / gradients[1].norm().clamp_min(1e-30))
     if not difference < PARITY:
         raise ArithmeticError(f"its gradient is {difference:.2g} (relative) off the plain iteration's")

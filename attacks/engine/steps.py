@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 from torch.func import functional_call
 
 from attacks.engine.iteration import Iteration
-from attacks.engine.runners import Step
+from attacks.engine.leftovers import remove_unfinished
+from attacks.engine.runners import Inputs, Step
 
 
 def tensors_of(iteration: Iteration) -> dict[str, Tensor]:
@@ -27,29 +29,25 @@ def plain(iteration: Iteration) -> Step:
     return step
 
 
-def compiled(
-    iteration: Iteration,
-    tensors: Mapping[str, Tensor],
-    flat: Sequence[Tensor],
-    row: Tensor,
-    labels: Tensor,
-    noise: Sequence[Tensor],
-) -> Step:
+def compiled(iteration: Iteration, inputs: Inputs) -> Step:
     """The iteration traced with `make_fx`, dead code removed, compiled by Inductor.
 
     torch.compile has no double backward; the trace holds both backward passes as plain operations. Every
     tensor is an input, so that the program serves other weights, releases and schedules. Inductor caches the
-    program on disk for later processes.
+    program on disk for later processes. It asserts the memory layout of each tensor, so `inputs` must have
+    the layout of those that the program will be called with.
 
     Raises:
         Exception: whatever tracing or Inductor (its C++ or Triton compiler) raises.
     """
     import torch._inductor  # takes a second to import, and few searches compile
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    names = list(tensors)
-    arguments = _detached([*tensors.values(), *flat, row, labels, *noise])
-    traced = make_fx(_whole(iteration, tensors, len(flat), len(noise)))(*arguments)
+    remove_unfinished(Path(cache_dir()))
+    names = list(inputs.tensors)
+    arguments = _detached(inputs.all())
+    traced = make_fx(_whole(iteration, inputs))(*arguments)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     with torch.no_grad():
@@ -64,12 +62,10 @@ def compiled(
     return step
 
 
-def _whole(
-    iteration: Iteration, tensors: Mapping[str, Tensor], state: int, noise: int
-) -> Callable[..., list[Tensor]]:
-    """The iteration as a function of plain tensors: its modules' tensors, a state's, row, labels, noise."""
-    requires_grad = {name: tensor.requires_grad for name, tensor in tensors.items()}
-    counts = (len(requires_grad), state, 1, 1, noise)
+def _whole(iteration: Iteration, inputs: Inputs) -> Callable[..., list[Tensor]]:
+    """The iteration as a function of plain tensors, in the order of `Inputs.all`."""
+    requires_grad = {name: tensor.requires_grad for name, tensor in inputs.tensors.items()}
+    counts = (len(requires_grad), len(inputs.flat), 1, 1, len(inputs.noise))
 
     def whole(*arguments: Tensor) -> list[Tensor]:
         rest = iter(arguments)

@@ -25,9 +25,10 @@ class Source:
         sha256: of the file as downloaded.
         size: of that file, bytes.
         convert: turns the file into tensors.
-        digests: `cache.digest` of the tensors it converts to, in full and in half precision. Empty where
-            nobody has converted that source yet: then the download is kept beside the converted file, to
-            convert it once more and compare.
+        digests: `cache.digest` of the tensors it converts to, in full and in half precision. Those of the
+            packages on npm and PyPI are known. Those of torchvision's sources are not: nobody has been able
+            to reach its hosts and to convert them yet. Empty, then, and the download (whose sha256 is known)
+            is kept beside the converted file, to convert it once more and compare.
         facts: what the tensors do not say and JSON can hold; see `dpbench.victim.facts`.
     """
 

@@ -39,7 +39,7 @@ OWN = (
         "defense",
         str,
         "dp",
-        "the defence: dp, clip, noise, prune, one of your own; chained by +, as in dp+prune",
+        "the defence, by its registered name, or one of your own; chained by +, as in dp+prune",
     ),
     _own(
         AUDIT,

@@ -74,7 +74,9 @@ class Source:
         self._defense = replace(defense, stages=stages) if self._tapped else defense
         self._progress = progress
         self._model = Probe()
-        self._calls, self._count, self._portions = CHUNK, count, portions
+        # one by one where a release depends on those before it in the same call
+        self._calls = 1 if any(stage.remembers for stage in defense.stages) else CHUNK
+        self._count, self._portions = count, portions
         self._seeds = iter(self._fresh(seed))
 
     def _fresh(self, seed: int) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 import attacks
@@ -12,11 +13,14 @@ from dpbench import privacy
 from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
 from dpbench.privacy.budget import Budget
-from dpbench.protocol import Guarantee, Parameter, parameters
+from dpbench.protocol import Guarantee, InputError, Parameter, parameters
 from dpbench.victim.batch_norm import ORACLES
 
 Facts = Mapping[str, Any]
-"""What decides whether a parameter plays a role (`Parameter.only_if`)."""
+"""What decides whether a parameter plays a role (`Parameter.only_if`).
+
+A fact may be a function of the others and of the parameters' values, as far as these are known.
+"""
 
 
 def defence_parameters(name: str) -> dict[str, Parameter]:
@@ -55,9 +59,12 @@ def is_gaussian(name: str) -> bool:
 def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]:
     """The facts of a cell that `Parameter.only_if` asks for."""
     budget = parameters(Budget)["eps_scope"].default
+    stages = defenses.stages(defence.name)
+    answers = attack is not None and bool(stages)
     return {
         "defended": defence.name != "none",
-        "repeatable": any(stage.repeatable for stage in defenses.stages(defence.name)),
+        "adapts": partial(attacks.kind(attack).adapts, [each.name for each in stages]) if answers else False,
+        "repeatable": any(stage.repeatable or stage.remembers for stage in stages),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
@@ -66,7 +73,11 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
 
 def applies(declared: Parameter, known: Facts) -> bool:
     """Whether a parameter plays a role in a cell with these facts."""
-    return all(known.get(name) == value for name, value in declared.only_if.items())
+    found = {name: known.get(name) for name in declared.only_if}
+    return all(
+        (found[name](known) if callable(found[name]) else found[name]) == value
+        for name, value in declared.only_if.items()
+    )
 
 
 def attack_class(cell: Cell) -> type[attacks.Attack]:
@@ -89,13 +100,26 @@ def attack_of(cell: Cell) -> attacks.Attack:
     """The attack of a cell, or the one whose floor it is.
 
     Raises:
-        InputError: for an unknown attack, or a hyper-parameter outside its range.
+        InputError: for an unknown attack, a hyper-parameter outside its range, or one that contradicts the
+            threat model.
     """
     kind = attacks.kind(cell.attack.name)
     engine = {"engine": cell.runtime.engine} if "engine" in kind.__dataclass_fields__ else {}
     # what the threat model knows, the attack is told: the chance that the sample is in a release
     shared = {name: value for name, value in threat_of(cell).values().items() if name in parameters(kind)}
+    for name, value in shared.items():
+        own = cell.attack.given.get(name, value)
+        if own != value:
+            raise InputError(
+                f"`{name}` is {own} in the attack {cell.attack.name} and {value} in the threat model "
+                f"{cell.threat.name}: give both the same value."
+            )
     return attacks.create(cell.attack.name, **{**cell.attack.given, **shared}, **engine)
+
+
+def wants(cell: Cell, name: str) -> bool:
+    """Whether the attack of `cell` makes use of that field of `Knowledge`."""
+    return cell.attack is not None and name in attack_of(cell).wants()
 
 
 def threat_of(cell: Cell) -> ThreatModel:
@@ -156,23 +180,55 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
     threat = threat_of(cell).values()
+    asked = {
+        "max_grad_norm": clip_norm(cell.defence.name, cell.defence.given),
+        "batch_size": cell.batch.batch_size,
+    }
+    first = defenses.stages(cell.defence.name)[0]
+    if first.remembers:
+        own = {name: value for name, value in cell.defence.given.items() if name in parameters(first)}
+        stage = first(**own | {"noise_multiplier": 1.0})
+        inclusion, releases = threat.get("inclusion", 1.0), threat["releases"]
+        return _correlated(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
     return Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
-        max_grad_norm=clip_norm(cell.defence.name, cell.defence.given),
-        batch_size=cell.batch.batch_size,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),
+        **asked,
     )
+
+
+def _correlated(
+    stage: defenses.Aggregator,
+    budget: Budget,
+    noise_multiplier: float | None,
+    releases: int,
+    inclusion: float,
+    asked: Mapping[str, Any],
+) -> Guarantee:
+    """All releases are one Gaussian release of `stage.sensitivity`, in which the sample takes part each time.
+
+    Raises:
+        InputError: where the guarantee of a whole training run is asked for, or Poisson sampling.
+    """
+    if budget.eps_scope != "release" or inclusion < 1:
+        raise InputError(
+            f"{stage.name} has a guarantee for releases that the sample is in: use `eps_scope` release and "
+            "`inclusion` 1."
+        )
+    far = stage.sensitivity(releases)
+    one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)
+    return replace(one, noise_multiplier=noise_multiplier or one.noise_multiplier * far, releases=releases)
 
 
 def shown(cell: Cell) -> dict[str, Plain]:
     """The columns of all parameters that play a role in a cell, with the values that hold there."""
     name = cell.attack.name if cell.attack else None
-    known = facts(cell.defence, cell.told.labels, name)
+    known = facts(cell.defence, cell.told.labels, name) | (cell.attack.given if cell.attack else {})
     declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
     if cell.attack:
-        declared.append((parameters(attacks.kind(name)), cell.attack.given))
+        declared.append((parameters(attacks.kind(name)), _resolved(cell.attack)))
     found: dict[str, Plain] = {}
     for taken, given in declared:
         for key, each in taken.items():
@@ -181,3 +237,11 @@ def shown(cell: Cell) -> dict[str, Plain]:
     if found.get("train_batch_size") == "batch":  # the column holds numbers
         found["train_batch_size"] = cell.batch.batch_size
     return found
+
+
+def _resolved(attack: Part) -> dict[str, Plain]:
+    """The values of an attack's parameters, its preset's included; as given, where it cannot be made."""
+    try:
+        return attacks.create(attack.name, **attack.given).resolved().values()
+    except Exception:  # of anybody's attack: the cell's own error says what is wrong
+        return attack.given

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import defenses
 from dpbench.cell import parts
+from dpbench.cell.public import public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
@@ -78,6 +79,8 @@ def attacked(
 ) -> Reconstruction:
     """What the attack of `cell` makes of `release`; of the scene it is shown only what is public."""
     network = scene.victim
+    wanted = parts.wants(cell, "public_images")
+    public = public_images(scene.public, scene.images, scene.gallery) if wanted else None
     knowledge = Knowledge(
         model=defenses.in_release_mode(network.model),
         loss=network.loss,
@@ -91,6 +94,7 @@ def attacked(
         candidates=candidates,
         image_statistics=scene.statistics,
         image_generator=generator_of(cell, scene),
+        public_images=public,
     )
     seed, device = cell.search_seed(), scene.images.device
     return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)

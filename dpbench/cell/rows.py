@@ -15,10 +15,11 @@ from dpbench.cell import parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
-from dpbench.cell.spec import Cell, Part, Plain
+from dpbench.cell.spec import BatchSpec, Cell, Part, Plain
 from dpbench.privacy import Budget
 from dpbench.protocol import Guarantee, InputError, Reconstruction, parameters
 from dpbench.victim import accuracy
+from dpbench.victim.networks import models
 
 Row = dict[str, Any]
 
@@ -144,7 +145,7 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
     """Rows that say why `cell` has none: `status` is `skipped` or `failed`, `reason` one line."""
     # whatever is known without the result, so that the rows stand beside those of the other seeds
     batch = cell.batch
-    common: Row = {"mode": "eval"} | _of_cell(cell)
+    common: Row = {"mode": _usual_mode(batch)} | _of_cell(cell)
     common["victim_accuracy"] = accuracy(batch.model, batch.norm, batch.victim, batch.weights)
     with contextlib.suppress(InputError):
         common |= conditions(cell)
@@ -152,6 +153,11 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
         common |= of_noise(chain) | guaranteed(parts.guarantee_of(cell, chain))
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(batch.batch_size)]
     return CellResult(rows, no_images(), no_images(), f"{describe(cell)}: {status}. {reason}\n")
+
+
+def _usual_mode(batch: BatchSpec) -> str | None:
+    """Networks of dpbench are attacked in evaluation mode; of somebody's own it is not known here."""
+    return "eval" if batch.model in list(models) else None
 
 
 def describe(cell: Cell) -> str:

@@ -17,8 +17,8 @@ import torch
 from attacks import engine
 from dpbench.cell import parts, registered
 from dpbench.cell.result import CellResult
-from dpbench.cell.rows import describe, without_result
-from dpbench.cell.scene import Scene, moved, prepare
+from dpbench.cell.rows import describe, of_victim, without_result
+from dpbench.cell.scene import Scene, moved, prepare, with_statistics
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threat_model import Progress
 from dpbench.protocol import InputError
@@ -41,18 +41,23 @@ def run_cell(
         card: number of the graphics card that this process is to use from now on; None leaves it as it is.
         scenes: where the batch and the victim are from.
     """
+    attacked: list[Scene] = []
 
     def work() -> CellResult:
         if card is not None:
             torch.cuda.set_device(card)  # here, as there may be no memory left even for that
         registered.load(cell.runtime.plugins)
-        return measure(cell, scenes(cell.batch), progress)
+        attacked.append(scene := scenes(cell.batch))
+        return measure(cell, scene, progress)
 
     with process.clean_state():
         kept = engine.kept()
         result = guarded(cell, work)
         if result.out_of_memory and kept:  # the programs of earlier cells, dropped by now, took some of it
             result = guarded(cell, work)
+    if result.status != "ok" and attacked:
+        mode = of_victim(attacked[-1])["mode"]
+        result = replace(result, rows=[row | {"mode": mode} for row in result.rows])
     return result
 
 
@@ -63,6 +68,7 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         InputError: for a defence or an attack that cannot work on this model or batch.
     """
     threat = parts.threat_of(cell)
+    scene = with_statistics(scene) if parts.wants(cell, "image_statistics") else scene
     return threat.run(cell, moved(threat.prepare(scene), torch.device(cell.runtime.device)), progress)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from dpbench import generators, victim
+from dpbench.cell.public import AT_MOST, PublicSource
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
 from dpbench.metrics import draw_others
@@ -20,6 +21,8 @@ from dpbench.victim import Victim
 
 OTHERS = 199
 """Images outside the batch that an attacker may know, at most."""
+FEWEST = 4
+"""Images that statistics are made from, at least: the spectrum of fewer says little of any other image."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Scene:
         shared: the data set is too small for both, so `others` and `gallery` have images in common.
         statistics: of public images; None where not to be had.
         fitted: the statistics were made from `others`.
+        public: further images for attacks that need many; None where there are none.
     """
 
     victim: Victim
@@ -56,6 +60,7 @@ class Scene:
     shared: bool = False
     statistics: ImageStatistics | None = None
     fitted: bool = False
+    public: PublicSource | None = None
 
 
 @lru_cache(maxsize=2)
@@ -89,6 +94,7 @@ def prepare(spec: BatchSpec) -> Scene:
     rest = set(range(len(data.labels))) - set(batch.indices)
     unseen = rest - set(decoys.tolist())
     shared = len(unseen) < OTHERS
+    known = sorted(rest if shared else unseen, key=_place)
     return Scene(
         network,
         batch.images,
@@ -98,10 +104,11 @@ def prepare(spec: BatchSpec) -> Scene:
         data.mean,
         data.std,
         data.mean_image,
-        _outside(data, batch, sorted(rest if shared else unseen, key=_place)[:OTHERS]),
+        _outside(data, batch, known[:OTHERS]),
         _outside(data, batch, decoys.tolist()),
         shared,
         data.statistics,
+        public=_public(data, batch, known[:AT_MOST], shared),
     )
 
 
@@ -142,6 +149,13 @@ def _outside(data: Dataset, batch: Batch, places: list[int]) -> tuple[Tensor, Te
     return images[new.bool()], data.labels[places][new.bool()]
 
 
+def _public(data: Dataset, batch: Batch, places: list[int], decoys: bool) -> PublicSource:
+    """The data set's training images; where it has none, its own images at `places`."""
+    if data.public is not None:
+        return PublicSource(data.public)
+    return PublicSource(partial(_outside, data, batch, places), decoys)
+
+
 @lru_cache(maxsize=100_000)
 def _place(index: int) -> bytes:
     """Orders images by the sha256 of `dpbench other INDEX`: no image stands out by its place in the data."""
@@ -149,8 +163,8 @@ def _place(index: int) -> bytes:
 
 
 def with_statistics(scene: Scene) -> Scene:
-    """`scene` with statistics of images: those it has, or else those of `others`."""
-    if scene.statistics is not None or scene.others is None:
+    """`scene` with statistics of images: those it has, or else those of `others` if there are enough."""
+    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST:
         return scene
     pixels = (scene.others[0] * 255).round().byte()
     return replace(scene, statistics=image_statistics.fit(pixels, scene.mean_image), fitted=True)

@@ -50,7 +50,8 @@ def scored(
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
     if cell.attack and scene.gallery:
-        common["decoys_known"] = scene.shared and scene.fitted
+        seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys
+        common["decoys_known"] = seen or (scene.shared and scene.fitted)
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
     return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())

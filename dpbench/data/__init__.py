@@ -2,7 +2,7 @@
 
 # isort: off
 from dpbench.data.datasets import Dataset, dataset, datasets, load_data
-from dpbench.data.draws import DRAWS, Batch, disjoint_batches, draw_batch, draw_disjoint
+from dpbench.data.draws import DRAWS, Batch, disjoint_batches, disjoint_places, draw_batch, draw_disjoint
 
 # each registers its data set, in the order in which messages list them
 from dpbench.data import samples, imagenet_samples
@@ -18,6 +18,7 @@ __all__ = [
     "dataset",
     "datasets",
     "disjoint_batches",
+    "disjoint_places",
     "draw_batch",
     "draw_disjoint",
     "folder",

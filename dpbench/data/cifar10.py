@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from safetensors import safe_open
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from dpbench.protocol import InputError
 def held_out(argument: str, size: int | None) -> Dataset:
     """The 10,000 test images."""
     images, labels = cifar10("test")
-    return cifar10_like("cifar10", images, labels)
+    return cifar10_like("cifar10", images, labels, partial(cifar10, "train"))
 
 
 def cifar10(split: str) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ class Dataset:
         class_names: K names, or empty where nobody gave them.
         note: what a reader of a table must know about the choice of images; may be empty.
         statistics: of OTHER (training) images of this size, where they are shipped.
+        public: loads OTHER (training) images, uint8 [M, 3, H, W], and their labels, where there are any.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     note: str = ""
     statistics: ImageStatistics | None = None
+    public: Callable[[], tuple[Tensor, Tensor]] | None = None
 
 
 Load = Callable[[str, int | None], Dataset]
@@ -129,4 +131,4 @@ def _resized(data: Dataset, size: int) -> Dataset:
     whole = data.images[torch.arange(len(data.labels))]
     images = [to_tensor(resize(Image.fromarray(image.permute(1, 2, 0).numpy()), size)) for image in whole]
     mean_image = F.interpolate(data.mean_image[None], (size, size), mode="bilinear", antialias=True)[0]
-    return replace(data, images=torch.stack(images), mean_image=mean_image, statistics=None)
+    return replace(data, images=torch.stack(images), mean_image=mean_image, statistics=None, public=None)

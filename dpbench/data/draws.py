@@ -6,6 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -112,6 +113,36 @@ def disjoint_batches(data: Dataset, batch_size: int, label_draw: str = "distinct
     if label_draw == "random":
         return len(data.labels) // batch_size
     return _fillable(data.labels.unique(return_counts=True)[1].tolist(), batch_size)
+
+
+def disjoint_places(
+    data: Dataset, batch_size: int, first_seed: int, most: int, label_draw: str = "distinct"
+) -> list[tuple[int, ...]]:
+    """The places that `draw_disjoint` draws for consecutive seeds, none of them twice.
+
+    Args:
+        data: what to draw from.
+        batch_size: B, at least 1.
+        first_seed: the first of the seeds.
+        most: how many seeds at most; fewer where an image would come a second time.
+        label_draw: `distinct` or `random`.
+
+    Raises:
+        InputError: as `draw_disjoint`.
+
+    Example:
+        >>> from dpbench.data import load_data
+        >>> disjoint_places(load_data("samples"), 1, first_seed=18, most=5)
+        [(9,), (14,)]
+    """
+    number, first = divmod(first_seed, disjoint_batches(data, batch_size, label_draw))
+    order = _shuffled(f"dpbench pass {number}", len(data.labels))
+    if label_draw == "random":
+        starts = range(0, len(order) - batch_size + 1, batch_size)
+        filled = (order[start:][:batch_size] for start in starts)
+    else:
+        filled = _distinct([int(label) for label in data.labels], order, batch_size)
+    return [tuple(chosen) for chosen in islice(filled, first, first + most)]
 
 
 def _fillable(counts: list[int], batch_size: int) -> int:

@@ -51,7 +51,8 @@ class LpipsEmbedding(nn.Module):
             warnings.filterwarnings("ignore", message="Arguments other than a weight enum")
             self.net = constructor(pretrained=False)
         names = {name: "features." + name.split(".", 1)[1] for name in self.net.state_dict()}
-        self.net.load_state_dict({name: trunk[source] for name, source in names.items()}, assign=True)
+        # assets that were exported with --half are stored in half precision; LPIPS is computed in float32
+        self.net.load_state_dict({name: trunk[key].float() for name, key in names.items()}, assign=True)
         self.scaling, self.unit_length = lpips.ScalingLayer(), lpips.normalize_tensor
         file = Path(lpips.__file__).with_name("weights") / "v0.1" / f"{net}.pth"
         heads = torch.load(file, map_location="cpu", weights_only=True)

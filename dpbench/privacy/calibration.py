@@ -187,12 +187,22 @@ def calibrate(
         max_grad_norm=max_grad_norm,
         sample_rate=rate if eps_scope == "training" else 1.0,
         steps=steps if eps_scope == "training" else 1,
-        accountant="analytic" if rate == 1 else accountant,
+        accountant=_computed_by(accountant, sigma, delta, rate, steps),
         eps_scope=eps_scope,
         rero_release=reconstruction_bound(sigma, inclusion, releases),
         releases=releases,
         eps_replace=eps_replace(sigma, delta, releases) if inclusion == 1 else None,
     )
+
+
+def _computed_by(accountant: str, sigma: float, delta: float, sample_rate: float, steps: int) -> str:
+    """What gave the epsilon of this noise: `pld` may have fallen back to the Rényi bound."""
+    if sample_rate == 1:
+        return "analytic"
+    if accountant != "pld":
+        return accountant
+    tight, loose = (epsilon(sigma, delta, sample_rate, steps, name) for name in ("pld", "rdp"))
+    return "rdp" if tight >= loose > 0 else accountant
 
 
 def sampling(train_size: int, train_batch_size: int, epochs: float) -> tuple[float, int]:

@@ -42,7 +42,7 @@ def loss_distribution(
 
     The interval is chosen by the spread of the composed loss, so the cost hardly depends on eps. Every grid
     gives a valid upper bound on eps ("connect the dots", Doroshenko et al. 2022), finer ones a tighter one.
-    None above `MOST_STEPS`, and where the losses are too small for floating-point numbers.
+    None above `MOST_STEPS`, and where the losses spread beyond the range of floating-point numbers.
     """
     if steps > MOST_STEPS:
         return None
@@ -58,7 +58,7 @@ def loss_distribution(
         single = from_gaussian_mechanism(
             sigma, value_discretization_interval=interval, sampling_prob=sample_rate, use_connect_dots=True
         )
-    except (ArithmeticError, ValueError):
+    except OverflowError:  # the interval's exponential
         return None
     # Losses of few points are sparse, and raise their number of points to the power of `steps` as an integer.
     dense = PrivacyLossDistribution(single._pmf_remove.to_dense_pmf(), single._pmf_add.to_dense_pmf())

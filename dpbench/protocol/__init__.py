@@ -5,8 +5,10 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
 from dpbench.protocol.errors import InputError
-from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss
+from dpbench.protocol.factorisation import Factorisation
+from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
+from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
@@ -14,18 +16,21 @@ from dpbench.protocol.release import Guarantee, Release, Stage, combined
 __all__ = [
     "Candidates",
     "Declared",
+    "Factorisation",
     "Guarantee",
     "ImageStatistics",
     "InputError",
     "Knowledge",
     "Loss",
     "Parameter",
+    "PublicImages",
     "Reconstruction",
     "Registry",
     "Release",
     "Stage",
     "combined",
     "declare",
+    "full_precision",
     "parameter",
     "parameters",
 ]

@@ -46,6 +46,26 @@ class ImageStatistics:
 
 
 @dataclass(frozen=True)
+class PublicImages:
+    """Other people's images with their labels, none of them attacked.
+
+    Attributes:
+        images: uint8 [n, C, H, W], or float in [0, 1]; on any device.
+        labels: int64 [n].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def of(self, label: int | None, count: int) -> Tensor:
+        """The first `count` images of a label, None for any: float32 [m, C, H, W] in [0, 1], m <= count."""
+        found = self.images[:count]
+        if label is not None:
+            found = self.images[(self.labels == label).nonzero().flatten()[:count]]
+        return found.float() if found.is_floating_point() else found.float() / 255
+
+
+@dataclass(frozen=True)
 class Knowledge:
     """What the attacker is told beside the release.
 
@@ -65,6 +85,7 @@ class Knowledge:
         image_statistics: of other people's images, disjoint from the attacked ones; None where not to be had.
         image_generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]`, trained on
             other people's images; None where there is none.
+        public_images: other people's images; only for an attack that `needs` them, None where not to be had.
     """
 
     model: nn.Module
@@ -79,3 +100,4 @@ class Knowledge:
     candidates: Candidates | None = None
     image_statistics: ImageStatistics | None = None
     image_generator: nn.Module | None = None
+    public_images: PublicImages | None = None

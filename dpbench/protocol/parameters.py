@@ -48,9 +48,10 @@ class Parameter:
         unit: of the number; empty for plain numbers and words.
         symbol: what tables and logs call it; its name unless given.
         column: in the results; its name unless given.
-        only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `labels` (`known`
-            or `inferred`), `repeatable` (bool: the defence draws noise, so that releases differ),
-            `eps_scope`. Elsewhere it does not multiply the cells and its column is empty.
+        only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `adapts` (bool:
+            the attack has an answer to the defence), `labels` (`known` or `inferred`), `repeatable` (bool:
+            the defence draws noise or remembers, so that releases differ), `eps_scope`. Elsewhere it does not
+            multiply the cells and its column is empty.
         repeats: it says how often something is repeated, so results that differ in it are pooled, not kept
             apart.
         above: the number must be larger.

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from dpbench.protocol.factorisation import Factorisation
+
 
 @dataclass(frozen=True)
 class Guarantee:
@@ -23,7 +25,8 @@ class Guarantee:
         max_grad_norm: C, the l2 bound of each sample's gradient.
         sample_rate: q, the training's expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
-        accountant: what computed eps (`pld`, `prv`, `rdp`) or `analytic` for the single Gaussian release.
+        accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
+            `rdp` also where `pld` fell back to the Rényi bound.
         eps_scope: `training` or `release`: which of the two epsilons the user set.
         rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
@@ -60,8 +63,8 @@ class Release:
 
     Attributes:
         names: parameter names, in the order of `gradients`.
-        gradients: one tensor per trainable parameter of the model, same shapes; the mean over the releases
-            where the batch was released several times.
+        gradients: one tensor per trainable parameter of the model, same shapes; where the batch was released
+            several times, their mean, under `dp-ftrl` the weighted one with least noise.
         batch_size: the expected batch, which the sum was divided by.
         defense: the public description of what was done, stage by stage.
         guarantee: the privacy it carries, all releases together; None where there is none.
@@ -88,21 +91,41 @@ class Release:
         """Standard deviation of the noise on the SUM of gradients in each single release; 0 without noise.
 
         `dp` adds sigma * C to the sum, `noise` its standard deviation to the mean; pruning is not counted.
+        Divided by the root of the number of releases it is that of `gradients`. For the correlated noise of
+        `dp-ftrl`, it is the level of independent noise that would leave as much on `gradients`.
         """
-        variance = 0.0
+        variance, releases = 0.0, len(self.each)
         for stage in self.defense:
-            if stage.name == "dp":
-                variance += (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
             if stage.name == "noise":
                 variance += (stage.parameters["noise_std"] * self.batch_size) ** 2
+            if stage.name in ("dp", "dp-ftrl"):
+                level = (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
+                bands = _bands(stage)
+                if bands > 1:
+                    level *= releases / Factorisation(releases, bands).sensitivity() ** 2
+                variance += level
         return math.sqrt(variance)
 
 
+def _bands(stage: Stage) -> int:
+    """How far back the noise of a release reaches; 1 where every release has its own."""
+    return int(stage.parameters["bands"]) if stage.name == "dp-ftrl" else 1
+
+
 def combined(releases: Sequence[Release]) -> Release:
-    """Several releases of one batch as one; the guarantee of each has to be that of all of them together."""
+    """Several releases of one batch as one; the guarantee of each has to be that of all of them together.
+
+    Its gradient is their mean: of independent noise nobody can remove more. Correlated noise is public up to
+    its draw, so the mean is weighted.
+    """
     first, *others = releases
     if not others:
         return first
     repeats = tuple(release.gradients for release in releases)
-    mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
+    bands = max((_bands(stage) for stage in first.defense), default=1)
+    if bands == 1:
+        mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
+    else:
+        weights = Factorisation(len(repeats), bands).best_weights().to(first.gradients[0])
+        mean = tuple(torch.tensordot(weights, torch.stack(same), 1) for same in zip(*repeats, strict=True))
     return replace(first, gradients=mean, repeats=repeats)

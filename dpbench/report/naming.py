@@ -17,6 +17,9 @@ _BUDGETS = ("eps", "eps_release", "noise_multiplier")
 _BATCH_ALONE = ("label_draw", "data")
 """The settings of a batch that a floor without an attack depends on: the mean image knows no victim."""
 
+_PRESET = "preset"
+"""The setting of an attack that decides others of its settings."""
+
 
 class Naming:
     """The names in one table, in which nothing is said that is the same in all rows concerned.
@@ -33,14 +36,16 @@ class Naming:
 
     def __init__(self, table: pd.DataFrame) -> None:
         attacked = table[~is_floor(table)]
-        own = _settings("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
-        self._attack = _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
+        own = settings_of("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
+        self._attack = _beside_presets(
+            attacked, _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
+        )
         defended = table[is_defended(table)]
-        protection = _settings("defence", leave_out=_BUDGETS)
+        protection = settings_of("defence", leave_out=_BUDGETS)
         # without a guarantee delta is empty, too: that is no other delta
         self._defence = _varying(defended, protection, defended["defense"], defended["eps_release"].isna())
         self._several = attacked["attack"].nunique() > 1
-        scene = _settings("batch", leave_out=("batch_size",))
+        scene = settings_of("batch", leave_out=("batch_size",))
         self.headings = [name for name in scene if attacked[name].nunique(dropna=False) > 1]
         if attacked["threat_model"].nunique() > 1:
             self.headings.append("threat_model")
@@ -162,7 +167,8 @@ def same(column: pd.Series, value: Any) -> pd.Series:
     return column.isna() if pd.isna(value) else (column == value).fillna(False).astype(bool)
 
 
-def _settings(role: str, *, leave_out: tuple[str, ...]) -> tuple[str, ...]:
+def settings_of(role: str, *, leave_out: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of a role that names may say."""
     known = columns()
     return tuple(name for name in conditions(role) if known[name].symbol and name not in leave_out)
 
@@ -183,6 +189,20 @@ def _varying(
     exact = (table[list(names)].groupby(keys).nunique(dropna=False) > 1).groupby(level=0).any()
     varies = within | exact
     return {group: [name for name in names if varies.at[group, name]] for group in varies.index}
+
+
+def _beside_presets(attacked: pd.DataFrame, varying: dict[str, list[str]]) -> dict[str, list[str]]:
+    """`varying` without what a preset decides: where presets are told apart, that is said already."""
+    found = {}
+    for attack, names in varying.items():
+        rows = attacked[attacked["attack"] == attack]
+        if _PRESET in names:
+            within = _varying(
+                rows, tuple(names), rows[_PRESET].fillna(""), rows["defense"].fillna("none")
+            ).values()
+            names = [name for name in names if name == _PRESET or any(name in each for each in within)]
+        found[attack] = names
+    return found
 
 
 def _given(row: Mapping[str, Any], column: str) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from dpbench.report.exceedances import compared, exceedances
-from dpbench.report.naming import settings
+from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended
-from dpbench.store.columns import columns, conditions
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
@@ -23,7 +22,7 @@ def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -
         attacked: their summary without floors.
         accountant: what computed the budgets; None where there are none.
     """
-    words = _same(attacked, (*_named("batch", leave_out=("batch_size",)), "labels"))
+    words = _same(attacked, (*settings_of("batch", leave_out=("batch_size",)), "labels"))
     accuracy = attacked["victim_accuracy"].dropna().unique()
     if len(accuracy) == 1:
         words.append(f"the victim's accuracy {accuracy[0]:.0%} (CIFAR-10, test set)")
@@ -79,11 +78,6 @@ def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -
     return said
 
 
-def _named(role: str, *, leave_out: tuple[str, ...]) -> tuple[str, ...]:
-    known = columns()
-    return tuple(name for name in conditions(role) if known[name].symbol and name not in leave_out)
-
-
 def _same(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
     """The settings that have one value in all rows that have any."""
     values = {name: rows[name].dropna().unique() for name in names}
@@ -92,13 +86,13 @@ def _same(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
 
 def details(attacked: pd.DataFrame) -> list[str]:
     """One line with the settings in which the rows of an attack agree, for names leave them out."""
-    names = _named("attack", leave_out=("threat_model", "labels", "adaptive"))
+    names = settings_of("attack", leave_out=("threat_model", "labels", "adaptive"))
     return _agreed("attacks", attacked.groupby("attack", sort=False), names)
 
 
 def _defences(attacked: pd.DataFrame) -> list[str]:
     """Likewise of the defences."""
-    names = _named("defence", leave_out=_SAID_ELSEWHERE)
+    names = settings_of("defence", leave_out=_SAID_ELSEWHERE)
     return _agreed("defences", attacked[is_defended(attacked)].groupby("defense", sort=False), names)
 
 

@@ -1,7 +1,11 @@
-"""The file of one cell: its rows as JSON in the header, its pictures behind it, checksums of both."""
+"""The file of one cell: its rows as JSON in the header, its pictures behind it, a digest of the whole.
+
+The digest stands in the header as `sha256`. It is that of the file itself with 64 zeros in its place.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 import zlib
@@ -11,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from dpbench.store import schema
 from dpbench.store.schema import Row
@@ -20,6 +24,10 @@ from dpbench.system.output import plain
 from dpbench.system.paths import open_file
 
 SUFFIX = ".safetensors"
+_OPEN = "0" * 64
+"""In place of the digest while it is computed."""
+_LENGTH = 8
+"""Bytes before the header, which say how long it is."""
 _DAMAGE = (
     SafetensorError,
     ValueError,
@@ -60,34 +68,26 @@ def content(rows: Sequence[Mapping[str, Any]], images: Any, originals: Any) -> b
         for name, batch in (("images", images), ("originals", originals))
         if batch is not None
     }
-    sums = {"rows": text, "rows_crc32": str(zlib.crc32(text.encode())), "pixels_crc32": str(_crc(pixels))}
-    return save(pixels, metadata=sums)
+    data = save(pixels, metadata={"rows": text, "sha256": _OPEN})
+    return data.replace(_field(_OPEN), _field(_digest(data)), 1)
 
 
-def sound(path: Path) -> StoredCell | None:
-    """The whole cell, rows and pictures checked; None with a warning where the file is damaged."""
+def read(path: Path) -> StoredCell | None:
+    """The cell of a file, checked against its digest; None with a warning where the file is damaged."""
     try:
-        open_file(path).close()  # a pipe of that name would be waited for
-        with safe_open(path, framework="numpy") as file:
-            rows = _rows(file.metadata(), path.stem)
-            pixels = {name: file.get_tensor(name) for name in list(file.keys())}
-            if int(file.metadata()["pixels_crc32"]) != _crc(pixels):
-                raise ValueError("the pictures do not match their checksum")
+        with open_file(path) as file:  # a pipe of that name would be waited for
+            data = file.read()
+        header = json.loads(data[_LENGTH : _header_end(data)])
+        metadata, pixels = header["__metadata__"], load(data)
+        if "sha256" in metadata:
+            _check(data, metadata["sha256"])
+        else:
+            _check_sums(metadata, pixels)
+        rows = schema.kept(json.loads(metadata["rows"]), path.stem)
     except _DAMAGE as error:
         damaged(path, error)
         return None
     return StoredCell(rows, pixels.get("images"), pixels.get("originals"))
-
-
-def rows_of(path: Path) -> list[Row] | None:
-    """The rows, read from the header alone; None with a warning where the file is damaged."""
-    try:
-        open_file(path).close()
-        with safe_open(path, framework="numpy") as file:  # refuses a file shorter than its header says
-            return _rows(file.metadata(), path.stem)
-    except _DAMAGE as error:
-        damaged(path, error)
-        return None
 
 
 def damaged(path: Path, error: Exception | str) -> None:
@@ -96,11 +96,34 @@ def damaged(path: Path, error: Exception | str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def _rows(metadata: Mapping[str, str], key: str) -> list[Row]:
-    text = metadata["rows"]
-    if int(metadata["rows_crc32"]) != zlib.crc32(text.encode()):
+def _field(digest: str) -> bytes:
+    # within a text, rows for instance, the quotation marks would be escaped
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _header_end(data: bytes) -> int:
+    return _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+
+
+def _digest(data: bytes) -> str:
+    """SHA-256 of a file whose own digest is `_OPEN`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check(data: bytes, digest: str) -> None:
+    if _digest(data.replace(_field(digest), _field(_OPEN), 1)) != digest:
+        raise ValueError("it does not match its digest")
+
+
+def _check_sums(metadata: Mapping[str, str], pixels: Mapping[str, np.ndarray]) -> None:
+    """The checksums of rows and pictures that versions before the digest wrote."""
+    if int(metadata["rows_crc32"]) != zlib.crc32(metadata["rows"].encode()):
         raise ValueError("the rows do not match their checksum")
-    return schema.kept(json.loads(text), key)
+    total = 0
+    for name in sorted(pixels):
+        total = zlib.crc32(pixels[name].tobytes(), total)
+    if int(metadata["pixels_crc32"]) != total:
+        raise ValueError("the pictures do not match their checksum")
 
 
 def _bytes(batch: Any) -> np.ndarray:
@@ -109,10 +132,3 @@ def _bytes(batch: Any) -> np.ndarray:
     # a failed search may hand back NaN, which has no place in a byte: black, and the row says failed
     values = np.nan_to_num(np.asarray(batch, dtype=np.float32), nan=0.0)
     return np.ascontiguousarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
-
-
-def _crc(pixels: Mapping[str, np.ndarray]) -> int:
-    total = 0
-    for name in sorted(pixels):
-        total = zlib.crc32(pixels[name].tobytes(), total)
-    return total

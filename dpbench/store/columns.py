@@ -88,7 +88,7 @@ def of_parameter(declared: Parameter, role: str) -> Column:
     """The column of a declared parameter."""
     dtype = DTYPES[declared.kind]
     more = {"condition": not declared.repeats, "symbol": declared.symbol, "choices": declared.choices}
-    more["undefended"] = not {"defended", "repeatable"} & set(declared.only_if)
+    more["undefended"] = not {"defended", "adapts", "repeatable"} & set(declared.only_if)
     return Column(declared.column, dtype, role, declared.help, declared.unit, **more)
 
 
@@ -198,6 +198,14 @@ add(
     _number("membership_low", "measured", "its exact 95 % interval (Clopper-Pearson), lower end"),
     _number("membership_high", "measured", "upper end"),
     _number("membership_bound", "measured", "the most that differential privacy allows of it"),
+    _flag(
+        "ranked_first",
+        "measured",
+        "frontier: of the image and 199 decoys of its label, the image correlates best with any output; "
+        "filled for one image a batch, chance 1/200",
+    ),
+    _number("best_correlation", "measured", "frontier: that image's best correlation with any output"),
+    _count("best_output", "measured", "frontier: of which image's row that output is"),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _flag(
         "certified",
@@ -218,7 +226,7 @@ add(
     ),
     _number("compile_seconds", "provenance", "time of compilation", unit="s"),
     _words("device", "provenance", "what it ran on"),
-    _flag("decoys_known", "provenance", "the attacker's statistics of images were made from decoys, too"),
+    _flag("decoys_known", "provenance", "what the attacker knew of images came from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
     _words(
         "per_sample",

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dpbench import __version__
+
 _PACKAGES = (
-    "dpbench",
     "torch",
     "torchvision",
     "opacus",
@@ -26,7 +27,8 @@ def describe() -> dict[str, Any]:
 
     Returns:
         `python`, `platform`, `packages` (name to version, None where not installed), `cpu_threads` of
-        torch, `cuda` (its version and the devices' names) and `git` (`git_state` of dpbench).
+        torch, `cuda` (its version and the devices' names), `arithmetic` (what a graphics card may round) and
+        `git` (`git_state` of dpbench).
     """
     import torch
 
@@ -34,9 +36,14 @@ def describe() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"dpbench": __version__} | {name: _version(name) for name in _PACKAGES},
         "cpu_threads": torch.get_num_threads(),
         "cuda": {"version": torch.version.cuda, "devices": devices},
+        "arithmetic": {
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+            "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        },
         "git": git_state(Path(__file__)),
     }
 

@@ -6,6 +6,7 @@ A run's folder holds
 - `cells.csv`: key and description of every cell that belongs to it,
 - `cells/<key>.safetensors`: one per cell, its rows as JSON in the header and its pictures behind it,
 - `failed/<key>.safetensors`: likewise, for cells that broke; a later success takes its place in `cells`,
+- `set-aside/cells`, `set-aside/failed`: likewise, cells of other code or of another run, which do not count,
 - `logs/<key>.log`: when a cell was run, how it ended, and the traceback where it broke,
 - `results.parquet`, `results.csv`, `summary.csv`, `environment.json`, tables and plots: made from the cells
   by `dpbench.report.export`.
@@ -20,6 +21,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from dpbench.system.atomic import refused_as_sentence, replacing
 from dpbench.system.paths import listed, open_file
 
 CELLS = "cells.csv"
+ASIDE = "set-aside"
 _MISFITS = (pyarrow.ArrowException, ValueError, TypeError, OverflowError)
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
 
@@ -68,11 +71,11 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether cell `key` is done: its file is sound and none of its rows failed."""
-        return self._file(key).exists() and cell_file.sound(self._file(key)) is not None
+        return self._file(key).exists() and cell_file.read(self._file(key)) is not None
 
     def done(self) -> set[str]:
         """Keys of the cells that are done, as `has`: every file is read and checked."""
-        return {key for key in _keys(self._cells) if cell_file.sound(self._file(key)) is not None}
+        return {key for key in _keys(self._cells) if cell_file.read(self._file(key)) is not None}
 
     def counts(self) -> tuple[set[str], set[str]]:
         """Keys of the files of finished and of failed cells, by their names alone: fast, damage unseen."""
@@ -113,14 +116,15 @@ class Store:
             KeyError: there is none, or its file is damaged (then a warning names it).
         """
         for path in (self._file(key), self._broken(key)):
-            if path.exists() and (cell := cell_file.sound(path)) is not None:
+            if path.exists() and (cell := cell_file.read(path)) is not None:
                 return cell
         raise KeyError(key)
 
     def failure(self, key: str) -> str:
         """Why cell `key` failed."""
-        rows = cell_file.rows_of(self._broken(key)) or [{}]
-        return rows[0].get("error", "for a reason that is lost, its file is damaged")
+        cell = cell_file.read(self._broken(key))
+        lost = "for a reason that is lost, its file is damaged"
+        return cell.rows[0].get("error", lost) if cell and cell.rows else lost
 
     def log_file(self, key: str) -> Path:
         """Where the log of cell `key` lies, or would."""
@@ -144,6 +148,27 @@ class Store:
         """Keys of all cell files, sound or not, in order."""
         return sorted({*_keys(self._cells), *_keys(self._failed)})
 
+    def set_aside(self, keys: Iterable[str]) -> None:
+        """Move the files of these cells into the folder `set-aside`.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        self._move(keys, Path(), Path(ASIDE))
+
+    def bring_back(self, keys: Iterable[str]) -> int:
+        """The reverse of `set_aside`, for those of these cells that have no file in their place.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InputError: as `set_aside`.
+        """
+        back = set(Store(self.path / ASIDE).keys()) & set(keys) - set(self.keys())
+        self._move(back, Path(ASIDE), Path())
+        return len(back)
+
     def frame(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
         """The sound cells' rows as one table with all columns in their dtypes, sorted by content.
 
@@ -161,6 +186,17 @@ class Store:
         known = [name for name in order if name in table]  # the parts that bring `eps` may not be loaded
         return table.sort_values(known, kind="stable", ignore_index=True)
 
+    def _move(self, keys: Iterable[str], source: Path, target: Path) -> None:
+        for key in keys:
+            for file in (self._file(key), self._broken(key)):
+                name = file.relative_to(self.path)
+                old, new = self.path / source / name, self.path / target / name
+                with refused_as_sentence(new):
+                    if old.exists():
+                        new.parent.mkdir(parents=True, exist_ok=True)
+                        with suppress(FileNotFoundError):  # another process moves the same files
+                            os.replace(old, new)
+
     def _file(self, key: str) -> Path:
         if not _is_key(key):
             raise ValueError(f"A cell's key is letters, digits, - and _, not {key!r}.")
@@ -172,8 +208,8 @@ class Store:
     def _all_rows(self, keys: Iterable[str]) -> Iterator[list[Row]]:
         for key in keys:
             for path in (self._file(key), self._broken(key)):
-                if path.exists() and (rows := cell_file.rows_of(path)) is not None:
-                    yield rows
+                if path.exists() and (cell := cell_file.read(path)) is not None:
+                    yield cell.rows
                     break
 
     def _batch(self, chunk: list[list[Row]]) -> pyarrow.RecordBatch:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import attacks
 from attacks.engine import auto, checked
+from attacks.objectives import ANSWERED, CLIPS
 from dpbench.cell import parts
 from dpbench.cell.spec import Cell, Part
 from dpbench.protocol import parameters
@@ -43,12 +44,12 @@ def choose(cells: Iterable[Cell]) -> list[Cell]:
 def _program(cell: Cell, attack: attacks.Attack) -> tuple[object, ...]:
     """What decides the program: shapes, words, and what an adaptive attack builds in; numbers do not.
 
-    Pruning brings masks along, clipping a scale.
+    A last stage that is answered brings masks or a transformation along, clipping a scale.
     """
     batch, told, values = cell.batch, cell.told, attack.values()
     # as it will run: what a preset stands for and what is given by name are the same program
     words = [(name, values[name]) for name, each in parameters(type(attack)).items() if each.kind is str]
     stages = cell.defence.name.split("+") if values.get("adaptive", True) else []
     victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, batch.batch_size)
-    known = stages[-1:] == ["prune"], not {"clip", "dp"}.isdisjoint(stages)
+    known = tuple(name for name in stages[-1:] if name in ANSWERED), not CLIPS.isdisjoint(stages)
     return (*victim, told.bn_stats, told.generator, cell.runtime.device, attack.name, *words, *known)

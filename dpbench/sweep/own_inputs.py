@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpbench.cell.public import PublicSource
 from dpbench.cell.scene import OTHERS, Scene, with_statistics
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.generators import load_generator
@@ -118,6 +119,7 @@ class OwnInputs:
             others,
             public.others,
             shared=True,
+            public=None if public.others is None else PublicSource(lambda: public.others, decoys=True),
         )
         return with_statistics(scene)
 

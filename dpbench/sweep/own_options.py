@@ -113,7 +113,7 @@ OWN = (
         "defense",
         str,
         ("none", "dp"),
-        "defences: none, dp, clip, noise, prune or your own; chained by +, as in clip+prune",
+        "defences (docs/defences.md): none, dp, clip, prune, ... or your own; chained by +, as in clip+prune",
     ),
     _option(ATTACKS, "attack", str, ("inverting-gradients",), "attacks by name, or all"),
     _option(

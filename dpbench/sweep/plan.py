@@ -136,7 +136,7 @@ def _asked(
         yield tuple(
             (name, value)
             for name, value in asked.parameters
-            if name in own and parts.applies(own[name], known)
+            if name in own and parts.applies(own[name], {**known, **asked.given})
         )
 
 

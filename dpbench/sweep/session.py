@@ -10,7 +10,9 @@ from rich.console import Console
 from dpbench.cell.rows import describe
 from dpbench.cell.spec import Cell
 from dpbench.store import Store
+from dpbench.store.folder import ASIDE
 from dpbench.sweep import loop
+from dpbench.sweep.claims import running
 from dpbench.sweep.executors import Executor
 from dpbench.sweep.progress import Display
 
@@ -43,9 +45,28 @@ class Session:
         done = self.results.done()
         return [cell for key, cell in self.cells.items() if key not in done]
 
-    def strays(self) -> list[str]:
-        """Keys of files in the folder that belong to other cells: an older version's, or copied in."""
-        return sorted(set(self.results.keys()) - self.cells.keys())
+    def sort_out(self) -> list[str]:
+        """Set aside what belongs to other cells, and bring back what an earlier run set aside of these.
+
+        While another process is at work in the folder nothing is set aside: the cells may be its own.
+
+        Returns:
+            A sentence for each kind of cell that was found.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        folder, found = self.results.path, []
+        if back := self.results.bring_back(self.cells):
+            found.append(f"{back} cells of this run had been set aside in {folder} and are back.")
+        if strays := set(self.results.keys()) - self.cells.keys():
+            line = f"{len(strays)} cells in {folder} are of other code or another run and do not count"
+            if running(folder / loop.RUNNING):
+                found.append(f"{line}; another process is at work there, so they stay where they are.")
+            else:
+                self.results.set_aside(strays)
+                found.append(f"{line}; they are in {folder / ASIDE} now.")
+        return found
 
     def run(self, missing: Sequence[Cell], execute: Executor, console: Console, quiet: bool = False) -> None:
         """Every cell of `missing` is in the folder afterwards.

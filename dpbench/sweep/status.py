@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+from dpbench import __version__
 from dpbench.protocol import InputError
 from dpbench.store import Store
 from dpbench.sweep.claims import running
@@ -44,9 +44,9 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         f"{folder}: {len(done)} cells done, {len(busy)} running, {len(failed)} failed, {left} left"
         + (f", of {len(names)}." if names else ".")
     ]
-    older = (wrote := config.get("version")) not in (None, version("dpbench"))
+    older = (wrote := config.get("version")) not in (None, __version__)
     if older:
-        lines.append(f"It was written by dpbench {wrote}; this is {version('dpbench')}.")
+        lines.append(f"It was written by dpbench {wrote}; this is {__version__}.")
     if strays:
         lines.append(f"{len(strays)} other cells in it are of other code or another run and do not count.")
     lines += [f"running: {names.get(key, key)} ({who})" for key, who in islice(busy.items(), SHOWN)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import math
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dpbench.protocol import InputError
+from dpbench.system import source
 from dpbench.system.atomic import clear_leftovers, replacing
 
 LIBRARIES = ("dp-accounting", "numpy", "opacus", "scipy")
@@ -70,25 +70,12 @@ def _code() -> str:
 
 
 def code_hash(package: Path) -> str:
-    """The hash of what a package's modules do: comments, layout and docstrings do not count.
+    """The hash of what a package's modules do.
 
     Args:
         package: a folder of Python files; those in folders below it do not count.
     """
     found = hashlib.sha256()
     for path in sorted(package.glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if hasattr(node, "body") and isinstance(node.body, list):
-                node.body = [each for each in node.body if not _is_text(each)]
-        found.update(f"{path.name} {ast.dump(tree)} ".encode())
+        found.update(f"{path.name} {source.of_file(path)} ".encode())
     return found.hexdigest()
-
-
-def _is_text(node: ast.AST) -> bool:
-    """Whether it is a docstring, of a module, class, function or attribute."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

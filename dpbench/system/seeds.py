@@ -20,6 +20,7 @@ PURPOSES = {
     "search": "the start and the steps of an attack",
     "noise floor": "the noise that an attack is fed in place of a release",
     "decoys": "which images identification chooses among",
+    "frontier": "which image of a batch the frontier asks about, and among which decoys",
 }
 """The random streams of a cell, by name. Whoever adds one adds its purpose here."""
 

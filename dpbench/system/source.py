@@ -46,6 +46,12 @@ def digest(*parts: type | Callable) -> str:
     return found.hexdigest()[:16]
 
 
+def of_file(path: Path) -> str:
+    """The hash of what a Python file does: its comments, layout, docstrings and help texts do not count."""
+    tree = _Essential().visit(ast.parse(path.read_text(encoding="utf-8")))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
 @cache
 def _closure(start: str) -> frozenset[str]:
     """`start` and all modules of its package that it imports, directly or not."""
@@ -103,8 +109,7 @@ def _tree(name: str) -> ast.Module:
 
 @cache
 def _hashed(name: str) -> str:
-    tree = _Essential().visit(ast.parse(_file(name).read_text(encoding="utf-8")))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return of_file(_file(name))
 
 
 class _Essential(ast.NodeTransformer):

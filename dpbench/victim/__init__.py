@@ -8,6 +8,7 @@ from dpbench.victim.networks import network, usual_norm
 from dpbench.victim import lenet
 from dpbench.victim import convnet
 from dpbench.victim import resnet
+from dpbench.victim import mlp
 # isort: on
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "convnet",
     "lenet",
     "load",
+    "mlp",
     "network",
     "resnet",
     "usual_norm",

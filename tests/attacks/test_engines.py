@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from attacks.engine import Schedule, programs, search, steps
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
+from attacks.engine.runners import Inputs
 from attacks.engine.variables import Frequencies
 from attacks.engine.watch import watching
 from attacks.objectives import (
@@ -186,7 +187,8 @@ def parts(dtype, names, seed=0, labels=(1, 3), variables=None, limit=None):
 
 
 def agree(dtype, names, tolerance, variables=None, limit=None):
-    step = steps.compiled(*parts(dtype, names, variables=variables, limit=limit))
+    iteration, *inputs = parts(dtype, names, variables=variables, limit=limit)
+    step = steps.compiled(iteration, Inputs(*inputs))
     for seed, labels in ((0, (1, 3)), (1, (2, 2))):
         iteration, *inputs = parts(dtype, names, seed, labels, variables, limit)
         found, truth = State.unflat(step(*inputs)), State.unflat(steps.plain(iteration)(*inputs))

@@ -64,7 +64,7 @@ def test_more_images_than_classes_and_unknown_rules_are_refused():
     assert len(labels.infer(release, know(model))) == 12
     with pytest.raises(InputError, match="distinct labels only, and there are 12 images of 10 classes"):
         labels.infer(release, know(model), "minimum")
-    with pytest.raises(InputError, match="minimum, sum, counts, auto"):
+    with pytest.raises(InputError, match="minimum, sum, counts, matched, auto"):
         labels.infer(release, know(model), "guess")
     with pytest.raises(InputError, match="No fully connected layer"):
         labels.infer(Release(("w",), (torch.zeros(3, 3),), 1), know(model))

@@ -1,8 +1,18 @@
 import pytest
 import torch
 
-from attacks.objectives import Cosine, FittedScale, LayerL2, Masked, MatchedNorm, SquaredL2, adapt
-from dpbench.protocol import Release, Stage
+from attacks.objectives import (
+    Cosine,
+    FittedScale,
+    LayerL2,
+    Masked,
+    MatchedNorm,
+    SoftClamp,
+    SquaredL2,
+    adapt,
+    adapts,
+)
+from dpbench.protocol import Release, Stage, combined
 
 SHAPES = [(4, 3), (4,), (2, 3, 5)]
 
@@ -37,7 +47,24 @@ def norm_matched(a, b):
     return sum((scale * x - y).norm() for x, y in zip(a, b, strict=True))
 
 
+def soft(size, least):
+    """The trial clamped smoothly to `size` (that of the release where None), then the cosine."""
+
+    def value(a, b):
+        sizes = [y.abs().max() if size is None else size for y in b]
+        widths = [(0.0625 * x.square().mean()).clamp_min(least**2) for x in a]
+        if size is not None:  # by the width that the trial happens to have
+            pairs = [(y, size * y / (y**2 + w.detach()).sqrt()) for y, w in zip(b, widths, strict=True)]
+            b = [torch.where(y.abs() < size, soft, y) for y, soft in pairs]
+        return cosine([m * x / (x**2 + w).sqrt() for m, x, w in zip(sizes, a, widths, strict=True)], b)
+
+    return value
+
+
 CASES = [
+    (SoftClamp(Cosine(), None, 0.25), soft(None, 0)),
+    (SoftClamp(Cosine(), 1.5, 0.25), soft(1.5, 1.5)),
+    (SoftClamp(Cosine(), 0.03125, 0.25), soft(0.03125, 0.03125)),
     (SquaredL2(), squared),
     (Cosine(), cosine),
     (FittedScale(), fitted),
@@ -103,3 +130,71 @@ def test_adapt_fits_the_scale_only_of_what_was_clipped():
     assert isinstance(adapt(Cosine(), make([clip(norm)], gradients)), Cosine)
     assert isinstance(adapt(LayerL2(), make([clip(norm)], gradients)), MatchedNorm)
     assert isinstance(adapt(LayerL2(), make([clip(2 * norm)], gradients)), LayerL2)
+
+
+def test_a_soft_clamp_survives_extreme_norms_and_dead_tensors():
+    trial, target = draw(1, torch.float32), [t.sign() for t in draw(2, torch.float32)]
+    usual, _ = SoftClamp(Cosine(), None)(trial, target)
+    for scale in (1e13, 1e-13):
+        value, cotangent = SoftClamp(Cosine(), None)([scale * t for t in trial], target)
+        assert float(value) == pytest.approx(float(usual), rel=1e-4)
+        assert all(torch.isfinite(v).all() for v in cotangent)
+    _, cotangent = SoftClamp(Cosine(), None)([torch.zeros_like(trial[0]), *trial[1:]], target)
+    assert cotangent[0].count_nonzero() == 0
+    assert all(torch.isfinite(v).all() for v in cotangent)
+
+
+def stage(name, **given):
+    return Stage(name, given)
+
+
+def test_signs_and_clamped_entries_are_compared_with_the_same_of_the_trial():
+    gradients = draw(2)
+    signs = adapt(Cosine(), make([stage("sign", sign_scale="none")], [g.sign() for g in gradients]))
+    assert isinstance(signs, SoftClamp)
+    assert float(signs([1e-9 * g for g in gradients], [g.sign() for g in gradients])[0]) < 0.02
+    cut = [torch.where(g.abs() > 0.3, g, 0.0).clamp(-0.8, 0.8) for g in gradients]
+    clamped = adapt(Cosine(), make([stage("percentile", percentile=10.0, percentile_gamma=0.8)], cut))
+    assert isinstance(clamped, SoftClamp)
+    assert isinstance(clamped.objective, Masked)
+    assert float(clamped(gradients, cut)[0]) < 0.02 < float(Cosine()(gradients, cut)[0])
+
+
+def test_several_top_k_releases_tell_which_share_of_an_entry_was_sent():
+    """Three releases of one gradient with error feedback, by hand: 8 is twice 4, sent in the second."""
+    gradient = torch.tensor([5.0, 4.0, 1.0])
+    sent = [[5.0, 0.0, 0.0], [0.0, 8.0, 0.0], [10.0, 0.0, 0.0]]
+    releases = [Release(("a",), (torch.tensor(each),), 1, (stage("topk", topk_ratio=0.3),)) for each in sent]
+    found = combined(releases)
+    objective = adapt(SquaredL2(), found)
+    torch.testing.assert_close(objective.masks, [torch.tensor([1.0, 2 / 3, 0.0])])
+    assert float(objective([gradient], found.gradients)[0]) == pytest.approx(0, abs=1e-10)
+    assert adapt(SquaredL2(), releases[0]).masks[0].tolist() == [1, 0, 0]
+
+
+def test_soteria_s_columns_are_left_out_for_one_image_and_its_tensor_for_several():
+    gradients = draw(2)
+    gradients[0][:, 1] = 0
+    gradients[2][0] = 0
+    (first, *rest) = adapt(Cosine(), make([stage("soteria", soteria_ratio=0.3)], gradients)).masks
+    assert first.tolist() == [[1, 0, 1]] * 4
+    assert all(bool((m == 1).all()) for m in rest)
+    masks = adapt(Cosine(), make([stage("soteria", soteria_ratio=0.3)], gradients, batch=2)).masks
+    assert [float(m.mean()) for m in masks] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", [Cosine, SquaredL2, LayerL2])
+@pytest.mark.parametrize(
+    "names",
+    [
+        *[(name,) for name in ("clip", "dp", "dp-ftrl", "noise", "prune", "topk", "percentile", "soteria")],
+        *[(name,) for name in ("outpost", "sign", "quantize", "censor")],
+        ("clip", "prune"),
+        ("prune", "noise"),
+    ],
+)
+def test_what_is_said_to_adapt_is_what_adapts(kind, names):
+    given = {"max_grad_norm": 0.1, "percentile_gamma": 0.1, "bands": 2, "noise_multiplier": 1.0}
+    objective = kind()
+    changed = adapt(objective, make([stage(name, **given) for name in names], draw(2))) is not objective
+    assert changed == adapts(names, kind)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import attacks
-from attacks.prior_aware import log_likelihood
+from attacks.prior_aware import log_likelihood, scores
 from dpbench import privacy
 from dpbench.protocol import Candidates, InputError, Knowledge, Release, Stage
 
@@ -37,6 +37,23 @@ def test_without_noise_the_true_gradient_wins_and_only_members_are_members():
     for truth in range(3):
         assert int(log_likelihood(candidates[truth : truth + 1], candidates, 0.0).argmax()) == truth
     assert (log_likelihood(torch.zeros(1, 2), candidates, 0.0) < 0).all()
+
+
+def test_after_pruning_only_the_kept_entries_are_compared():
+    """Of three releases, each with a support of its own; the known part is large where it was pruned."""
+    rng = np.random.default_rng(1)
+    kept, candidates = rng.random((3, 8)) < 0.5, rng.standard_normal((2, 8))
+    known = torch.tensor(np.where(kept[0], 0.0, 100.0))
+    sums = rng.standard_normal((3, 8))
+    expected = sum(
+        log_likelihood(torch.tensor(s[k])[None], torch.tensor(candidates[:, k]), 0.7, 0.5)
+        for s, k in zip(sums, kept, strict=True)
+    )
+    seen = torch.tensor(np.where(kept, (sums + known.numpy()) / 2, 0))
+    described = (Stage("noise", {"noise_std": 0.35}), Stage("prune"))
+    release = Release(("weight",), (seen.mean(0),), 2, described, repeats=tuple((s,) for s in seen))
+    found = scores(release, known, torch.tensor(candidates), 0.5)
+    torch.testing.assert_close(found, expected)
 
 
 def attacked(candidates: torch.Tensor, sigma: float, trials: int, releases: int = 1, known: float = 0.0):

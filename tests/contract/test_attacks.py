@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 import attacks
 from attacks.base import Attack
-from dpbench.protocol import Candidates, InputError, Knowledge, Parameter, Release, parameters
+from dpbench.data.image_statistics import fit
+from dpbench.protocol import Candidates, InputError, Knowledge, Parameter, PublicImages, Release, parameters
 from dpbench.victim.batch_norm import statistics
 from tests.helpers.attacks import Painter, know, noise_release, plain_release, psnr, smooth_images
 
@@ -73,6 +74,12 @@ def scene(kind: type[Attack], batch: int, known: bool = True) -> Scene:
         latent = torch.randn(batch, Painter.latent_dim, generator=torch.Generator().manual_seed(4))
         more["image_generator"] = Painter()
         images = more["image_generator"](latent, F.one_hot(labels, CLASSES).float())
+    if "public_images" in kind.needs:
+        more["public_images"] = PublicImages(smooth_images(170)[10:], torch.arange(160) % CLASSES)
+    if "image_statistics" in kind.needs:
+        more["image_statistics"] = fit(
+            (smooth_images(170)[10:] * 255).byte(), smooth_images(170)[10:].mean(0)
+        )
     if "candidates" in kind.needs:
         more["candidates"] = candidates(model, images, labels)
     told = labels if known or "labels" in kind.needs else None

@@ -297,6 +297,30 @@ def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name,
     )
 
 
+def test_cells_of_an_edit_are_set_aside_and_come_back_when_it_is_undone(package, tmp_path, capsys):
+    out, file = tmp_path / "out", package / "mine_attack.py"
+    words = [*SMALL[:-1], "--defense", "none", "--out", str(out)]
+    assert run(package, *words) == 0
+    first = {path.name: path.read_bytes() for path in (out / "cells").iterdir()}
+    sound = file.read_text()
+    file.write_text(sound.replace(".brightness)", ".brightness / 2)"))
+    assert main(["--status", str(out)]) == 0
+    assert {path.name for path in (out / "cells").iterdir()} == first.keys()  # looking moves nothing
+    assert run(package, *words) == 0
+    edited = {path.name: path.read_bytes() for path in (out / "cells").iterdir()}
+    aside = {path.name: path.read_bytes() for path in (out / "set-aside" / "cells").iterdir()}
+    assert aside
+    assert {name: first[name] for name in first.keys() - edited.keys()} == aside
+    capsys.readouterr()
+    file.write_text(sound)
+    assert run(package, *words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{len(aside)} cells of this run had been set aside" in said
+    assert {path.name: path.read_bytes() for path in (out / "cells").iterdir()} == first  # none ran again
+    aside = {path.name for path in (out / "set-aside" / "cells").iterdir()}
+    assert aside == edited.keys() - first.keys()
+
+
 def test_an_attack_that_was_mended_ends_well(package, tmp_path):
     out, file = tmp_path / "out", package / "mine_attack.py"
     sound = file.read_text()

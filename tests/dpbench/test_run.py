@@ -140,8 +140,9 @@ def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypat
         lambda whole: whole[:-7],
         lambda whole: whole[:-7] + bytes([whole[-7] ^ 64]) + whole[-6:],  # one pixel
         lambda whole: whole.replace(b"psnr", b"pfnr", 1),
+        lambda whole: whole.replace(b'"images":', b'"imagez":', 1),
     ],
-    ids=["cut", "pixel", "row"],
+    ids=["cut", "pixel", "row", "metadata"],
 )
 def test_damaged_cell_is_run_again(finished, copied, recwarn, damage):
     path = sorted((copied / "cells").iterdir())[0]

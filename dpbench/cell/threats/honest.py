@@ -7,7 +7,7 @@ from torch import Tensor
 from dpbench.cell import release as releasing
 from dpbench.cell.floors import OF_A_BATCH, Floor
 from dpbench.cell.result import CellResult
-from dpbench.cell.scene import Scene
+from dpbench.cell.scene import Scene, with_statistics
 from dpbench.cell.score import joined, scored, start_rows
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
@@ -20,6 +20,10 @@ class Honest(ThreatModel):
     """A server that follows the protocol."""
 
     title = "honest server, image identified"
+
+    def prepare(self, scene: Scene) -> Scene:
+        """The scene; statistics of public images are made from `others` where need be and there are any."""
+        return with_statistics(scene)
 
     def run(self, cell: Cell, scene: Scene, progress: Progress | None = None) -> CellResult:
         """See `ThreatModel.run`; an undefended cell brings the rows of its start along."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.prior_aware import flat, log_likelihood
+from attacks.prior_aware import scores
 from dpbench import privacy
 from dpbench.cell import parts, rows
 from dpbench.cell import release as releasing
@@ -21,7 +21,7 @@ from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
-from dpbench.protocol import Candidates, Guarantee, InputError, Release, combined, parameter
+from dpbench.protocol import Candidates, Guarantee, InputError, Release, combined, full_precision, parameter
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,17 @@ class Informed(ThreatModel):
                 "The informed attacker needs candidates, other images of the same data: give `others`."
             )
         network, begun = scene.victim, time.perf_counter()
-        given = draw_candidates(
-            network.model,
-            network.loss,
-            scene.images,
-            scene.labels,
-            scene.others,
-            self.candidates,
-            _clip_norm(cell),
-            cell.seed("candidates"),
-        )
+        with full_precision(scene.images.device):
+            given = draw_candidates(
+                network.model,
+                network.loss,
+                scene.images,
+                scene.labels,
+                scene.others,
+                self.candidates,
+                _clip_norm(cell),
+                cell.seed("candidates"),
+            )
         tally = self._trials(cell, scene, given, progress)
         chain = parts.defence_of(cell)
         guarantee = parts.guarantee_of(cell, chain)
@@ -107,10 +108,7 @@ class Informed(ThreatModel):
                 answer = releasing.attacked(cell, scene, with_it, candidates=given).images[0]
                 right += bool(torch.equal(answer, given.images[truth]))
                 for release, is_in in ((with_it, True), (without, False)):
-                    sums = torch.stack([flat(each) for each in release.each]) * release.batch_size
-                    ratio = log_likelihood(
-                        sums - given.known, gradient[None], release.noise_on_sum(), self.inclusion
-                    )
+                    ratio = scores(release, given.known, gradient[None], self.inclusion)
                     member_right += bool(ratio > 0) == is_in
                 done += 1
                 if progress is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dpbench.cell.scene import Scene, with_statistics
+from dpbench.cell.scene import FEWEST, Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
@@ -24,14 +24,15 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: where there are no other images.
+            InputError: where there are too few other images.
         """
-        if scene.others is None:
-            raise InputError(
-                "`threat_model` malicious-linear needs public images like those attacked: give `others`."
-            )
         scene = with_statistics(scene)
         statistics = scene.statistics
+        if scene.others is None or statistics is None:
+            raise InputError(
+                f"`threat_model` malicious-linear needs public images like those attacked, {FEWEST} or more: "
+                "give `others`."
+            )
         edges = imprint.edges_for(len(scene.images), statistics)
         model = imprint.ImprintModel(scene.victim.model, edges, statistics, scene.num_classes)
         return replace(scene, victim=replace(scene.victim, model=model))

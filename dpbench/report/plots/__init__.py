@@ -3,6 +3,7 @@
 from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
     batches,
     confidence,
+    frontier,
     leakage,
     pictures,
     threats,

@@ -6,9 +6,9 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from importlib.metadata import version
 from types import ModuleType
 
+from dpbench import __version__
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import without_result
 from dpbench.cell.run import run_cell
@@ -101,11 +101,11 @@ def _join(ray: ModuleType, address: str) -> None:
 
 
 def _run(cell: Cell) -> CellResult:
-    if (here := version("dpbench")) != cell.runtime.version:
+    if __version__ != cell.runtime.version:
         return without_result(
             cell,
             "failed",
-            f"This node has dpbench {here}, not {cell.runtime.version}: install the same version.",
+            f"This node has dpbench {__version__}, not {cell.runtime.version}: install the same version.",
         )
     configure()
     if cell.runtime.device == "cpu":

@@ -53,11 +53,9 @@ def part(name, **given):
     return Part(name=name, parameters=tuple(sorted(given.items())))
 
 
+PUBLISHED = part("inverting-gradients", preset="paper", iterations=6)
 CELLS = {
-    "inverting-gradients-dp": {
-        "attack": part("inverting-gradients", iterations=6),
-        "defence": part("dp", train_batch_size="batch"),
-    },
+    "inverting-gradients-dp": {"attack": PUBLISHED, "defence": part("dp", train_batch_size="batch")},
     "gradinversion-clip": {
         "batch": batch(model="resnet20", norm="frozen-bn"),
         "told": Told(bn_stats="exact"),
@@ -74,7 +72,7 @@ CELLS = {
         "threat": part("informed", candidates=5, trials=10),
         "defence": part("dp", **RELEASE),
     },
-    "noise-floor": {"attack": part("inverting-gradients", iterations=6), "floor": Floor.NOISE_GRADIENT},
+    "noise-floor": {"attack": PUBLISHED, "floor": Floor.NOISE_GRADIENT},
     "idlg-clip-prune": {
         "batch": batch(model="lenet", victim="untrained", logit_scale=0.5),
         "told": Told(labels="inferred"),

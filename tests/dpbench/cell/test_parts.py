@@ -144,6 +144,7 @@ def test_a_floor_takes_the_attack_that_it_is_of():
 
 def test_facts():
     facts = parts.facts(dp(1.0), "inferred", "latent-projection")
+    assert facts.pop("adapts")({}) is False
     assert facts == {
         "defended": True,
         "repeatable": True,
@@ -155,3 +156,37 @@ def test_facts():
     assert (facts["defended"], facts["repeatable"], facts["generator"]) == (True, False, False)
     assert facts["eps_scope"] == "training"
     assert not parts.facts(part("none"), "known", "dlg")["defended"]
+
+
+def test_an_attack_that_contradicts_its_threat_model_is_refused():
+    def made(own, threat):
+        return parts.attack_of(cell(part("prior-aware", **own), "none", part("informed", **threat)))
+
+    assert made({}, {"inclusion": 0.5}).inclusion == 0.5
+    assert made({"inclusion": 0.5}, {"inclusion": 0.5}).inclusion == 0.5
+    said = "`inclusion` is 0.3 in the attack prior-aware and 1.0 in the threat model informed: give both"
+    with pytest.raises(InputError, match=said):
+        made({"inclusion": 0.3}, {})
+
+
+@pytest.mark.parametrize(
+    ("attack", "defence", "adapts"),
+    [
+        (part("inverting-gradients"), "clip", False),  # the cosine sees no scale
+        (part("inverting-gradients"), "clip+prune", True),
+        (part("inverting-gradients"), "prune+noise", True),  # the noise says what the prior weighs
+        (part("inverting-gradients", prior_weight=0.0), "prune+noise", False),  # the zeros are gone
+        (part("inverting-gradients", preset="paper"), "prune+noise", False),
+        (part("inverting-gradients", preset="paper"), "clip+prune", True),
+        (part("dlg"), "clip", True),
+        (part("dlg"), "none", False),
+        (part("gradinversion"), "clip", False),
+        (part("gradinversion", matching="layer-l2"), "clip", True),
+        (part("gradinversion", preset="paper"), "clip", True),
+        (part("gradinversion", preset="paper", matching="cosine"), "clip", False),
+        (part("analytic"), "noise", True),
+        (part("analytic"), "prune", False),
+    ],
+)
+def test_a_row_is_adaptive_only_where_the_attack_has_an_answer_to_the_defence(attack, defence, adapts):
+    assert parts.shown(cell(attack, defence)).get("adaptive", False) is adapts

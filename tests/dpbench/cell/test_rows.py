@@ -12,6 +12,7 @@ from dpbench.cell.floors import Floor
 from dpbench.cell.rows import attack_and_defence, conditions, describe, image_shares, without_result
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
+from dpbench.protocol import InputError
 from dpbench.store import schema
 from dpbench.store.columns import columns
 from dpbench.store.columns import conditions as condition_columns
@@ -142,6 +143,46 @@ def test_rows_of_an_unknown_part_say_whose_they_are(given):
         assert row["key"] == given.key()
         assert (row["attack"], row["defense"]) == (given.attack.name, given.defence.name)
         assert (row["status"], row["error"]) == ("skipped", "Because.")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_failed_row_has_the_mode_of_its_victim(monkeypatch, training):
+    scene = small_scene(2)
+    scene.victim.model.train(training)
+    monkeypatch.setattr(parts, "attack_of", lambda cell: 1 / 0)
+    failed = run_cell(cell(QUICK), scenes=lambda batch: scene).rows[0]
+    assert (failed["status"], failed["mode"]) == ("failed", "train" if training else "eval")
+
+
+def test_the_mode_of_a_victim_that_nobody_has_seen_is_not_made_up():
+    """A cell whose process was killed."""
+    ours, own = (without_result(cell(QUICK, model=name), "failed", "").rows[0] for name in ("lenet", "Mine"))
+    assert (ours["mode"], own["mode"]) == ("eval", None)
+
+
+def test_a_preset_s_values_look_as_if_they_were_given():
+    names = ("max_iterations", "restarts", "matching", "preset", "terms")
+    left_open = conditions(cell("gradinversion"))
+    given = conditions(
+        cell(part("gradinversion", iterations=1_500, restarts=4, matching="cosine", preset="tuned"))
+    )
+    assert [left_open[name] for name in names] == [1_500, 4, "cosine", "tuned", "registered"]
+    assert [left_open[name] for name in names] == [given[name] for name in names]
+    paper = conditions(cell(part("gradinversion", preset="paper", restarts=2)))
+    assert (paper["max_iterations"], paper["restarts"], paper["matching"]) == (20_000, 2, "layer-l2")
+
+
+@pytest.mark.parametrize("wrong", [InputError("no"), ZeroDivisionError()], ids=str)
+def test_conditions_of_an_attack_that_cannot_be_made(monkeypatch, wrong):
+    """Its rows say what was asked for, and why there is no result."""
+
+    def refuse(name, **given):
+        raise wrong
+
+    monkeypatch.setattr(parts.attacks, "create", refuse)
+    row = run_cell(cell(part("dlg", iterations=7))).rows[0]
+    assert row["max_iterations"] == 7
+    assert row["status"] in ("failed", "skipped")
 
 
 def test_columns_hold_what_plays_a_role():

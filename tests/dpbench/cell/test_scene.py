@@ -140,6 +140,8 @@ def test_statistics_are_made_of_other_images_only_where_none_are_shipped():
     assert with_statistics(shipped) is shipped
     alone = replace(bare, others=None)
     assert with_statistics(alone) is alone
+    few = replace(bare, others=tuple(x[: scenes.FEWEST - 1] for x in bare.others))
+    assert with_statistics(few) is few
 
 
 def test_the_callers_model_stays_as_it_is():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench.data import Dataset, disjoint_batches, draw_batch, draw_disjoint, load_data
+from dpbench.data import Dataset, disjoint_batches, disjoint_places, draw_batch, draw_disjoint, load_data
 from dpbench.protocol import InputError
 
 
@@ -159,6 +159,17 @@ def test_the_disjoint_rule_is_the_documented_one():
     for index in order(0):
         first.setdefault(int(samples.labels[index]), index)
     assert draw_disjoint(samples, 2, 0).indices == tuple(list(first.values())[:2])
+
+
+@pytest.mark.parametrize("label_draw", ["distinct", "random"])
+@pytest.mark.parametrize("first_seed", [0, 3, 9])
+def test_the_places_of_several_seeds_are_those_of_each_up_to_the_end_of_the_pass(label_draw, first_seed):
+    data = labelled([i % 3 for i in range(17)])
+    in_a_pass = disjoint_batches(data, 3, label_draw)
+    found = disjoint_places(data, 3, first_seed, 4, label_draw)
+    assert len(found) == min(4, in_a_pass - first_seed % in_a_pass)
+    each = [draw_disjoint(data, 3, first_seed + i, label_draw).indices for i in range(len(found))]
+    assert found == each
 
 
 def test_disjoint_draws_that_cannot_be():

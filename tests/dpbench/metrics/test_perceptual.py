@@ -103,6 +103,18 @@ def test_building_draws_no_random_numbers_and_warns_of_nothing(packages):
     assert torch.get_rng_state().equal(state)
 
 
+def test_a_trunk_in_half_precision_serves(packages):
+    """`assets export --half` writes one."""
+    from safetensors.torch import load_file
+
+    trunk = load_file(packages[1]["alex"])
+    half = {name: tensor.half() for name, tensor in trunk.items()}
+    images = noise(2, 3, 32, 32)
+    vectors, exact = (LpipsEmbedding("alex", state).eval()(images) for state in (half, trunk))
+    assert vectors.dtype == torch.float32
+    assert 0 < (vectors - exact).norm() < 1e-2 * exact.norm()
+
+
 def test_embeddings_are_detached_and_flags_are_restored(random_trunks):
     before = torch.backends.cudnn.allow_tf32
     assert not embed(noise(1, 3, 32, 32).requires_grad_()).requires_grad

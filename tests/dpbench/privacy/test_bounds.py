@@ -108,8 +108,15 @@ def test_noise_on_the_mean_of_clipped_gradients_is_the_gaussian_mechanism():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(0.0, 4, 1.0), (math.nan, 4, 1.0), (0.1, 0, 1.0), (0.1, 4, 0.0), (1e308, 1e10, 1e-3)]
+    ("arguments", "said"),
+    [
+        ((0.0, 4, 1.0), "`noise_std` must be a finite number above 0"),
+        ((math.nan, 4, 1.0), "`noise_std` must be a finite number above 0"),
+        ((0.1, 0, 1.0), "`batch_size` must be a finite number above 0"),
+        ((0.1, 4, 0.0), "`max_grad_norm` must be a finite number above 0"),
+        ((1e308, 1e10, 1e-3), "`noise_std` and `max_grad_norm` are too far apart"),
+    ],
 )
-def test_a_claim_needs_numbers_in_range(arguments):
-    with pytest.raises(InputError):
+def test_a_claim_needs_numbers_in_range(arguments, said):
+    with pytest.raises(InputError, match=said):
         privacy.gaussian_claim(*arguments)

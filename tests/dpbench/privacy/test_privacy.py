@@ -159,6 +159,22 @@ def test_training_scope_accounts_for_the_run_and_the_release():
     assert back.eps == pytest.approx(1.0, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, "pld"),
+        ({"delta": 1e-13}, "rdp"),  # rounding would decide
+        ({"accountant": "prv"}, "prv"),
+        ({"accountant": "rdp"}, "rdp"),
+        ({"eps_scope": "release", "inclusion": 0.5}, "pld"),
+        ({"eps_scope": "release", "inclusion": 0.5, "delta": 1e-13}, "rdp"),
+    ],
+)
+def test_the_accountant_is_the_one_that_computed_the_epsilon(changed, named):
+    guarantee = calibrated(eps=None, noise_multiplier=1.0, **changed)
+    assert guarantee.accountant == named
+
+
 def test_release_scope_accounts_for_one_release():
     guarantee = calibrated(eps=8.0, eps_scope="release")
     assert (guarantee.eps, guarantee.sample_rate, guarantee.steps) == (None, 1.0, 1)
@@ -204,9 +220,12 @@ def test_an_eps_below_reach_says_what_is_within():
 
 
 def test_bad_steps_rates_and_priors():
-    for arguments in ((1.0, 1e-5, 0.0), (1.0, 1e-5, 1.5), (1.0, 1e-5, 0.5, 0), (1.0, 1e-5, 0.5, 1.5)):
-        with pytest.raises(InputError):
-            privacy.epsilon(*arguments)
+    for rate in (0.0, 1.5):
+        with pytest.raises(InputError, match="sample rate must lie above 0 and be at most 1"):
+            privacy.epsilon(1.0, 1e-5, rate)
+    for steps in (0, 1.5):
+        with pytest.raises(InputError, match="number of steps must be a whole number of at least 1"):
+            privacy.epsilon(1.0, 1e-5, 0.5, steps)
     with pytest.raises(InputError, match="kappa"):
         privacy.reconstruction_bound(1.0, kappa=1.0)
 

@@ -68,6 +68,22 @@ def test_empty_against_given_is_a_difference_only_under_one_defence(make_rows, d
     assert [attack for attack, _ in names(rows)] == ["dlg", "dlg", "dlg (matching cosine)"]
 
 
+def test_what_a_preset_decides_is_not_said_beside_it(make_rows):
+    tuned = {"preset": "tuned", "max_iterations": 1_500, "restarts": 4, "matching": "cosine"}
+    paper = {"preset": "paper", "max_iterations": 20_000, "restarts": 8, "matching": "layer-l2"}
+    rows = make_rows("gradinversion", "none", 1, 20, 0.1, **tuned)
+    rows += make_rows("gradinversion", "none", 1, 20, 0.1, **tuned, seed=1)
+    assert {attack for attack, _ in names(rows)} == {"gradinversion"}
+    rows += make_rows("gradinversion", "none", 1, 20, 0.1, **paper)
+    said = ["gradinversion (preset tuned)"] * 2 + ["gradinversion (preset paper)"]
+    assert [attack for attack, _ in names(rows)] == said
+    rows += make_rows("gradinversion", "none", 1, 20, 0.1, **(paper | {"restarts": 2}))
+    assert [attack for attack, _ in names(rows)][2:] == [
+        "gradinversion (restarts=8, preset paper)",
+        "gradinversion (restarts=2, preset paper)",
+    ]
+
+
 def test_an_attack_that_was_not_adaptive_always_says_so(make_rows):
     rows = make_rows("dlg", "clip", 1, 20, 0.1, adaptive=False) + make_rows("dlg", "none", 1, 20, 0.1)
     assert [attack for attack, _ in names(rows)] == ["dlg (not adaptive)", "dlg"]

@@ -65,7 +65,7 @@ def test_help_names_every_option_once_under_its_group_the_most_used_first(help_t
 def test_help_says_who_takes_a_parameter_and_what_it_is_by_default(help_text):
     said = " ".join(help_text.replace("│", " ").split())
     assert "share of gradient entries that prune sets to zero, in [0, 1) (prune: 0.9)" in said
-    assert re.search(r"--tv .*? weight of total variation \([^)]*inverting-gradients: 0\.03", said)
+    assert re.search(r"--tv .*? weight of total variation \([^)]*deepinversion: 0\.05", said)
     assert "`" not in said
 
 

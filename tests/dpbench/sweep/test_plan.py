@@ -56,6 +56,7 @@ def test_floors_run_after_what_they_judge():
         ("noise", "max_grad_norm", (0.1, 0.2)),
         ("clip", "releases", (1, 4)),
         ("none", "adaptive", (True, False)),
+        ("clip", "adaptive", (True, False)),  # the default attack has no answer to clipping
     ],
 )
 def test_axis_that_does_not_concern_a_defence_does_not_multiply_it(defense, axis, values):
@@ -74,7 +75,7 @@ def test_axis_that_does_not_concern_a_defence_does_not_multiply_it(defense, axis
         ("dp", "accountant", ("pld", "rdp")),
         ("dp", "releases", (1, 4)),
         ("noise", "noise_std", (0.1, 0.2)),
-        ("clip", "adaptive", (True, False)),
+        ("prune", "adaptive", (True, False)),
     ],
 )
 def test_axis_that_concerns_a_stage_of_a_chain_multiplies_it(defense, axis, values):

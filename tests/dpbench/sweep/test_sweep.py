@@ -18,6 +18,7 @@ from dpbench.run import main
 from dpbench.store import Store, open_run
 from dpbench.sweep import executors
 from dpbench.sweep.claims import Claims, running
+from dpbench.sweep.session import Session
 from dpbench.sweep.status import describe
 from tests.helpers.sixty import SIXTY, check
 
@@ -161,6 +162,34 @@ def test_status_counts_only_the_cells_of_the_run(tmp_path):
     first, second, *_ = describe(tmp_path / "run").splitlines()
     assert first.endswith("1 cells done, 0 running, 0 failed, 1 left, of 2.")
     assert second == "2 other cells in it are of other code or another run and do not count."
+
+
+def test_cells_stay_while_another_process_is_at_work(tmp_path):
+    store = open_run(tmp_path / "run", {})
+    for key, status in (("old", "ok"), ("older", "failed")):
+        store.write(key, [{"status": status, "image": 0}])
+    session = Session.begin(store, [])
+    with Claims(store.path / "running") as claims:
+        assert claims.take("old")
+        (line,) = session.sort_out()
+        assert "they stay where they are" in line
+        assert store.keys() == ["old", "older"]
+    (line,) = session.sort_out()
+    assert line.startswith("2 cells in ")
+    assert store.keys() == []
+    aside = Store(store.path / "set-aside")
+    assert aside.counts() == ({"old"}, {"older"})
+    assert session.sort_out() == []
+
+
+def test_only_what_is_not_in_place_comes_back(tmp_path):
+    store = open_run(tmp_path / "run", {})
+    for value in (1.0, 2.0):
+        store.write("a", [{"psnr": value}])
+        if value == 1.0:
+            store.set_aside(["a"])
+    assert store.bring_back(["a"]) == 0
+    assert store.read("a").rows[0]["psnr"] == 2.0
 
 
 def test_dry_run_estimates_what_the_cells_take(instant, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -36,6 +38,17 @@ def test_the_start_is_where_the_attack_set_out_from():
     assert torch.equal(short.images[1], long.images[1])
     assert not torch.equal(long.images[0], long.images[1])
     assert long.rows[0]["psnr"] > long.rows[1]["psnr"]
+
+
+def test_public_images_give_the_attack_its_prior():
+    """Statistics of `others` reach the search at any size; without enough of them it says what it did."""
+    scene = small_scene(1)
+    few = replace(scene, others=tuple(x[:3] for x in scene.others))
+    notes = [
+        measure(cell(QUICK), given).rows[0]["note"] for given in (scene, few, replace(scene, others=None))
+    ]
+    assert notes[0] is None
+    assert all("no statistics of public images" in note for note in notes[1:])
 
 
 def test_noise_floor_knows_nothing_of_the_gradient(spy):

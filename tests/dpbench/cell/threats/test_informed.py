@@ -16,9 +16,9 @@ from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
 from dpbench.cell.spec import Cell
 from dpbench.cell.threats import threat_models
-from dpbench.privacy.expected_success import candidate_success
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.protocol import InputError
+from tests.helpers.candidates import candidate_success
 from tests.helpers.cells import dp as budget
 from tests.helpers.cells import part, small_scene
 from tests.helpers.informed import below_the_bound, dp, informed, row_of, threat
@@ -83,7 +83,10 @@ NOISELESS = [
     "none",
     "clip",
     part("prune", prune_ratio=0.5),
+    part("prune", prune_ratio=0.9),
+    part("prune", prune_ratio=0.99, prune_scope="global"),
     part("clip+prune", prune_ratio=0.5),
+    part("clip+prune", prune_ratio=0.9),
     part("noise", noise_std=0.0),
     part("clip+noise", noise_std=0.0),
     part("dp", eps_scope="release", noise_multiplier=1e-4),

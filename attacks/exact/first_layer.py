@@ -1,0 +1,112 @@
+"""Images read off a first, fully connected layer with ReLU behind it, exactly and for whole batches (SPEAR).
+
+The layer's weight gradient is D^T X: X the inputs, D the loss gradients of the layer's outputs, which are
+zero wherever ReLU is off. Once D's rows are known up to their scales (`sparsity`), X is too, and the bias
+gradient, the sum of D's rows, tells the scales.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks.exact.layers import Affine, Chain, Layer
+from attacks.exact.separation import separated
+from attacks.exact.sparsity import subspace
+from dpbench.protocol import Knowledge, Release
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a batch as the first layer's gradient tells them, in an order of their own.
+
+    Attributes:
+        images: float64 [r, C, H, W], not clamped.
+        labels: int64 [r].
+        factors: [r], what each sample's gradient was clipped by; 1 where it was not.
+        residual: [r], how far the loss gradient of the layer's outputs, recomputed from the image and its
+            label, is from the measured one, relative; where ReLU is on or off in one only, it counts in full.
+    """
+
+    images: Tensor
+    labels: Tensor
+    factors: Tensor
+    residual: Tensor
+
+
+def takes_pixels(chain: Chain) -> bool:
+    """Whether the model begins with a fully connected layer with a bias and ReLU behind it."""
+    if not chain.blocks or not all(isinstance(each, Affine) for each in chain.head):
+        return False
+    first = chain.blocks[0]
+    relu = bool(first.pointwise) and getattr(first.pointwise[0], "kind", "") == "relu"
+    return first.layer.dense and first.layer.trained and first.layer.bias is not None and relu
+
+
+def images(
+    release: Release, knowledge: Knowledge, chain: Chain, generator: torch.Generator, starts: int
+) -> tuple[Images | None, str]:
+    """The batch's images, or None and why there are none, as a clause.
+
+    Samples whose gradient is below the rounding errors of the others' are left out.
+    """
+    layer, batch = chain.blocks[0].layer, release.batch_size
+    gradients = dict(zip(release.names, release.gradients, strict=True))
+    weight, bias = (gradients[f"{layer.name}.{part}"].double() for part in ("weight", "bias"))
+    if min(weight.shape) <= batch:
+        return None, f"the first layer is too small for {batch} samples"
+    space = subspace(weight.T, batch)
+    if space is None:
+        return None, f"the first layer's gradient is no sum of {batch} samples', as under noise or pruning"
+
+    def explain(rows: Tensor) -> Images | None:
+        scale = torch.linalg.lstsq(rows.T, bias[:, None]).solution
+        deltas = rows * scale
+        inputs = torch.linalg.lstsq(deltas.T, weight).solution
+        return _explained(inputs, deltas, knowledge, chain, batch) if inputs.isfinite().all() else None
+
+    found = separated(space, explain, generator, starts)
+    if found is None:
+        return None, "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
+    return found, ""
+
+
+def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chain, batch: int) -> Images:
+    """The images behind the layer's inputs [r, n], with the labels that explain the `deltas` [r, m] best."""
+    pixels = inputs
+    for affine in reversed(chain.head):
+        pixels = (pixels - affine.offset.to(pixels.device)) / affine.gain.to(pixels.device)
+    found = pixels.unflatten(1, knowledge.image_shape)
+    residuals, factors = [], []
+    for ideal in _output_gradients(knowledge, chain.blocks[0].layer, found):
+        factor = batch * (deltas * ideal).sum(1) / ideal.square().sum(1).clamp_min(math.ulp(0))
+        factors.append(factor)
+        residuals.append((batch * deltas - factor[:, None] * ideal).norm(dim=1))
+    left, labels = torch.stack(residuals).min(0)
+    factors = torch.stack(factors)[labels, torch.arange(len(labels))]
+    residual = torch.where(factors > 0, left / (batch * deltas.norm(dim=1)), math.inf)
+    return Images(found, labels, factors, residual)
+
+
+def _output_gradients(knowledge: Knowledge, layer: Layer, found: Tensor) -> list[Tensor]:
+    """For each label, the loss gradient [r, m] of the first layer's outputs, were it each sample's label."""
+    model, seen = copy.deepcopy(knowledge.model).double(), []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(output)
+
+    model.get_submodule(layer.name).register_forward_hook(note)
+    with torch.enable_grad():
+        logits = model(found)
+        return [
+            torch.autograd.grad(
+                knowledge.loss(logits, torch.full((len(found),), label, device=found.device)) * len(found),
+                seen[0],
+                retain_graph=True,
+            )[0]
+            for label in range(knowledge.num_classes)
+        ]

@@ -1,0 +1,193 @@
+"""One image in closed form, layer by layer from a fully connected layer back to the pixels.
+
+For one sample, the loss gradient at a layer's outputs (delta) gives that at its inputs, and the gradient of
+the layer's weights is linear in its inputs (R-GAP, Zhu and Blaschko 2021). What is new here, and makes it
+exact: the bias gradient tells which units were active, and both systems of `solve` are weighed by their
+errors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attacks import labels as label_rules
+from attacks import parameters as shared
+from attacks.base import Attack, Task, attack
+from attacks.exact.activations import undone
+from attacks.exact.layers import Chain, read
+from attacks.exact.solve import Estimate, TooLargeError, inputs
+from attacks.inverting_gradients import InvertingGradients
+from dpbench.protocol import Knowledge, Reconstruction, Release
+
+EXACT = ("clip",)
+"""Stages of a defence after which a single sample's gradient is right up to its scale."""
+CERTAIN = 1e-4
+"""Largest relative residual of an image that is certified."""
+DETERMINED = 1e-3
+"""Largest expected error (root mean square, images in [0, 1]) of an image that is certified."""
+
+
+NEGLIGIBLE = 1e-6
+"""Share of the longest gradient of a layer that shorter ones are measured by."""
+
+
+class _Stopped(Exception):  # noqa: N818 (no error: the search takes over)
+    """The closed form does not apply; the message says why, as a clause."""
+
+
+@attack("peel")
+class Peel(Attack):
+    """Solves for the image of a batch of one; where that fails, the search `inverting-gradients` takes over.
+
+    Attributes:
+        iterations: of that search.
+        engine: backend of that search.
+    """
+
+    iterations: int = shared.iterations(1500)
+    engine: str = "auto"
+
+    def run(self, task: Task) -> Reconstruction:
+        """See `Attack.__call__`; `note` says why where the search took over."""
+        try:
+            first, image, expected = peeled(task.release, task.knowledge)
+        except _Stopped as stop:
+            return self.searched(task, f"The closed form did not apply, because {stop}")
+        left = unexplained(task.release, task.knowledge, first, image)
+        if left > CERTAIN:
+            why = f"The closed form's image leaves {left:.1g} of the release unexplained"
+        elif expected > DETERMINED:
+            why = f"The release does not determine the image (expected error {expected:.1g} of the range)"
+        else:
+            return self.solved(task, image, left)
+        found = self.searched(task, why)
+        other = unexplained(task.release, task.knowledge, first, found.images)
+        if left < other:
+            kept = image.to(task.device)
+            return replace(
+                found,
+                images=kept,
+                residual=torch.tensor([left]),
+                note=f"{why}; a search explained less of it, so this image was kept.",
+            )
+        return replace(found, residual=torch.tensor([other]))
+
+    def solved(self, task: Task, image: Tensor, left: float) -> Reconstruction:
+        """A certified answer."""
+        labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
+        mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
+        return Reconstruction(
+            images=image.to(task.device),
+            labels=labels,
+            label_source=source,
+            gradient_distance=left,
+            start=mean.expand_as(image).contiguous(),
+            iterations=1,
+            seconds=task.seconds(),
+            engine="none",
+            certified=torch.tensor([True]),
+            residual=torch.tensor([left]),
+        )
+
+    def searched(self, task: Task, why: str) -> Reconstruction:
+        """The search's answer."""
+        found = InvertingGradients(iterations=self.iterations, engine=self.engine).run(task)
+        count = task.release.batch_size
+        return replace(
+            found,
+            certified=torch.zeros(count, dtype=torch.bool),
+            residual=torch.full((count,), torch.nan),
+            note=f"{why}; the search took over.",
+        )
+
+
+def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, float]:
+    """The layer that the image was solved from, the image and its expected error.
+
+    Returns:
+        The layer's name; float32 [1, C, H, W] in [0, 1] on the CPU; root mean square.
+
+    Raises:
+        _Stopped: where there is no closed form.
+    """
+    if release.batch_size != 1:
+        raise _Stopped(f"it takes one image, and the batch has {release.batch_size}")
+    inexact = [stage.name for stage in release.defense if stage.name not in EXACT]
+    if inexact:
+        raise _Stopped(f"it needs exact gradients, and {inexact[0]} changes them")
+    chain = read(knowledge.model, knowledge.image_shape)
+    found = dict(zip(release.names, release.gradients, strict=True))
+    gradients = {name: gradient.detach().cpu().double() for name, gradient in found.items()}
+    first = _first(chain, gradients)
+    try:
+        pixels = backwards(chain, first, gradients)
+    except TooLargeError:
+        raise _Stopped("the image has too many pixels for it") from None
+    shape = (1, *knowledge.image_shape)
+    expected = float(pixels.deviations.square().mean().sqrt())
+    return (
+        chain.blocks[first].layer.name,
+        pixels.values.view(shape).nan_to_num().clamp(0, 1).float(),
+        expected,
+    )
+
+
+def _first(chain: Chain, gradients: Mapping[str, Tensor]) -> int:
+    """Index of the layer whose bias gradient is the delta that all others follow from."""
+    for i, block in enumerate(chain.blocks):
+        layer = block.layer
+        if f"{layer.name}.weight" not in gradients:
+            raise _Stopped(f"the gradient of `{layer.name}` was not released")
+        if layer.dense and f"{layer.name}.bias" in gradients:
+            if not bool(gradients[f"{layer.name}.bias"].any()):
+                raise _Stopped(f"the gradient of `{layer.name}` is zero")
+            return i
+    where = f", and this one ends at {chain.end}" if chain.end else ""
+    raise _Stopped(
+        "it needs a chain of convolutions and activations up to a fully connected layer with a bias" + where
+    )
+
+
+def backwards(chain: Chain, first: int, gradients: Mapping[str, Tensor]) -> Estimate:
+    """The image [C * H * W] that layer number `first` and those before it were given; not clamped."""
+    layer = chain.blocks[first].layer
+    delta = gradients[f"{layer.name}.bias"]
+    values = Estimate(torch.zeros_like(delta), torch.full_like(delta, torch.inf))
+    for i in range(first, -1, -1):
+        layer = chain.blocks[i].layer
+        gradient = gradients[f"{layer.name}.weight"].view(layer.weight.shape)
+        values = inputs(layer, delta, gradient, values)
+        delta = layer.transposed(delta.view(1, *layer.output_shape)).flatten()
+        before = chain.blocks[i - 1] if i else None
+        total = gradients.get(f"{before.layer.name}.bias") if before else None
+        values, delta = undone(before.pointwise if before else chain.head, values, delta, total)
+    return values
+
+
+def unexplained(release: Release, knowledge: Knowledge, first: str, image: Tensor) -> float:
+    """The largest relative error of any weight's or bias's gradient, recomputed by the victim in float64.
+
+    The released bias gradient of layer `first` is what is propagated backwards, so clipping changes nothing.
+    The softmax of a confident victim is not computed anew: its rounding in float32 may be a per cent of it.
+    """
+    model = copy.deepcopy(knowledge.model).double().cpu()
+    outputs: list[Tensor] = []
+    model.get_submodule(first).register_forward_hook(lambda module, given, output: outputs.append(output))
+    released = dict(zip(release.names, release.gradients, strict=True))
+    parameters = {name: p for name, p in model.named_parameters() if name in released}
+    with torch.enable_grad():
+        model(image.double().cpu())
+    cotangent = released[f"{first}.bias"].double().cpu().view_as(outputs[0])
+    found = torch.autograd.grad(outputs[0], list(parameters.values()), cotangent, allow_unused=True)
+    used = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
+    lengths = {name: float(released[name].double().norm()) for name in used}
+    least = NEGLIGIBLE * max(lengths.values())
+    errors = [
+        float((g - released[n].double().cpu()).norm()) / max(lengths[n], least) for n, g in used.items()
+    ]
+    return max(errors)

@@ -1,0 +1,119 @@
+"""A Gaussian image prior from public statistics, and what a nat of it weighs beside a gradient distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attacks.objectives import SPARSE
+from attacks.regularisers import Regulariser
+from dpbench.protocol import ImageStatistics, Release
+
+ROUNDING = 1 / 12 / 255**2
+"""Variance that 8-bit pixels carry whatever they show; no frequency of a photograph has less power."""
+
+
+class Whitening(nn.Module):
+    """The linear map under which images of these statistics have independent standard normal entries.
+
+    Principal colours, then the orthonormal 2-D Hartley transform, then each entry over the root of its power.
+    The Hartley transform is the real part of the Fourier transform less its imaginary part, so it stays in
+    real numbers. A spectrum is the same at a frequency and its opposite, so the two transforms whiten alike.
+
+    Args:
+        statistics: of public images.
+    """
+
+    def __init__(self, statistics: ImageStatistics) -> None:
+        super().__init__()
+        self.register_buffer("mean_image", statistics.mean_image)
+        self.register_buffer("colours", statistics.colours)
+        self.register_buffer("deviation", (statistics.spectrum + ROUNDING).sqrt())
+        height, width = statistics.spectrum.shape[1:]
+        for name, size in (("rows", height), ("columns", width)):
+            places = torch.arange(size, dtype=torch.float64)
+            angles = 2 * math.pi / size * (torch.outer(places, places) % size)
+            waves = torch.stack([angles.cos(), angles.sin()]) / math.sqrt(size)
+            self.register_buffer(name, waves.to(statistics.spectrum))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] as entries of the same shape; the mean image as zeros."""
+        mean_image, colours, deviation = self._as(images, "mean_image", "colours", "deviation")
+        return self._hartley(torch.einsum("kc,bchw->bkhw", colours, images - mean_image)) / deviation
+
+    def inverse(self, entries: Tensor) -> Tensor:
+        """The images of such entries, not clamped."""
+        mean_image, colours, deviation = self._as(entries, "mean_image", "colours", "deviation")
+        return torch.einsum("kc,bkhw->bchw", colours, self._hartley(entries * deviation)) + mean_image
+
+    def _hartley(self, x: Tensor) -> Tensor:
+        """cos(a + b) + sin(a + b) of row and column angles, summed over pixels; its own inverse."""
+        (cos, sin), (along, across) = self._as(x, "rows", "columns")
+        return cos @ (x @ (along + across)) + sin @ (x @ (along - across))
+
+    def _as(self, like: Tensor, *names: str) -> list[Tensor]:
+        return [self.get_buffer(name).to(like.dtype) for name in names]
+
+
+class GaussianPrior(Regulariser):
+    """Minus the log-density of a stationary Gaussian field in nats, less its constant.
+
+    Half the squared length of the whitened images. The minimum is the mean image; a typical image has half as
+    many nats as entries.
+
+    Args:
+        weight: of a nat.
+        statistics: of public images as large as those attacked.
+        mean: per-channel mean that the normalised pixels are measured from, length C.
+        std: per-channel standard deviation that they are measured in.
+    """
+
+    def __init__(
+        self, weight: float, statistics: ImageStatistics, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__(weight)
+        self.whitening = Whitening(statistics)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).to(statistics.mean_image)[:, None, None])
+
+    def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
+        """Nats of normalised pixels [B, C, H, W], summed over the batch."""
+        return self.whitening(z * self.std.to(z.dtype) + self.mean.to(z.dtype)).square().sum() / 2
+
+
+UNDEFENDED = 1e-6
+"""Weight of a nat beside `Cosine` where the release is exact; tuned, see docs/search.md."""
+
+
+def nat_weight(release: Release) -> float:
+    """What a nat of the prior weighs beside `objectives.Cosine`, given what is known of the defence.
+
+    Let g be the release, tau the standard deviation of its noise and n the norm of the gradient beneath it.
+    A trial gradient of that norm has minus log-likelihood (n |g| / tau^2) (1 - cos) plus a constant, so a nat
+    weighs tau^2 / (n |g|). n follows from |g| less the noise's expected share, and is at most the clip norm.
+    The weight does not fall below that of an exact release, which is divided by the share of entries kept.
+
+    Example:
+        >>> exact = Release(("weight",), (torch.tensor([3.0, 4.0]),), 1)
+        >>> nat_weight(exact)
+        1e-06
+    """
+    stages = {stage.name: stage.parameters for stage in release.defense}
+    entries = sum(g.numel() for g in release.gradients)
+    kept = (
+        sum(int(g.count_nonzero()) for g in release.gradients) if not SPARSE.isdisjoint(stages) else entries
+    )
+    least = UNDEFENDED * entries / max(1, kept)
+    variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
+    if variance == 0:
+        return least
+    squared = sum(float(g.double().square().sum()) for g in release.gradients)
+    # no estimate below the standard deviation of the noise's squared norm
+    beneath = math.sqrt(max(squared - kept * variance, variance * math.sqrt(2 * kept)))
+    for stage in ("dp", "clip"):
+        if stage in stages:
+            beneath = min(beneath, float(stages[stage]["max_grad_norm"]))
+    return max(least, variance / (beneath * math.sqrt(squared)))

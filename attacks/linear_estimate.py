@@ -1,0 +1,217 @@
+"""The linear estimate of images from a noisy sum of their gradients, learnt from public images.
+
+Image x and gradient g of a label's images have a joint mean and covariance, which public images tell. The
+linear minimum-mean-square estimate of x from g + noise is E x + Cov(x, g) (Cov(g) + tau^2)^-1 (g + noise
+- E g) (Kay 1993, "Fundamentals of Statistical Signal Processing", ch. 12). With n public images, Cov(g) has
+rank n at most, so all is done in their inner products: one factorisation serves every noise level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks import labels as label_rules
+from attacks import public_gradients
+from dpbench.protocol import InputError, Knowledge, Release
+
+ROWS = 2400
+"""Public images that one estimate takes at most, over all labels of the batch."""
+FEWEST = 2
+"""Public images of a label, at least: fewer have no covariance."""
+CLASSES = 10
+"""Labels that are weighed against each other where one image's label is unknown, at most."""
+RIDGE = 1e-3
+"""Least noise variance, relative to the largest variance of the gradients: what is no linear function of the
+image acts like noise. Chosen for single images without noise, on batches 100 to 115 of CIFAR-10."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A linear estimate of a batch.
+
+    Attributes:
+        images: [B, C, H, W], not clamped.
+        means: mean public image of each label, likewise.
+        labels: int64 [B].
+        source: `known` or `inferred`.
+    """
+
+    images: Tensor
+    means: Tensor
+    labels: Tensor
+    source: str
+
+
+def check_public_images(knowledge: Knowledge, attack: str) -> None:
+    """InputError where there are no public images, or they are of another size than the victim takes."""
+    public = knowledge.public_images
+    if public is None:
+        raise InputError(
+            f"{attack} needs public images like those attacked: give `others`, or data with more images than "
+            "the batch."
+        )
+    if tuple(public.images.shape[1:]) != knowledge.image_shape:
+        raise InputError(
+            f"{attack} needs public images of shape {knowledge.image_shape} as the victim takes, not "
+            f"{tuple(public.images.shape[1:])}."
+        )
+
+
+def estimate(release: Release, knowledge: Knowledge, count: int, device: torch.device) -> Estimate:
+    """The linear estimate of the images behind `release`, from at most `count` public images of a label.
+
+    Where the label of a single image is unknown, estimates under each label are averaged with the labels'
+    probabilities given the release. For larger batches labels are inferred first.
+
+    Raises:
+        InputError: where there are too few public images of a label.
+    """
+    if knowledge.labels is None and release.batch_size == 1 and release.noise_on_sum() > 0:
+        return _over_classes(release, knowledge, count, device)
+    labels, source = label_rules.given_or_inferred(release, knowledge)
+    images, means, _ = _given_labels(release, knowledge, labels, count, device)
+    return Estimate(images, means, labels, source)
+
+
+def _over_classes(release: Release, knowledge: Knowledge, count: int, device: torch.device) -> Estimate:
+    """One image of unknown label."""
+    counts = torch.bincount(knowledge.public_images.labels.cpu(), minlength=knowledge.num_classes)
+    known = (counts >= FEWEST).nonzero().flatten().to(device)
+    if not len(known):
+        raise InputError(f"There are no {FEWEST} public images of any label: give more of them.")
+    if len(known) > CLASSES:
+        weight, _ = label_rules.head(release, knowledge.num_classes)
+        known = known[weight[known].sum(1).argsort()[:CLASSES]]
+    each = [_given_labels(release, knowledge, label[None], count, device) for label in known]
+    weights = torch.tensor([evidence for *_, evidence in each], dtype=torch.float64, device=device)
+    weights = weights.softmax(0)
+    images, means = (
+        torch.einsum("k,kchw->chw", weights.float(), torch.cat([found[i] for found in each]))[None]
+        for i in (0, 1)
+    )
+    return Estimate(images, means, known[weights.argmax()][None], "inferred")
+
+
+def _given_labels(
+    release: Release, knowledge: Knowledge, labels: Tensor, count: int, device: torch.device
+) -> tuple[Tensor, Tensor, float]:
+    """Estimates and mean images [B, C, H, W], and the log-probability of the release, less a constant.
+
+    Let s be the released sum less its expectation, X_y a label's n public images less their mean, and A the
+    gradients of all of them less their label's mean, each times w_y, the root of (attacked images of the
+    label) / n. Then x = mean_y + X_y^T [(A A^T + tau^2)^-1 A s]_y / (n w_y).
+    """
+    classes, sizes = labels.unique(return_counts=True)
+    most = max(FEWEST, min(count, ROWS // len(classes)))
+    each = [knowledge.public_images.of(int(label), most).to(device) for label in classes]
+    for label, found in zip(classes.tolist(), each, strict=True):
+        if len(found) < FEWEST:
+            raise InputError(f"There are no {FEWEST} public images of label {label}: give more of them.")
+    lengths = [len(found) for found in each]
+    images, owners = torch.cat(each), classes.repeat_interleave(torch.tensor(lengths, device=device))
+    factors, seen = _inner_products(release, knowledge, images, owners, lengths, sizes.tolist())
+    along = factors.vectors.T @ (factors.weights * _centred(seen, lengths) - factors.offset)
+    noise = release.noise_on_sum() / math.sqrt(len(release.each))
+    variance = max(noise**2, RIDGE * float(factors.values[-1]))
+    shares = (factors.vectors @ (along / (factors.values + variance))).float() / factors.weights.float()
+    means = {int(label): x.mean(0) for label, x in zip(classes, each, strict=True)}
+    estimates = {
+        label: means[label] + torch.einsum("n,nchw->chw", share, x - means[label]) / len(x)
+        for label, x, share in zip(means, each, shares.split(lengths), strict=True)
+    }
+    # what the expected sum and A explain of the squared norm of the release
+    explained = float((along.square() / (factors.values + variance)).sum())
+    explained += 2 * float(factors.weights.square() @ seen) - factors.length
+    spread = float(torch.log1p(factors.values.clamp(min=0) / variance).sum())
+    evidence = explained / variance / 2 - spread / 2
+    stacked = (torch.stack([found[int(label)] for label in labels]) for found in (estimates, means))
+    return *stacked, evidence
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What is computed once for the labels of a batch, whatever the noise.
+
+    Attributes:
+        weights: [N], w of each public image's label.
+        values: [N], eigenvalues of A A^T.
+        vectors: [N, N], its eigenvectors.
+        offset: [N], A times the expected sum.
+        length: squared norm of the expected sum.
+    """
+
+    weights: Tensor
+    values: Tensor
+    vectors: Tensor
+    offset: Tensor
+    length: float
+
+
+def _inner_products(
+    release: Release,
+    knowledge: Knowledge,
+    images: Tensor,
+    owners: Tensor,
+    lengths: list[int],
+    sizes: list[int],
+) -> tuple[_Factors, Tensor]:
+    """What is known before the release, and the public gradients' inner products [N] with the released sum.
+
+    Args:
+        release: what left the client.
+        knowledge: the victim and its loss.
+        images: public ones, [N, C, H, W].
+        owners: their labels.
+        lengths: how many there are of each label.
+        sizes: how many attacked images have that label.
+    """
+    mask = _support(release)
+    name = public_gradients.fingerprint(knowledge, images, owners, mask)
+    products, norms = public_gradients.remembered(
+        name, lambda: public_gradients.inner_products(knowledge, images, owners, mask)
+    )
+    flat = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
+    clip = next((s.parameters["max_grad_norm"] for s in release.defense if s.name in ("clip", "dp")), None)
+    if release.noise_on_sum() == 0 and release.batch_size == 1:
+        # the direction alone, as the length varies a lot from image to image
+        clip, norms = 0.0, products.diagonal().sqrt()
+        flat = flat / flat.norm().clamp_min(torch.finfo(flat.dtype).tiny)
+    scale = _scale(norms, clip)
+    factors = public_gradients.remembered(
+        (name, clip, *sizes), lambda: _factorised(scale[:, None] * products * scale, lengths, sizes)
+    )
+    return factors, public_gradients.products_with(knowledge, images, owners, flat) * scale
+
+
+def _scale(norms: Tensor, clip: float | None) -> Tensor:
+    """What gradients of these norms are multiplied by: clipped to `clip`, or brought to norm 1 for 0."""
+    if clip is None:
+        return torch.ones_like(norms)
+    norms = norms.clamp_min(torch.finfo(norms.dtype).tiny)
+    return (clip / norms).clamp(max=1) if clip else 1 / norms
+
+
+def _factorised(products: Tensor, lengths: list[int], sizes: list[int]) -> _Factors:
+    """From the inner products of the gradients as they enter the released sum."""
+    shares = torch.cat([products.new_full((n,), m / n) for n, m in zip(lengths, sizes, strict=True)])
+    weights, expected = shares.sqrt(), products @ shares
+    centred = _centred(_centred(products, lengths).T, lengths)
+    values, vectors = torch.linalg.eigh(weights[:, None] * centred * weights)
+    offset = weights * _centred(expected, lengths)
+    return _Factors(weights, values, vectors, offset, float(shares @ expected))
+
+
+def _centred(rows: Tensor, lengths: list[int]) -> Tensor:
+    """Each block of rows less its mean."""
+    return torch.cat([block - block.mean(0) for block in rows.split(lengths)])
+
+
+def _support(release: Release) -> Tensor | None:
+    """[P], 1 for the entries that pruning kept; None where it was not the last stage."""
+    if not release.defense or release.defense[-1].name != "prune":
+        return None
+    return torch.cat([(g != 0).flatten() for g in release.gradients]).float()

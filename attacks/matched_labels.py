@@ -1,0 +1,123 @@
+"""Labels from the last layer's gradient under noise, by what each label is expected to leave there.
+
+The gradient of the last layer's row n is sum over samples of (p_n - [label = n]) (features, 1). Its inner
+product with the mean features is the matched filter: no other linear statistic of a row has less noise.
+What a sample of each label leaves in these K numbers, clipping included, is learnt from public images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks import public_gradients
+from attacks.gaussian_prior import Whitening
+from dpbench.protocol import Knowledge, Release
+
+REFERENCES = 400
+"""Images that the expectations are learnt from; one of each label, at least."""
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What samples leave in the last layer's gradient.
+
+    Attributes:
+        filter: the unit vector [features, or features + 1 with a bias] that rows are multiplied by.
+        rows: [K, K], mean of the K products over samples of each label.
+        variance: of a product about that mean.
+    """
+
+    filter: Tensor
+    rows: Tensor
+    variance: float
+
+
+def references(knowledge: Knowledge) -> tuple[Tensor, Tensor] | None:
+    """Images [n, C, H, W] in [0, 1] and labels to learn from; None where nothing is known of images.
+
+    Public images where they are given; else draws of a Gaussian field with their statistics, which can stand
+    for any label.
+    """
+    each, classes = max(1, REFERENCES // knowledge.num_classes), range(knowledge.num_classes)
+    public, statistics = knowledge.public_images, knowledge.image_statistics
+    if public is not None and len(public.images) and tuple(public.images.shape[1:]) == knowledge.image_shape:
+        found = [public.of(label, each) for label in classes]
+        # images of any label stand for a label that has none
+        found = [images if len(images) else public.of(None, each) for images in found]
+        labels = [torch.full((len(x),), y) for y, x in zip(classes, found, strict=True)]
+        return torch.cat(found), torch.cat(labels)
+    if statistics is not None and tuple(statistics.mean_image.shape) == knowledge.image_shape:
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(knowledge.num_classes).repeat_interleave(each)
+        noise = torch.randn(len(labels), *knowledge.image_shape, generator=generator)
+        return Whitening(statistics).inverse(noise.to(statistics.mean_image.device)).clamp(0, 1), labels
+    return None
+
+
+def matched(
+    release: Release, knowledge: Knowledge, weight: Tensor, bias: Tensor | None, given: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Labels with repeats, int64 [B], surest first.
+
+    One label at a time is added to those found: the one that makes the K products most probable, given their
+    expectation and variance under noise, and the number of orders in which the labels can stand.
+
+    Args:
+        release: what left the client; of several releases only the mean matters.
+        knowledge: the victim and its loss.
+        weight: the last layer's released gradient [K, features].
+        bias: likewise [K]; None where it has none.
+        given: `references`.
+    """
+    images, labels = (x.to(weight.device) for x in given)
+    clip = next((s.parameters["max_grad_norm"] for s in release.defense if s.name in ("clip", "dp")), None)
+    names = (_name(release, weight), None if bias is None else _name(release, bias))
+    key = (public_gradients.fingerprint(knowledge, images, labels, None), clip, names)
+    expected = public_gradients.remembered(
+        key, lambda: _expected(release.names, names, knowledge, images, labels, clip)
+    )
+    rows = weight if bias is None else torch.cat([weight, bias[:, None]], 1)
+    left = release.batch_size * (rows @ expected.filter)
+    noise = release.noise_on_sum() / math.sqrt(len(release.each))
+    variance = noise**2 + release.batch_size * expected.variance + torch.finfo(left.dtype).tiny
+    found, counts = [], torch.zeros_like(left)
+    for _ in range(release.batch_size):
+        misfits = (left - expected.rows).square().sum(1) / (2 * variance)
+        found.append((misfits + torch.log1p(counts)).argmin())
+        counts[found[-1]] += 1
+        left = left - expected.rows[found[-1]]
+    return torch.stack(found)
+
+
+def _name(release: Release, gradient: Tensor) -> str:
+    return next(n for n, g in zip(release.names, release.gradients, strict=True) if g is gradient)
+
+
+def _expected(
+    order: tuple[str, ...],
+    head: tuple[str, str | None],
+    knowledge: Knowledge,
+    images: Tensor,
+    labels: Tensor,
+    clip: float | None,
+) -> _Expected:
+    sizes = {name: p.numel() for name, p in knowledge.model.named_parameters() if p.requires_grad}
+    """From the gradients of `images`; `order` names all gradients, `head` those of the last layer."""
+    parts, classes, size = [], knowledge.num_classes, public_gradients.CHUNK
+    for x, y in zip(images.split(size), labels.split(size), strict=True):
+        each = public_gradients.gradients(knowledge, x, y)
+        scale = 1 if clip is None else (clip / each.norm(dim=1, keepdim=True)).clamp(max=1)
+        named = dict(zip(order, (each * scale).split([sizes[name] for name in order], 1), strict=True))
+        parts.append(torch.cat([named[name].unflatten(1, (classes, -1)) for name in head if name], 2))
+    rows = torch.cat(parts)
+    everyone = torch.arange(len(rows), device=rows.device)
+    own = -rows[everyone, labels].mean(0)
+    direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
+    products = rows @ direction
+    sums = torch.zeros(classes, classes, device=rows.device, dtype=rows.dtype).index_add(0, labels, products)
+    means = sums / torch.bincount(labels, minlength=classes)[:, None]
+    return _Expected(direction, means, float((products - means[labels]).square().mean()))

@@ -1,0 +1,90 @@
+"""The likeliest images, given the noisy release and what public images look like."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks import parameters as shared
+from attacks.base import Attack, Progress, Task, attack
+from attacks.engine import warm_cosine
+from attacks.linear_estimate import Estimate, check_public_images, estimate
+from attacks.posterior import Posterior
+from attacks.public_prior import PublicPrior
+from dpbench.protocol import InputError, Reconstruction
+
+
+@attack("map")
+class MaximumAPosteriori(Attack):
+    """Adam on likelihood times prior, from the linear estimate: both are those of the defence's own noise."""
+
+    needs = frozenset({"public_images", "image_statistics"})
+
+    iterations: int = shared.iterations(400)
+    learning_rate: float = shared.learning_rate(0.1)
+    public_images: int = shared.public_images()
+
+    def run(self, task: Task) -> Reconstruction:
+        """See `Attack.__call__`; of several releases only the mean matters.
+
+        Raises:
+            InputError: where there are no statistics of images, or too few public images of a label.
+        """
+        found, posterior = posed(task, self.name, self.public_images)
+        start = posterior.prior.entries(found.images)
+        entries, nats, history = likeliest(
+            posterior, start, self.learning_rate, self.iterations, task.progress
+        )
+        return Reconstruction(
+            images=posterior.prior.images(entries).clamp(0, 1),
+            labels=found.labels,
+            label_source=found.source,
+            gradient_distance=float(nats),
+            start=found.images.clamp(0, 1),
+            iterations=self.iterations,
+            seconds=task.seconds(),
+            history=history,
+        )
+
+
+def posed(task: Task, attack: str, count: int) -> tuple[Estimate, Posterior]:
+    """The linear estimate of a task, and its posterior under the labels of that.
+
+    Raises:
+        InputError: where there are no statistics of images, or too few public images of a label.
+    """
+    knowledge = task.knowledge
+    check_public_images(knowledge, attack)
+    statistics = knowledge.image_statistics
+    if statistics is None or tuple(statistics.mean_image.shape) != knowledge.image_shape:
+        raise InputError(f"{attack} needs statistics of images of the attacked size: give `others`.")
+    found = estimate(task.release, knowledge, count, task.device)
+    prior = PublicPrior(knowledge, found.labels)
+    return found, Posterior(task.release, knowledge, found.labels, prior)
+
+
+def likeliest(
+    posterior: Posterior, start: Tensor, rate: float, iterations: int, progress: Progress
+) -> tuple[Tensor, Tensor, tuple[float, ...]]:
+    """Adam on the nats of `posterior` and its prior.
+
+    Returns:
+        The best entries, the posterior's nats there, and the sum of both every so many iterations.
+    """
+    entries = start.clone()
+    adam = torch.optim.Adam([entries])
+    best, least, nats = start, torch.full((), torch.inf, device=start.device), None
+    history, every = [], max(1, iterations // 100)
+    for i, step in enumerate(warm_cosine(rate, iterations).tolist()):
+        misfit, gradient = posterior(entries)
+        total = misfit + entries.square().sum() / 2
+        better = total < least  # False for NaN
+        best, least = torch.where(better, entries, best), torch.where(better, total, least)
+        nats = misfit if nats is None else torch.where(better, misfit, nats)
+        adam.param_groups[0]["lr"] = step
+        entries.grad = torch.nan_to_num(gradient + entries, nan=0.0, posinf=0.0, neginf=0.0)
+        adam.step()
+        if (i + 1) % every == 0 or i + 1 == iterations:
+            history.append(float(least))
+            progress(i + 1, iterations, history[-1])
+    return best, nats, tuple(history)

@@ -1,0 +1,77 @@
+"""How well images explain a release with Gaussian noise, in nats, and the gradient of that."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from attacks.engine.twice import operation_of, refusal, twice_differentiable
+from attacks.public_prior import PublicPrior
+from dpbench.protocol import Knowledge, Release
+
+LEAST = 1e-6
+"""Least noise variance, relative to the squared norm of the released sum: a release without noise is matched
+to a thousandth of its norm."""
+
+
+class Posterior:
+    """Minus the log-likelihood of entries of a prior, in nats, less its constant.
+
+    |sum over samples of clipped gradients - released sum|^2 / (2 tau^2), tau the noise on the sum. Clipping
+    is done sample by sample, as the defence does it; after pruning only the kept entries count.
+
+    Args:
+        release: what left the client; of several releases only the mean matters.
+        knowledge: the victim and its loss.
+        labels: int64 [B].
+        prior: how images follow from entries.
+    """
+
+    def __init__(self, release: Release, knowledge: Knowledge, labels: Tensor, prior: PublicPrior) -> None:
+        self.knowledge, self.labels, self.prior = knowledge, labels, prior
+        self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
+        self.target = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
+        stages = {stage.name: stage.parameters for stage in release.defense}
+        self.clip = stages.get("clip", stages.get("dp", {})).get("max_grad_norm")
+        pruned = release.defense and release.defense[-1].name == "prune"
+        self.mask = (self.target != 0).to(self.target) if pruned else None
+        noise = release.noise_on_sum() / math.sqrt(len(release.each))
+        self.variance = torch.clamp_min(LEAST * self.target.square().sum(), noise**2)
+
+    def __call__(self, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats (a scalar) and their gradient [B, C, H, W] at `entries`; the prior's are not counted.
+
+        Raises:
+            InputError: where the victim has an operation without a second derivative.
+        """
+        entries = entries.detach().requires_grad_()
+        with torch.enable_grad():
+            images = self.prior.images(entries)
+        try:
+            with torch.enable_grad(), twice_differentiable():
+                total = self._sum(images)
+                total = total if self.mask is None else total * self.mask
+                nats = (total - self.target).square().sum() / (2 * self.variance)
+                (gradient,) = torch.autograd.grad(nats, entries)
+        except RuntimeError as error:
+            if (operation := operation_of(error)) is None:
+                raise
+            raise refusal(self.knowledge.model, images, operation) from error
+        return nats.detach(), gradient
+
+    def _sum(self, images: Tensor) -> Tensor:
+        """The sum of the samples' gradients as the defence takes it, flat."""
+        if self.clip is None:
+            return len(images) * self._gradient(images, self.labels)
+        total = torch.zeros_like(self.target)
+        for x, y in zip(images.split(1), self.labels.split(1), strict=True):
+            gradient = self._gradient(x, y)
+            total = total + gradient * (self.clip / gradient.norm()).clamp(max=1)
+        return total
+
+    def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self.knowledge.loss(self.knowledge.model(images), labels)
+        found = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
+        return torch.cat([g.flatten() for g in found])

@@ -1,0 +1,118 @@
+"""Soteria: the representation before the last layer, less the features that tell least of the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from defenses.base import Aggregator, Gradients, defense, mean_gradient
+from defenses.checks import check_finite
+from dpbench.protocol import InputError, Loss, parameter
+
+CHUNK = 64
+"""Features whose Jacobians are computed together."""
+
+
+@defense("soteria")
+class Soteria(Aggregator):
+    """Masks features of each sample in the gradient of the last fully connected layer (Sun et al. 2021).
+
+    With r the input of that layer, the features with the smallest |dr_j / dx| / |r_j| are set to 0 where its
+    weight's gradient is computed; all other gradients leave as they are. A feature that is 0 already hides
+    nothing and is masked last. Nothing is random, no sensitivity is bounded: no guarantee.
+
+    Attributes:
+        soteria_ratio: share of the features that are masked, in [0, 1).
+
+    Raises:
+        InputError: for a ratio outside [0, 1).
+    """
+
+    soteria_ratio: float = parameter(
+        0.5,
+        "share of the last layer's input features that soteria masks",
+        symbol="masked",
+        at_least=0,
+        below=1,
+    )
+
+    def aggregate(
+        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Gradients:
+        """The mean gradient with masked features; the generator is not used.
+
+        Raises:
+            InputError: for a model whose last fully connected layer is frozen, or takes no features [B, F].
+        """
+        gradients = list(mean_gradient(model, loss, images, labels))
+        head = _head(model)
+        place = next(
+            i for i, p in enumerate(p for p in model.parameters() if p.requires_grad) if p is head.weight
+        )
+        passed: list[tuple[Tensor, Tensor]] = []
+        hook = head.register_forward_hook(lambda _, inputs, output: passed.append((inputs[0], output)))
+        inputs = images.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                value = loss(model(inputs), labels)
+        finally:
+            hook.remove()
+        if len(passed) != 1 or passed[0][0].ndim != 2:
+            raise InputError(
+                "soteria needs a last fully connected layer that is used once, on features [B, F]: use "
+                "another defence for this model."
+            )
+        features, outputs = passed[0]
+        (errors,) = torch.autograd.grad(value, [outputs], retain_graph=True, materialize_grads=True)
+        kept = features.detach() * self._mask(features, inputs)
+        gradients[place] = errors.T @ kept
+        check_finite(gradients)
+        return tuple(gradients)
+
+    def aggregates(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        count: int,
+    ) -> list[Gradients]:
+        """The same gradient `count` times."""
+        return [self.aggregate(model, loss, images, labels, generator)] * count
+
+    def _mask(self, features: Tensor, images: Tensor) -> Tensor:
+        """[B, F]: 0 for the features of each sample that tell least of it, else 1."""
+        size = features.detach().abs()
+        told = jacobian_norms(features, images) / size
+        told = torch.where(size > 0, told, torch.inf)
+        masked = told.argsort(dim=1, stable=True)[:, : round(self.soteria_ratio * features.shape[1])]
+        return torch.ones_like(size).scatter(1, masked, 0.0)
+
+
+def jacobian_norms(features: Tensor, images: Tensor) -> Tensor:
+    """l2 norm of the derivative of each sample's features with respect to its own image.
+
+    Args:
+        features: [B, F], computed from `images`.
+        images: [B, C, H, W], requiring gradients.
+
+    Returns:
+        [B, F]; samples that a batch norm mixes are taken together.
+    """
+    found = []
+    for chosen in torch.arange(features.shape[1], device=features.device).split(CHUNK):
+        one = torch.zeros(len(chosen), *features.shape, device=features.device, dtype=features.dtype)
+        one[torch.arange(len(chosen)), :, chosen] = 1
+        (jacobian,) = torch.autograd.grad(
+            features, [images], one, is_grads_batched=True, retain_graph=True, materialize_grads=True
+        )
+        found.append(jacobian.flatten(2).norm(dim=2))
+    return torch.cat(found).T
+
+
+def _head(model: nn.Module) -> nn.Linear:
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers or not layers[-1].weight.requires_grad:
+        raise InputError("soteria masks the input of a last fully connected layer: this model trains none.")
+    return layers[-1]

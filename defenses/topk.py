@@ -1,0 +1,62 @@
+"""Top-k sparsification with error feedback: the largest entries leave, the others wait their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from defenses.base import Gradients, PostProcessor, defense
+from dpbench.protocol import parameter
+
+
+@defense("topk")
+class TopK(PostProcessor):
+    """The k largest entries of all tensors together; what was left out is added to the next release.
+
+    With m_0 = 0, release t is top_k(g + m_t), and m_(t+1) is what it left out (Stich et al. 2018, algorithm
+    1, with the learning rate in g). A first release is pruning by magnitude. Made for saving bandwidth: it
+    guarantees nothing, and every further release of the same batch adds entries.
+
+    Attributes:
+        topk_ratio: share of all entries that leave, in (0, 1]; at least one does.
+
+    Raises:
+        InputError: for a ratio outside (0, 1].
+
+    Example:
+        >>> same = (torch.tensor([3.0, -4.0]), torch.tensor([2.5, 0.1]))
+        >>> for release in TopK(topk_ratio=0.25).process_all([same, same], torch.Generator()):
+        ...     print(release)
+        (tensor([ 0., -4.]), tensor([0., 0.]))
+        (tensor([6., 0.]), tensor([0., 0.]))
+    """
+
+    remembers = True
+    topk_ratio: float = parameter(
+        0.1, "share of gradient entries that topk sends, in (0, 1]", symbol="top-k", above=0, at_most=1
+    )
+
+    def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
+        """A first release, with nothing left over from before; the generator is not used."""
+        return self.process_all([gradients], generator)[0]
+
+    def process_all(self, releases: Sequence[Gradients], generator: torch.Generator) -> list[Gradients]:
+        """Several releases, in each what the one before left out."""
+        sent: list[Gradients] = []
+        memory: Sequence[Tensor] = [torch.zeros_like(g) for g in releases[0]]
+        for gradients in releases:
+            waiting = [g + m for g, m in zip(gradients, memory, strict=True)]
+            sent.append(self._largest(waiting))
+            memory = [w - s for w, s in zip(waiting, sent[-1], strict=True)]
+        return sent
+
+    def _largest(self, gradients: Sequence[Tensor]) -> Gradients:
+        """Exactly k entries of all tensors together, the rest zero; of equal ones the first."""
+        entries = torch.cat([g.flatten() for g in gradients])
+        kept = max(1, round(self.topk_ratio * entries.numel()))
+        chosen = entries.abs().sort(descending=True, stable=True).indices[:kept]
+        sparse = torch.zeros_like(entries).index_copy(0, chosen, entries[chosen])
+        parts = sparse.split([g.numel() for g in gradients])
+        return tuple(part.view_as(g).clone() for part, g in zip(parts, gradients, strict=True))

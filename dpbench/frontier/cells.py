@@ -1,0 +1,172 @@
+"""From what was asked for to the cells of one batch: every attack, undefended and at every noise level."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+import torch
+
+import attacks
+from dpbench.cell import parts
+from dpbench.cell.scene import dataset
+from dpbench.cell.spec import Cell, Part, Runtime, Told
+from dpbench.cell.threats import threat_models
+from dpbench.frontier.ranking import FIRST_SEED, Ranking
+from dpbench.frontier.sequence import checked_levels
+from dpbench.protocol import Guarantee, InputError, parameters
+from dpbench.sweep import engines
+from dpbench.sweep.inputs import Inputs
+from dpbench.sweep.options import Options
+from dpbench.sweep.plan import plan
+from dpbench.victim import usual_norm
+from dpbench.victim.batch_norm import ORACLES, has_batch_norm
+from dpbench.victim.networks import build
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """One attack of the set, with its hyper-parameters, what it is told and its threat model."""
+
+    threat: Part
+    attack: Part
+    told: Told
+
+    @property
+    def title(self) -> str:
+        """The attack's name, and what differs from its defaults."""
+        given = ", ".join(f"{name} {value}" for name, value in self.attack.parameters)
+        return f"{self.attack.name} ({given})" if given else self.attack.name
+
+    def undefended(self) -> Attacker:
+        """The same without what plays a role under a defence only."""
+        known = parts.facts(Part(name="none"), self.told.labels, self.attack.name)
+        declared = parameters(attacks.kind(self.attack.name)) | parameters(threat_models[self.threat.name])
+
+        def without(part: Part) -> Part:
+            kept = [(name, value) for name, value in part.parameters if parts.applies(declared[name], known)]
+            return replace(part, parameters=tuple(kept))
+
+        return replace(self, threat=without(self.threat), attack=without(self.attack))
+
+
+class Setting:
+    """What is measured: one victim and defence, and a set of attacks for each threat model.
+
+    Args:
+        options: of a sweep, checked; `defense` is one that takes a noise multiplier.
+        levels: noise multipliers.
+
+    Attributes:
+        levels: in ascending order.
+        ranking: which image of each batch is asked about.
+        attackers: by threat model.
+
+    Raises:
+        InputError: for what cannot be measured this way; the sentence says why.
+    """
+
+    def __init__(self, options: Options, levels: tuple[float, ...]) -> None:
+        self.options, self.levels = options, checked_levels(levels)
+        self._check()
+        self._inputs = Inputs(options.data, options.image_size, options.weights)
+        self._runtime = Runtime(
+            device=_device(options.device),
+            engine=options.engine,
+            # its columns play no part here, and take longer than some attacks
+            lpips_net=None,
+            version=importlib.metadata.version("dpbench"),
+            plugins=options.plugin,
+        )
+        self.cells = cache(self.cells)
+        self.data = dataset(options.data, options.image_size)
+        self.ranking = Ranking(self.data, options.batch_size[0], options.label_draw[0])
+        self.attackers: dict[str, list[Attacker]] = defaultdict(list)
+        for attacker in self.cells(FIRST_SEED)[0.0]:
+            self._check_attacker(attacker)
+            self.attackers[attacker.threat.name].append(attacker)
+        self.guarantee(self.levels[0])  # an impossible budget is to be refused before anything is run
+
+    def cells(self, seed: int) -> dict[float, dict[Attacker, Cell]]:
+        """The cells of one batch, by noise multiplier (0: undefended) and attacker.
+
+        Raises:
+            InputError: where the options ask for several settings.
+        """
+        values = {name: value for name, value in self.options.items() if isinstance(value, tuple)}
+        values |= {"batch_seed": (seed,), "noise_multiplier": self.levels, "eps": ()}
+        planned = [cell for cell in plan(values, self._inputs, self._runtime).cells if not cell.floor]
+        found: dict[float, dict[Attacker, Cell]] = defaultdict(dict)
+        for cell in engines.choose(planned):
+            level = cell.defence.given.get("noise_multiplier", 0.0)
+            attacker = Attacker(cell.threat, cell.attack, cell.told)
+            if attacker in found[level]:
+                raise InputError(
+                    "A frontier is of one setting: give one value of each option but `attack` and its "
+                    "parameters."
+                )
+            found[level][attacker] = cell
+        undefended = found[0.0]
+        found[0.0] = {each: undefended[each.undefended()] for each in found[self.levels[0]]}
+        return dict(found)
+
+    def guarantee(self, sigma: float) -> Guarantee | None:
+        """What a noise multiplier guarantees in this setting."""
+        cell = next(iter(self.cells(FIRST_SEED)[self.levels[0]].values()))
+        given = tuple(sorted({**cell.defence.given, "noise_multiplier": sigma}.items()))
+        cell = replace(cell, defence=replace(cell.defence, parameters=given))
+        return parts.guarantee_of(cell, parts.defence_of(cell))
+
+    def configuration(self) -> dict[str, Any]:
+        """What decides the results, for the folder's `config.toml`."""
+        where = {"device": self._runtime.device, "version": self._runtime.version}
+        return self.options.configuration() | where | {"levels": list(self.levels)}
+
+    def described(self) -> dict[str, Any]:
+        """What the result is for: the single values, and the images that are there."""
+        of_one = ("data", "model", "victim", "batch_size", "labels", "defense")
+        values = {name: self.options[name] for name in of_one}
+        return {name: value[0] if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def _check(self) -> None:
+        given = self.options
+        if len(given.defense) != 1 or not parts.is_calibrated(given.defense[0]):
+            raise InputError("A frontier is of one `defense` that takes a noise multiplier, such as dp.")
+        if given.eps or given.noise_multiplier:
+            raise InputError(
+                "A frontier's noise is that of its `levels`: leave out `eps`, `noise_multiplier`."
+            )
+        for model, norm in product(given.model, given.norm or (None,)):
+            if has_batch_norm(build(model, norm=norm or usual_norm(model))) and set(given.bn_stats) & set(
+                ORACLES
+            ):
+                raise InputError(
+                    "Exact or recovered `bn_stats` leave the client without noise, which no noise level "
+                    "changes: take running ones."
+                )
+
+    def _check_attacker(self, attacker: Attacker) -> None:
+        threat, kind = threat_models[attacker.threat.name], attacks.kind(attacker.attack.name)
+        if not (threat.rebuilds_images and kind.rebuilds_images):
+            raise InputError(
+                f"{attacker.title} under `threat_model` {threat.name} rebuilds no images, and a frontier "
+                "ranks images: take another `attack` or `threat_model`."
+            )
+        statistics = threat.name == "malicious-linear" and self.data.statistics is None
+        images = "public_images" in kind.needs and getattr(self.data, "public", None) is None
+        if statistics or images:
+            raise InputError(
+                f"{self.data.name} brings no other images, so {attacker.title} would learn from the decoys: "
+                "give `data` cifar10, or another `attack`."
+            )
+
+
+def _device(asked: str) -> str:
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and here == "cpu":
+        raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")
+    return here if asked == "auto" else asked

@@ -1,0 +1,188 @@
+"""The pictures of a measured frontier, from its folder: leak rates over the noise, and the most exposed."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpbench.report import escape
+from dpbench.report.plots.colours import OKABE_ITO
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.wrap import wrap
+from dpbench.store import Store, schema
+from dpbench.system.paths import open_file
+
+EXPOSED = 5
+"""Images a row in the picture of the most exposed."""
+CHANCE, MARGIN = 1 / 200, 0.05
+_MARKERS = "osD^v"
+_SMALL, _WIDE, _HIGH = 8, 6.5, 3.6  # size of the font, points; a panel, inches
+_INCHES = 0.9  # side of one image
+
+
+def stored(store: Store | None) -> list[dict[str, Any]]:
+    """The frontiers in a run's folder, as `dpbench.frontier.result.Frontier` describes them; [] if none."""
+    if store is None or not (store.path / "frontier.json").is_file():
+        return []
+    with open_file(store.path / "frontier.json") as file:
+        return json.load(file)["frontiers"]
+
+
+@plot("frontier.png")
+def frontier(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+    """Draw how often the attacked image ranked first over sigma, a panel for each threat model.
+
+    Bars are intervals that hold at whatever moment the batches ended. Epsilon stands on the second axis. The
+    shaded parts are those with a leak shown and with none seen; dashed lines are the certified frontiers.
+
+    Args:
+        table: not needed.
+        store: the run's folder.
+
+    Returns:
+        The figure; None where the folder has no frontier.
+    """
+    found = stored(store)
+    if not found:
+        return None
+    figure = Figure(figsize=(_WIDE, _HIGH * len(found)), layout="constrained")
+    for axis, each in zip(figure.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
+        _panel(axis, each)
+    return figure
+
+
+def _panel(axis: Axes, found: dict[str, Any]) -> None:
+    levels = found["levels"]
+    sigmas = [level["noise"]["sigma"] for level in levels[1:]]
+    certified = {kappa: noise["sigma"] for kappa, noise in found["certified"].items()}
+    gap = min((after / before for before, after in pairwise(sigmas)), default=3.0)
+    none = sigmas[0] / max(gap, 2.0)  # where the undefended attack is drawn
+    right = max([*sigmas, *certified.values()]) * 1.6
+    axis.set_xscale("log")
+    axis.set_xlim(none / 1.6, right)
+    axis.set_yscale("function", functions=(lambda y: np.sqrt(np.clip(y, 0, None)), np.square))
+    axis.set_ylim(0, 1)
+    for i, attack in enumerate(found["attacks"]):
+        _curve(
+            axis, [none, *sigmas], [level["rates"][i] for level in levels], i, attack, len(found["attacks"])
+        )
+    shaded = ((found["leak_up_to"], none / 1.6, None, "0.86"), (found["none_from"], None, right, "0.94"))
+    for end, left, until, grey in shaded:
+        if end is not None:
+            axis.axvspan(left or end["sigma"], until or end["sigma"], color=grey, zorder=0, linewidth=0)
+    words = {"fontsize": _SMALL - 1, "color": "0.3"}
+    for kappa, sigma in certified.items():
+        axis.axvline(sigma, color="black", linestyle="--", linewidth=1)
+        said = {"rotation": 90, "ha": "left", "va": "top", "fontsize": _SMALL - 1}
+        axis.text(sigma * 1.02, 0.97, f"certified, prior {kappa}", **said)
+    for rate, said in ((CHANCE, "chance"), (CHANCE + MARGIN, "margin")):
+        axis.axhline(rate, color="0.5", linestyle=":", linewidth=0.9)
+        axis.text(right, rate, f" {said}", va="center", **words)
+    axis.set_xticks([none, *sigmas], ["no\ndefence", *(f"{sigma:g}" for sigma in sigmas)], fontsize=_SMALL)
+    axis.minorticks_off()
+    axis.set_yticks(
+        [0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "0.5 %", "5.5 %", "20 %", "50 %", "100 %"]
+    )
+    axis.tick_params(labelsize=_SMALL)
+    axis.set_xlabel("noise multiplier σ", fontsize=_SMALL)
+    axis.set_ylabel("attacked image ranks first of 200", fontsize=_SMALL)
+    _budgets(axis, levels[1:])
+    axis.set_title(escape.matplotlib(wrap(found["sentence"], _WIDE - 0.3, _SMALL)), fontsize=_SMALL)
+
+
+def _curve(
+    axis: Axes, places: list[float], rates: list[dict[str, Any]], i: int, name: str, several: int
+) -> None:
+    apart = 1.05 ** (i - (several - 1) / 2)  # curves stand beside each other, so that bars do not hide bars
+    share = np.array([rate["successes"] / max(rate["trials"], 1) for rate in rates])
+    low, high = (np.array([rate[end] for rate in rates]) for end in ("low", "high"))
+    x, colour = np.array(places) * apart, OKABE_ITO[i % len(OKABE_ITO)]
+    axis.errorbar(
+        x,
+        share,
+        yerr=np.clip((share - low, high - share), 0, None),
+        color=colour,
+        marker=_MARKERS[i % len(_MARKERS)],
+        label=escape.matplotlib(name),
+        markersize=4,
+        linewidth=0,
+        elinewidth=0.7,
+        capsize=2,
+        clip_on=False,
+    )
+    axis.plot(x[1:], share[1:], color=colour, linewidth=1.2)  # no defence is no point of this axis
+    if i == several - 1 and several > 1:
+        axis.legend(fontsize=_SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
+
+
+def _budgets(axis: Axes, levels: list[dict[str, Any]]) -> None:
+    """Epsilon on the upper axis: of the training, where there is one, else of the release."""
+    noises = [level["noise"] for level in levels]
+    known = "eps" if all(noise["eps"] is not None for noise in noises) else "eps_release"
+    if not noises or any(noise[known] is None for noise in noises):
+        return
+    upper = axis.secondary_xaxis("top")
+    upper.set_xticks([noise["sigma"] for noise in noises], [f"{noise[known]:.2g}" for noise in noises])
+    upper.minorticks_off()
+    upper.tick_params(labelsize=_SMALL)
+    upper.set_xlabel(f"ε of the {'training' if known == 'eps' else 'release'}", fontsize=_SMALL)
+
+
+@plot("frontier-exposed.png")
+def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+    """Draw the most exposed images at each noise level: the originals, and the outputs most like them.
+
+    They are the `EXPOSED` of the images that were ranked whose best correlation with an output is highest.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.columns`.
+        store: the run's cells, which hold the pictures.
+
+    Returns:
+        The figure; None where no image was ranked.
+    """
+    table = schema.conform(table)
+    table = table[table["ranked_first"].notna()]
+    if store is None or table.empty:
+        return None
+    sigma = table["noise_multiplier"].fillna(0.0) if "noise_multiplier" in table else 0.0
+    table = table.assign(_sigma=sigma).sort_values("best_correlation", ascending=False, kind="stable")
+    table = table.drop_duplicates(["threat_model", "_sigma", "data", "original_index"])
+    rows = sorted(table.groupby(["threat_model", "_sigma"]), key=lambda each: each[0])
+    across = 2 * EXPOSED
+    figure = Figure(figsize=(0.9 + across * _INCHES, 0.5 + len(rows) * (_INCHES + 0.3)), layout="constrained")
+    panels = figure.subplots(len(rows), across, squeeze=False)
+    for axis in panels.flat:
+        axis.axis("off")
+    for line, ((_, sigma), part) in zip(panels, rows, strict=True):
+        name = "no defence" if sigma == 0 else f"σ {sigma:g}"
+        line[0].text(-0.15, 0.5, name, fontsize=_SMALL, ha="right", va="center", transform=line[0].transAxes)
+        for pair, (_, row) in zip(
+            zip(line[::2], line[1::2], strict=True), part.head(EXPOSED).iterrows(), strict=False
+        ):
+            _pair(pair, row, store)
+    threats = table["threat_model"].nunique()
+    said = "original and output, by best correlation r; framed: ranked first of 200"
+    more = ", rows by threat model" if threats > 1 else ""
+    figure.suptitle(f"The {EXPOSED} most exposed images at each noise level: {said}{more}", fontsize=_SMALL)
+    return figure
+
+
+def _pair(axes: tuple[Axes, Axes], row: pd.Series, store: Store) -> None:
+    cell = store.read(row["key"])
+    for axis, pixels in zip(
+        axes, (cell.originals[row["image"]], cell.images[row["best_output"]]), strict=True
+    ):
+        axis.imshow(pixels.transpose(1, 2, 0), interpolation="nearest")
+    axes[1].set_title(f"r {row['best_correlation']:.2f}", fontsize=_SMALL, pad=2)
+    if row["ranked_first"]:
+        axes[1].axis("on")
+        axes[1].set(xticks=[], yticks=[])
+        for spine in axes[1].spines.values():
+            spine.set(color=OKABE_ITO[1], linewidth=2)

@@ -1,0 +1,169 @@
+"""Tiny networks with known answers: features, labels, clip factors and images, or why there are none."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import attacks
+from attacks.exact.last_layer import samples
+from attacks.exact.sparsity import sparse_rows, subspace
+from dpbench.protocol import Release
+from tests.helpers.attacks import know, noise_release, plain_release
+
+SHAPE, CLASSES = (3, 8, 8), 10
+
+
+class Scaled(nn.Module):
+    """Images in [0, 1] to about -2 to 2."""
+
+    def forward(self, x):
+        return (x - 0.5) / 0.25
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(192, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+
+
+def conv():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, CLASSES)
+    return nn.Sequential(Scaled(), *layers)
+
+
+def batch(size):
+    images = torch.rand(size, *SHAPE, generator=torch.Generator().manual_seed(size))
+    return images, torch.arange(size).mul(3) % 7  # some labels twice
+
+
+def clipped(model, images, labels, bound):
+    """The mean of clipped gradients, and what each was clipped by."""
+    single = [plain_release(model, x[None], y[None]).gradients for x, y in zip(images, labels, strict=True)]
+    factors = [min(1.0, bound / float(sum(g.square().sum() for g in s).sqrt())) for s in single]
+    mean = [
+        sum(f * g for f, g in zip(factors, same, strict=True)) / len(images)
+        for same in zip(*single, strict=True)
+    ]
+    names = tuple(name for name, _ in model.named_parameters())
+    return Release(names, tuple(mean), len(images)), torch.tensor(factors).double()
+
+
+def released(model, images, labels, bound):
+    if bound is None:
+        return plain_release(model, images, labels), torch.ones(len(images)).double()
+    return clipped(model, images, labels, bound)
+
+
+def pruned(release, share):
+    """Without the smallest entries."""
+    sizes = torch.cat([g.abs().flatten() for g in release.gradients])
+    least = sizes.quantile(share)
+    kept = tuple(torch.where(g.abs() < least, 0, g) for g in release.gradients)
+    return Release(release.names, kept, release.batch_size)
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_the_last_layer_gives_features_labels_and_clip_factors(size, bound):
+    model, (images, labels) = conv(), batch(size)
+    release, factors = released(model, images, labels, bound)
+    found, why = samples(release, know(model, None, SHAPE, CLASSES), torch.Generator().manual_seed(0), 1024)
+    assert why == ""
+    features = model[:-1](images).detach().double()
+    order = torch.cdist(features, found.features).argmin(1)
+    assert torch.allclose(found.features[order], features, atol=1e-4)
+    assert torch.equal(found.labels[order], labels)
+    assert torch.allclose(found.factors[order], factors, atol=1e-4)
+    if bound is not None:
+        assert factors.max() < 1
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+@pytest.mark.parametrize("size", [1, 2, 4, 12])
+def test_a_first_layer_gives_the_images(size, bound):
+    model, (images, labels) = mlp(), batch(size)
+    release, _ = released(model, images, labels, bound)
+    found = attacks.create("spear")(release, know(model, None, SHAPE, CLASSES), seed=0)
+    order = torch.cdist(images.flatten(1), found.images.flatten(1)).argmin(1)
+    errors = (found.images[order] - images).square().mean((1, 2, 3))
+    assert errors.max() < 1e-6  # 60 dB
+    assert torch.equal(found.labels[order], labels)
+    assert found.label_source == "inferred"
+    assert found.certified.all()
+    assert found.residual.max() < 1e-4
+    assert found.note == ""
+
+
+def test_a_sample_without_a_gradient_is_not_found_and_the_others_are():
+    model, (images, labels) = mlp(), batch(3)
+    plain = plain_release(model, images, labels)
+    # the mean over four, the fourth with a gradient of zero
+    release = Release(plain.names, tuple(g * 3 / 4 for g in plain.gradients), 4)
+    found = attacks.create("spear")(release, know(model, None, SHAPE, CLASSES), seed=0)
+    assert found.certified.tolist() == [True, True, True, False]
+    assert found.images.shape == (4, *SHAPE)
+    assert found.note.startswith("Gradients of 1 sample")
+
+
+@pytest.mark.parametrize(
+    ("make", "spoil"),
+    [
+        (mlp, noise_release),
+        (mlp, lambda release: pruned(release, 0.5)),
+        (conv, noise_release),
+        (conv, lambda release: pruned(release, 0.5)),
+    ],
+)
+def test_noise_and_pruning_are_said_and_the_search_takes_over(make, spoil):
+    model, (images, labels) = make(), batch(3)
+    release = spoil(plain_release(model, images, labels))
+    knowledge = know(model, labels, SHAPE, CLASSES)
+    found = attacks.create("spear", iterations=3)(release, knowledge, seed=0)
+    searched = attacks.create("inverting-gradients", iterations=3)(release, knowledge, seed=0)
+    assert "under noise or pruning" in found.note
+    assert found.note.startswith("Not solved")
+    assert not found.certified.any()
+    assert torch.equal(found.images, searched.images)
+
+
+def test_more_samples_than_the_last_layer_can_tell_apart():
+    model, (images, labels) = conv(), batch(10)
+    release = plain_release(model, images, labels)
+    found = attacks.create("spear", iterations=2)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    assert "at most 9 samples of 10 classes" in found.note
+    assert not found.certified.any()
+
+
+def test_features_without_zeros_are_not_made_up():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Sigmoid(), nn.Flatten(), nn.Linear(256, CLASSES)
+    model, (images, labels) = nn.Sequential(Scaled(), *layers), batch(3)
+    release = plain_release(model, images, labels)
+    found, why = samples(release, know(model, None, SHAPE, CLASSES), torch.Generator().manual_seed(0), 512)
+    assert found is None
+    assert "no zeros" in why
+
+
+def test_a_loss_that_is_no_cross_entropy_is_noticed():
+    model, (images, labels) = conv(), batch(3)
+    loss = F.cross_entropy(model(images), labels, label_smoothing=0.2)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    release = Release(tuple(n for n, _ in model.named_parameters()), gradients, 3)
+    found, why = samples(release, know(model, None, SHAPE, CLASSES), torch.Generator().manual_seed(0), 512)
+    assert found is None
+    assert why
+
+
+def test_sparse_rows_are_found_among_their_mixtures():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(12, 300, generator=generator).double()
+    rows = rows * (torch.rand(rows.shape, generator=generator) < 0.5)
+    mixed = torch.randn(20, 12, generator=generator).double() @ rows
+    space = subspace(mixed, 12)
+    cosine = torch.zeros(12)
+    for found in sparse_rows(space, generator, 4096):
+        cosine = (F.normalize(found) @ F.normalize(rows).T).abs().amax(0)
+        if (cosine > 1 - 1e-9).all():
+            break
+    assert (cosine > 1 - 1e-9).all()

@@ -1,0 +1,146 @@
+"""Whole frontiers of an attack that takes milliseconds, and whose success is written in a script."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from dpbench.data import datasets
+from dpbench.frontier import frontier, measure, ranking
+from dpbench.frontier.__main__ import main
+from dpbench.frontier.command import PICTURES
+from dpbench.frontier.evidence import Verdict
+from dpbench.protocol import InputError
+from tests.helpers.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def measured(usual, script, tmp_path_factory):
+    """A leak up to σ 0.1 and none at 1: the frontier, its folder, and the cells that were run for it."""
+    folder = tmp_path_factory.mktemp("measured")
+    run = script(lambda sigma: sigma < 1)
+    (found,) = frontier(folder, **usual, train_size=20_000, epochs=3.0)
+    return SimpleNamespace(found=found, folder=folder, run=run)
+
+
+def test_each_level_stops_at_its_verdict(measured):
+    levels = measured.found.levels
+    assert [level.verdict for level in levels] == [Verdict.LEAK, Verdict.LEAK, Verdict.NONE]
+    assert [level.rates[0].trials for level in levels] == [1, 1, 59]
+    assert (measured.found.leak_up_to.sigma, measured.found.none_from.sigma) == (0.1, 1.0)
+    assert len(measured.run) == len({*measured.run}) == 2 + 2 + 60  # two batches are begun together
+
+
+def test_the_same_command_again_runs_nothing(usual, script, measured):
+    run = script(lambda sigma: sigma < 1)
+    assert frontier(measured.folder, **usual, train_size=20_000, epochs=3.0) == [measured.found]
+    assert run == []
+
+
+def test_what_is_written(measured):
+    (stored,) = json.loads((measured.folder / "frontier.json").read_text())["frontiers"]
+    assert stored["sentence"] == measured.found.sentence()
+    rows = pd.read_csv(measured.folder / "frontier.csv")
+    assert rows["verdict"].tolist() == ["leak shown", "leak shown", "not seen by these attacks"]
+    assert rows["sigma"].tolist() == [0, 0.1, 1]
+    assert rows["rate"].tolist() == [1, 1, 0]
+    assert rows["eps_release"].iloc[1:].is_monotonic_decreasing
+    assert rows["eps"].iloc[1:].is_monotonic_decreasing
+    table = pd.read_parquet(measured.folder / "results.parquet")
+    assert table.loc[table["noise_multiplier"] == 1, "ranked_first"].tolist() == [False] * 59
+    assert all((measured.folder / name).stat().st_size for name in PICTURES)
+
+
+def test_the_words_say_what_was_seen_and_promise_nothing(measured):
+    words = measured.found.sentence()
+    assert "a leak is shown up to σ 0.1 (" in words
+    assert "from σ 1 (" in words
+    assert "on none is seen by these attacks; what lies between is undecided." in words
+    assert "safe" not in (measured.folder / "frontier.json").read_text()
+
+
+def test_another_setting_does_not_go_into_the_same_folder(usual, measured):
+    with pytest.raises(InputError, match="holds a run of another configuration"):
+        frontier(measured.folder, **usual)
+
+
+def test_a_set_of_attacks_leaks_where_one_of_them_does_and_never_passes_then(usual, script, tmp_path):
+    script(lambda sigma: True)
+    (found,) = frontier(tmp_path / "run", **usual | {"iterations": (1, 2)})
+    assert found.attacks == ("instant", "instant (iterations 2)")
+    assert all(len(level.rates) == 2 for level in found.levels)
+    assert (found.leak_up_to.sigma, found.none_from) == (1.0, None)
+    assert "there is no level from which on none is seen by these attacks" in found.sentence()
+
+
+def test_it_refuses_where_the_attack_fails_undefended(usual, script, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "MOST", 6)
+    monkeypatch.setattr(measure, "FEWEST", 6)
+    script(lambda sigma: False)
+    with pytest.raises(InputError, match="not seen to succeed without a defence"):
+        frontier(tmp_path / "run", **usual)
+    assert not (tmp_path / "run" / "frontier.json").exists()
+
+
+def test_the_certified_frontier_stands_beside_it(usual, script, tmp_path):
+    script(lambda sigma: True)
+    (found,) = frontier(tmp_path, **usual, quick=True)
+    assert {kappa: round(noise.sigma, 2) for kappa, noise in found.certified.items()} == {
+        "0.1": 4.08,
+        "0.005": 1.02,
+    }
+    assert not found.tested
+    assert "curve without verdicts" in found.sentence()
+    assert [level.rates[0].trials for level in found.levels] == [10, 10, 10]
+
+
+def test_too_few_batches_for_a_verdict_are_said_beforehand(usual, script, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "MOST", 58)
+    with pytest.raises(InputError, match="takes up to 59 disjoint batches or more, and there are 58"):
+        frontier(tmp_path, **usual)
+    assert not list(tmp_path.glob("cells/*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"data": "samples"}, "A frontier needs 200 images of each label or more"),
+        ({"defense": "prune"}, "of one `defense` that takes a noise multiplier, such as dp"),
+        ({"defense": ("dp", "none")}, "of one `defense` that takes a noise multiplier"),
+        ({"batch_size": (1, 2)}, "of one setting: give one value of each option but `attack`"),
+        ({"attack_seed": (0, 1)}, "of one setting: give one value of each option but `attack`"),
+        ({"attack": "label-restoration"}, "rebuilds no images, and a frontier ranks images"),
+        ({"model": "resnet20", "bn_stats": "exact"}, "`bn_stats` leave the client without noise"),
+        ({"levels": (0.0,)}, "`levels` must be different noise multipliers above 0"),
+        ({"train_size": 0}, "`train_size` must be"),
+        ({"train_size": 1, "batch_size": 2}, "train"),
+        ({"eps": 1.0}, "takes no eps; it takes"),
+        ({"batch_seed": 3}, "takes no batch_seed; it takes"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_sentence(usual, tmp_path, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        frontier(tmp_path / "run", **usual | changed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_malicious_server_without_public_statistics_would_know_the_decoys(usual, tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets._items, "bare", lambda argument, size: replace(tiny(), statistics=None))
+    with pytest.raises(InputError, match="so analytic would learn from the decoys: give"):
+        frontier(tmp_path, **usual | {"data": "bare", "attack": "analytic"})
+
+
+def test_the_command_line(usual, script, tmp_path, capsys):
+    script(lambda sigma: True)
+    words = ["--data", "tiny", "--attack", "instant", "--victim", "untrained", "--model", "lenet"]
+    words += ["--batch-size", "1", "--levels", "0.1", "1", "--device", "cpu", "--quick"]
+    assert main(words) == 2
+    assert capsys.readouterr().err == "Give the folder for the results as --out.\n"
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "10 of 10 undefended, 10 of 10 at σ 0.1, 10 of 10 at σ 1" in capsys.readouterr().out
+    assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main([*words, "--out", str(tmp_path / "new"), "--defense", "clip"]) == 2
+    assert "one --defense that takes a noise multiplier" in capsys.readouterr().err
