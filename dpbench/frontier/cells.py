@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 import attacks
+from dpbench import __version__
 from dpbench.cell import parts
 from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Cell, Part, Runtime, Told
@@ -79,7 +79,7 @@ class Setting:
             engine=options.engine,
             # its columns play no part here, and take longer than some attacks
             lpips_net=None,
-            version=importlib.metadata.version("dpbench"),
+            version=__version__,
             plugins=options.plugin,
         )
         self.cells = cache(self.cells)
@@ -157,7 +157,7 @@ class Setting:
                 "ranks images: take another `attack` or `threat_model`."
             )
         statistics = threat.name == "malicious-linear" and self.data.statistics is None
-        images = "public_images" in kind.needs and getattr(self.data, "public", None) is None
+        images = "public_images" in kind.needs and self.data.public is None
         if statistics or images:
             raise InputError(
                 f"{self.data.name} brings no other images, so {attacker.title} would learn from the decoys: "
