@@ -19,7 +19,8 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack
 from attacks.exact.activations import undone
-from attacks.exact.layers import Chain, read
+from attacks.exact.layers import Affine, Chain, read
+from attacks.exact.priors import Images, Prior
 from attacks.exact.solve import Estimate, TooLargeError, inputs
 from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Knowledge, Reconstruction, Release
@@ -125,7 +126,7 @@ def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, float]:
     gradients = {name: gradient.detach().cpu().double() for name, gradient in found.items()}
     first = _first(chain, gradients)
     try:
-        pixels = backwards(chain, first, gradients)
+        pixels = backwards(chain, first, gradients, prior_of(chain, knowledge))
     except TooLargeError:
         raise _Stopped("the image has too many pixels for it") from None
     shape = (1, *knowledge.image_shape)
@@ -153,7 +154,26 @@ def _first(chain: Chain, gradients: Mapping[str, Tensor]) -> int:
     )
 
 
-def backwards(chain: Chain, first: int, gradients: Mapping[str, Tensor]) -> Estimate:
+def prior_of(chain: Chain, knowledge: Knowledge) -> Images | None:
+    """What public images say of the first layer's inputs; None where there are no statistics that fit."""
+    statistics, shape = knowledge.image_statistics, torch.Size(knowledge.image_shape)
+    if (
+        statistics is None
+        or statistics.mean_image.shape != shape
+        or not all(isinstance(step, Affine) for step in chain.head)
+    ):
+        return None
+    if chain.blocks[0].layer.input_shape != tuple(shape):
+        return None
+    gain, offset = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    for step in chain.head:
+        gain, offset = gain * step.gain.view(shape), offset * step.gain.view(shape) + step.offset.view(shape)
+    return Images(statistics, gain, offset)
+
+
+def backwards(
+    chain: Chain, first: int, gradients: Mapping[str, Tensor], prior: Prior | None = None
+) -> Estimate:
     """The image [C * H * W] that layer number `first` and those before it were given; not clamped."""
     layer = chain.blocks[first].layer
     delta = gradients[f"{layer.name}.bias"]
@@ -161,7 +181,7 @@ def backwards(chain: Chain, first: int, gradients: Mapping[str, Tensor]) -> Esti
     for i in range(first, -1, -1):
         layer = chain.blocks[i].layer
         gradient = gradients[f"{layer.name}.weight"].view(layer.weight.shape)
-        values = inputs(layer, delta, gradient, values)
+        values = inputs(layer, delta, gradient, values, None if i else prior)
         delta = layer.transposed(delta.view(1, *layer.output_shape)).flatten()
         before = chain.blocks[i - 1] if i else None
         total = gradients.get(f"{before.layer.name}.bias") if before else None
