@@ -25,6 +25,7 @@ from attacks.exact.solve import Estimate, TooLargeError, inputs
 from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
+UNDETERMINED = "The image explains the release, and so do others: expect an error of {:.1g} of the range."
 EXACT = ("clip",)
 """Stages of a defence after which a single sample's gradient is right up to its scale."""
 CERTAIN = 1e-4
@@ -60,28 +61,21 @@ class Peel(Attack):
         except _Stopped as stop:
             return self.searched(task, f"The closed form did not apply, because {stop}")
         left = unexplained(task.release, task.knowledge, first, image)
-        if left > CERTAIN:
-            why = f"The closed form's image leaves {left:.1g} of the release unexplained"
-        elif expected > DETERMINED:
-            why = f"The release does not determine the image (expected error {expected:.1g} of the range)"
-        else:
-            return self.solved(task, image, left)
+        if left <= CERTAIN:
+            return self.solved(task, image, left, expected)
+        why = f"The closed form's image leaves {left:.1g} of the release unexplained"
         found = self.searched(task, why)
         other = unexplained(task.release, task.knowledge, first, found.images)
-        if left < other:
-            kept = image.to(task.device)
-            return replace(
-                found,
-                images=kept,
-                residual=torch.tensor([left]),
-                note=f"{why}; a search explained less of it, so this image was kept.",
-            )
-        return replace(found, residual=torch.tensor([other]))
+        if other <= left:
+            return replace(found, residual=torch.tensor([other]))
+        note = f"{why}; a search explained less of it, so this image was kept."
+        return replace(found, images=image.to(task.device), residual=torch.tensor([left]), note=note)
 
-    def solved(self, task: Task, image: Tensor, left: float) -> Reconstruction:
-        """A certified answer."""
+    def solved(self, task: Task, image: Tensor, left: float, expected: float) -> Reconstruction:
+        """An image that explains the release, as may others if `expected`, its likely error, is large."""
         labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
         mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
+        note = "" if expected <= DETERMINED else UNDETERMINED.format(expected)
         return Reconstruction(
             images=image.to(task.device),
             labels=labels,
@@ -91,8 +85,9 @@ class Peel(Attack):
             iterations=1,
             seconds=task.seconds(),
             engine="none",
-            certified=torch.tensor([True]),
+            certified=torch.tensor([expected <= DETERMINED]),
             residual=torch.tensor([left]),
+            note=note,
         )
 
     def searched(self, task: Task, why: str) -> Reconstruction:
