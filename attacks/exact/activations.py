@@ -32,7 +32,9 @@ def undone(
     for i in reversed(range(len(steps))):
         step, before = steps[i], steps[:i]
         if isinstance(step, Affine):
-            after = Estimate((after.values - step.offset) / step.gain, after.deviations / step.gain.abs())
+            bound = None if after.bound is None else after.bound & (step.gain > 0)
+            values, deviations = (after.values - step.offset) / step.gain, after.deviations / step.gain.abs()
+            after = Estimate(values, deviations, bound)
             delta = delta * step.gain
         elif step.kind in ("sigmoid", "tanh"):
             after, delta = _smooth(step.kind, after, delta)
@@ -81,8 +83,10 @@ def _rectified(
         share = NEGLIGIBLE * delta.abs().sum(1, keepdim=True)
         unknown = unknown | ((certainty.abs() < doubt) & (delta.abs() <= share))
     divisor = torch.where(unknown, 1.0, slopes)
-    before = Estimate(values / divisor, torch.where(unknown, torch.inf, deviations / divisor.abs()))
-    return Estimate(before.values.flatten(), before.deviations.flatten()), passed.flatten()
+    deviations = torch.where(unknown, torch.inf, deviations / divisor.abs())
+    values = torch.where(slopes == 0, 0.0, values / divisor)
+    before = Estimate(values.flatten(), deviations.flatten(), (slopes == 0).flatten())
+    return before, passed.flatten()
 
 
 def _summing(certainty: Tensor, delta: Tensor, slope: float, total: Tensor, doubt: float) -> Tensor:

@@ -19,11 +19,13 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack
 from attacks.exact.activations import undone
-from attacks.exact.layers import Chain, read
+from attacks.exact.layers import Affine, Chain, read
+from attacks.exact.priors import Images, Prior
 from attacks.exact.solve import Estimate, TooLargeError, inputs
 from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
+UNDETERMINED = "The image explains the release, and so do others: expect an error of {:.1g} of the range."
 EXACT = ("clip",)
 """Stages of a defence after which a single sample's gradient is right up to its scale."""
 CERTAIN = 1e-4
@@ -59,28 +61,21 @@ class Peel(Attack):
         except _Stopped as stop:
             return self.searched(task, f"The closed form did not apply, because {stop}")
         left = unexplained(task.release, task.knowledge, first, image)
-        if left > CERTAIN:
-            why = f"The closed form's image leaves {left:.1g} of the release unexplained"
-        elif expected > DETERMINED:
-            why = f"The release does not determine the image (expected error {expected:.1g} of the range)"
-        else:
-            return self.solved(task, image, left)
+        if left <= CERTAIN:
+            return self.solved(task, image, left, expected)
+        why = f"The closed form's image leaves {left:.1g} of the release unexplained"
         found = self.searched(task, why)
         other = unexplained(task.release, task.knowledge, first, found.images)
-        if left < other:
-            kept = image.to(task.device)
-            return replace(
-                found,
-                images=kept,
-                residual=torch.tensor([left]),
-                note=f"{why}; a search explained less of it, so this image was kept.",
-            )
-        return replace(found, residual=torch.tensor([other]))
+        if other <= left:
+            return replace(found, residual=torch.tensor([other]))
+        note = f"{why}; a search explained less of it, so this image was kept."
+        return replace(found, images=image.to(task.device), residual=torch.tensor([left]), note=note)
 
-    def solved(self, task: Task, image: Tensor, left: float) -> Reconstruction:
-        """A certified answer."""
+    def solved(self, task: Task, image: Tensor, left: float, expected: float) -> Reconstruction:
+        """An image that explains the release, as may others if `expected`, its likely error, is large."""
         labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
         mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
+        note = "" if expected <= DETERMINED else UNDETERMINED.format(expected)
         return Reconstruction(
             images=image.to(task.device),
             labels=labels,
@@ -90,8 +85,9 @@ class Peel(Attack):
             iterations=1,
             seconds=task.seconds(),
             engine="none",
-            certified=torch.tensor([True]),
+            certified=torch.tensor([expected <= DETERMINED]),
             residual=torch.tensor([left]),
+            note=note,
         )
 
     def searched(self, task: Task, why: str) -> Reconstruction:
@@ -125,7 +121,7 @@ def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, float]:
     gradients = {name: gradient.detach().cpu().double() for name, gradient in found.items()}
     first = _first(chain, gradients)
     try:
-        pixels = backwards(chain, first, gradients)
+        pixels = backwards(chain, first, gradients, prior_of(chain, knowledge))
     except TooLargeError:
         raise _Stopped("the image has too many pixels for it") from None
     shape = (1, *knowledge.image_shape)
@@ -153,7 +149,26 @@ def _first(chain: Chain, gradients: Mapping[str, Tensor]) -> int:
     )
 
 
-def backwards(chain: Chain, first: int, gradients: Mapping[str, Tensor]) -> Estimate:
+def prior_of(chain: Chain, knowledge: Knowledge) -> Images | None:
+    """What public images say of the first layer's inputs; None where there are no statistics that fit."""
+    statistics, shape = knowledge.image_statistics, torch.Size(knowledge.image_shape)
+    if (
+        statistics is None
+        or statistics.mean_image.shape != shape
+        or not all(isinstance(step, Affine) for step in chain.head)
+    ):
+        return None
+    if chain.blocks[0].layer.input_shape != tuple(shape):
+        return None
+    gain, offset = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    for step in chain.head:
+        gain, offset = gain * step.gain.view(shape), offset * step.gain.view(shape) + step.offset.view(shape)
+    return Images(statistics, gain, offset)
+
+
+def backwards(
+    chain: Chain, first: int, gradients: Mapping[str, Tensor], prior: Prior | None = None
+) -> Estimate:
     """The image [C * H * W] that layer number `first` and those before it were given; not clamped."""
     layer = chain.blocks[first].layer
     delta = gradients[f"{layer.name}.bias"]
@@ -161,7 +176,7 @@ def backwards(chain: Chain, first: int, gradients: Mapping[str, Tensor]) -> Esti
     for i in range(first, -1, -1):
         layer = chain.blocks[i].layer
         gradient = gradients[f"{layer.name}.weight"].view(layer.weight.shape)
-        values = inputs(layer, delta, gradient, values)
+        values = inputs(layer, delta, gradient, values, None if i else prior)
         delta = layer.transposed(delta.view(1, *layer.output_shape)).flatten()
         before = chain.blocks[i - 1] if i else None
         total = gradients.get(f"{before.layer.name}.bias") if before else None

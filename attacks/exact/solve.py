@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.exact.layers import Layer
+from attacks.exact.priors import Prior, Wide
 
 ROUNDING = 1e-7
 """Relative error of what was computed in float32, at least."""
@@ -20,6 +21,10 @@ LARGEST = 6000
 SAMPLES = 64
 """Draws of the error that its standard deviations are estimated from."""
 
+HINGE = 1e-3
+"""How far below their bound outputs are held that would exceed it, relative to the size of others."""
+ROUNDS = 10
+"""Rounds of finding those that are, at most."""
 REFINEMENTS = 4
 """Rounds of iterative refinement: the normal equations square the condition number."""
 
@@ -30,25 +35,35 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values and the standard deviations of their errors, of one shape; infinity where nothing is known."""
+    """Values and the standard deviations of their errors, of one shape.
+
+    Attributes:
+        values: as good as they are known.
+        deviations: infinity where nothing is known.
+        bound: where the value is only known not to be exceeded; None for nowhere.
+    """
 
     values: Tensor
     deviations: Tensor
+    bound: Tensor | None = None
 
 
-def inputs(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) -> Estimate:
+def inputs(
+    layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate, prior: Prior | None = None
+) -> Estimate:
     """What went into `layer`, [C * H * W].
 
     Two linear systems in the input x hold at once. The gradient of the weights is
     dW[o, c, k] = sum_p delta[o, p] x[c, pixel(k, p)], with the same matrix for every channel c; and the
     outputs are W x + b. The first alone fixes x along the directions of its large singular values. The
-    rest follows from both by weighted least squares, with a wide Gaussian around zero as a prior.
+    rest follows from both by weighted least squares, with a Gaussian prior.
 
     Args:
         layer: of which the gradient is.
         delta: gradient of the loss at the layer's outputs, [O * h * w].
         gradient: of its weights.
         outputs: of the layer, [O * h * w].
+        prior: of the inputs; None for a wide Gaussian around zero.
 
     Raises:
         TooLargeError: for a layer with too many unknowns.
@@ -57,6 +72,9 @@ def inputs(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) -> 
     shape = (layer.weight.shape[1], *layer.input_shape[1:])
     places = layer.output_shape[1] * layer.output_shape[2]
     delta, values, deviations = (x.view(-1, places) for x in (delta, outputs.values, outputs.deviations))
+    bound = torch.zeros_like(values, dtype=torch.bool)
+    if outputs.bound is not None:
+        bound = outputs.bound.view(-1, places)
     if layer.bias is not None:
         values = values - layer.bias[:, None]
     for rows in torch.arange(len(layer.weight)).split(size):
@@ -68,14 +86,19 @@ def inputs(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) -> 
             input_shape=shape,
             output_shape=(size, *layer.output_shape[1:]),
         )
-        found.append(_of_group(part, delta[rows], gradient[rows], Estimate(values[rows], deviations[rows])))
+        known = Estimate(values[rows], deviations[rows], bound[rows])
+        found.append(
+            _of_group(part, delta[rows], gradient[rows], known, prior if layer.groups == 1 else None)
+        )
     return Estimate(
         torch.cat([part.values.flatten() for part in found]),
         torch.cat([part.deviations.flatten() for part in found]),
     )
 
 
-def _of_group(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) -> Estimate:
+def _of_group(
+    layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate, prior: Prior | None
+) -> Estimate:
     """`inputs` of a layer without groups and bias, [C, H * W]."""
     system, right = _gradient_system(layer, delta, gradient)
     pixels, channels = system.shape[1], right.shape[1]
@@ -103,7 +126,7 @@ def _of_group(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate) 
     if not bool(strong.all()):
         basis = directions[~strong].T
         precision, told = (singular[~strong] / noise).square(), (along[~strong] / noise**2).T
-        rest, spread = _weak(layer, basis, precision, told, values, outputs, generator)
+        rest, spread = _weak(layer, basis, precision, told, values, outputs, generator, prior)
         values, errors = values + rest, errors + spread
     return Estimate(values, errors.square().mean(-1).sqrt())
 
@@ -126,6 +149,7 @@ def _weak(
     strong: Tensor,
     outputs: Estimate,
     generator: torch.Generator,
+    prior: Prior | None,
 ) -> tuple[Tensor, Tensor]:
     """The part of the inputs along the columns of `basis`, [C, pixels], and draws of its error.
 
@@ -137,6 +161,7 @@ def _weak(
         strong: the part of the inputs that is known, [C, pixels].
         outputs: [O, places].
         generator: for the draws.
+        prior: of the inputs.
     """
     (channels, pixels), count = strong.shape, basis.shape[1]
     if channels * count > LARGEST:
@@ -144,13 +169,13 @@ def _weak(
     known = outputs.deviations.isfinite()
     weights = torch.where(known, 1 / outputs.deviations, 0.0)
     seen = torch.cat([basis, basis.new_zeros(1, count)])[layer.taps()]  # [k, places, w]; padding sees zero
-    sizes = [strong.square().mean(), outputs.values[known].square().sum() / max(1, int(known.sum()))]
-    prior = 1 / max(float(max(sizes)), torch.finfo(basis.dtype).tiny)
-    normal = torch.diag((precision + prior).repeat(channels))
-    for kernel, use, weight in zip(layer.weight.flatten(2), known, weights, strict=True):
-        rows = torch.einsum("ck,kpw->pcw", kernel, seen[:, use] * weight[use, None]).flatten(1)
-        normal.addmm_(rows.T, rows)
-    factor = _factor(normal)
+    if prior is None:
+        sizes = [strong.square().mean(), outputs.values[known].square().sum() / max(1, int(known.sum()))]
+        prior = Wide(float(max(sizes)), channels)
+    normal = prior.precision(basis)
+    normal.diagonal().add_(precision.repeat(channels))
+    kernels, wrong = layer.weight.flatten(2), torch.zeros_like(known)
+    _add_rows(normal, kernels, seen, known, weights)
 
     def through(coefficients: Tensor) -> Tensor:
         return layer((coefficients @ basis.T).view(1, *layer.input_shape))[0].flatten(1)
@@ -159,13 +184,35 @@ def _weak(
         return layer.transposed(residual.view(1, *layer.output_shape)).reshape(channels, pixels) @ basis
 
     target = outputs.values - layer(strong.reshape(1, *layer.input_shape))[0].flatten(1)
+    scale = float(target[known].square().mean().sqrt()) if bool(known.any()) else 1.0
+    margin = HINGE * scale
+    target = torch.where(outputs.bound, target - margin, target)
     found = basis.new_zeros(channels, count)
-    for _ in range(REFINEMENTS):
-        rest = told - (precision + prior) * found + back(weights.square() * (target - through(found)))
-        found = found + torch.cholesky_solve(rest.reshape(-1, 1), factor).view(channels, count)
+    for _ in range(ROUNDS):
+        held, total = weights + wrong / margin, normal
+        if bool(wrong.any()):
+            total = normal.clone()
+            _add_rows(total, kernels, seen, wrong, held)
+        factor = _factor(total)
+        for _ in range(REFINEMENTS):
+            rest = told - precision * found + back(held.square() * (target - through(found)))
+            rest = rest + prior.pull(strong + found @ basis.T) @ basis
+            found = found + torch.cholesky_solve(rest.reshape(-1, 1), factor).view(channels, count)
+        excess = through(found) - target
+        before, wrong = wrong, outputs.bound & (excess > torch.where(wrong, 0.0, margin))
+        if torch.equal(before, wrong):
+            break
     draws = torch.randn(channels * count, SAMPLES, generator=generator, dtype=basis.dtype)
     errors = torch.linalg.solve_triangular(factor.T, draws, upper=True)
     return found @ basis.T, basis @ errors.view(channels, count, SAMPLES)
+
+
+def _add_rows(normal: Tensor, kernels: Tensor, seen: Tensor, use: Tensor, weights: Tensor) -> None:
+    """Add to the normal matrix the equations of those outputs [O, places] that `use` selects."""
+    for kernel, places, weight in zip(kernels, use, weights, strict=True):
+        if bool(places.any()):
+            rows = torch.einsum("ck,kpw->pcw", kernel, seen[:, places] * weight[places, None]).flatten(1)
+            normal.addmm_(rows.T, rows)
 
 
 def _factor(normal: Tensor) -> Tensor:
