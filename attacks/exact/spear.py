@@ -39,7 +39,7 @@ class Spear(Attack):
 
     iterations: int = shared.iterations(1500)
     starts: int = parameter(
-        4096, "most starts of spear's search for samples", at_least=1, at_most=100_000_000
+        2048, "most starts of spear's search for samples", at_least=1, at_most=100_000_000
     )
     engine: str = "auto"
 
