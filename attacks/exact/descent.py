@@ -76,9 +76,8 @@ def descend(chain: Chain, samples: Samples, gradients: Mapping[str, Tensor]) -> 
 def corrected(active: Tensor, outputs: Tensor, delta: Tensor, bias: Tensor) -> Tensor:
     """`active` with single units switched on or off where that makes a channel's bias gradient right.
 
-    An output that is zero but for rounding errors may have been taken for zero, or the other way round. The
-    bias gradient of a channel is the sum of `delta` over its active units, so what is wrong in it is the delta
-    of the unit that was mistaken.
+    An output just above zero may have been taken for zero, or the other way round. The bias gradient of a
+    channel is the sum of `delta` over its active units, so the error in it is the delta of that unit.
 
     Args:
         active: bool [N, O, h, w].
