@@ -64,7 +64,7 @@ class Spear(Attack):
         start = mean_images(task)
         images, residual = start.clone(), torch.ones(len(start), device=task.device)
         images[: len(found.images)] = found.images.clamp(0, 1).float()
-        residual[: len(found.residual)] = found.residual.float()
+        residual[: len(found.residual)] = found.residual.float().clamp(max=1)
         certified = residual < CERTAIN
         task.progress(self.evaluations(), self.evaluations(), float(residual.max()))
         return Reconstruction(
