@@ -15,6 +15,12 @@ from attacks.exact.sparsity import without_errors
 
 WRONG = 0.05
 """Share of the largest input: an input below minus that shows that the inputs are wrong."""
+SMALL = 1e-3
+"""Share of the largest output below which an output may be a zero, or a zero may be an output."""
+VISIBLE = 1e-6
+"""Share of a channel's bias gradient above which an error is no rounding error."""
+MATCH = 1e-2
+"""Share of such an error that one unit may leave of it and be the cause."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ def descend(chain: Chain, samples: Samples, gradients: Mapping[str, Tensor]) -> 
         layer = moved(chain.blocks[index].layer, outputs)
         active = outputs > 0
         gain, offset = affine(chain.blocks[index], outputs)
+        if (bias := gradients.get(f"{layer.name}.bias")) is not None:
+            active = corrected(active, outputs, delta * gain, bias.double())
         delta = torch.where(active, delta * gain, 0)
         outputs = (outputs - offset) / gain
         level = Level(index, outputs, active, delta, gradients[f"{layer.name}.weight"].double())
@@ -63,6 +71,33 @@ def descend(chain: Chain, samples: Samples, gradients: Mapping[str, Tensor]) -> 
         if found is None or found.min() < -WRONG * found.max():
             return level
         outputs, delta, index = without_errors(found), layer.transposed(delta), index - 1
+
+
+def corrected(active: Tensor, outputs: Tensor, delta: Tensor, bias: Tensor) -> Tensor:
+    """`active` with single units switched on or off where that makes a channel's bias gradient right.
+
+    An output just above zero may have been taken for zero, or the other way round. The bias gradient of a
+    channel is the sum of `delta` over its active units, so the error in it is the delta of that unit.
+
+    Args:
+        active: bool [N, O, h, w].
+        outputs: [N, O, h, w], not negative.
+        delta: likewise, the loss gradient were all units active.
+        bias: [O].
+    """
+    active = active.clone()
+    wrong = bias - torch.where(active, delta, 0).sum((0, 2, 3))
+    sizes = torch.where(active, delta, 0).abs().sum((0, 2, 3)).clamp_min(torch.finfo(delta.dtype).tiny)
+    doubtful = outputs < SMALL * outputs.max()
+    for channel in (wrong.abs() > VISIBLE * sizes).nonzero().flatten().tolist():
+        change = torch.where(active[:, channel], -delta[:, channel], delta[:, channel])
+        left = torch.where(doubtful[:, channel], (wrong[channel] - change).abs(), torch.inf)
+        best = left.argmin()
+        if left.flatten()[best] < MATCH * wrong[channel].abs():
+            switched = active[:, channel].flatten()
+            switched[best] = ~switched[best]
+            active[:, channel] = switched.view_as(active[:, channel])
+    return active
 
 
 def _is_plain(block: Block) -> bool:

@@ -56,6 +56,8 @@ def images(
     """
     layer, batch = chain.blocks[0].layer, release.batch_size
     gradients = dict(zip(release.names, release.gradients, strict=True))
+    if f"{layer.name}.bias" not in gradients:
+        return None, f"there is no gradient of the bias of `{layer.name}`"
     weight, bias = (gradients[f"{layer.name}.{part}"].double() for part in ("weight", "bias"))
     if min(weight.shape) <= batch:
         return None, f"the first layer is too small for {batch} samples"

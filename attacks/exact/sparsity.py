@@ -31,9 +31,9 @@ NEGATIVE = 1e-2
 """Share of a row's largest entry up to which an entry below zero may be an error."""
 EXTRA = 5
 """Zeros that a candidate needs beyond the B - 1 that any vector can be given."""
-SAME = 1 - 1e-6
+SAME = 0.999
 """Cosine from which two candidates are the same."""
-INDEPENDENT = 1e-3
+INDEPENDENT = 0.03
 """Length of a unit vector outside the span of others from which it is no mixture of them."""
 
 

@@ -39,7 +39,7 @@ class Spear(Attack):
 
     iterations: int = shared.iterations(1500)
     starts: int = parameter(
-        4096, "most starts of spear's search for samples", at_least=1, at_most=100_000_000
+        2048, "most starts of spear's search for samples", at_least=1, at_most=100_000_000
     )
     engine: str = "auto"
 
@@ -64,7 +64,7 @@ class Spear(Attack):
         start = mean_images(task)
         images, residual = start.clone(), torch.ones(len(start), device=task.device)
         images[: len(found.images)] = found.images.clamp(0, 1).float()
-        residual[: len(found.residual)] = found.residual.float()
+        residual[: len(found.residual)] = found.residual.float().clamp(max=1)
         certified = residual < CERTAIN
         task.progress(self.evaluations(), self.evaluations(), float(residual.max()))
         return Reconstruction(

@@ -56,7 +56,11 @@ OWN = (
         choices=("distinct", "random"),
     ),
     _option(
-        SCENE, "model", str, ("convnet",), "victim networks: lenet, convnet, resnet20, resnet18, resnet50"
+        SCENE,
+        "model",
+        str,
+        ("convnet",),
+        "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50",
     ),
     _option(
         SCENE,

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import attacks
-from attacks.exact.descent import descend
+from attacks.exact.descent import corrected, descend
 from attacks.exact.last_layer import samples
 from attacks.exact.layers import read
 from attacks.exact.sparsity import sparse_rows, subspace
@@ -202,3 +202,16 @@ def test_images_are_searched_for_from_there():
     assert torch.equal(found.labels[order], labels)
     assert "exact" in found.note
     assert found.residual.max() < 1e-3
+
+
+def test_a_unit_taken_for_off_is_switched_on_again_and_the_other_way_round():
+    generator = torch.Generator().manual_seed(0)
+    outputs, delta = (torch.randn(2, 3, 4, 4, generator=generator).double() for _ in range(2))
+    outputs = outputs.clamp_min(0)
+    outputs[0, 1, 2, 3], outputs[1, 2, 0, 0] = 1e-7, 0
+    truth = outputs > 0
+    bias = torch.where(truth, delta, 0).sum((0, 2, 3))
+    mistaken = truth.clone()
+    mistaken[0, 1, 2, 3], mistaken[1, 2, 0, 0] = False, True
+    assert torch.equal(corrected(mistaken, outputs, delta, bias), truth)
+    assert torch.equal(corrected(truth, outputs, delta, bias), truth)
