@@ -1,8 +1,8 @@
 """Attacks that rebuild images from a released gradient.
 
 >>> import attacks
->>> attacks.create("inverting-gradients", iterations=100)
-InvertingGradients(iterations=100, restarts=1, learning_rate=0.1, tv=0.03, adaptive=True, engine='auto')
+>>> attacks.create("latent-projection", iterations=100)
+LatentProjection(iterations=100, restarts=4, learning_rate=0.1, adaptive=True, engine='auto')
 """
 
 from __future__ import annotations

@@ -305,7 +305,7 @@ def test_only_attacks_that_have_a_parameter_are_multiplied_by_it():
     assert counts == {
         "gradinversion": [4, 8],
         "latent-projection": [2, 2],
-        "inverting-gradients": [1, 1],
+        "inverting-gradients": [2, 2],
         "label-restoration": [1, 2],
     }
 
