@@ -21,6 +21,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     latent_projection,
     lmmse,
     maximum_a_posteriori,
+    posterior_mean,
     prior_aware,
 )
 from attacks.base import Attack, attacks
