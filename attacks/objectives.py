@@ -176,7 +176,7 @@ class SoftClamp(Objective):
 
     Args:
         objective: what compares.
-        clamp: m of a clamp; None for signs, whose m is each released tensor's largest magnitude.
+        clamp: m of a clamp; None for signs, of whatever size: they are compared as +-1.
         softness: in root mean squares of the trial's tensor.
     """
 
@@ -193,19 +193,21 @@ class SoftClamp(Objective):
         soft = [softness * g.square().mean().sqrt() for g in trial]
         widths = [torch.maximum(w, clamp).clamp_min(tiny) for w in soft]
         units = [g / w for g, w in zip(trial, widths, strict=True)]
-        sizes = [t.abs().amax() if self.signs else clamp for t in target]
+        size = 1.0 if self.signs else clamp
         lengths = [(1 + u.square()).sqrt() for u in units]
-        if not self.signs:
+        if self.signs:
+            target = [t.sign() for t in target]
+        else:
             softened = [
                 clamp * t / (t.square() + w.square()).sqrt() for t, w in zip(target, widths, strict=True)
             ]
             target = [torch.where(t.abs() < clamp, s, t) for t, s in zip(target, softened, strict=True)]
         value, cotangent = self.objective(
-            [m * (u / d) for m, u, d in zip(sizes, units, lengths, strict=True)], target
+            [size * (u / d) for u, d in zip(units, lengths, strict=True)], target
         )
         found = []
-        for w, s, u, d, m, v in zip(widths, soft, units, lengths, sizes, cotangent, strict=True):
-            pulled = m * v / d**3  # with respect to u, which is g / w
+        for w, s, u, d, v in zip(widths, soft, units, lengths, cotangent, strict=True):
+            pulled = size * v / d**3  # with respect to u, which is g / w
             moving = softness.square() * (pulled * u).mean() * u
             inward = torch.where(s > clamp, pulled - moving, pulled) / w
             found.append(torch.where(w > tiny, inward, 0.0))

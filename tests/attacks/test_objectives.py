@@ -48,15 +48,16 @@ def norm_matched(a, b):
 
 
 def soft(size, least):
-    """The trial clamped smoothly to `size` (that of the release where None), then the cosine."""
+    """The trial clamped smoothly to `size`, or a smooth sign where it is None, then the cosine."""
 
     def value(a, b):
-        sizes = [y.abs().max() if size is None else size for y in b]
         widths = [(0.0625 * x.square().mean()).clamp_min(least**2) for x in a]
-        if size is not None:  # by the width that the trial happens to have
+        if size is None:
+            b = [y.sign() for y in b]
+        else:  # by the width that the trial happens to have
             pairs = [(y, size * y / (y**2 + w.detach()).sqrt()) for y, w in zip(b, widths, strict=True)]
             b = [torch.where(y.abs() < size, soft, y) for y, soft in pairs]
-        return cosine([m * x / (x**2 + w).sqrt() for m, x, w in zip(sizes, a, widths, strict=True)], b)
+        return cosine([x / (x**2 + w).sqrt() for x, w in zip(a, widths, strict=True)], b)
 
     return value
 
@@ -152,7 +153,9 @@ def test_signs_and_clamped_entries_are_compared_with_the_same_of_the_trial():
     gradients = draw(2)
     signs = adapt(Cosine(), make([stage("sign", sign_scale="none")], [g.sign() for g in gradients]))
     assert isinstance(signs, SoftClamp)
-    assert float(signs([1e-9 * g for g in gradients], [g.sign() for g in gradients])[0]) < 0.02
+    for size in (1, 7):  # of each tensor's signs, which says nothing of a sign
+        sent = [gradients[0].sign(), *(size * g.sign() for g in gradients[1:])]
+        assert float(signs([1e-9 * g for g in gradients], sent)[0]) < 0.02
     cut = [torch.where(g.abs() > 0.3, g, 0.0).clamp(-0.8, 0.8) for g in gradients]
     clamped = adapt(Cosine(), make([stage("percentile", percentile=10.0, percentile_gamma=0.8)], cut))
     assert isinstance(clamped, SoftClamp)
