@@ -101,7 +101,9 @@ def benchmark(
         progress: True shows a progress bar, False nothing; or a function that is told how far each cell is.
         **parameters: any other option of the command line that decides results, with dashes as underscores
             (`eps=[1, 8]`, `bn_stats="exact"`, `tv=0.1`, `threat_model="informed"`, ...), those of your own
-            attacks and defences included. Several values are all run. `python -m dpbench.run --help` lists
+            attacks and defences included. `eps` is the budget of your training: give its `train_size`,
+            `train_batch_size` (the word `batch` where a step holds the attacked images and no others),
+            `epochs` and `delta`. Several values are all run. `python -m dpbench.run --help` lists
             them.
 
     Returns:

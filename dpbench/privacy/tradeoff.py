@@ -87,7 +87,7 @@ def trade_off(noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1)
     Example:
         >>> curve = trade_off(2.45, 0.0128, 2344)
         >>> round(curve.epsilon(1e-5), 2), round(curve.power(0.1), 3), round(curve.advantage, 3)
-        (1.0, 0.157, 0.107)
+        (1.0, 0.155, 0.105)
     """
     steps = check_releases(noise_multiplier, sample_rate, steps)
     if sample_rate == 1:

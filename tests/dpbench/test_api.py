@@ -51,6 +51,17 @@ def test_every_defence_stands_beside_its_undefended_rows_and_floors():
     assert (table["status"] == "ok").all()
 
 
+def test_the_budget_is_that_of_the_users_training():
+    given = {"train_size": 1000, "epochs": 2, "train_batch_size": [100, "batch"], "iterations": 1}
+    table = bench(defense="dp", **given)
+    rows = table[table["defense"] == "dp"].drop_duplicates("train_batch_size").sort_values("train_batch_size")
+    assert rows[["train_batch_size", "sample_rate", "steps"]].to_numpy().tolist() == [
+        [2, 0.002, 1000],
+        [100, 0.1, 20],
+    ]
+    assert rows["noise_multiplier"].is_monotonic_increasing
+
+
 def test_same_call_same_numbers():
     one, two = bench(defense="dp"), bench(defense="dp")
     assert one["psnr"].equals(two["psnr"])
