@@ -1,15 +1,17 @@
-"""The command `dpbench`, which is `python -m dpbench`: run, decide, audit and assets under one name."""
+"""The command `dpbench`, which is `python -m dpbench`: all commands under one name."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+
+from dpbench import __version__
 
 COMMANDS = {
     "run": ("dpbench.run", "attack gradients with and without a defence, and see what comes back"),
     "decide": ("dpbench.decide.__main__", "which epsilon: what a training gives away at most"),
+    "frontier": ("dpbench.frontier.__main__", "up to which noise attacks are seen to succeed"),
     "audit": ("dpbench.audit.__main__", "does a defence leak more than it claims?"),
     "assets": ("dpbench.assets.__main__", "fetch, check and export weights and data sets"),
 }
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in COMMANDS:
         return import_module(COMMANDS[first][0]).main(rest)
     if first == "--version":
-        print(f"dpbench {version('dpbench')}")
+        print(f"dpbench {__version__}")
         return 0
     if first in ("-h", "--help"):
         print(_help())
