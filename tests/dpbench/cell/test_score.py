@@ -84,7 +84,7 @@ def test_no_gallery_without_other_images():
 @pytest.mark.parametrize(("shared", "fitted"), [(True, True), (True, False), (False, True), (False, False)])
 def test_decoys_are_known_where_the_statistics_were_made_of_them(shared, fitted):
     scene = replace(small_scene(2), shared=shared)
-    scene = with_statistics(scene) if fitted else scene
+    scene = replace(with_statistics(scene), fitted=fitted)  # else as if they were shipped
     rows = measure(cell(QUICK), scene).rows
     assert [row["decoys_known"] for row in rows] == [shared and fitted] * 4
 
