@@ -119,7 +119,7 @@ def attack_of(cell: Cell) -> attacks.Attack:
 
 def wants(cell: Cell, name: str) -> bool:
     """Whether the attack of `cell` makes use of that field of `Knowledge`."""
-    return cell.attack is not None and name in attack_of(cell).wants()
+    return cell.attack is not None and name in attacks.create(cell.attack.name, **cell.attack.given).wants()
 
 
 def threat_of(cell: Cell) -> ThreatModel:

@@ -18,7 +18,7 @@ from attacks import engine
 from dpbench.cell import parts, registered
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import describe, of_victim, without_result
-from dpbench.cell.scene import Scene, moved, prepare, with_statistics
+from dpbench.cell.scene import Scene, moved, prepare
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threat_model import Progress
 from dpbench.protocol import InputError
@@ -68,7 +68,6 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
         InputError: for a defence or an attack that cannot work on this model or batch.
     """
     threat = parts.threat_of(cell)
-    scene = with_statistics(scene) if parts.wants(cell, "image_statistics") else scene
     return threat.run(cell, moved(threat.prepare(scene), torch.device(cell.runtime.device)), progress)
 
 

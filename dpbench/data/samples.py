@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 from dpbench.data.bundled import bundled
-from dpbench.data.cifar10 import cifar10
 from dpbench.data.cifar10_like import cifar10_like
 from dpbench.data.datasets import Dataset, dataset
 from dpbench.data.image_files import ImageFiles
@@ -21,4 +20,4 @@ def samples(argument: str, size: int | None) -> Dataset:
 def _samples() -> Dataset:
     files, labels = bundled("cifar10")
     note = f"{len(files)} bundled test images covering {len(set(labels.tolist()))} classes: a demonstration"
-    return cifar10_like("samples", ImageFiles(files, None).all(), labels, partial(cifar10, "train"), note)
+    return cifar10_like("samples", ImageFiles(files, None).all(), labels, note)

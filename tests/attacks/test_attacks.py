@@ -21,7 +21,7 @@ SHORT = {
 
 def test_the_table_is_complete():
     others = {"analytic", "prior-aware", "gradinversion", "deepinversion"}
-    others |= {"latent-projection", "label-restoration", "spear"}
+    others |= {"latent-projection", "label-restoration", "lmmse", "map", "peel", "posterior-mean", "spear"}
     assert set(attacks.names()) == {*ALL, *others}  # these have tests of their own
     with pytest.raises(InputError, match=r"known: .*dlg"):
         attacks.create("nonsense")

@@ -11,7 +11,7 @@ from dpbench.cell import public
 from dpbench.cell import scene as scenes
 from dpbench.cell.public import PublicSource, public_images
 from dpbench.cell.run import measure, run_cell
-from dpbench.cell.scene import prepare
+from dpbench.cell.scene import prepare, with_statistics
 from dpbench.data import load_data
 from tests.helpers.cells import cell, part, small_scene
 
@@ -74,7 +74,7 @@ def test_few_images_are_decoys_too(data):
 
 @pytest.mark.parametrize("decoys", [True, False])
 def test_whether_decoys_were_known_is_said(decoys):
-    scene = small_scene()
+    scene = replace(with_statistics(small_scene()), fitted=False)  # statistics as if they were shipped
     others = scene.others if decoys else (torch.rand(25, 3, 8, 8), torch.arange(25) % 5)
     scene = replace(scene, public=PublicSource(lambda: others, decoys))
     assert measure(LMMSE, scene).rows[0]["decoys_known"] is decoys
