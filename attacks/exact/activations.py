@@ -34,7 +34,7 @@ def undone(
         if isinstance(step, Affine):
             bound = None if after.bound is None else after.bound & (step.gain > 0)
             values, deviations = (after.values - step.offset) / step.gain, after.deviations / step.gain.abs()
-            after = Estimate(values, deviations, bound)
+            after = Estimate(values, deviations, bound, after.believed)
             delta = delta * step.gain
         elif step.kind in ("sigmoid", "tanh"):
             after, delta = _smooth(step.kind, after, delta)

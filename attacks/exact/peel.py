@@ -25,7 +25,7 @@ from attacks.exact.solve import Estimate, TooLargeError, inputs
 from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
-UNDETERMINED = "The image explains the release, and so do others: expect an error of {:.1g} of the range."
+UNDETERMINED = "The image explains the release, and so may others: expect an error of {:.1g} of the range."
 EXACT = ("clip",)
 """Stages of a defence after which a single sample's gradient is right up to its scale."""
 CERTAIN = 1e-4
@@ -34,6 +34,8 @@ DETERMINED = 1e-3
 """Largest expected error (root mean square, images in [0, 1]) of an image that is certified."""
 
 
+BELIEVED = 0.5
+"""Directions that may follow from the prior in an image that is certified; see `Estimate.believed`."""
 NEGLIGIBLE = 1e-6
 """Share of the longest gradient of a layer that shorter ones are measured by."""
 
@@ -57,12 +59,12 @@ class Peel(Attack):
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `note` says why where the search took over."""
         try:
-            first, image, expected = peeled(task.release, task.knowledge)
+            first, image, determined, expected = peeled(task.release, task.knowledge)
         except _Stopped as stop:
             return self.searched(task, f"The closed form did not apply, because {stop}")
         left = unexplained(task.release, task.knowledge, first, image)
         if left <= CERTAIN:
-            return self.solved(task, image, left, expected)
+            return self.solved(task, image, left, "" if determined else UNDETERMINED.format(expected))
         why = f"The closed form's image leaves {left:.1g} of the release unexplained"
         found = self.searched(task, why)
         other = unexplained(task.release, task.knowledge, first, found.images)
@@ -71,11 +73,10 @@ class Peel(Attack):
         note = f"{why}; a search explained less of it, so this image was kept."
         return replace(found, images=image.to(task.device), residual=torch.tensor([left]), note=note)
 
-    def solved(self, task: Task, image: Tensor, left: float, expected: float) -> Reconstruction:
-        """An image that explains the release, as may others if `expected`, its likely error, is large."""
+    def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
+        """An image that explains the release; with a note it is not certified, because others may do so."""
         labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
         mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
-        note = "" if expected <= DETERMINED else UNDETERMINED.format(expected)
         return Reconstruction(
             images=image.to(task.device),
             labels=labels,
@@ -85,7 +86,7 @@ class Peel(Attack):
             iterations=1,
             seconds=task.seconds(),
             engine="none",
-            certified=torch.tensor([expected <= DETERMINED]),
+            certified=torch.tensor([not note]),
             residual=torch.tensor([left]),
             note=note,
         )
@@ -102,11 +103,12 @@ class Peel(Attack):
         )
 
 
-def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, float]:
-    """The layer that the image was solved from, the image and its expected error.
+def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, bool, float]:
+    """The image, and how well the release determines it.
 
     Returns:
-        The layer's name; float32 [1, C, H, W] in [0, 1] on the CPU; root mean square.
+        The name of the layer that it was solved from; float32 [1, C, H, W] in [0, 1] on the CPU; whether the
+        release alone determines it; its expected error, root mean square.
 
     Raises:
         _Stopped: where there is no closed form.
@@ -124,13 +126,13 @@ def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, float]:
         pixels = backwards(chain, first, gradients, prior_of(chain, knowledge))
     except TooLargeError:
         raise _Stopped("the image has too many pixels for it") from None
+    except (ArithmeticError, torch.linalg.LinAlgError):
+        raise _Stopped("its equations cannot be solved in float64") from None
     shape = (1, *knowledge.image_shape)
     expected = float(pixels.deviations.square().mean().sqrt())
-    return (
-        chain.blocks[first].layer.name,
-        pixels.values.view(shape).nan_to_num().clamp(0, 1).float(),
-        expected,
-    )
+    determined = expected <= DETERMINED and pixels.believed < BELIEVED
+    image = pixels.values.view(shape).nan_to_num().clamp(0, 1).float()
+    return chain.blocks[first].layer.name, image, determined, expected
 
 
 def _first(chain: Chain, gradients: Mapping[str, Tensor]) -> int:

@@ -18,6 +18,8 @@ WEAK = 1e-2
 """Directions with singular values below this share of the largest follow from the outputs as well."""
 LARGEST = 6000
 """Unknowns that are solved for at once, at most: half a minute on one core."""
+LEAST = 1e-100
+"""Keeps a gradient of zero, which says nothing, from being divided by."""
 SAMPLES = 64
 """Draws of the error that its standard deviations are estimated from."""
 
@@ -41,11 +43,14 @@ class Estimate:
         values: as good as they are known.
         deviations: infinity where nothing is known.
         bound: where the value is only known not to be exceeded; None for nowhere.
+        believed: how many directions follow from the prior instead of the release: trace of prior precision
+            times posterior covariance. Below 1/2 each of them follows from the release for the most part.
     """
 
     values: Tensor
     deviations: Tensor
     bound: Tensor | None = None
+    believed: float = 0.0
 
 
 def inputs(
@@ -67,6 +72,7 @@ def inputs(
 
     Raises:
         TooLargeError: for a layer with too many unknowns.
+        ArithmeticError: for equations that are not finite.
     """
     found, size = [], len(layer.weight) // layer.groups
     shape = (layer.weight.shape[1], *layer.input_shape[1:])
@@ -93,6 +99,7 @@ def inputs(
     return Estimate(
         torch.cat([part.values.flatten() for part in found]),
         torch.cat([part.deviations.flatten() for part in found]),
+        believed=sum(part.believed for part in found),
     )
 
 
@@ -115,7 +122,7 @@ def _of_group(
     left = system @ (directions[ranked].T @ (along[ranked] / singular[ranked, None].square())) - right
     freedom = max(1, len(right) - int(ranked.sum()))
     noise = (left.square().sum() / (freedom * channels)).sqrt()
-    noise = noise.clamp_min(ROUNDING * float(right.square().mean().sqrt()))
+    noise = noise.clamp_min(ROUNDING * float(right.square().mean().sqrt()) + LEAST)
 
     generator = torch.Generator().manual_seed(0)
     strong = singular > WEAK * singular[0]
@@ -123,12 +130,13 @@ def _of_group(
     values = (basis @ (along[strong] / size[:, None].square())).T
     normal = torch.randn(channels, len(size), SAMPLES, generator=generator, dtype=values.dtype)
     errors = noise * (basis / size @ normal)
+    believed = 0.0
     if not bool(strong.all()):
         basis = directions[~strong].T
         precision, told = (singular[~strong] / noise).square(), (along[~strong] / noise**2).T
-        rest, spread = _weak(layer, basis, precision, told, values, outputs, generator, prior)
+        rest, spread, believed = _weak(layer, basis, precision, told, values, outputs, generator, prior)
         values, errors = values + rest, errors + spread
-    return Estimate(values, errors.square().mean(-1).sqrt())
+    return Estimate(values, errors.square().mean(-1).sqrt(), believed=believed)
 
 
 def _gradient_system(layer: Layer, delta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +158,8 @@ def _weak(
     outputs: Estimate,
     generator: torch.Generator,
     prior: Prior | None,
-) -> tuple[Tensor, Tensor]:
-    """The part of the inputs along the columns of `basis`, [C, pixels], and draws of its error.
+) -> tuple[Tensor, Tensor, float]:
+    """The part of the inputs along the columns of `basis`, [C, pixels], draws of its error, and `believed`.
 
     Args:
         layer: without groups and bias.
@@ -172,7 +180,8 @@ def _weak(
     if prior is None:
         sizes = [strong.square().mean(), outputs.values[known].square().sum() / max(1, int(known.sum()))]
         prior = Wide(float(max(sizes)), channels)
-    normal = prior.precision(basis)
+    belief = prior.precision(basis)
+    normal = belief.clone()
     normal.diagonal().add_(precision.repeat(channels))
     kernels, wrong = layer.weight.flatten(2), torch.zeros_like(known)
     _add_rows(normal, kernels, seen, known, weights)
@@ -204,7 +213,8 @@ def _weak(
             break
     draws = torch.randn(channels * count, SAMPLES, generator=generator, dtype=basis.dtype)
     errors = torch.linalg.solve_triangular(factor.T, draws, upper=True)
-    return found @ basis.T, basis @ errors.view(channels, count, SAMPLES)
+    believed = float((errors * (belief @ errors)).sum()) / SAMPLES
+    return found @ basis.T, basis @ errors.view(channels, count, SAMPLES), believed
 
 
 def _add_rows(normal: Tensor, kernels: Tensor, seen: Tensor, use: Tensor, weights: Tensor) -> None:
@@ -216,7 +226,13 @@ def _add_rows(normal: Tensor, kernels: Tensor, seen: Tensor, use: Tensor, weight
 
 
 def _factor(normal: Tensor) -> Tensor:
-    """The Cholesky factor of a matrix that may have lost its definiteness to rounding."""
+    """The Cholesky factor of a matrix that may have lost its definiteness to rounding.
+
+    Raises:
+        ArithmeticError: for a matrix that is not finite.
+    """
+    if not bool(normal.isfinite().all()):
+        raise ArithmeticError
     factor, failed = torch.linalg.cholesky_ex(normal)
     jitter = torch.finfo(normal.dtype).eps * float(normal.diagonal().mean())
     while failed:

@@ -142,3 +142,16 @@ def test_the_certificate_refutes_a_wrong_image(name, picture):
     assert unexplained(release, knowledge, last, images) < CERTAIN / 10
     assert unexplained(release, knowledge, last, wrong) > 2 * CERTAIN
     assert unexplained(release, knowledge, last, photograph(5)[0][..., :SIZE, :SIZE]) > 100 * CERTAIN
+
+
+def test_an_image_that_the_release_leaves_open_is_not_certified(picture):
+    """No filter sees every other column, so no gradient knows of it, and the image explains the release."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 24, (3, 1), stride=(1, 2), padding=(1, 0)), nn.Tanh(), nn.Flatten())
+    model.append(nn.Linear(24 * SIZE * SIZE // 2, 10)).eval()
+    found = answer(model, released(model, picture))
+    assert found.certified.tolist() == [False]
+    assert float(found.residual) <= CERTAIN
+    assert found.note.startswith("The image explains the release, and so may others: expect an error of")
+    seen = (found.images - picture[0])[..., ::2]
+    assert float(seen.abs().max()) < 1e-3
