@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.base import Attack, Task, attack, to_images
+from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.engine import Schedule, search, step_decay
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine, adapt
@@ -35,6 +35,8 @@ class InvertingGradients(Attack):
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         problem = Problem(knowledge, release.gradients, objective, [TotalVariation(self.tv)])
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
+        if task.guess is not None:
+            starts[0] = to_pixels(task.guess, knowledge)
         outcome = search(
             problem,
             [[start] for start in starts],
