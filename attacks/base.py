@@ -54,6 +54,7 @@ class Task:
         device: where release and knowledge are and the search runs.
         progress: told how far it is.
         begun: the clock (`time.perf_counter`) that `seconds` count from.
+        guess: images [B, C, H, W] in [0, 1] that a search sets out from; None for noise.
     """
 
     release: Release
@@ -62,6 +63,7 @@ class Task:
     device: torch.device
     progress: Progress
     begun: float
+    guess: Tensor | None = None
 
     def noise(self, *shape: int) -> Tensor:
         """A standard normal draw, made on the CPU so that it does not depend on the device it is moved to."""
@@ -167,6 +169,12 @@ def to_images(z: Tensor, knowledge: Knowledge) -> Tensor:
     """Normalised pixels [B, C, H, W] as images in [0, 1]."""
     mean, std = channel_statistics(knowledge, z)
     return (z * std + mean).clamp(0, 1)
+
+
+def to_pixels(images: Tensor, knowledge: Knowledge) -> Tensor:
+    """Images [B, C, H, W] in [0, 1] as normalised pixels."""
+    mean, std = channel_statistics(knowledge, images)
+    return (images - mean) / std
 
 
 def channel_statistics(knowledge: Knowledge, like: Tensor) -> tuple[Tensor, Tensor]:

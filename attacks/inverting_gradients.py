@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.base import Attack, Task, attack, to_images
+from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
@@ -96,6 +96,9 @@ class InvertingGradients(Attack):
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         problem = Problem(knowledge, release.gradients, objective, regularisers, variables)
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
+        if task.guess is not None:
+            guess = to_pixels(task.guess, knowledge)
+            starts[0] = guess if variables is None else variables.inverse(guess)
         outcome = search(
             problem,
             [[start] for start in starts],

@@ -48,6 +48,8 @@ class _Stopped(Exception):  # noqa: N818 (no error: the search takes over)
 class Peel(Attack):
     """Solves for the image of a batch of one; where that fails, the search `inverting-gradients` takes over.
 
+    The search starts from the image that was found, if there is one.
+
     Attributes:
         iterations: of that search.
         engine: backend of that search.
@@ -66,11 +68,11 @@ class Peel(Attack):
         if left <= CERTAIN:
             return self.solved(task, image, left, "" if determined else UNDETERMINED.format(expected))
         why = f"The closed form's image leaves {left:.1g} of the release unexplained"
-        found = self.searched(task, why)
+        found = self.searched(replace(task, guess=image.to(task.device)), why)
         other = unexplained(task.release, task.knowledge, first, found.images)
         if other <= left:
             return replace(found, residual=torch.tensor([other]))
-        note = f"{why}; a search explained less of it, so this image was kept."
+        note = f"{why}; a search from there explained less, so this image was kept."
         return replace(found, images=image.to(task.device), residual=torch.tensor([left]), note=note)
 
     def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
