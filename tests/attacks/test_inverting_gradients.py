@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import attacks
-from attacks.base import to_images
+from attacks.base import Task, to_images
 from attacks.engine import Schedule, search, step_decay
 from attacks.engine.problem import Problem
 from attacks.gaussian_prior import UNDEFENDED, nat_weight
@@ -52,6 +52,17 @@ def test_the_published_preset_is_the_published_search(tiny, told):
     assert torch.equal(found.images, to_images(expected.variables[0], told))
     assert found.gradient_distance == expected.distance
     assert found.note == ""
+
+
+@pytest.mark.parametrize("preset", ["paper", "tuned"])
+def test_a_search_sets_out_from_the_guess_it_is_given(preset, tiny, told):
+    """In whatever variables it searches."""
+    guess = 0.2 + 0.6 * smooth_images(1)
+    release, generator = plain_release(tiny, smooth_images(1), LABELS), torch.Generator().manual_seed(0)
+    task = Task(release, told, generator, torch.device("cpu"), lambda *_: None, 0.0, guess)
+    found = attacks.create("inverting-gradients", preset=preset, iterations=1, learning_rate=1e-6).run(task)
+    assert torch.allclose(found.start, guess, atol=1e-5)
+    assert torch.allclose(found.images, guess, atol=1e-4)
 
 
 def test_the_prior_helps_where_gradients_are_few(tiny, told):
