@@ -58,7 +58,7 @@ def loss_distribution(
         single = from_gaussian_mechanism(
             sigma, value_discretization_interval=interval, sampling_prob=sample_rate, use_connect_dots=True
         )
-    except OverflowError:  # the interval's exponential
+    except (ArithmeticError, ValueError):  # dp-accounting's exponentials overflow, or logarithms cancel
         return None
     # Losses of few points are sparse, and raise their number of points to the power of `steps` as an integer.
     dense = PrivacyLossDistribution(single._pmf_remove.to_dense_pmf(), single._pmf_add.to_dense_pmf())
