@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,13 @@ class Aggregator(Defense):
     def guarantee(self) -> Guarantee | None:
         """The differential privacy of what `aggregate` returns; post-processing keeps it."""
         return None
+
+    def sensitivity(self, releases: int) -> float:
+        """How far a sample in each of `releases` moves all of them together, in units of the clip norm.
+
+        The root of their number where each has noise of its own.
+        """
+        return math.sqrt(releases)
 
     @abstractmethod
     def aggregate(

@@ -116,10 +116,18 @@ class Setting:
 
     def guarantee(self, sigma: float) -> Guarantee | None:
         """What a noise multiplier guarantees in this setting."""
+        cell = self._cell(sigma)
+        return parts.guarantee_of(cell, parts.defence_of(cell))
+
+    def sensitivity(self, releases: int) -> float:
+        """How far a sample moves all attacked releases together, in units of the clip norm."""
+        return parts.defence_of(self._cell(self.levels[0])).stages[0].sensitivity(releases)
+
+    def _cell(self, sigma: float) -> Cell:
+        """One cell of this setting, with another noise multiplier."""
         cell = next(iter(self.cells(FIRST_SEED)[self.levels[0]].values()))
         given = tuple(sorted({**cell.defence.given, "noise_multiplier": sigma}.items()))
-        cell = replace(cell, defence=replace(cell.defence, parameters=given))
-        return parts.guarantee_of(cell, parts.defence_of(cell))
+        return replace(cell, defence=replace(cell.defence, parameters=given))
 
     def configuration(self) -> dict[str, Any]:
         """What decides the results, for the folder's `config.toml`."""

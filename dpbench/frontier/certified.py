@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from scipy.special import ndtri
 
 from dpbench.frontier.evidence import MARGIN
@@ -11,15 +9,15 @@ from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.protocol import InputError
 
 
-def certified_sigma(kappa: float = PRIOR_SUCCESS, margin: float = MARGIN, releases: int = 1) -> float:
+def certified_sigma(kappa: float = PRIOR_SUCCESS, margin: float = MARGIN, sensitivity: float = 1.0) -> float:
     """The noise multiplier from which on no attacker gains more than `margin` (ReRo; Hayes et al. 2023).
 
-    The bound Phi(Phi^-1(kappa) + sqrt(releases) / sigma) equals kappa + margin there.
+    The bound Phi(Phi^-1(kappa) + sensitivity / sigma) equals kappa + margin there.
 
     Args:
         kappa: success of the attacker without the releases; with `margin` below 1.
         margin: what it may gain, above 0.
-        releases: noisy gradients of the same batch.
+        sensitivity: how far a sample moves all attacked releases together, in units of the clip norm.
 
     Raises:
         InputError: where kappa and margin are no such chances.
@@ -30,4 +28,4 @@ def certified_sigma(kappa: float = PRIOR_SUCCESS, margin: float = MARGIN, releas
     """
     if kappa <= 0 or margin <= 0 or kappa + margin >= 1:
         raise InputError(f"kappa and margin must be above 0 and below 1 together, not {kappa:g}, {margin:g}.")
-    return math.sqrt(releases) / float(ndtri(kappa + margin) - ndtri(kappa))
+    return sensitivity / float(ndtri(kappa + margin) - ndtri(kappa))

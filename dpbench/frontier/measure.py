@@ -133,8 +133,8 @@ class Measurement:
         self, threat_model: str, levels: dict[float, Level], leak_up_to: float | None, none_from: float | None
     ) -> Frontier:
         attackers = self._setting.attackers[threat_model]
-        releases = attackers[0].threat.given.get("releases", 1)
-        certified = {kappa: certified_sigma(kappa, releases=releases) for kappa in (PRIOR_SUCCESS, CHANCE)}
+        far = self._setting.sensitivity(attackers[0].threat.given.get("releases", 1))
+        certified = {kappa: certified_sigma(kappa, sensitivity=far) for kappa in (PRIOR_SUCCESS, CHANCE)}
         return Frontier(
             threat_model=threat_model,
             attacks=tuple(attacker.title for attacker in attackers),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from attacks.prior_aware import scores
+from defenses import Chain
 from dpbench import privacy
 from dpbench.cell import parts, rows
 from dpbench.cell import release as releasing
@@ -95,7 +96,7 @@ class Informed(ThreatModel):
         row = rows.conditions(cell) | rows.of_victim(scene)
         row |= rows.of_noise(chain) | rows.guaranteed(guarantee)
         row |= {name: image[name] for name in ("image", "original_index", "label")}
-        row |= self._measured(tally, guarantee)
+        row |= self._measured(tally, guarantee, chain)
         row |= {"seconds": time.perf_counter() - begun, "status": "ok"}
         return CellResult([row], no_images(), no_images())
 
@@ -140,7 +141,7 @@ class Informed(ThreatModel):
         order = [made[is_in].pop() for is_in in present.tolist()]
         return combined(order)
 
-    def _measured(self, tally: Tally, guarantee: Guarantee | None) -> rows.Row:
+    def _measured(self, tally: Tally, guarantee: Guarantee | None, chain: Chain) -> rows.Row:
         low, high = privacy.intervals.clopper_pearson(tally.right, tally.trials)
         asked = 2 * tally.trials
         member_low, member_high = privacy.intervals.clopper_pearson(tally.member_right, asked)
@@ -154,6 +155,8 @@ class Informed(ThreatModel):
         }
         if guarantee is not None:
             release = (guarantee.noise_multiplier, self.inclusion, self.releases)
+            if self.inclusion == 1:  # all releases are one, whose noise may be correlated
+                release = (guarantee.noise_multiplier / chain.stages[0].sensitivity(self.releases),)
             found["success_bound"] = privacy.reconstruction_bound(*release, kappa=1 / self.candidates)
             found["membership_bound"] = privacy.membership_bound(*release)
         return found

@@ -13,7 +13,7 @@ def test_the_published_formula(kappa, sigma):
 @pytest.mark.parametrize("kappa", [0.001, 0.1, 0.5])
 @pytest.mark.parametrize("releases", [1, 4])
 def test_the_bound_is_kappa_and_the_margin_there(kappa, releases):
-    sigma = certified_sigma(kappa, margin=0.05, releases=releases)
+    sigma = certified_sigma(kappa, margin=0.05, sensitivity=releases**0.5)
     assert reconstruction_bound(sigma, 1.0, releases, kappa) == pytest.approx(kappa + 0.05)
 
 

@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from scipy.stats import norm
 
 from dpbench.cell.candidates import draw_candidates
 from dpbench.cell.spec import Cell
+from dpbench.protocol import Factorisation
 from tests.helpers.cells import part, small_scene
-from tests.helpers.informed import dp, informed, threat
+from tests.helpers.informed import dp, informed, row_of, threat
 
 
 def releases_of(given: Cell, truth: int | None, trials: int):
@@ -70,3 +72,19 @@ def test_both_worlds_and_all_trials_have_noise_of_their_own():
     found = streams @ streams.T / streams.shape[1]
     # the sample itself is a part of the releases that it is in, of norm 1 beside noise of norm sqrt(P)
     assert float((found - torch.eye(len(found))).abs().max()) < 5 / math.sqrt(streams.shape[1])
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_bounds_know_that_noise_is_correlated(bands):
+    """Noise that later releases take back hides less of a sample that is in all of them."""
+    given = informed(
+        part("dp-ftrl", noise_multiplier=2.0, eps=None, eps_scope="release", bands=bands),
+        releases=4,
+        candidates=2,
+        trials=2,
+    )
+    row = row_of(given)
+    far = Factorisation(4, bands).sensitivity() / 2.0
+    assert row["success_bound"] == pytest.approx(norm.cdf(norm.ppf(0.5) + far))
+    assert row["membership_bound"] == pytest.approx(norm.cdf(far / 2))
+    assert (far > 1.2) == (bands > 1)  # of independent noise it is 1
