@@ -113,6 +113,7 @@ def _summing(certainty: Tensor, delta: Tensor, slope: float, total: Tensor, doub
     fewest, most = ((ordered > bound).sum(1, keepdim=True) for bound in (doubt, -doubt))
     missing = torch.where((counts >= fewest) & (counts <= most), missing, torch.inf)
     equal = missing <= missing.min(1, keepdim=True).values + NEGLIGIBLE
-    distance = (counts - (ordered > 0).sum(1, keepdim=True)).abs()
-    count = torch.where(equal, distance, sums.shape[1]).argmin(1, keepdim=True)
+    # among equals: few active units are as small as the errors, so as few as can be are meant after ReLU
+    likely = fewest if slope == 0 else (ordered > 0).sum(1, keepdim=True)
+    count = torch.where(equal, (counts - likely).abs(), sums.shape[1]).argmin(1, keepdim=True)
     return torch.zeros_like(delta, dtype=torch.bool).scatter(1, order, counts[:-1] < count)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import attacks
 import defenses
-from attacks.exact.peel import CERTAIN, unexplained
+from attacks.exact.peel import CERTAIN, peeled, unexplained
 from dpbench.data import load_data
 from dpbench.victim import load
 from tests.helpers.attacks import know, photograph, plain_release, psnr
@@ -117,9 +117,15 @@ def test_a_batch_of_two_is_left_to_the_search(picture):
 
 def test_too_few_filters_are_noticed(picture):
     model = chain(nn.ReLU(), filters=2)
-    found = answer(model, released(model, picture))
+    release = released(model, picture)
+    found = answer(model, release)
     assert found.certified.tolist() == [False]
-    assert found.note
+    assert found.note.startswith("The closed form's image leaves")
+    assert float(found.residual) > CERTAIN
+    _, image, determined, expected = peeled(release, know(model, None, (3, SIZE, SIZE)))
+    assert not determined
+    assert expected > 1e-2
+    assert torch.allclose(found.start, image, atol=1e-6)  # the search set out from it
 
 
 def test_noise_that_nobody_declared_is_noticed(picture):
