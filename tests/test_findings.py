@@ -1,0 +1,67 @@
+"""Figures that the documentation takes from stored results follow from them."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+ROOT = Path(__file__).parents[1]
+
+
+def results(name):
+    return pd.read_csv(ROOT / "results" / "reference" / name / "results.csv").query("status == 'ok'")
+
+
+def rows_of(page, columns):
+    """The cells of the tables with that many columns, as text."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in cells if len(row) == columns]
+
+
+def test_clipping_makes_quiet_images_leak_more():
+    found = results("clip")
+    found = found[found["floor"].isna()].set_index(["batch_seed", "image"])
+    plain, clipped = (found[found["defense"] == name] for name in ("none", "clip"))
+    share = plain["image_grad_share"]
+    assert (len(plain), len(clipped)) == (80, 80)
+    table = {row[0]: row[1:] for row in rows_of("defences.md", 8)}
+    for name, which in (
+        ("below .15", share < 0.15),
+        (".15 to .3", share.between(0.15, 0.3)),
+        ("above .3", share > 0.3),
+    ):
+        count, *said = table[name]
+        assert int(count) == which.sum()
+        for before, after, change, column, digits in ((*said[:3], "psnr", 1), (*said[3:], "lpips", 3)):
+            values = [one[column][which].mean() for one in (plain, clipped)]
+            told = float(change.split(" ")[0].replace("−", "-"))
+            assert [float(before), float(after)] == [round(value, digits) for value in values]
+            assert told == pytest.approx(values[1] - values[0], abs=0.6 * 10**-digits)
+    correlation = spearmanr(share, clipped["psnr"] - plain["psnr"]).statistic
+    assert round(correlation, 2) == -0.83
+
+
+def test_lmmse_identifies_so_many_in_the_stored_run():
+    found = results("epsilon")
+    attacked = found[found["floor"].isna() & (found["defense"] == "dp")]
+    counts = attacked.groupby("eps_release")["identified"].agg(["sum", "size"])
+    assert counts["sum"].astype(int).tolist() == [0, 1, 4, 11, 34, 47, 50, 50]
+    assert set(counts["size"]) == {50}
+    assert "0, 1, 4, 11, 34, 47, 50 and 50 of 50" in (ROOT / "docs" / "noise.md").read_text()
+    fed_noise = found[found["floor"] == "noise-gradient"]
+    assert (int(fed_noise["identified"].sum()), len(fed_noise)) == (0, 50)
+
+
+@pytest.mark.parametrize(
+    ("victim", "certified", "above"), [("early", "49 back", 49), ("trained", "35 of them", 40)]
+)
+def test_peel_gives_so_many_images_back(victim, certified, above):
+    found = pd.read_csv(ROOT / "results" / "reference" / "exact" / "peel.csv")
+    fresh = found.query("victim == @victim and defense == 'none' and batch_seed >= 1050")
+    assert (len(fresh), int((fresh["psnr"] > 60).sum())) == (50, above)
+    assert int(fresh["certified"].sum()) == int(certified.split()[0])
+    readme = (ROOT / "README.md").read_text()
+    assert certified in readme
+    assert victim == "early" or f"{above} from the converged victim above 60 dB" in readme
