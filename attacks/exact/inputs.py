@@ -43,7 +43,11 @@ def inputs(layer: Layer, delta: Tensor, gradient: Tensor, outputs: Tensor, activ
         return None
     null = torch.linalg.svd(right[kept])[2][-missing:]
     left_over = (outputs - layer(found.view(shape).permute(0, 3, 1, 2)))[active]
-    weights = torch.linalg.lstsq(_responses(layer, null, active), left_over[:, None], driver="gels").solution
+    responses = _responses(layer, null, active)
+    try:
+        weights = torch.linalg.lstsq(responses, left_over[:, None], driver="gels").solution
+    except torch.linalg.LinAlgError:  # no output sees some of the unknowns
+        return None
     found = found + null.T @ weights.view(missing, channels)
     return found.view(shape).permute(0, 3, 1, 2)
 

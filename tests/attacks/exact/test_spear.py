@@ -204,6 +204,45 @@ def test_images_are_searched_for_from_there():
     assert found.residual.max() < 1e-3
 
 
+def test_images_that_the_release_decides_are_certified():
+    torch.manual_seed(1)
+    wide = nn.Conv2d(3, 40, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(640, CLASSES)
+    model, images, labels = nn.Sequential(Scaled(), *wide), smooth_images(3), torch.tensor([2, 5, 5])
+    release = plain_release(model, images, labels)
+    found = attacks.create("spear", iterations=1500)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    order = torch.cdist(images.flatten(1), found.images.flatten(1)).argmin(1)
+    assert found.certified.all()
+    assert psnr(found.images[order], images) > 80
+
+
+def test_images_that_the_release_leaves_open_are_not_certified():
+    """No filter sees every other column, so the images explain the release whatever is there."""
+    torch.manual_seed(1)
+    conv = nn.Conv2d(3, 16, (3, 1), stride=(1, 2), padding=(1, 0))
+    model = nn.Sequential(Scaled(), conv, nn.ReLU(), nn.Flatten(), nn.Linear(16 * 32, CLASSES))
+    images, labels = smooth_images(3), torch.tensor([2, 5, 5])
+    release = plain_release(model, images, labels)
+    found = attacks.create("spear", iterations=900)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    order = torch.cdist(images.flatten(1), found.images.flatten(1)).argmin(1)
+    errors = (found.images[order] - images).abs()
+    assert errors[..., ::2].max() < 1e-3
+    assert errors[..., 1::2].max() > 0.1
+    assert found.residual.max() < 1e-5
+    assert not found.certified.any()
+    assert "so may others" in found.note
+
+
+def test_a_layer_that_overlooks_inputs_ends_the_descent():
+    torch.manual_seed(1)
+    first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+    second = nn.Conv2d(8, 32, (3, 1), stride=(1, 2), padding=(1, 0)), nn.ReLU()
+    model = nn.Sequential(Scaled(), *first, *second, nn.Flatten(), nn.Linear(32 * 32, CLASSES))
+    release = plain_release(model, smooth_images(3), torch.tensor([2, 5, 5]))
+    found = attacks.create("spear", iterations=30)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    assert "what `3` put out are exact" in found.note
+    assert not found.certified.any()
+
+
 def test_a_unit_taken_for_off_is_switched_on_again_and_the_other_way_round():
     generator = torch.Generator().manual_seed(0)
     outputs, delta = (torch.randn(2, 3, 4, 4, generator=generator).double() for _ in range(2))
