@@ -55,7 +55,7 @@ class PublicPrior:
         """Mean [entries] and a root [entries, entries] of the covariance of a label's whitened images."""
         device = self.whitening.mean_image.device
         images = knowledge.public_images.of(label, IMAGES).to(device)
-        known = (images, self.whitening.mean_image, self.whitening.deviation)
+        known = (images, *self.whitening.buffers())
         name = hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in known)).hexdigest()
 
         def compute() -> tuple[Tensor, Tensor | None]:

@@ -209,4 +209,4 @@ def unexplained(release: Release, knowledge: Knowledge, first: str, image: Tenso
     errors = [
         float((g - released[n].double().cpu()).norm()) / max(lengths[n], least) for n, g in used.items()
     ]
-    return max(errors)
+    return float(torch.tensor(errors).max())  # unlike `max`, NaN wherever one is
