@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.objectives import CLIPS, SPARSE
+from attacks.objectives import SPARSE, clip_norm
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 
@@ -101,17 +101,17 @@ def nat_weight(release: Release) -> float:
         >>> nat_weight(exact)
         1e-06
     """
-    stages = {stage.name: stage.parameters for stage in release.defense}
+    stages = {stage.name for stage in release.defense}
     entries = sum(g.numel() for g in release.gradients)
     sparse = not SPARSE.isdisjoint(stages)
     kept = sum(int(g.count_nonzero()) for g in release.gradients) if sparse else entries
     least = UNDEFENDED * math.sqrt(entries / max(1, kept))
     variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
-    if variance == 0:
-        return least
     squared = sum(float(g.double().square().sum()) for g in release.gradients)
+    if variance == 0 or squared == 0:
+        return least
     # no estimate below the standard deviation of the noise's squared norm
     beneath = math.sqrt(max(squared - kept * variance, variance * math.sqrt(2 * kept)))
-    for stage in CLIPS & stages.keys():
-        beneath = min(beneath, float(stages[stage]["max_grad_norm"]))
+    if (bound := clip_norm(release)) is not None:
+        beneath = min(beneath, bound)
     return max(least, variance / (beneath * math.sqrt(squared)))

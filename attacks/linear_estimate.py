@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import public_gradients
+from attacks.objectives import clip_norm
 from dpbench.protocol import InputError, Knowledge, Release
 
 ROWS = 2400
@@ -24,6 +25,8 @@ FEWEST = 2
 """Public images of a label, at least: fewer have no covariance."""
 CLASSES = 10
 """Labels that are weighed against each other where one image's label is unknown, at most."""
+LEAST = 1e-100
+"""Least noise variance: a release of zeros leaves the mean image."""
 RIDGE = 1e-3
 """Least noise variance, relative to the largest variance of the gradients: what is no linear function of the
 image acts like noise. Chosen for single images without noise, on batches 100 to 115 of CIFAR-10."""
@@ -116,7 +119,7 @@ def _given_labels(
     factors, seen = _inner_products(release, knowledge, images, owners, lengths, sizes.tolist())
     along = factors.vectors.T @ (factors.weights * _centred(seen, lengths) - factors.offset)
     noise = release.noise_on_sum() / math.sqrt(len(release.each))
-    variance = max(noise**2, RIDGE * float(factors.values[-1]))
+    variance = max(noise**2, RIDGE * float(factors.values[-1]), LEAST)
     shares = (factors.vectors @ (along / (factors.values + variance))).float() / factors.weights.float()
     means = {int(label): x.mean(0) for label, x in zip(classes, each, strict=True)}
     estimates = {
@@ -175,7 +178,7 @@ def _inner_products(
         name, lambda: public_gradients.inner_products(knowledge, images, owners, mask)
     )
     flat = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
-    clip = next((s.parameters["max_grad_norm"] for s in release.defense if s.name in ("clip", "dp")), None)
+    clip = clip_norm(release)
     if release.noise_on_sum() == 0 and release.batch_size == 1:
         # the direction alone, as the length varies a lot from image to image
         clip, norms = 0.0, products.diagonal().sqrt()

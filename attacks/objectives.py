@@ -214,6 +214,12 @@ class SoftClamp(Objective):
         return value, found
 
 
+def clip_norm(release: Release) -> float | None:
+    """The least bound that a stage of `CLIPS` put on each sample's gradient norm; None without one."""
+    bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
+    return min(bounds, default=None)
+
+
 def adapts(stages: Sequence[str], kind: type[Objective]) -> bool:
     """Whether `adapt` has an answer for objectives of this kind to a defence of these stages.
 

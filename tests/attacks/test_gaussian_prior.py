@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.gaussian_prior import ROUNDING, GaussianPrior, Whitening
+from attacks.gaussian_prior import ROUNDING, GaussianPrior, Whitening, nat_weight
 from dpbench.data import image_statistics
-from dpbench.protocol import ImageStatistics
+from dpbench.protocol import ImageStatistics, Release, Stage
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -48,6 +48,11 @@ def test_value_and_gradient_are_those_of_the_field(statistics):
         up, down = (nats(statistics, images.numpy() + sign * step) for sign in (1, -1))
         expected = weight * (up - down) / 2e-4 * STD[place[1]]
         assert float(gradient[place]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_noisy_release_of_zeros_has_a_weight():
+    stages = Stage("noise", {"noise_std": 0.1}), Stage("prune", {"prune_ratio": 1.0})
+    assert nat_weight(Release(("weight",), (torch.zeros(4),), 1, stages)) > 0
 
 
 def test_the_mean_image_is_the_likeliest(statistics):

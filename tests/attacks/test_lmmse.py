@@ -114,6 +114,38 @@ def test_without_noise_only_the_direction_counts():
     ).norm()
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("stage", ["none", "prune"])
+def test_a_release_of_zeros_gives_finite_images(noise, stage):
+    label = torch.tensor([0])
+    release = released(draw(label), label, noise)
+    stages = release.defense + ((Stage("prune", {"prune_ratio": 1.0}),) if stage == "prune" else ())
+    zeros = Release(release.names, tuple(0 * g for g in release.gradients), 1, stages)
+    found = attack(zeros, told(label))
+    assert found.images.isfinite().all()
+    if stage == "prune":
+        torch.testing.assert_close(found.images, found.start)
+
+
+@pytest.mark.parametrize("name", ["clip", "dp", "dp-ftrl"])
+def test_every_stage_that_clips_is_known(name):
+    label = torch.tensor([1])
+    plain = released(draw(label), label, 0.1, clip=0.5)
+    values = {"max_grad_norm": 0.5, "noise_multiplier": 0.0, "bands": 1}
+    noise = Stage("noise", {"noise_std": 0.1})
+    known, blind = (
+        Release(plain.names, plain.gradients, 1, stages)
+        for stages in ((Stage(name, values), noise), (noise,))
+    )
+    torch.testing.assert_close(
+        unclamped(known, told(label)),
+        dense(known, label, told(label).public_images, 0.1, 0.5),
+        atol=1e-5,
+        rtol=0,
+    )
+    assert not torch.allclose(unclamped(known, told(label)), unclamped(blind, told(label)), atol=1e-3)
+
+
 def test_an_unknown_label_is_weighed():
     labels = torch.tensor([1])
     sure = attack(released(draw(labels), labels, 0.05), told())
