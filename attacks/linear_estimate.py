@@ -9,6 +9,7 @@ rank n at most, so all is done in their inner products: one factorisation serves
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ def estimate(release: Release, knowledge: Knowledge, count: int, device: torch.d
     if knowledge.labels is None and release.batch_size == 1 and release.noise_on_sum() > 0:
         return _over_classes(release, knowledge, count, device)
     labels, source = label_rules.given_or_inferred(release, knowledge)
-    images, means, _ = _given_labels(release, knowledge, labels, count, device)
+    images, means, _, _ = _given_labels(release, knowledge, labels, count, device)
     return Estimate(images, means, labels, source)
 
 
@@ -90,7 +91,8 @@ def _over_classes(release: Release, knowledge: Knowledge, count: int, device: to
         weight, _ = label_rules.head(release, knowledge.num_classes)
         known = known[weight[known].sum(1).argsort()[:CLASSES]]
     each = [_given_labels(release, knowledge, label[None], count, device) for label in known]
-    weights = torch.tensor([evidence for *_, evidence in each], dtype=torch.float64, device=device)
+    variance = max(own for *_, own, _ in each)  # under one noise, or the probabilities do not compare
+    weights = torch.tensor([evidence(variance) for *_, evidence in each], dtype=torch.float64, device=device)
     weights = weights.softmax(0)
     images, means = (
         torch.einsum("k,kchw->chw", weights.float(), torch.cat([found[i] for found in each]))[None]
@@ -101,8 +103,11 @@ def _over_classes(release: Release, knowledge: Knowledge, count: int, device: to
 
 def _given_labels(
     release: Release, knowledge: Knowledge, labels: Tensor, count: int, device: torch.device
-) -> tuple[Tensor, Tensor, float]:
-    """Estimates and mean images [B, C, H, W], and the log-probability of the release, less a constant.
+) -> tuple[Tensor, Tensor, float, Callable[[float], float]]:
+    """Estimates and mean images [B, C, H, W], the variance of the noise that they assume, and an evidence.
+
+    The evidence is the log-probability of the release under noise of a given variance, less what depends on
+    the release and that variance alone.
 
     Let s be the released sum less its expectation, X_y a label's n public images less their mean, and A the
     gradients of all of them less their label's mean, each times w_y, the root of (attacked images of the
@@ -126,13 +131,16 @@ def _given_labels(
         label: means[label] + torch.einsum("n,nchw->chw", share, x - means[label]) / len(x)
         for label, x, share in zip(means, each, shares.split(lengths), strict=True)
     }
-    # what the expected sum and A explain of the squared norm of the release
-    explained = float((along.square() / (factors.values + variance)).sum())
-    explained += 2 * float(factors.weights.square() @ seen) - factors.length
-    spread = float(torch.log1p(factors.values.clamp(min=0) / variance).sum())
-    evidence = explained / variance / 2 - spread / 2
+    expected = 2 * float(factors.weights.square() @ seen) - factors.length
+
+    def evidence(variance: float) -> float:
+        # what A and the expected sum explain of the squared norm of the release
+        explained = float((along.square() / (factors.values + variance)).sum()) + expected
+        spread = float(torch.log1p(factors.values.clamp(min=0) / variance).sum())
+        return explained / variance / 2 - spread / 2
+
     stacked = (torch.stack([found[int(label)] for label in labels]) for found in (estimates, means))
-    return *stacked, evidence
+    return *stacked, variance, evidence
 
 
 @dataclass(frozen=True)

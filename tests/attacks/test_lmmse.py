@@ -157,13 +157,44 @@ def test_an_unknown_label_is_weighed():
     torch.testing.assert_close(blind, means.mean(0), atol=1e-2, rtol=0)
 
 
+def test_labels_are_compared_under_one_noise(monkeypatch):
+    given = []
+
+    def nothing(release, knowledge, label, *rest):
+        return draw(label), draw(label), 1.0 + int(label), lambda variance: float(given.append(variance) or 0)
+
+    monkeypatch.setattr(linear_estimate, "_given_labels", nothing)
+    labels = torch.tensor([1])
+    attack(released(draw(labels), labels, 0.01), told())
+    assert given == [CLASSES] * CLASSES
+
+
+@pytest.mark.parametrize("variance", [0.01, 0.3])
+def test_the_evidence_is_the_likelihood_of_a_gaussian_gradient(variance):
+    labels = torch.tensor([1])
+    release, public = released(draw(labels), labels, 0.1), told().public_images
+    seen = torch.cat([g.flatten() for g in release.gradients]).double()
+    ours, truth = [], []
+    for label in range(CLASSES):
+        *_, evidence = linear_estimate._given_labels(
+            release, told(), torch.tensor([label]), 40, torch.device("cpu")
+        )
+        ours.append(evidence(variance))
+        x = public.of(label, 40).double()
+        g = gradients(x, torch.full((len(x),), label))
+        covariance = g.T.cov(correction=0) + variance * torch.eye(g.shape[1], dtype=torch.float64)
+        truth.append(float(torch.distributions.MultivariateNormal(g.mean(0), covariance).log_prob(seen)))
+    for i in range(1, CLASSES):
+        assert ours[i] - ours[0] == pytest.approx(truth[i] - truth[0], rel=1e-3)
+
+
 def test_few_of_many_classes_are_weighed(monkeypatch):
     monkeypatch.setattr(linear_estimate, "CLASSES", 2)
     asked = []
 
     def nothing(release, knowledge, label, *rest):
         asked.append(int(label))
-        return draw(label), draw(label), 0.0
+        return draw(label), draw(label), 1.0, lambda variance: 0.0
 
     monkeypatch.setattr(linear_estimate, "_given_labels", nothing)
     labels = torch.tensor([1])
