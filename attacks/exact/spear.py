@@ -15,7 +15,7 @@ from attacks.base import Attack, Task, attack, channel_statistics
 from attacks.exact import descent, first_layer, last_layer, layers, pixels
 from attacks.exact.separation import CERTAIN
 from attacks.inverting_gradients import InvertingGradients
-from dpbench.protocol import Reconstruction, parameter
+from dpbench.protocol import Reconstruction, full_precision, parameter
 
 COST = 3
 """Iterations of the default search that take as long as one conjugate gradient."""
@@ -61,7 +61,8 @@ class Spear(Attack):
         if not descent.fits(chain):
             ends = chain.end or "its layers are not convolutions with ReLU"
             return self.searched(task, samples.labels, f"labels are exact, but the chain ends at {ends}")
-        return self.descended(task, samples, chain)
+        with full_precision(task.device):  # conjugate gradients stall under TF32
+            return self.descended(task, samples, chain)
 
     def solved(self, task: Task, found: first_layer.Images) -> Reconstruction:
         """The images that were found, and the public mean image in place of the others."""
