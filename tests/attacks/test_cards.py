@@ -16,8 +16,9 @@ import attacks
 from attacks.engine import programs, search, steps
 from attacks.engine.runners import Inputs
 from attacks.engine.search import _built
+from dpbench.data import image_statistics
 from dpbench.protocol import Stage
-from tests.helpers.attacks import know, plain_release
+from tests.helpers.attacks import know, plain_release, smooth_images
 
 SEARCHES = {
     "inverting-gradients": {},
@@ -67,7 +68,9 @@ def test_an_iteration_is_of_one_device_and_reads_nothing_back(name, defended, se
             Stage("prune", {"prune_ratio": 0.5}),
         )
         release = replace(release, defense=stages)
-    knowledge = know(tiny, labels=torch.tensor([1, 2]), shape=(3, 8, 8), classes=4)
+    images = smooth_images(30)
+    statistics = image_statistics.fit((255 * images).round().byte(), images.mean(0))
+    knowledge = know(tiny, torch.tensor([1, 2]), (3, 8, 8), 4, image_statistics=statistics)
     attack = attacks.create(name, iterations=1, engine="eager", **SEARCHES[name])
     attack(release, knowledge, seed=0)
     assert seen
