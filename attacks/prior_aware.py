@@ -5,6 +5,7 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -67,12 +68,14 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
         gradients: the candidates' clipped gradients, [n, P].
         inclusion: as for `log_likelihood`.
     """
-    seen = torch.stack([flat(each) for each in release.each])
+    seen, noise = torch.stack([flat(each) for each in release.each]), release.noise_on_sum()
     pruned = bool(release.defense) and release.defense[-1].name == "prune"
+    if inclusion == 1 and not pruned:  # the mean with least noise says all that they do, correlated or not
+        seen, noise = flat(release.gradients)[None], noise / math.sqrt(len(seen))
     return log_likelihood(
         seen * release.batch_size - known,
         gradients,
-        release.noise_on_sum(),
+        noise,
         inclusion,
         kept=seen != 0 if pruned else None,
     )
