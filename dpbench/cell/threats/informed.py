@@ -79,10 +79,9 @@ class Informed(ThreatModel):
                 "The informed attacker needs candidates, other images of the same data: give `others`."
             )
         if self.inclusion < 1 and any(stage.remembers for stage in parts.defence_of(cell).stages):
-            # releases with the sample and without it are made apart: each kind would know of its own only
+            # those with the sample and those without are made apart: each kind would know of its own only
             raise InputError(
-                # those with the sample and those without are made apart: each kind would know of its own only
-                "them with `inclusion` 1 only."
+                f"The releases of {cell.defence.name} depend on earlier ones: use `inclusion` 1 with it."
             )
         network, begun = scene.victim, time.perf_counter()
         with full_precision(scene.images.device):

@@ -104,7 +104,7 @@ def test_releases_keep_their_order():
 
 def test_releases_that_depend_on_earlier_ones_are_not_sampled():
     defence = part("dp+topk", noise_multiplier=1.0, eps=None, eps_scope="release")
-    with pytest.raises(InputError, match="`inclusion` 1 only"):
+    with pytest.raises(InputError, match="depend on earlier ones: use `inclusion` 1"):
         row_of(informed(defence, releases=2, inclusion=0.5, candidates=2, trials=2))
     row = row_of(informed(defence, releases=2, candidates=2, trials=2))
     assert row["success_bound"] == pytest.approx(norm.cdf(math.sqrt(2)))
