@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import public_gradients
+from attacks.objectives import clip_norm
 from dpbench.protocol import InputError, Knowledge, Release
 
 ROWS = 2400
@@ -175,7 +176,7 @@ def _inner_products(
         name, lambda: public_gradients.inner_products(knowledge, images, owners, mask)
     )
     flat = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
-    clip = next((s.parameters["max_grad_norm"] for s in release.defense if s.name in ("clip", "dp")), None)
+    clip = clip_norm(release)
     if release.noise_on_sum() == 0 and release.batch_size == 1:
         # the direction alone, as the length varies a lot from image to image
         clip, norms = 0.0, products.diagonal().sqrt()

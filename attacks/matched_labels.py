@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacks import public_gradients
 from attacks.gaussian_prior import Whitening
+from attacks.objectives import clip_norm
 from dpbench.protocol import Knowledge, Release
 
 REFERENCES = 400
@@ -74,7 +75,7 @@ def matched(
         given: `references`.
     """
     images, labels = (x.to(weight.device) for x in given)
-    clip = next((s.parameters["max_grad_norm"] for s in release.defense if s.name in ("clip", "dp")), None)
+    clip = clip_norm(release)
     names = (_name(release, weight), None if bias is None else _name(release, bias))
     key = (public_gradients.fingerprint(knowledge, images, labels, None), clip, names)
     expected = public_gradients.remembered(
@@ -105,8 +106,8 @@ def _expected(
     labels: Tensor,
     clip: float | None,
 ) -> _Expected:
-    sizes = {name: p.numel() for name, p in knowledge.model.named_parameters() if p.requires_grad}
     """From the gradients of `images`; `order` names all gradients, `head` those of the last layer."""
+    sizes = {name: p.numel() for name, p in knowledge.model.named_parameters() if p.requires_grad}
     parts, classes, size = [], knowledge.num_classes, public_gradients.CHUNK
     for x, y in zip(images.split(size), labels.split(size), strict=True):
         each = public_gradients.gradients(knowledge, x, y)

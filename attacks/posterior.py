@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
+from attacks.objectives import clip_norm
 from attacks.public_prior import PublicPrior
 from dpbench.protocol import Knowledge, Release
 
@@ -33,8 +34,7 @@ class Posterior:
         self.knowledge, self.labels, self.prior = knowledge, labels, prior
         self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
         self.target = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
-        stages = {stage.name: stage.parameters for stage in release.defense}
-        self.clip = stages.get("clip", stages.get("dp", {})).get("max_grad_norm")
+        self.clip = clip_norm(release)
         pruned = release.defense and release.defense[-1].name == "prune"
         self.mask = (self.target != 0).to(self.target) if pruned else None
         noise = release.noise_on_sum() / math.sqrt(len(release.each))
