@@ -5,6 +5,7 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -58,8 +59,8 @@ def log_likelihood(
 def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
-    Where pruning came last, only the entries that it kept are compared. In the others a release is zero, so
-    that less the known samples it would speak of those samples alone.
+    Where pruning or top-k came last, only the entries that they kept are compared. In the others a release is
+    zero, so that less the known samples it would speak of those samples alone.
 
     Args:
         release: of one or several gradients.
@@ -67,12 +68,14 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
         gradients: the candidates' clipped gradients, [n, P].
         inclusion: as for `log_likelihood`.
     """
-    seen = torch.stack([flat(each) for each in release.each])
-    pruned = bool(release.defense) and release.defense[-1].name == "prune"
+    seen, noise = torch.stack([flat(each) for each in release.each]), release.noise_on_sum()
+    pruned = bool(release.defense) and release.defense[-1].name in ("prune", "topk")
+    if inclusion == 1 and not pruned:  # the mean with least noise says all that they do, correlated or not
+        seen, noise = flat(release.gradients)[None], noise / math.sqrt(len(seen))
     return log_likelihood(
         seen * release.batch_size - known,
         gradients,
-        release.noise_on_sum(),
+        noise,
         inclusion,
         kept=seen != 0 if pruned else None,
     )

@@ -66,7 +66,15 @@ class Aggregator(Defense):
         """How far a sample in each of `releases` moves all of them together, in units of the clip norm.
 
         The root of their number where each has noise of its own.
+
+        Raises:
+            InputError: for several releases of a stage that remembers, which has to override this.
         """
+        if self.remembers and releases > 1:
+            raise InputError(
+                f"{self.name} does not say how far a sample moves {releases} releases together: override "
+                "`sensitivity`."
+            )
         return math.sqrt(releases)
 
     @abstractmethod

@@ -45,24 +45,22 @@ class Soteria(Aggregator):
             InputError: for a model whose last fully connected layer is frozen, or takes no features [B, F].
         """
         gradients = list(mean_gradient(model, loss, images, labels))
-        head = _head(model)
-        place = next(
-            i for i, p in enumerate(p for p in model.parameters() if p.requires_grad) if p is head.weight
-        )
-        passed: list[tuple[Tensor, Tensor]] = []
-        hook = head.register_forward_hook(lambda _, inputs, output: passed.append((inputs[0], output)))
+        passed: list[tuple[nn.Module, Tensor, Tensor]] = []
+        hooks = [
+            layer.register_forward_hook(lambda layer, given, output: passed.append((layer, given[0], output)))
+            for layer in model.modules()
+            if isinstance(layer, nn.Linear)
+        ]
         inputs = images.detach().clone().requires_grad_()
         try:
             with torch.enable_grad():
                 value = loss(model(inputs), labels)
         finally:
-            hook.remove()
-        if len(passed) != 1 or passed[0][0].ndim != 2:
-            raise InputError(
-                "soteria needs a last fully connected layer that is used once, on features [B, F]: use "
-                "another defence for this model."
-            )
-        features, outputs = passed[0]
+            for hook in hooks:
+                hook.remove()
+        head, features, outputs = _last(passed)
+        trained = (p for p in model.parameters() if p.requires_grad)
+        place = next(i for i, p in enumerate(trained) if p is head.weight)
         (errors,) = torch.autograd.grad(value, [outputs], retain_graph=True, materialize_grads=True)
         kept = features.detach() * self._mask(features, inputs)
         gradients[place] = errors.T @ kept
@@ -111,8 +109,14 @@ def jacobian_norms(features: Tensor, images: Tensor) -> Tensor:
     return torch.cat(found).T
 
 
-def _head(model: nn.Module) -> nn.Linear:
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers or not layers[-1].weight.requires_grad:
+def _last(passed: list[tuple[nn.Module, Tensor, Tensor]]) -> tuple[nn.Module, Tensor, Tensor]:
+    """The fully connected layer that ran last, its input and its output."""
+    if not passed or not passed[-1][0].weight.requires_grad:
         raise InputError("soteria masks the input of a last fully connected layer: this model trains none.")
-    return layers[-1]
+    head, features, outputs = passed[-1]
+    if sum(layer is head for layer, _, _ in passed) > 1 or features.ndim != 2:
+        raise InputError(
+            "soteria needs a last fully connected layer that is used once, on features [B, F]: use another "
+            "defence for this model."
+        )
+    return head, features, outputs

@@ -102,6 +102,11 @@ def release_of(model, images, labels, stages, clip=None, keep=None):
 CASES = {
     "none": ((), None, None),
     "clip": ((Stage("clip", {"max_grad_norm": 0.2}),), 0.2, None),
+    "dp-ftrl": (
+        (Stage("dp-ftrl", {"max_grad_norm": 0.2, "noise_multiplier": 1e-6, "bands": 16}),),
+        0.2,
+        None,
+    ),
     "prune": ((Stage("prune", {"prune_ratio": 0.5}),), None, 0.5),
 }
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import attacks
 from attacks.prior_aware import log_likelihood, scores
 from dpbench import privacy
-from dpbench.protocol import Candidates, InputError, Knowledge, Release, Stage
+from dpbench.protocol import Candidates, InputError, Knowledge, Release, Stage, combined
 
 
 @pytest.mark.parametrize("inclusion", [0.05, 0.5, 1.0])
@@ -54,6 +54,23 @@ def test_after_pruning_only_the_kept_entries_are_compared():
     release = Release(("weight",), (seen.mean(0),), 2, described, repeats=tuple((s,) for s in seen))
     found = scores(release, known, torch.tensor(candidates), 0.5)
     torch.testing.assert_close(found, expected)
+
+
+def test_correlated_noise_is_whitened():
+    """Against densities with the covariance of dp-ftrl's noise, which weighs early releases more."""
+    rng, noise, column = np.random.default_rng(2), 0.7, [1.0, 0.5, 0.375]
+    root = np.array([[column[i - j] if i >= j else 0.0 for j in range(3)] for i in range(3)])
+    covariance = noise**2 * np.linalg.inv(root.T @ root)
+    sums, candidates = rng.standard_normal((3, 6)), rng.standard_normal((2, 6))
+    density = stats.multivariate_normal(cov=covariance)
+    expected = [
+        sum(density.logpdf(g - c) - density.logpdf(g) for g, c in zip(sums.T, candidate, strict=True))
+        for candidate in candidates
+    ]
+    described = (Stage("dp-ftrl", {"noise_multiplier": noise, "max_grad_norm": 1.0, "bands": 3}),)
+    each = [Release(("weight",), (torch.tensor(s + 5) / 2,), 2, described) for s in sums]
+    found = scores(combined(each), torch.full((6,), 5.0), torch.tensor(candidates))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def attacked(candidates: torch.Tensor, sigma: float, trials: int, releases: int = 1, known: float = 0.0):

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import defenses
+from defenses.base import Aggregator
+from defenses.dp_ftrl import DPFTRL
 from dpbench.cell import parts
 from dpbench.protocol import Factorisation, InputError, Release, Stage, combined
 from tests.helpers.cells import cell, part
@@ -151,6 +153,15 @@ def test_one_band_claims_what_dp_claims_and_more_bands_need_more_noise():
     assert one.noise_multiplier == pytest.approx(dp.noise_multiplier)
     assert one.rero_release == pytest.approx(dp.rero_release)
     assert more.noise_multiplier > 1.3 * dp.noise_multiplier
+
+
+def test_nobody_else_s_correlated_noise_counts_as_independent():
+    class Silent(DPFTRL):
+        sensitivity = Aggregator.sensitivity
+
+    assert Silent(noise_multiplier=1.0).sensitivity(1) == 1
+    with pytest.raises(InputError, match="override `sensitivity`"):
+        Silent(noise_multiplier=1.0).sensitivity(2)
 
 
 def test_what_has_no_account_is_refused():

@@ -75,6 +75,25 @@ def test_soteria_without_a_share_is_no_defence_and_one_image_has_columns_of_zero
     torch.testing.assert_close(after[:, ~masked], before[:, ~masked])
 
 
+def test_the_last_layer_is_the_one_that_runs_last():
+    """Its place among the model's attributes says nothing."""
+
+    class HeadFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = nn.Linear(8, 5), nn.Linear(12, 8)
+
+        def forward(self, images):
+            return self.head(self.body(images.flatten(1)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        given, batch = HeadFirst(), (torch.rand(1, 3, 2, 2), torch.tensor([1]))
+    head, _, body, _ = released(given, batch, "soteria", soteria_ratio=0.5)
+    assert int((head == 0).all(0).sum()) == 4
+    assert not (body == 0).all(0).any()
+
+
 def test_jacobian_norms_take_more_features_than_a_chunk(monkeypatch):
     monkeypatch.setattr("defenses.soteria.CHUNK", 7)
     x = torch.rand(2, 3, 2, 2, requires_grad=True)

@@ -71,11 +71,17 @@ class Informed(ThreatModel):
         """See `ThreatModel.run`; one row, the success over all trials, and no images.
 
         Raises:
-            InputError: where there are no other images, or too few of them.
+            InputError: where there are no other images, or too few of them; for Poisson sampling of a defence
+                whose releases depend on earlier ones.
         """
         if scene.others is None:
             raise InputError(
                 "The informed attacker needs candidates, other images of the same data: give `others`."
+            )
+        if self.inclusion < 1 and any(stage.remembers for stage in parts.defence_of(cell).stages):
+            # those with the sample and those without are made apart: each kind would know of its own only
+            raise InputError(
+                f"The releases of {cell.defence.name} depend on earlier ones: use `inclusion` 1 with it."
             )
         network, begun = scene.victim, time.perf_counter()
         with full_precision(scene.images.device):
@@ -138,8 +144,8 @@ class Informed(ThreatModel):
                 # two worlds and two states have noise of their own in each trial
                 trial=4 * trial + 2 * (truth is None) + is_in + 1,
             )
-        order = [made[is_in].pop() for is_in in present.tolist()]
-        return combined(order)
+        first_to_last = {is_in: iter(releases) for is_in, releases in made.items()}
+        return combined([next(first_to_last[is_in]) for is_in in present.tolist()])
 
     def _measured(self, tally: Tally, guarantee: Guarantee | None, chain: Chain) -> rows.Row:
         low, high = privacy.intervals.clopper_pearson(tally.right, tally.trials)

@@ -85,6 +85,7 @@ NOISELESS = [
     part("prune", prune_ratio=0.5),
     part("prune", prune_ratio=0.9),
     part("prune", prune_ratio=0.99, prune_scope="global"),
+    part("topk", topk_ratio=0.01),
     part("clip+prune", prune_ratio=0.5),
     part("clip+prune", prune_ratio=0.9),
     part("noise", noise_std=0.0),

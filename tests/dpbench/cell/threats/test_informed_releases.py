@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from dpbench.cell.candidates import draw_candidates
 from dpbench.cell.spec import Cell
-from dpbench.protocol import Factorisation
+from dpbench.protocol import Factorisation, InputError
 from tests.helpers.cells import part, small_scene
 from tests.helpers.informed import dp, informed, row_of, threat
 
@@ -88,3 +88,23 @@ def test_bounds_know_that_noise_is_correlated(bands):
     assert row["success_bound"] == pytest.approx(norm.cdf(norm.ppf(0.5) + far))
     assert row["membership_bound"] == pytest.approx(norm.cdf(far / 2))
     assert (far > 1.2) == (bands > 1)  # of independent noise it is 1
+
+
+def test_releases_keep_their_order():
+    """The first one of dp-ftrl has a draw of noise of its own, the last one parts of earlier draws, too."""
+    defence = part("dp-ftrl", noise_multiplier=1.0, eps=None, eps_scope="release")
+    told, made = releases_of(informed(defence, 3, releases=6), None, 4)
+    first, last = (
+        torch.stack([torch.cat([g.flatten() for g in r.each[t]]) * 3 - told.known for r in made]).std()
+        for t in (0, -1)
+    )
+    assert float(first) == pytest.approx(1, rel=0.05)
+    assert float(last) > 1.08
+
+
+def test_releases_that_depend_on_earlier_ones_are_not_sampled():
+    defence = part("dp+topk", noise_multiplier=1.0, eps=None, eps_scope="release")
+    with pytest.raises(InputError, match="depend on earlier ones: use `inclusion` 1"):
+        row_of(informed(defence, releases=2, inclusion=0.5, candidates=2, trials=2))
+    row = row_of(informed(defence, releases=2, candidates=2, trials=2))
+    assert row["success_bound"] == pytest.approx(norm.cdf(math.sqrt(2)))
