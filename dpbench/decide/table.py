@@ -1,9 +1,13 @@
-"""The answer in text: the training, one line for each choice, and how to read it. It fits 80 columns."""
+"""The answer in text: the training, one line for each choice, and how to read it. It fits 80 columns.
+
+The noise and every upper bound are rounded up, so that what is printed holds.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from decimal import ROUND_CEILING, Decimal
 
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
@@ -35,15 +39,15 @@ def _training(training: Training) -> str:
 def _columns(first: Choice) -> list[_Column]:
     found: list[_Column] = [
         ("", "ε", lambda c: _three(c.eps)),
-        ("", "σ", lambda c: f"{c.noise_multiplier:.3f}"),
+        ("", "σ", lambda c: _places(c.noise_multiplier)),
         ("ε of", "one", lambda c: _three(c.eps_release)),
-        ("ReRo", "one", lambda c: f"{c.rero_release:.3f}"),
-        ("ReRo", "all", lambda c: f"{c.rero_training:.3f}"),
+        ("ReRo", "one", lambda c: _places(c.rero_release)),
+        ("ReRo", "all", lambda c: _places(c.rero_training)),
     ]
     if first.kappa != PRIOR_SUCCESS:
         found.append(("at κ", "all", lambda c: _share(c.rero_training_kappa)))
     found += [
-        ("", "adv.", lambda c: f"{c.advantage:.3f}"),
+        ("", "adv.", lambda c: _places(c.advantage)),
         ("", "TPR", lambda c: _share(c.power)),
         ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
         ("", "±", lambda c: f"{c.gaussian_distance:.0e}"),
@@ -99,16 +103,31 @@ def _legend(first: Choice) -> str:
 def _three(value: float) -> str:
     if value == float("inf"):
         return "∞"
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    up = _up(value)
+    return f"{up:.3g}" if up < 1000 else f"{up:.0f}"
 
 
 def _share(value: float) -> str:
     """Three digits, as small ones matter: 0.155, 0.00238."""
-    return f"{value:#.3g}" if value < 0.9995 else "1.000"
+    up = _up(value)
+    return f"{up:#.3g}" if up < 1 else "1.000"
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{100 * _up(value):.3g} %"
+
+
+def _places(value: float) -> str:
+    return f"{Decimal(repr(float(value))).quantize(Decimal('0.001'), ROUND_CEILING)}"
+
+
+def _up(value: float) -> float:
+    """Three digits, rounded up: those of the shortest decimal number that is `value`, so 0.1 stays 0.1."""
+    shortest = Decimal(repr(float(value)))
+    if not shortest:
+        return 0.0
+    digits = min(shortest.adjusted() - 2, 0)  # from 1000 on, whole numbers
+    return float(shortest.quantize(Decimal(1).scaleb(digits), ROUND_CEILING))
 
 
 def _wrapped(line: str) -> str:

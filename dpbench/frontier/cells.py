@@ -27,6 +27,8 @@ from dpbench.victim import usual_norm
 from dpbench.victim.batch_norm import ORACLES, has_batch_norm
 from dpbench.victim.networks import build
 
+_SEVERAL = "A frontier is of one setting: give one value of each option but `attack` and its parameters."
+
 
 @dataclass(frozen=True)
 class Attacker:
@@ -88,7 +90,10 @@ class Setting:
         self.attackers: dict[str, list[Attacker]] = defaultdict(list)
         for attacker in self.cells(FIRST_SEED)[0.0]:
             self._check_attacker(attacker)
-            self.attackers[attacker.threat.name].append(attacker)
+            beside = self.attackers[attacker.threat.name]
+            if attacker.title in [each.title for each in beside]:  # what it is told or given differs
+                raise InputError(_SEVERAL)
+            beside.append(attacker)
         self.guarantee(self.levels[0])  # an impossible budget is to be refused before anything is run
 
     def cells(self, seed: int) -> dict[float, dict[Attacker, Cell]]:
@@ -105,10 +110,7 @@ class Setting:
             level = cell.defence.given.get("noise_multiplier", 0.0)
             attacker = Attacker(cell.threat, cell.attack, cell.told)
             if attacker in found[level]:
-                raise InputError(
-                    "A frontier is of one setting: give one value of each option but `attack` and its "
-                    "parameters."
-                )
+                raise InputError(_SEVERAL)
             found[level][attacker] = cell
         undefended = found[0.0]
         found[0.0] = {each: undefended[each.undefended()] for each in found[self.levels[0]]}

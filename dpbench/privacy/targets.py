@@ -16,6 +16,8 @@ from dpbench.system.cache import remember
 
 _STEP = 1.05
 _TOLERANCE = 2e-4
+_MU_RANGE = (1e-12, 40.0)
+"""Where the search may begin: beyond it, differences of risks are lost to rounding."""
 
 
 def noise_for_bound(bound: float, kappa: float, sample_rate: float = 1.0, steps: int = 1) -> float:
@@ -90,7 +92,8 @@ def _noise(
 
     def search() -> float:
         # the central limit of many steps (Bu et al. 2020): mu = q sqrt(T (exp(1 / sigma^2) - 1))
-        low = high = -math.log(math.log1p((mu / rate) ** 2 / steps)) / 2
+        begin = min(max(mu, _MU_RANGE[0]), _MU_RANGE[1])
+        low = high = -math.log(math.log1p((begin / rate) ** 2 / steps)) / 2
         step = math.log(_STEP)
         while excess(low) <= 0:
             high, low, step = low, low - step, 2 * step

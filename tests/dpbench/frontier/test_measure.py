@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from dpbench import privacy
 from dpbench.data import datasets
 from dpbench.frontier import frontier, measure, ranking
 from dpbench.frontier.__main__ import main
@@ -103,6 +104,13 @@ def test_too_few_batches_for_a_verdict_are_said_beforehand(usual, script, tmp_pa
     assert not list(tmp_path.glob("cells/*"))
 
 
+def test_the_certified_noise_is_for_all_releases(usual, script, tmp_path):
+    script(lambda sigma: True)
+    (found,) = frontier(tmp_path, **usual | {"releases": 16, "levels": (1.0,)}, quick=True)
+    assert found.certified["0.1"].sigma == pytest.approx(4 * 4.08, rel=1e-3)
+    assert found.certified["0.1"].eps_release == pytest.approx(privacy.epsilon(4.08, 1e-5), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
@@ -111,6 +119,8 @@ def test_too_few_batches_for_a_verdict_are_said_beforehand(usual, script, tmp_pa
         ({"defense": ("dp", "none")}, "of one `defense` that takes a noise multiplier"),
         ({"batch_size": (1, 2)}, "of one setting: give one value of each option but `attack`"),
         ({"attack_seed": (0, 1)}, "of one setting: give one value of each option but `attack`"),
+        ({"releases": (1, 16)}, "of one setting: give one value of each option but `attack`"),
+        ({"labels": ("known", "inferred")}, "of one setting: give one value of each option but `attack`"),
         ({"attack": "label-restoration"}, "rebuilds no images, and a frontier ranks images"),
         ({"model": "resnet20", "bn_stats": "exact"}, "`bn_stats` leave the client without noise"),
         ({"levels": (0.0,)}, "`levels` must be different noise multipliers above 0"),

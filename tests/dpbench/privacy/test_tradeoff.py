@@ -245,6 +245,8 @@ def test_risks_out_of_reach_are_one_sentence():
         (lambda: privacy.noise_for_advantage(0.9, 0.01, 3), "holds without any noise"),
         (lambda: privacy.noise_for_bound(0.9, 0.5, 0.01, 3), "holds without any noise"),
         (lambda: privacy.noise_for_advantage(1e-12, 0.01, 1000), "out of reach"),
+        (lambda: privacy.noise_for_advantage(1e-17), "out of reach"),
+        (lambda: privacy.noise_for_bound(math.nextafter(0.1, 1), 0.1), "out of reach"),
     ):
         with pytest.raises(InputError, match=said):
             call()
