@@ -49,7 +49,14 @@ def test_lmmse_identifies_so_many_in_the_stored_run():
     counts = attacked.groupby("eps_release")["identified"].agg(["sum", "size"])
     assert counts["sum"].astype(int).tolist() == [0, 1, 4, 11, 34, 47, 50, 50]
     assert set(counts["size"]) == {50}
-    assert "0, 1, 4, 11, 34, 47, 50 and 50 of 50" in (ROOT / "docs" / "noise.md").read_text()
+    told = [row for row in rows_of("noise.md", 7) if "of 50" in row[2]]
+    assert [int(row[2].split()[0]) for row in told] == counts["sum"].astype(int).tolist()
+    assert [float(row[0].replace(",", "")) for row in told] == counts.index.tolist()
+    psnr = attacked.set_index(["eps_release", "batch_seed"])["psnr"].unstack("batch_seed")
+    assert [float(row[5]) for row in told] == psnr.mean(axis=1).round(2).tolist()
+    class_mean = found[found["floor"] == "start"].set_index("batch_seed")["psnr"]
+    gain = psnr - class_mean
+    assert [float(row[6].split(" ")[0]) for row in told] == gain.mean(axis=1).round(2).tolist()
     fed_noise = found[found["floor"] == "noise-gradient"]
     assert (int(fed_noise["identified"].sum()), len(fed_noise)) == (0, 50)
 
