@@ -36,7 +36,7 @@ def test_the_suites_that_were_promised_are_there():
 def test_options_on_the_command_line_go_before_the_suite():
     options = parse(["--batch-size", "2", "--suite", "epsilon"])
     assert options.batch_size == (2,)
-    assert options.eps == (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    assert options.eps == (1.0, 10.0, 32.0, 100.0, 350.0, 1000.0, 10000.0, 1000000.0)
 
 
 def test_a_single_value_will_do_for_an_axis(tmp_path):
