@@ -60,7 +60,8 @@ class Spear(Attack):
             return self.searched(task, None, why)
         if not descent.fits(chain):
             ends = chain.end or "its layers are not convolutions with ReLU"
-            return self.searched(task, samples.labels, f"labels are exact, but the chain ends at {ends}")
+            exact = exact_labels(samples, release.batch_size)
+            return self.searched(task, samples.labels, f"{exact}, but the chain ends at {ends}")
         with full_precision(task.device):  # conjugate gradients stall under TF32
             return self.descended(task, samples, chain)
 
@@ -109,6 +110,8 @@ class Spear(Attack):
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
         layer = chain.blocks[level.index].layer.name
         note = f"Labels and what `{layer}` put out are exact; the images before it are searched for."
+        if bool((samples.residual >= CERTAIN).any()):
+            note = f"Only {exact_labels(samples, len(labels))}; the images are searched for."
         if residual < ROUNDING:
             nearby = images[:found] + PUSH * task.noise(*images[:found].shape)
             again = pixels.searched(chain, level, task.knowledge, nearby, steps, lambda *_: None).clamp(0, 1)
@@ -169,6 +172,12 @@ def completed_labels(task: Task, found: Tensor) -> tuple[Tensor, str]:
         left.remove(label if label in left else left[-1])
     missing = task.release.batch_size - len(found)
     return torch.cat([found, found.new_tensor(left[:missing])]), source
+
+
+def exact_labels(samples: last_layer.Samples, batch: int) -> str:
+    """How many of a batch's labels are exact, as a clause."""
+    count = int((samples.residual < CERTAIN).sum())
+    return "labels are exact" if count == batch else f"{count} of {batch} labels are exact"
 
 
 def mean_images(task: Task) -> Tensor:

@@ -1,11 +1,14 @@
 """Tiny networks with known answers: features, labels, clip factors and images, or why there are none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import attacks
+from attacks.exact import last_layer
 from attacks.exact.descent import corrected, descend
 from attacks.exact.last_layer import samples
 from attacks.exact.layers import read
@@ -232,6 +235,24 @@ def test_images_that_the_release_leaves_open_are_not_certified():
     assert "so may others" in found.note
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Softplus()])
+def test_labels_that_are_not_certain_are_not_called_exact(monkeypatch, activation):
+    """The chain of the second network ends at its activation function."""
+    torch.manual_seed(0)
+    middle = nn.Conv2d(3, 16, 3, stride=2, padding=1), activation, nn.Threshold(0.7, 0.0), nn.Flatten()
+    model = conv() if isinstance(activation, nn.ReLU) else nn.Sequential(*middle, nn.Linear(256, CLASSES))
+    release = plain_release(model, *batch(3))
+    find = last_layer.samples
+
+    def doubtful(*given):
+        found, why = find(*given)
+        return replace(found, residual=torch.tensor([0.0, 0.5, 0.0])), why
+
+    monkeypatch.setattr(last_layer, "samples", doubtful)
+    found = attacks.create("spear", iterations=3)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    assert "2 of 3 labels are exact" in found.note
+
+
 def test_a_layer_that_overlooks_inputs_ends_the_descent():
     torch.manual_seed(1)
     first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
@@ -239,7 +260,7 @@ def test_a_layer_that_overlooks_inputs_ends_the_descent():
     model = nn.Sequential(Scaled(), *first, *second, nn.Flatten(), nn.Linear(32 * 32, CLASSES))
     release = plain_release(model, smooth_images(3), torch.tensor([2, 5, 5]))
     found = attacks.create("spear", iterations=30)(release, know(model, None, SHAPE, CLASSES), seed=0)
-    assert "what `3` put out are exact" in found.note
+    assert "the images are searched for" in found.note
     assert not found.certified.any()
 
 
