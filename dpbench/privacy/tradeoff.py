@@ -64,8 +64,9 @@ class TradeOff:
         return max(float(log_slopes.max()), 0.0)
 
     def delta(self, eps: float) -> float:
-        """The smallest delta that goes with `eps`, 0 or more."""
-        return max(float((self.true_positive - math.exp(eps) * self.false_positive).max()), 0.0)
+        """The smallest delta that goes with `eps`, 0 or more; above 600 that of 600."""
+        slope = math.exp(min(eps, _LARGEST_EPS))
+        return max(float((self.true_positive - slope * self.false_positive).max()), 0.0)
 
 
 def trade_off(noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1) -> TradeOff:
@@ -133,6 +134,8 @@ def _renyi_lines(sigma: float, sample_rate: float, steps: int) -> Lines:
 def _spread(top: float) -> np.ndarray:
     """Eps from 0 to `top`, closer together near 0, where the curve of few sampled steps bends."""
     top = min(top, _LARGEST_EPS)
+    if top == 0:
+        return np.zeros(1)
     return np.union1d(np.linspace(0, top, 2 * _LINES // 3), np.geomspace(1e-4 * top, top, _LINES // 3))
 
 
@@ -161,8 +164,7 @@ def _envelope(eps: np.ndarray, delta: np.ndarray) -> TradeOff:
     false, true = false[half], true[half]
     # the line that is lowest there ends at the axis of symmetry, false + true = 1
     slope, height = slopes[half.sum() - 1], heights[half.sum() - 1]
-    end = max(1 - height, 0.0) / (1 + slope)
+    end = max((1 - height) / (1 + slope), false[-1])  # with little noise `height` rounds to 1
     false, true = np.append(false, end), np.append(true, 1 - end)
-    return TradeOff(
-        np.concatenate([false, 1 - true[::-1], [1.0]]), np.concatenate([true, 1 - false[::-1], [1.0]])
-    )
+    mirrored = np.maximum(1 - true[::-1], end)  # and so does `true`
+    return TradeOff(np.concatenate([false, mirrored, [1.0]]), np.concatenate([true, 1 - false[::-1], [1.0]]))

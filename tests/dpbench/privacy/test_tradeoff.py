@@ -147,6 +147,25 @@ def test_who_was_in_no_batch_is_not_found():
     assert curve.epsilon(0.001) == math.inf
 
 
+def test_a_sample_that_is_hardly_ever_in_a_batch():
+    """Its delta at eps 0 is below what the loss distribution tells from rounding."""
+    curve = privacy.trade_off(1e3, 1e-10, 1)
+    assert 0 < curve.advantage < 1.001e-10
+    assert curve.epsilon(1e-5) == 0
+
+
+def test_little_noise_has_a_finite_epsilon():
+    """The middle of the curve lies so close to (0, 1) that its true positive rate rounds to 1."""
+    curve = privacy.trade_off(1 / 25)
+    assert curve.epsilon(1e-5) == pytest.approx(privacy.epsilon(1 / 25, 1e-5), rel=1e-3)
+
+
+def test_an_epsilon_beyond_floating_point_numbers():
+    curve = privacy.trade_off(0.03)  # mu 33.3, so that delta is 1/2 near eps 556
+    assert (np.diff(curve.false_positive) >= 0).all()
+    assert 0 < curve.delta(1e4) == curve.delta(600.0) < 0.5
+
+
 def test_more_noise_and_fewer_steps_give_less_away():
     usual = privacy.trade_off(1.0, 0.01, 1000)
     for other in (privacy.trade_off(1.2, 0.01, 1000), privacy.trade_off(1.0, 0.01, 800)):
