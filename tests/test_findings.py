@@ -72,3 +72,29 @@ def test_peel_gives_so_many_images_back(victim, certified, above):
     readme = (ROOT / "README.md").read_text()
     assert certified in readme
     assert victim == "early" or f"{above} from the converged victim above 60 dB" in readme
+
+
+def test_clipping_identifies_so_many_and_noise_one():
+    found = results("clip")
+    counts = found.groupby([found["floor"].fillna(""), "defense"])["identified"].sum().astype(int)
+    assert (counts["", "none"], counts["", "clip"], counts["noise-gradient", "none"]) == (77, 80, 1)
+    fed_noise = found[found["floor"] == "noise-gradient"]
+    assert (round(fed_noise["psnr"].mean(), 1), round(fed_noise["lpips"].mean(), 3)) == (11.0, 0.347)
+    page = (ROOT / "docs" / "defences.md").read_text()
+    assert "77 of 80 images are identified" in page
+    assert "identifies 1 of 80" in page
+    assert "has 11.0 dB and LPIPS .347" in page
+
+
+def test_searches_and_estimates_without_noise_have_so_many_decibels():
+    found = pd.read_csv(ROOT / "results" / "reference" / "default-attack" / "presets.csv")
+    search = found.query("preset == 'tuned' and batch_size == 1").groupby("victim")["psnr"]
+    assert search.mean().round(1).to_dict() == {"early": 28.3, "trained": 23.0}
+    assert search.median().round(1).to_dict() == {"early": 28.4, "trained": 22.2}
+    found = results("epsilon")
+    estimate = found[found["floor"].isna() & (found["defense"] == "none")]["psnr"].mean()
+    constant = found[found["floor"] == "constant-image"]["psnr"].mean()
+    assert (round(estimate, 1), round(constant, 1)) == (19.2, 14.0)
+    assert "28.3 dB (early) and 23.0 dB (converged)" in (ROOT / "README.md").read_text()
+    assert "28.4 dB (early) and 22.2 dB (trained)" in (ROOT / "docs" / "exact.md").read_text()
+    assert "19.2 dB" in (ROOT / "docs" / "noise.md").read_text()
