@@ -252,11 +252,6 @@ def adapt(objective: Objective, release: Release) -> Objective:
     return objective
 
 
-def clip_norm(release: Release) -> float | None:
-    """C of the stage that scaled each sample's gradient; None where there was none."""
-    return next((stage.parameters["max_grad_norm"] for stage in release.defense if stage.name in CLIPS), None)
-
-
 def support(release: Release) -> list[Tensor]:
     """What share of each gradient entry is in the release, by its last stage, which sparsifies: 0 to 1.
 
