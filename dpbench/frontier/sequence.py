@@ -40,7 +40,10 @@ def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
     Raises:
         InputError: for none at all, one twice, or one that is no finite number above 0.
     """
-    found = tuple(sorted(float(level) for level in levels))
+    try:
+        found = tuple(sorted(float(level) for level in levels))
+    except (TypeError, ValueError):  # one number alone, or words
+        found = ()
     if not found or not 0 < found[0] <= found[-1] < float("inf") or len(set(found)) < len(found):
         raise InputError("`levels` must be different noise multipliers above 0, at least one of them.")
     return found

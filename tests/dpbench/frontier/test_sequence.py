@@ -52,7 +52,9 @@ def test_it_refuses_where_the_attacks_fail_undefended(undefended):
         fixed_sequences([1.0], lambda level: Verdict.LEAK if level else undefended)
 
 
-@pytest.mark.parametrize("levels", [[], [0.0, 1.0], [-1.0], [1.0, 1.0], [float("inf")], [float("nan")]])
+@pytest.mark.parametrize(
+    "levels", [[], [0.0, 1.0], [-1.0], [1.0, 1.0], [float("inf")], [float("nan")], 0.1, ["a"]]
+)
 def test_levels_are_different_and_above_0(levels):
     with pytest.raises(InputError, match="`levels` must be different noise multipliers above 0"):
         fixed_sequences(levels, lambda level: Verdict.LEAK)
