@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpbench.system import interrupts, output
+from dpbench.system import program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,14 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 where a cell failed or is missing, or an attack passed its bound; 2 for what the
         user has to change; 130 after Ctrl-C or SIGTERM.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with output.guarded():
-        try:
-            with interrupts.in_order():
-                return _main(arguments)
-        except KeyboardInterrupt:
-            print("Interrupted before anything was run.", file=sys.stderr)
-            return interrupts.STATUS
+    return program.run(_main, arguments, "Interrupted before anything was run.")
 
 
 def _main(arguments: list[str]) -> int:
@@ -42,9 +35,7 @@ def _main(arguments: list[str]) -> int:
     except InputError as error:
         from dpbench.sweep.options import in_words_of_the_command_line
 
-        sentence = in_words_of_the_command_line(" ".join(str(error).split()))
-        print(output.plain(sentence), file=sys.stderr)
-        return 2
+        return program.refuse(error, in_words_of_the_command_line)
 
 
 if __name__ == "__main__":

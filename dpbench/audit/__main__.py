@@ -25,6 +25,7 @@ from dpbench.audit.options import defence_of, options, parse
 from dpbench.audit.report import sentence, tables
 from dpbench.protocol import InputError
 from dpbench.sweep.reading import as_flags
+from dpbench.system import program
 
 CANARIES = 4
 
@@ -34,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parse(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
-        print(as_flags(" ".join(str(error).split()), options()), file=sys.stderr)
-        return 2
+        return program.refuse(error, lambda sentence: as_flags(sentence, options()))
     except KeyboardInterrupt:
         print("Interrupted; an audit keeps nothing.", file=sys.stderr)
         return 130

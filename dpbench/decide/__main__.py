@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpbench.system import interrupts, output
+from dpbench.system import output, program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,14 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; those of this process unless given.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with output.guarded():
-        try:
-            with interrupts.in_order():
-                return _main(arguments)
-        except KeyboardInterrupt:
-            print("Interrupted; nothing was written.", file=sys.stderr)
-            return interrupts.STATUS
+    return program.run(_main, arguments, "Interrupted; nothing was written.")
 
 
 def _main(arguments: list[str]) -> int:
@@ -31,11 +24,9 @@ def _main(arguments: list[str]) -> int:
     from dpbench.sweep.reading import as_flags
 
     try:
-        given = parse(arguments)
-        return _decide(given)
+        return _decide(parse(arguments))
     except InputError as error:
-        print(output.plain(as_flags(" ".join(str(error).split()), options())), file=sys.stderr)
-        return 2
+        return program.refuse(error, lambda sentence: as_flags(sentence, options()))
 
 
 def _decide(given: dict) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dpbench.system import interrupts, output
+from dpbench.system import output, program
 
 COMMAND = "python -m dpbench.frontier"
 DESCRIPTION = """Find up to which noise attacks are seen to get something, and from which on they are not.
@@ -17,14 +17,9 @@ continues where it stopped. The attacks must be fixed beforehand, on batches of 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 2 for what the user has to change; 130 after Ctrl-C or SIGTERM."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with output.guarded():
-        try:
-            with interrupts.in_order():
-                return _main(arguments)
-        except KeyboardInterrupt:
-            print("Interrupted: the batches so far are kept; the same command goes on.", file=sys.stderr)
-            return interrupts.STATUS
+    return program.run(
+        _main, arguments, "Interrupted: the batches so far are kept; the same command goes on."
+    )
 
 
 def _main(arguments: list[str]) -> int:
@@ -44,8 +39,7 @@ def _main(arguments: list[str]) -> int:
                 print(output.plain(found.sentence()))
         return 0
     except InputError as error:
-        print(output.plain(as_typed(" ".join(str(error).split()))), file=sys.stderr)
-        return 2
+        return program.refuse(error, as_typed)
 
 
 if __name__ == "__main__":
