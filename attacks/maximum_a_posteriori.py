@@ -45,6 +45,7 @@ class MaximumAPosteriori(Attack):
             iterations=self.iterations,
             seconds=task.seconds(),
             history=history,
+            note=posterior.prior.note,
         )
 
 
@@ -71,6 +72,9 @@ def likeliest(
 
     Returns:
         The best entries, the posterior's nats there, and the sum of both every so many iterations.
+
+    Raises:
+        FloatingPointError: where the sum was finite at no point.
     """
     entries = start.clone()
     adam = torch.optim.Adam([entries])
@@ -88,4 +92,9 @@ def likeliest(
         if (i + 1) % every == 0 or i + 1 == iterations:
             history.append(float(least))
             progress(i + 1, iterations, history[-1])
+    if not bool(least.isfinite()):
+        raise FloatingPointError(
+            "The posterior was NaN or infinite at every point of the search; a smaller `learning_rate` may "
+            "help."
+        )
     return best, nats, tuple(history)

@@ -75,5 +75,8 @@ def label_rule(default: str) -> Any:
 def public_images() -> Any:
     """How many images `linear_estimate` learns from."""
     return parameter(
-        1200, "public images of each label that the attacker learns from", at_least=2, below=100_001
+        1200,
+        "public images of each label that the linear estimate learns from, 2400 of all labels at most",
+        at_least=2,
+        below=100_001,
     )

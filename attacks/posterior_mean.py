@@ -55,7 +55,8 @@ class PosteriorMean(Attack):
         searching = max(1, int(SEARCHING * total))
         report = lambda done, _, value: task.progress(done, total, value)  # noqa: E731
         entries, nats, history = likeliest(posterior, start, self.learning_rate, searching, report)
-        images, note = posterior.prior.images(entries).clamp(0, 1), ""
+        images = posterior.prior.images(entries).clamp(0, 1)
+        note = "There were too few iterations to sample, so these are the likeliest images."
         if proposals := (total - searching) // STEPS:
             chain = sample(posterior, entries, proposals, task)
             images, nats = chain.images, chain.nats
@@ -70,7 +71,7 @@ class PosteriorMean(Attack):
             iterations=total,
             seconds=task.seconds(),
             history=history,
-            note=note,
+            note=f"{note} {posterior.prior.note}".rstrip(),
         )
 
 

@@ -6,6 +6,7 @@ The inner products are all that a linear estimate needs, and they fit into memor
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
@@ -48,7 +49,13 @@ def _chunk(knowledge: Knowledge, images: Tensor, labels: Tensor) -> Tensor:
     try:
         rows = vmap(grad(loss), in_dims=(None, 0, 0))(trained, images, labels)
         return torch.cat([rows[name].flatten(1) for name in trained], 1)
-    except (RuntimeError, ValueError):  # functorch refuses some networks and losses
+    except (RuntimeError, ValueError) as error:  # functorch refuses some networks and losses
+        reason = str(error).partition("\n")[0]
+        warnings.warn(
+            f"Gradients of public images are taken one image at a time, because vmap failed: {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return torch.stack([_single(knowledge, x, y) for x, y in zip(images, labels, strict=True)])
 
 

@@ -17,6 +17,7 @@ IMAGES = 5000
 """Public images of a label that it is estimated from, at most."""
 LEAST = 1e-6
 """Least variance of an entry whose variance over all public images is 1."""
+STATIONARY = "Images are too large for a covariance of each label, so all share that of all public images."
 
 
 class PublicPrior:
@@ -24,6 +25,7 @@ class PublicPrior:
 
     A label's images are whitened by the statistics of all public images; their mean and covariance are then
     those of its own public images, the covariance shrunk to the identity as Ledoit and Wolf (2004) say.
+    For images with more than `ENTRIES` entries only the mean is the label's own, and `note` says so.
 
     Args:
         knowledge: with `image_statistics` and `public_images`.
@@ -36,6 +38,7 @@ class PublicPrior:
         means, roots = zip(*(known[int(label)] for label in labels), strict=True)
         self.means = torch.stack(means)
         self.roots = None if roots[0] is None else torch.stack(roots)
+        self.note = "" if self.roots is not None else STATIONARY
 
     def images(self, entries: Tensor) -> Tensor:
         """The images of such entries, not clamped."""

@@ -32,8 +32,6 @@ CERTAIN = 1e-4
 """Largest relative residual of an image that is certified."""
 DETERMINED = 1e-3
 """Largest expected error (root mean square, images in [0, 1]) of an image that is certified."""
-
-
 BELIEVED = 0.5
 """Directions that may follow from the prior in an image that is certified; see `Estimate.believed`."""
 NEGLIGIBLE = 1e-6
@@ -101,7 +99,7 @@ class Peel(Attack):
             found,
             certified=torch.zeros(count, dtype=torch.bool),
             residual=torch.full((count,), torch.nan),
-            note=f"{why}; the search took over.",
+            note=f"{why}; the search took over. {found.note}".rstrip(),
         )
 
 

@@ -130,7 +130,7 @@ class Spear(Attack):
             history=tuple(history),
             certified=certified,
             residual=torch.full((len(labels),), residual, device=task.device),
-            note=missing_note(len(labels) - found) or note,
+            note=f"{missing_note(len(labels) - found)} {note}".strip(),
         )
 
     def searched(self, task: Task, labels: Tensor | None, why: str) -> Reconstruction:
@@ -142,9 +142,8 @@ class Spear(Attack):
         told = replace(task, knowledge=replace(task.knowledge, labels=labels))
         found = InvertingGradients(iterations=self.iterations, engine=self.engine).run(told)
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
-        return replace(
-            found, label_source=source, certified=certified, note=f"Not solved but searched: {why}."
-        )
+        note = f"Not solved but searched: {why}. {found.note}".rstrip()
+        return replace(found, label_source=source, certified=certified, note=note)
 
 
 def unexplained(task: Task, images: Tensor, samples: last_layer.Samples) -> float:
@@ -182,9 +181,9 @@ def exact_labels(samples: last_layer.Samples, batch: int) -> str:
 
 def mean_images(task: Task) -> Tensor:
     """[B, C, H, W], each the public mean image, or of the public mean colour where there is none."""
-    knowledge = task.knowledge
-    if knowledge.image_statistics is not None:
-        mean = knowledge.image_statistics.mean_image.to(task.device)
+    knowledge, statistics = task.knowledge, task.knowledge.image_statistics
+    if statistics is not None and tuple(statistics.mean_image.shape) == knowledge.image_shape:
+        mean = statistics.mean_image.to(task.device)
     else:
         mean, _ = channel_statistics(knowledge, torch.zeros(1, device=task.device))
     return mean.float().expand(task.release.batch_size, *knowledge.image_shape).contiguous()

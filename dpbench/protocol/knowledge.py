@@ -85,7 +85,7 @@ class Knowledge:
         image_statistics: of other people's images, disjoint from the attacked ones; None where not to be had.
         image_generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]`, trained on
             other people's images; None where there is none.
-        public_images: other people's images; only for an attack that `needs` them, None where not to be had.
+        public_images: other people's images; only for an attack that `wants` them, None where not to be had.
     """
 
     model: nn.Module

@@ -25,7 +25,7 @@ class Reconstruction:
         certified: bool [B], aligned with `images`: the image was shown to explain the release to rounding, as
             closed forms can; None for attacks that never can.
         residual: [B], what is left unexplained, relative to the release: 0 is perfect. None as above.
-        note: one sentence to the user, such as where a closed form stopped and what took over.
+        note: a sentence or two to the user, such as where a closed form stopped and what took over.
     """
 
     images: Tensor

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -268,9 +269,9 @@ def test_inner_products_are_those_of_the_gradients(tiny, monkeypatch, loss):
     images, labels = smooth_images(60), torch.arange(60) % 4
     knowledge, truth = know(tiny, None, (3, 8, 8), 4), own_gradients(tiny, images, labels)
     object.__setattr__(knowledge, "loss", loss)
-    torch.testing.assert_close(
-        public_gradients.gradients(knowledge, images, labels), truth, atol=1e-5, rtol=1e-4
-    )
+    with pytest.warns(RuntimeWarning, match="vmap failed") if loss is moody else nullcontext():
+        found = public_gradients.gradients(knowledge, images, labels)
+    torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)
     mask = (torch.arange(truth.shape[1]) % 3 == 0).float()
     for entries in (2**27, 17 * truth.shape[1]):  # all at once, and in blocks of 17
         monkeypatch.setattr(public_gradients, "ENTRIES", entries)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import attacks
+from attacks.maximum_a_posteriori import likeliest
 from attacks.posterior import Posterior
 from attacks.public_prior import PublicPrior, shrunk_covariance
 from dpbench.data.image_statistics import fit
@@ -56,6 +57,8 @@ def test_large_images_are_a_stationary_field_about_the_labels_mean(monkeypatch):
     knowledge = told(label, each=37)  # others than in other tests, whose covariance is remembered
     prior = PublicPrior(knowledge, label)
     assert prior.roots is None
+    found = attacks.create("map", iterations=1)(released(draw(label), label, 0.1), knowledge, seed=0)
+    assert "too large for a covariance of each label" in found.note
     mean = knowledge.public_images.of(1, 37).mean(0)
     torch.testing.assert_close(prior.images(torch.zeros(1, *SHAPE))[0], mean, atol=1e-4, rtol=0)
 
@@ -147,3 +150,9 @@ def test_without_statistics_it_is_refused():
     object.__setattr__(knowledge, "image_statistics", None)
     with pytest.raises(InputError, match="map needs statistics"):
         attacks.create("map")(released(draw(label), label, 0.1), knowledge, seed=0)
+
+
+def test_a_search_that_was_finite_nowhere_is_an_error():
+    nowhere = lambda entries: (torch.tensor(torch.nan), torch.zeros_like(entries))  # noqa: E731
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        likeliest(nowhere, torch.zeros(1, *SHAPE), 0.1, 2, lambda *_: None)

@@ -53,3 +53,10 @@ def test_the_attack_gives_the_mean_of_the_samples_and_says_how_they_mixed():
     assert (found.images - likeliest.images).norm() < 0.1 * (likeliest.start - draw(label)).norm() + 0.05
     assert found.note.startswith("The sampler accepted ")
     assert found.iterations == 800
+
+
+def test_too_few_iterations_to_sample_are_said():
+    label = torch.tensor([1])
+    knowledge, release = told(label), released(draw(label), label, 0.05)
+    found = attacks.create("posterior-mean", iterations=4)(release, knowledge, seed=0)
+    assert found.note.startswith("There were too few iterations to sample")

@@ -100,8 +100,7 @@ def test_where_it_does_not_apply_it_says_so_and_the_search_takes_over(name, pict
     model, values, why = STOPPED[name]
     found = answer(model, released(model, picture, **values))
     assert found.note.startswith(f"The closed form did not apply, because {why}")
-    assert found.note.endswith("the search took over.")
-    assert found.note.count(".") == 1
+    assert "; the search took over. There were no statistics of public images" in found.note
     assert found.certified.tolist() == [False]
     assert found.residual.isnan().all()
     assert found.iterations == 2

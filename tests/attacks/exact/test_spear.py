@@ -128,6 +128,8 @@ def test_noise_and_pruning_are_said_and_the_search_takes_over(make, spoil):
     searched = attacks.create("inverting-gradients", iterations=3)(release, knowledge, seed=0)
     assert "under noise or pruning" in found.note
     assert found.note.startswith("Not solved")
+    assert found.note.endswith(searched.note)
+    assert "total variation" in searched.note
     assert not found.certified.any()
     assert torch.equal(found.images, searched.images)
 
