@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dpbench import __version__
 from dpbench.decide.choices import Choice, Training
 from dpbench.system.atomic import refused_as_sentence, replacing
 from dpbench.system.paths import absolute
@@ -54,7 +55,7 @@ def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> Non
         "adjacency": "add-remove",
         "sampling": "poisson",
         "choices": finite,
-        "versions": {name: version(name) for name in ("dpbench", "dp-accounting")},
+        "versions": {"dpbench": __version__, "dp-accounting": version("dp-accounting")},
     }
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
