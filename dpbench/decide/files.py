@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from dpbench import __version__
 from dpbench.decide.choices import Choice, Training
-from dpbench.system.atomic import refused_as_sentence, replacing
+from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute
 
 COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
@@ -32,9 +32,9 @@ def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> l
 
     rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
     return [
-        _written(home / "decide.csv", lambda path: _csv(path, rows)),
-        _written(home / "decide.json", lambda path: _json(path, training, rows)),
-        _written(
+        written(home / "decide.csv", lambda path: _csv(path, rows)),
+        written(home / "decide.json", lambda path: _json(path, training, rows)),
+        written(
             home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
         ),
     ]
@@ -58,9 +58,3 @@ def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> Non
         "versions": {"dpbench": __version__, "dp-accounting": version("dp-accounting")},
     }
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
-def _written(path: Path, write: Callable[[Path], object]) -> Path:
-    with replacing(path) as temporary:
-        write(temporary)
-    return path
