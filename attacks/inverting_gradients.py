@@ -124,6 +124,10 @@ class InvertingGradients(Attack):
         weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
         return weighed or adapts(stages, Cosine)
 
+    def wants(self) -> frozenset[str]:
+        """See `Attack.wants`; the prior is made of statistics."""
+        return super().wants() | ({"image_statistics"} if self.resolved().prior_weight else set())
+
     def resolved(self) -> Self:
         """With the preset's values for None."""
         chosen, own = PRESETS[self.preset], ("learning_rate", "tv", "prior_weight")

@@ -73,6 +73,10 @@ class Peel(Attack):
         note = f"{why}; a search from there explained less, so this image was kept."
         return replace(found, images=image.to(task.device), residual=torch.tensor([left]), note=note)
 
+    def wants(self) -> frozenset[str]:
+        """See `Attack.wants`; the closed form and the search have a prior."""
+        return super().wants() | {"image_statistics"}
+
     def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
         """An image that explains the release; with a note it is not certified, because others may do so."""
         labels, source = label_rules.given_or_inferred(task.release, task.knowledge)

@@ -65,6 +65,10 @@ class Spear(Attack):
         with full_precision(task.device):  # conjugate gradients stall under TF32
             return self.descended(task, samples, chain)
 
+    def wants(self) -> frozenset[str]:
+        """See `Attack.wants`; the mean image stands in for samples that were not found."""
+        return super().wants() | {"image_statistics"}
+
     def solved(self, task: Task, found: first_layer.Images) -> Reconstruction:
         """The images that were found, and the public mean image in place of the others."""
         labels, source = completed_labels(task, found.labels)

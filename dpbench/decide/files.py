@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dpbench import __version__
 from dpbench.decide.choices import Choice, Training
-from dpbench.system.atomic import refused_as_sentence, replacing
+from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute
 
 COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
@@ -31,9 +32,9 @@ def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> l
 
     rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
     return [
-        _written(home / "decide.csv", lambda path: _csv(path, rows)),
-        _written(home / "decide.json", lambda path: _json(path, training, rows)),
-        _written(
+        written(home / "decide.csv", lambda path: _csv(path, rows)),
+        written(home / "decide.json", lambda path: _json(path, training, rows)),
+        written(
             home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
         ),
     ]
@@ -54,12 +55,6 @@ def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> Non
         "adjacency": "add-remove",
         "sampling": "poisson",
         "choices": finite,
-        "versions": {name: version(name) for name in ("dpbench", "dp-accounting")},
+        "versions": {"dpbench": __version__, "dp-accounting": version("dp-accounting")},
     }
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
-def _written(path: Path, write: Callable[[Path], object]) -> Path:
-    with replacing(path) as temporary:
-        write(temporary)
-    return path

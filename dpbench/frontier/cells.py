@@ -88,8 +88,8 @@ class Setting:
         self.data = dataset(options.data, options.image_size)
         self.ranking = Ranking(self.data, options.batch_size[0], options.label_draw[0])
         self.attackers: dict[str, list[Attacker]] = defaultdict(list)
-        for attacker in self.cells(FIRST_SEED)[0.0]:
-            self._check_attacker(attacker)
+        for attacker, cell in self.cells(FIRST_SEED)[self.levels[0]].items():
+            self._check_attacker(attacker, cell)
             beside = self.attackers[attacker.threat.name]
             if attacker.title in [each.title for each in beside]:  # what it is told or given differs
                 raise InputError(_SEVERAL)
@@ -159,19 +159,21 @@ class Setting:
                     "changes: take running ones."
                 )
 
-    def _check_attacker(self, attacker: Attacker) -> None:
+    def _check_attacker(self, attacker: Attacker, cell: Cell) -> None:
         threat, kind = threat_models[attacker.threat.name], attacks.kind(attacker.attack.name)
         if not (threat.rebuilds_images and kind.rebuilds_images):
             raise InputError(
                 f"{attacker.title} under `threat_model` {threat.name} rebuilds no images, and a frontier "
                 "ranks images: take another `attack` or `threat_model`."
             )
-        statistics = threat.name == "malicious-linear" and self.data.statistics is None
-        images = "public_images" in kind.needs and self.data.public is None
+        learns = threat.name == "malicious-linear" or parts.wants(cell, "image_statistics")
+        statistics = learns and self.data.statistics is None
+        images = parts.wants(cell, "public_images") and self.data.public is None
         if statistics or images:
             raise InputError(
-                f"{self.data.name} brings no other images, so {attacker.title} would learn from the decoys: "
-                "give `data` cifar10, or another `attack`."
+                f"{self.data.name} brings no other images of this size, so {attacker.title} would learn from "
+                "the decoys: give `data` cifar10 without `image_size`, or an `attack` that needs none, such "
+                "as inverting-gradients with `preset` paper."
             )
 
 

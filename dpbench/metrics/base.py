@@ -172,7 +172,8 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: for a metric that returns a column it does not declare, or too few values.
-        Exception: whatever a metric raises, InputError excepted.
+        AssetUnavailable: where a metric's weights are not to be had.
+        Exception: whatever else a metric raises, other InputErrors excepted.
     """
     rows: list[dict[str, Any]] = [{} for _ in scored.originals]
     for name, declared in registered().items():

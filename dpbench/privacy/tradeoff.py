@@ -74,8 +74,8 @@ def trade_off(noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1)
 
     Each (eps, delta) that holds gives a line below f (Dong et al., proposition 2.5); f is bounded by the
     highest of many. They are from the privacy loss distribution, the larger delta of its two directions, and
-    where rounding would decide (delta below 1e-10, or 1e-13 times the steps) from the Rényi bound. At
-    sample_rate 1 they are exact.
+    where rounding would decide (delta below 1e-10, or 1e-13 times the steps) from the Rényi bound; above 10
+    million steps, from the looser Rényi bound alone. At sample_rate 1 they are exact.
 
     Args:
         noise_multiplier: sigma, above 0.

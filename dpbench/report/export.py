@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from dpbench.report.plots import plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
 from dpbench.store import Store, environment, schema
-from dpbench.system.atomic import replacing
+from dpbench.system.atomic import written
 
 _DPI = 150
 
@@ -47,13 +46,13 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
     table = schema.conform(store.frame() if table is None else table)
     described = json.dumps(environment.describe(), indent=2) + "\n"
     return [
-        _written(store.path / "results.parquet", lambda path: table.to_parquet(path, index=False)),
-        _written(
+        written(store.path / "results.parquet", lambda path: table.to_parquet(path, index=False)),
+        written(
             store.path / "results.csv",
             lambda path: pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), path),
         ),
-        _written(store.path / "summary.csv", lambda path: summary(table).to_csv(path, index=False)),
-        _written(store.path / "environment.json", lambda path: path.write_text(described, encoding="utf-8")),
+        written(store.path / "summary.csv", lambda path: summary(table).to_csv(path, index=False)),
+        written(store.path / "environment.json", lambda path: path.write_text(described, encoding="utf-8")),
     ]
 
 
@@ -64,7 +63,7 @@ def _tables(store: Store, table: pd.DataFrame) -> list[Path]:
         "table.tex": tables.to_tex(table),
     }
     return [
-        _written(store.path / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        written(store.path / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
         for name, text in texts.items()
     ]
 
@@ -80,7 +79,7 @@ def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
                 continue
             kind = path.suffix.removeprefix(".")
             files.append(
-                _written(path, lambda file, f=figure, kind=kind: f.savefig(file, format=kind, dpi=_DPI))
+                written(path, lambda file, f=figure, kind=kind: f.savefig(file, format=kind, dpi=_DPI))
             )
         except InputError:  # nothing can be written here
             raise
@@ -93,9 +92,3 @@ def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
                 stacklevel=2,
             )
     return files
-
-
-def _written(path: Path, write: Callable[[Path], object]) -> Path:
-    with replacing(path) as temporary:
-        write(temporary)
-    return path

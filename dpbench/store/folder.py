@@ -62,7 +62,7 @@ class Store:
             csv.writer(file, lineterminator="\n").writerows(cells)
 
     def expected(self) -> dict[str, str]:
-        """Key to description, as noted by `expect`; empty where nothing was."""
+        """Key to description, as noted by `expect`; empty where nothing was, or it cannot be read."""
         try:
             with io.TextIOWrapper(open_file(self.path / CELLS), encoding="utf-8", newline="") as file:
                 return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2 and _is_key(row[0])}

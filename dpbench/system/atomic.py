@@ -8,7 +8,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +50,13 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         _sync(path.parent)
+
+
+def written(path: Path, write: Callable[[Path], object]) -> Path:
+    """`path`, after `write` has written the file under its temporary name; as `replacing`."""
+    with replacing(path) as temporary:
+        write(temporary)
+    return path
 
 
 @contextmanager

@@ -136,10 +136,25 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(usual, tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
-def test_a_malicious_server_without_public_statistics_would_know_the_decoys(usual, tmp_path, monkeypatch):
+@pytest.fixture
+def bare(usual, monkeypatch):
+    """Keywords of a frontier of data that brings no statistics of other images."""
     monkeypatch.setitem(datasets._items, "bare", lambda argument, size: replace(tiny(), statistics=None))
-    with pytest.raises(InputError, match="so analytic would learn from the decoys: give"):
-        frontier(tmp_path, **usual | {"data": "bare", "attack": "analytic"})
+    return usual | {"data": "bare"}
+
+
+@pytest.mark.parametrize("attack", ["analytic", "inverting-gradients", "peel", "spear"])
+def test_without_public_statistics_an_attack_that_uses_them_would_know_the_decoys(bare, tmp_path, attack):
+    with pytest.raises(InputError, match=f"so {attack} would learn from the decoys: give"):
+        frontier(tmp_path / "run", **bare | {"attack": attack})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_without_a_prior_needs_no_public_statistics(bare, script, tmp_path):
+    script(lambda sigma: True)
+    given = {"attack": "inverting-gradients", "preset": "paper", "iterations": 1, "levels": (1.0,)}
+    (found,) = frontier(tmp_path, **bare | given, quick=True)
+    assert found.levels[0].rates[0].trials == 10
 
 
 def test_the_command_line(usual, script, tmp_path, capsys):
