@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -306,11 +304,3 @@ def test_the_factorisation_is_kept_for_the_next_release_of_the_same_victim_only(
     for i in range(100):
         public_gradients.remembered(i, lambda: i)  # noqa: B023
     assert len(public_gradients._kept) == public_gradients.KEPT
-
-
-def test_every_defence_that_clips_is_known_to():
-    labels = torch.tensor([2, 0])
-    knowledge, release = told(labels), released(draw(labels), labels, 0.1, clip=1.2)
-    (stage,) = release.defense
-    correlated = replace(release, defense=(Stage("dp-ftrl", {**stage.parameters, "bands": 16}),))
-    assert torch.equal(unclamped(correlated, knowledge), unclamped(release, knowledge))
