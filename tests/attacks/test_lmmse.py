@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -304,3 +306,11 @@ def test_the_factorisation_is_kept_for_the_next_release_of_the_same_victim_only(
     for i in range(100):
         public_gradients.remembered(i, lambda: i)  # noqa: B023
     assert len(public_gradients._kept) == public_gradients.KEPT
+
+
+def test_the_noise_of_one_dp_ftrl_release_is_that_of_dp():
+    labels = torch.tensor([2, 0])
+    knowledge, release = told(labels), released(draw(labels), labels, 0.1, clip=1.2)
+    (stage,) = release.defense
+    correlated = replace(release, defense=(Stage("dp-ftrl", {**stage.parameters, "bands": 16}),))
+    assert torch.equal(unclamped(correlated, knowledge), unclamped(release, knowledge))
