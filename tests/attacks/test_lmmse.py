@@ -309,7 +309,7 @@ def test_the_factorisation_is_kept_for_the_next_release_of_the_same_victim_only(
     assert len(public_gradients._kept) == public_gradients.KEPT
 
 
-def test_every_defence_that_clips_is_known_to():
+def test_the_noise_of_one_dp_ftrl_release_is_that_of_dp():
     labels = torch.tensor([2, 0])
     knowledge, release = told(labels), released(draw(labels), labels, 0.1, clip=1.2)
     (stage,) = release.defense

@@ -122,33 +122,6 @@ def test_hardsigmoid_is_pytorchs_own(inplace):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-7)
 
 
-class Marked(torch.autograd.Function):
-    """Its backward pass says that it has no backward pass itself."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()
-
-
-class Detached(torch.autograd.Function):
-    """Its backward pass leaves autograd without a word."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return (gradient * ctx.saved_tensors[0].cos()).detach()
-
-
 class Twice(torch.autograd.Function):
     """Its backward pass is differentiable."""
 
@@ -160,6 +133,20 @@ class Twice(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient * ctx.saved_tensors[0].cos()
+
+
+class Marked(Twice):
+    """Its backward pass says that it has no backward pass itself."""
+
+    backward = staticmethod(torch.autograd.function.once_differentiable(Twice.backward))
+
+
+class Detached(Twice):
+    """Its backward pass leaves autograd without a word."""
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return Twice.backward(ctx, gradient).detach()
 
 
 class Straight(torch.autograd.Function):

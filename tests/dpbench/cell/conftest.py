@@ -1,11 +1,15 @@
-"""An attack that notes what it is shown."""
+"""An attack that notes what it is shown, and a data set that a test makes."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dpbench.cell import parts
+from dpbench.cell import scene as scenes
+from dpbench.data import load_data
 from dpbench.protocol import Reconstruction
 
 
@@ -29,3 +33,17 @@ def spy(monkeypatch):
     found = Spy()
     monkeypatch.setattr(parts, "attack_of", lambda cell: found)
     return found
+
+
+@pytest.fixture
+def data(monkeypatch):
+    """Puts a data set in the place of `samples`."""
+
+    def put(**changes):
+        found = replace(load_data("samples"), **changes)
+        monkeypatch.setattr(scenes, "load_data", lambda spec, size: found)
+        scenes.dataset.cache_clear()
+        return found
+
+    yield put
+    scenes.dataset.cache_clear()

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from dpbench.cell import public
-from dpbench.cell import scene as scenes
 from dpbench.cell.public import PublicSource, public_images
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare, with_statistics
@@ -16,20 +15,6 @@ from dpbench.data import load_data
 from tests.helpers.cells import cell, part, small_scene
 
 LMMSE = cell(part("lmmse", public_images=4), labels="known", batch_size=1)
-
-
-@pytest.fixture
-def data(monkeypatch):
-    """Puts a data set in the place of `samples`."""
-
-    def put(**changes):
-        found = replace(load_data("samples"), **changes)
-        monkeypatch.setattr(scenes, "load_data", lambda spec, size: found)
-        scenes.dataset.cache_clear()
-        return found
-
-    yield put
-    scenes.dataset.cache_clear()
 
 
 def noise(count, seed=0):

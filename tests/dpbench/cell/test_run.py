@@ -162,4 +162,4 @@ def test_plugins_are_imported_before_the_scene_is_made(tmp_path):
     file = tmp_path / "not_there.py"
     result = run_cell(cell(plugins=(str(file),)), scenes=lambda batch: pytest.fail("too early"))
     assert result.status == "skipped"
-    assert "not_there.py" in result.rows[0]["error"]
+    assert "There is no file" in result.rows[0]["error"]

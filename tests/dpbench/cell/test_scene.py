@@ -24,20 +24,6 @@ def hashes(images) -> set[bytes]:
     return {hashlib.sha256(image.numpy().tobytes()).digest() for image in images}
 
 
-@pytest.fixture
-def data(monkeypatch):
-    """Puts a data set in the place of `samples`."""
-
-    def put(**changes):
-        found = replace(load_data("samples"), **changes)
-        monkeypatch.setattr(scenes, "load_data", lambda spec, size: found)
-        scenes.dataset.cache_clear()
-        return found
-
-    yield put
-    scenes.dataset.cache_clear()
-
-
 def many(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)

@@ -234,8 +234,8 @@ def test_a_group_is_bounded_by_the_mixture_of_its_members():
 
 def test_a_group_that_is_too_large_has_no_finite_epsilon():
     assert privacy.grouped(privacy.trade_off(0.4, 0.01, 3000), 1000).epsilon(1e-5) == math.inf
-    for samples in (0, 1.5, 1001):
-        with pytest.raises(InputError):
+    for samples, said in ((0, "whole number of at least 1"), (1.5, "whole number"), (1001, "more than 1000")):
+        with pytest.raises(InputError, match=said):
             privacy.grouped(privacy.trade_off(1.0), samples)
 
 

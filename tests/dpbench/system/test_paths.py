@@ -124,9 +124,16 @@ def test_kinds(tmp_path, odd):
 
 
 @pytest.mark.parametrize(
-    "content", [b"a=" + b"[" * 100_000, b"a=" + b"9" * 5000, b"\xff", b"a = ", b"#" * 1_000_001]
+    ("content", "said"),
+    [
+        (b"a=" + b"[" * 100_000, "is damaged, or no TOML"),
+        (b"a=" + b"9" * 5000, "is damaged, or no TOML"),
+        (b"\xff", "is damaged, or no TOML"),
+        (b"a = ", "is damaged, or no TOML"),
+        (b"#" * 1_000_001, "is larger than 1000000 bytes"),
+    ],
 )
-def test_toml_of_any_kind(tmp_path, content):
+def test_toml_of_any_kind(tmp_path, content, said):
     (tmp_path / "x.toml").write_bytes(content)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=said):
         read_toml(tmp_path / "x.toml")
