@@ -1,0 +1,1 @@
+"""What a defence costs: the accuracy of models trained under it."""
