@@ -99,8 +99,8 @@ class OwnInputs:
         return digest.tensors(found.state_dict())
 
     def code(self, cell: Cell) -> str:
-        """A hash of the code that decides the cell's outcome, the model's class included."""
-        return code_of(cell, type(self._model))
+        """A hash of the code that decides the cell's outcome, the classes of the model's modules included."""
+        return code_of(cell, *{type(module) for module in self._model.modules()})
 
     def scene(self, batch: BatchSpec) -> Scene:
         """What is attacked in the cells of `batch`."""

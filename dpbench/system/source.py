@@ -19,6 +19,8 @@ from typing import Any
 
 SHARED = ("dpbench.protocol",)
 """Packages that are followed from everywhere."""
+LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+"""Not followed: thousands of files, which have a version of their own."""
 _PLAIN = (bool, int, float, str, bytes, NoneType)
 """What is written the same in every process."""
 
@@ -34,13 +36,15 @@ def digest(*parts: type | Callable) -> str:
     modules: set[str] = set()
     others: set[str] = set()
     for part in (each for given in parts for each in _lineage(given)):
-        if _file(part.__module__) is None:  # made in a notebook or a console
+        if _within(part.__module__, LIBRARIES):
+            others.add(f"{part.__module__}.{part.__qualname__}")
+        elif _file(part.__module__) is None:  # made in a notebook or a console
             others.add(_compiled(part))
         else:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
     for name in sorted(modules):
-        found.update(f"{name} {_hashed(name)} ".encode())
+        found.update(f"{name} {of_file(_file(name))} ".encode())
     for text in sorted(others):
         found.update(text.encode())
     return found.hexdigest()[:16]
@@ -48,8 +52,7 @@ def digest(*parts: type | Callable) -> str:
 
 def of_file(path: Path) -> str:
     """The hash of what a Python file does: its comments, layout, docstrings and help texts do not count."""
-    tree = _Essential().visit(ast.parse(path.read_text(encoding="utf-8")))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return _parsed(path.read_text(encoding="utf-8"))[1]
 
 
 @cache
@@ -73,10 +76,10 @@ def _within(name: str, packages: Iterable[str]) -> bool:
 def _imported(name: str) -> Iterable[str]:
     path = _file(name)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(_tree(name)):
+    for node in _parsed(path.read_text(encoding="utf-8"))[0]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _file(alias.name))
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = node.module or ""
             if node.level:
                 parents = package.split(".")
@@ -103,13 +106,11 @@ def _file(name: str) -> Path | None:
 
 
 @cache
-def _tree(name: str) -> ast.Module:
-    return ast.parse(_file(name).read_text(encoding="utf-8"))
-
-
-@cache
-def _hashed(name: str) -> str:
-    return of_file(_file(name))
+def _parsed(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, ...], str]:
+    """The import statements of a file's text, and the hash of what it does."""
+    tree = ast.parse(text)
+    imports = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return imports, hashlib.sha256(ast.dump(_Essential().visit(tree)).encode()).hexdigest()
 
 
 class _Essential(ast.NodeTransformer):
