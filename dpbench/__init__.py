@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOMES = {"benchmark": "dpbench.api", "load": "dpbench.api"}
-_MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol")
+_MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol", "testing")
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
