@@ -213,7 +213,7 @@ def test_one_command_for_all(capsys):
     assert program.main(["rum"]) == 2
     assert (
         capsys.readouterr().err
-        == "dpbench has no 'rum': give one of run, decide, frontier, audit, assets, or --help.\n"
+        == "dpbench has no 'rum': give one of run, decide, frontier, audit, compare, assets, or --help.\n"
     )
     assert program.main(["run", "--eps", "0"]) == 2
     assert program.main(["audit", "--eps", "0"]) == 2
