@@ -13,7 +13,7 @@ from dpbench.accuracy.trial import Row, Trial
 from dpbench.sweep.progress import SILENCE, duration
 from dpbench.system.output import plain
 
-MARKS = 10
+MARKS = 5
 """How often in a training the epsilon spent so far is computed."""
 
 
@@ -78,11 +78,9 @@ class Display:
         self._done += 1
         self._steps_before += trial.setting.sampling[1]
         self._spent = ""
-        found = (
-            f"{row['accuracy']:.1%} right, {row['seconds']:.0f} s" if row.get("accuracy") is not None else ""
-        )
+        found = f"{row['accuracy']:.1%} right, {row['seconds']:.0f} s" if "accuracy" in row else row["error"]
         count = f"{self._done}/{self._total} trainings{self._left(self._steps_before)}"
-        self._say(f"{trial.title()}: {found or row['error']}; {count}")
+        self._say(f"{trial.title()}: {found}; {count}")
 
     def _left(self, reached: int) -> str:
         if not 0 < reached < self._steps:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dpbench.accuracy.data import Split
 from dpbench.accuracy.progress import Display
-from dpbench.accuracy.train import train
+from dpbench.accuracy.train import Outcome, train
 from dpbench.accuracy.trial import Row, Trial
 from dpbench.protocol import InputError
 
@@ -60,7 +60,7 @@ def _possible(trial: Trial) -> str | None:
     return None
 
 
-def _trained(trial: Trial, held: dict[str, tuple[Split, Split]], display: Display):
+def _trained(trial: Trial, held: dict[str, tuple[Split, Split]], display: Display) -> Outcome:
     images, model, setting = trial.images, trial.model, trial.setting
     name = f"{model.name} {images.digest}"
     if name not in held:

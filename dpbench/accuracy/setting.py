@@ -109,9 +109,9 @@ class Setting:
             )
         for stage in defenses.stages(name):
             known = stage.name in CLIPPED
-            if issubclass(stage, Aggregator) and not known:
-                if stage.remembers or "guarantee" in stage.__dataclass_fields__:
-                    return f"{stage.name} cannot be trained here, as only dp and clip have Opacus' optimiser."
+            calibrated = "guarantee" in stage.__dataclass_fields__
+            if issubclass(stage, Aggregator) and not known and (stage.remembers or calibrated):
+                return f"{stage.name} cannot be trained here: of what is calibrated, only dp can."
             if issubclass(stage, PostProcessor) and stage.remembers and stage.stream is PostProcessor.stream:
                 return f"{stage.name} remembers and has no `stream`, so it cannot be trained: give it one."
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from defenses import Chain
 from dpbench.accuracy.data import Split, scaled
 from dpbench.accuracy.update import steps
 from dpbench.protocol import InputError
-from dpbench.system import digest, seeds
+from dpbench.system import seeds
 
 CHUNK = 500
 """Test images that are looked at together."""
@@ -63,9 +64,13 @@ def train(
     Raises:
         InputError: for a model that does not fit the data or the defence, and for weights that overflow.
     """
-    began = time.monotonic()
     (images, labels), test = data
-    with torch.random.fork_rng(devices=[torch.device(device)] if device == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[torch.device(device)] if device == "cuda" else []),
+        warnings.catch_warnings(),
+    ):
+        for message in ("Secure RNG turned off", "Full backward hook is firing"):  # as expected
+            warnings.filterwarnings("ignore", message=message)
         model = fresh(build, seed).to(device).train()
         sampler = UniformWithReplacementSampler(
             num_samples=len(labels),
@@ -76,13 +81,16 @@ def train(
         noise = torch.Generator(device).manual_seed(_noise_seed(chain, seed))
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
         step = steps(chain, model, optimizer, sampler, batch_size, noise)
+        seconds, began = 0.0, time.monotonic()
         for done, drawn in enumerate(sampler, 1):
             chosen = torch.tensor(drawn, dtype=torch.long)
             step(scaled(images[chosen]).to(device), labels[chosen].to(device))
+            seconds += time.monotonic() - began
             tell(done)
+            began = time.monotonic()
         if not all(bool(p.isfinite().all()) for p in model.parameters()):
             raise InputError("The weights are no longer finite: give a smaller `learning_rate`.")
-        return Outcome(accuracy(model, test, device), time.monotonic() - began)
+        return Outcome(accuracy(model, test, device), seconds)
 
 
 def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -93,10 +101,8 @@ def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 def _noise_seed(chain: Chain, seed: int) -> int:
     """Independent for every defence and strength."""
-    values = {
-        f"{i} {stage.name} {n}": v for i, stage in enumerate(chain.stages) for n, v in stage.values().items()
-    }
-    return seeds.seed("training noise", chain.name, digest.described(values), seed)
+    values = str([(stage.name, stage.values()) for stage in chain.stages])
+    return seeds.seed("training noise", values, seed)
 
 
 @torch.no_grad()

@@ -139,9 +139,7 @@ def _model(make_model: Any, images: data.Images, learning_rate: float | None, na
         own = networks.named(make_model)
         return replace(own, name=name or own.name, learning_rate=_rate(learning_rate, own.learning_rate))
     if not callable(make_model) or isinstance(make_model, nn.Module):
-        raise InputError(
-            "`make_model` must be a function that makes the model, so that each training starts anew."
-        )
+        raise InputError("`make_model` must be a function that makes the model anew for each training.")
     name = name or getattr(make_model, "__name__", type(make_model).__name__)
     model = Model(name, lambda shape, classes: make_model(), _rate(learning_rate, LEARNING_RATE))
     made = make_model()
