@@ -41,12 +41,16 @@ class Model:
     learning_rate: float
     features: Callable[[Tensor, Tell], Tensor] | None = None
 
+    def made(self, shape: tuple[int, ...], num_classes: int, seed: int = 0) -> nn.Module:
+        """The model as a training begins with; the caller's random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            return fresh(lambda: self.build(shape, num_classes), seed)
+
     def digest(self, shape: tuple[int, ...], num_classes: int, seed: int) -> str:
         """A hash of what is trained: the code, and without features the structure and the first weights."""
         if self.features is not None:
             return source.digest(self.build, self.features)
-        with torch.random.fork_rng(devices=[]):
-            model = fresh(lambda: self.build(shape, num_classes), seed)
+        model = self.made(shape, num_classes, seed)
         own = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
         described = {
             "structure": str(model),
