@@ -19,8 +19,12 @@ def texts(figure: Figure) -> list[Text]:
 
 def assert_readable(figure: Figure, least: float = 6.0) -> None:
     """The figure has a sound layout at its size."""
-    with matplotlib.rc_context(STYLE):  # ticks that are made late take their size from there
+    with matplotlib.rc_context(STYLE):  # how many ticks there are, and those made late, depend on it
         figure.savefig(io.BytesIO(), format="png")
+        _check(figure, least)
+
+
+def _check(figure: Figure, least: float) -> None:
     page, boxes = figure.bbox, []
     for text in _drawn(figure):
         assert text.get_fontsize() >= least, text.get_text()

@@ -87,17 +87,17 @@ def search(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
     panels = figure.subplots(down, across, squeeze=False)
     for axis in panels.flat[len(shown) :]:
         axis.set_axis_off()
-    left_out = 0
+    left_out: set[str] = set()
     for axis, name in zip(panels.flat, shown, strict=False):
         part = table[table["_panel"] == name]
-        left_out += _panel(axis, part, found, _NAMES if width / across > 3.2 else 0.9)
+        left_out |= _panel(axis, part, found, _NAMES if width / across > 3.2 else 0.9)
         axis.set_title(escape.matplotlib(wrap(name, width / across - 0.3, TEXT)))
     for axis in panels[:, 0]:
         axis.set_ylabel("objective, lowest so far")
     more = [f"{len(shown)} of {len(names)} attacks and batch sizes"] if len(names) > len(shown) else []
-    more += [f"{left_out} defences left out"] if left_out else []
+    more += [f"without {', '.join(sorted(left_out))}"] if left_out else []
     if more:
-        figure.suptitle("; ".join(more))
+        figure.suptitle(escape.matplotlib(wrap("; ".join(more), width - 0.2, TEXT)))
     labels.spread(figure)
     return figure
 
@@ -123,8 +123,8 @@ def _curve_name(row: dict[str, Any], naming: Naming) -> str:
     return defence if adapted else f"{defence}, not adaptive"
 
 
-def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches: float) -> int:
-    """Draw the curves of one attack; how many were left out."""
+def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches: float) -> set[str]:
+    """Draw the curves of one attack; names of those left out."""
     curves = list(dict.fromkeys(part["_curve"]))
     floor = [name for name in curves if name == "noise as gradient"]
     own = [name for name in curves if name not in floor]
@@ -151,4 +151,4 @@ def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches:
     axis.set_xlabel("iterations")
     axis.margins(x=0)
     labels.at_ends(axis, ends, inches)
-    return len(own) - len(places)
+    return set(own) - set(shown)

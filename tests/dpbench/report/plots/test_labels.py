@@ -1,5 +1,6 @@
 """Names at lines and beside points."""
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +8,14 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from dpbench.report.plots.labels import Name, at_ends, beside, placed, settle, spread
+from dpbench.report.plots.style import STYLE
 from tests.helpers.figures import assert_readable
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context(STYLE):
+        yield
 
 
 @given(st.lists(st.floats(-5, 15), min_size=1, max_size=8), st.floats(0.2, 1.2))
