@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpbench.audit.files import stored
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
+from dpbench.report.flags.audits import audits
 from dpbench.report.flags.flag import Flag, Results, count, keys
 
 AUDIT, BOUND, TUNED = "audit above the claim", "bound exceeded", "tuned on attacked images"
@@ -16,23 +16,23 @@ TUNING = ("cifar10", 100, 999)
 
 def audited(results: Results) -> Iterator[Flag]:
     """Audits in the run's folder that refute a claim (`python -m dpbench.audit --out`)."""
-    for each in stored(results.store.path) if results.store else ():
-        report, found = each.report, []
-        if report.exceeded:
+    for audit in audits(results.store.path) if results.store else ():
+        found = []
+        if audit.exceeded and audit.claimed_eps is not None:
+            claim = f"where {audit.claimed_eps:.4g} is claimed"
+            found.append(f"at least ε {audit.eps:.2f} for one release {claim}")
+        if audit.departures:
+            names = ", ".join(audit.departures)
             found.append(
-                f"at least ε {report.eps:.2f} for one release where {report.claimed_eps:.4g} is claimed"
+                f"noise that fails {len(audit.departures)} of {count(audit.checks, 'check')} ({names})"
             )
-        if report.departures:
-            tests = len(report.checks)
-            names = ", ".join(check.name for check in report.departures)
-            found.append(f"noise that fails {len(report.departures)} of {count(tests, 'check')} ({names})")
         if found:
             yield Flag(
                 AUDIT,
-                f"The audit {each.name} of {each.defense} found {' and '.join(found)} "
-                f"({count(report.releases, 'release')} for each of {len(report.findings)} canaries, "
-                f"confidence {report.confidence:.0%}), so its guarantee does not hold.",
-                keys(results.table[(results.table["defense"] == each.defense).fillna(False)]),
+                f"The audit {audit.name} of {audit.defense} found {' and '.join(found)} "
+                f"({count(audit.releases, 'release')} for each of {audit.canaries} canaries, confidence "
+                f"{100 * audit.confidence:g} %), so its guarantee does not hold.",
+                keys(results.table[(results.table["defense"] == audit.defense).fillna(False)]),
             )
 
 

@@ -10,6 +10,7 @@ from dpbench.audit import files
 from dpbench.audit.__main__ import main
 from dpbench.audit.noise import Check
 from dpbench.audit.report import Finding, Report
+from dpbench.report.flags.audits import audits
 from dpbench.report.flags.claims import AUDIT, BOUND, TUNED
 from dpbench.store import Store
 
@@ -44,7 +45,7 @@ def test_an_audit_that_refutes_the_claim_stands_beside_the_defence(of_audits, ma
     assert flag.kind == AUDIT
     assert flag.text == (
         "The audit audit.json of dp found at least ε 4.50 for one release where 1 is claimed (20,000 "
-        "releases for each of 4 canaries, confidence 95%), so its guarantee does not hold."
+        "releases for each of 4 canaries, confidence 95 %), so its guarantee does not hold."
     )
     table = make_run()
     assert set(flag.keys) == set(table.loc[table["defense"] == "dp", "key"])
@@ -75,10 +76,16 @@ def test_a_file_that_is_no_audit_is_left_out_with_a_warning(of_audits, tmp_path,
         assert len(of_audits(audit=LEAKING)) == 1
 
 
+def test_a_link_is_not_followed(of_audits, tmp_path):
+    of_audits(elsewhere=LEAKING)
+    (tmp_path / "audit.json").symlink_to(tmp_path / "elsewhere.json")
+    assert of_audits() == []
+
+
 def test_values_of_the_wrong_kind_are_no_audit(of_audits, tmp_path):
     files.write(tmp_path / "audit.json", "dp", LEAKING)
     content = json.loads((tmp_path / "audit.json").read_text())
-    (tmp_path / "audit.json").write_text(json.dumps(content | {"claimed_eps": "1 ", "gaussian": None}))
+    (tmp_path / "audit.json").write_text(json.dumps(content | {"claimed_eps": "one"}))
     with pytest.warns(RuntimeWarning, match="is no audit"):
         assert of_audits() == []
 
@@ -88,11 +95,10 @@ def test_the_command_line_writes_what_the_report_reads(tmp_path):
     assert main(["--defense", "dp", "--eps", "1", "--releases", "400", "--quiet", "--out", name]) == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (found,) = files.stored(tmp_path)
-    assert (found.name, found.defense, found.report.releases) == ("audit-dp.json", "dp", 400)
-    assert found.report.claimed_eps == pytest.approx(1)
-    assert len(found.report.findings) == 4
-    assert not found.report.failed
+        (found,) = audits(tmp_path)
+    assert (found.name, found.defense, found.releases) == ("audit-dp.json", "dp", 400)
+    assert found.claimed_eps == pytest.approx(1)
+    assert (found.canaries, found.exceeded, found.departures) == (4, False, ())
 
 
 def test_the_command_line_says_where_it_cannot_write(tmp_path, capsys):
