@@ -18,6 +18,7 @@ from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
 from dpbench.protocol import InputError
+from dpbench.report import page
 from dpbench.report.export import export_data
 from dpbench.report.plots import plots
 from dpbench.store import Store
@@ -62,7 +63,7 @@ def frontier(
 
     Returns:
         One frontier for each threat model. The folder has them as `frontier.json` and `frontier.csv`, with
-        `frontier.png` and `frontier-exposed.png`.
+        `frontier.png`, `frontier-exposed.png` and `report.html`.
 
     Raises:
         InputError: where the attacks fail undefended, and for whatever cannot be measured.
@@ -109,3 +110,4 @@ def _write(results: Store, found: list[Frontier]) -> None:
         if figure is not None:
             with replacing(results.path / name) as file:
                 figure.savefig(file, format="png", dpi=DPI)
+    page.write(results, table)

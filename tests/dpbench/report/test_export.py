@@ -39,7 +39,7 @@ def test_data_tables_and_plots_are_written(store):
     files = export(store, store.frame())
     names = [file.name for file in files]
     assert names[:4] == ["results.parquet", "results.csv", "summary.csv", "environment.json"]
-    assert names[4:] == ["table.md", "table.tex", "leakage.png", "reconstructions.png"]
+    assert names[4:] == ["table.md", "table.tex", "leakage.png", "reconstructions.png", "report.html"]
     assert sorted(names) == sorted(
         p.name for p in store.path.iterdir() if p.is_file() and p.suffix != ".toml"
     )
