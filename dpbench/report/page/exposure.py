@@ -92,7 +92,8 @@ def _attacks(rows: pd.DataFrame, naming: Naming) -> Iterator[pd.DataFrame]:
     for _, own in defended.groupby([names[defended.index], defended["defense"]], sort=False):
         first = own.index[0]
         # an answer to the defence is a setting that the undefended rows lack
-        along = (bare["attack"] == own.at[first, "attack"]) & (settings[bare.index] <= settings[first])
+        fitting = [each <= settings[first] for each in settings[bare.index]]
+        along = (bare["attack"] == own.at[first, "attack"]) & fitting
         used |= along
         yield pd.concat([bare[along], own])
     rest = bare[~used]
