@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.csv
 
 from dpbench.protocol import InputError
-from dpbench.report import escape, tables
+from dpbench.report import escape, page, tables
 from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
@@ -21,7 +21,7 @@ from dpbench.system.atomic import written
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write data, tables and every registered plot, each file wholly or not at all.
+    """Write data, tables, every registered plot and the page, each file wholly or not at all.
 
     Each plot is `plots/NAME.svg`, `.pdf` and `.png`, and `plots/NAME-column.*` for a column of a paper.
 
@@ -38,7 +38,8 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
         InputError: the disk is full or the folder cannot be written; older files stay as they were.
     """
     table = schema.conform(store.frame() if table is None else table)
-    return [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+    files = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+    return [*files, page.write(store, table)]  # last, as it shows what lies in the folder
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
