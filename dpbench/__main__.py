@@ -13,6 +13,7 @@ COMMANDS = {
     "decide": ("dpbench.decide.__main__", "which epsilon: what a training gives away at most"),
     "frontier": ("dpbench.frontier.__main__", "up to which noise attacks are seen to succeed"),
     "audit": ("dpbench.audit.__main__", "does a defence leak more than it claims?"),
+    "report": ("dpbench.report.__main__", "make the page of a run again, or of an old one"),
     "compare": ("dpbench.report.compare.__main__", "runs side by side; entries checked and ranked"),
     "assets": ("dpbench.assets.__main__", "fetch, check and export weights and data sets"),
 }

@@ -1,4 +1,4 @@
-"""decide.csv, decide.json and decide.png."""
+"""decide.csv, decide.json, decide.png, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
 
 
 def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> list[Path]:
-    """Write the three files, each wholly or not at all; older ones of these names are replaced.
+    """Write the four files, each wholly or not at all; older ones of these names are replaced.
 
     Raises:
         InputError: where the folder cannot be made or written.
@@ -29,15 +29,18 @@ def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> l
     with refused_as_sentence(home / "decide.csv"):
         home.mkdir(parents=True, exist_ok=True)
     from dpbench.decide.picture import picture  # Matplotlib takes a second to import
+    from dpbench.report import page  # likewise pandas
+    from dpbench.report.page import folder as of_results
 
     rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
-    return [
+    files = [
         written(home / "decide.csv", lambda path: _csv(path, rows)),
         written(home / "decide.json", lambda path: _json(path, training, rows)),
         written(
             home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
         ),
     ]
+    return [*files, page.write(*of_results.read(home))]
 
 
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
 from dpbench.protocol import InputError
+from dpbench.report import page
 from dpbench.report.export import export_data
 from dpbench.report.plots import files, plots
 from dpbench.store import Store
@@ -62,7 +63,7 @@ def frontier(
 
     Returns:
         One frontier for each threat model. The folder has them as `frontier.json` and `frontier.csv`, with
-        `frontier.png` and `frontier-exposed.png`.
+        `frontier.png`, `frontier-exposed.png` and `report.html`.
 
     Raises:
         InputError: where the attacks fail undefended, and for whatever cannot be measured.
@@ -106,3 +107,4 @@ def _write(results: Store, found: list[Frontier]) -> None:
     export_data(results, table)
     for name in PICTURES:
         files.draw(plots[name], table, results)
+    page.write(results, table)

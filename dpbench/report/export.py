@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.csv
 
 from dpbench.protocol import InputError
-from dpbench.report import entries, escape, tables
+from dpbench.report import entries, escape, page, tables
 from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
@@ -21,7 +21,7 @@ from dpbench.system.atomic import written
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write data, tables, every registered plot and the entry, each file wholly or not at all.
+    """Write data, tables, every registered plot, the entry and the page, each file wholly or not at all.
 
     Each plot is `plots/NAME.svg`, `.pdf` and `.png`, and `plots/NAME-column.*` for a column of a paper.
 
@@ -39,7 +39,8 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
     """
     table = schema.conform(store.frame() if table is None else table)
     made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
-    return [*made, *_entry(store, table)]
+    made += _entry(store, table)
+    return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:

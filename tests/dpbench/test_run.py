@@ -26,7 +26,7 @@ QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
     *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
-    *("table.md", "table.tex", "reconstructions.png", "leakage.png", "dpbench-entry.json"),
+    *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
 }
 
 
