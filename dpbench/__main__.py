@@ -14,6 +14,7 @@ COMMANDS = {
     "frontier": ("dpbench.frontier.__main__", "up to which noise attacks are seen to succeed"),
     "audit": ("dpbench.audit.__main__", "does a defence leak more than it claims?"),
     "report": ("dpbench.report.__main__", "make the page of a run again, or of an old one"),
+    "compare": ("dpbench.report.compare.__main__", "runs side by side; entries checked and ranked"),
     "assets": ("dpbench.assets.__main__", "fetch, check and export weights and data sets"),
 }
 """Name to the module whose `main` it is, and what it does."""

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from dpbench.report.page import beside, svg
 from dpbench.report.page.templating import render
+from dpbench.report.plots import as_plot
 from dpbench.report.plots import plots as registered
 from dpbench.store import Store
 from dpbench.system.paths import listed
@@ -33,7 +34,7 @@ def plots(table: pd.DataFrame, store: Store) -> Markup | None:
     """Every plot that lies in the folder, in the registry's order; None where there is none."""
     shown, left_out, spent = [], [], 0
     for name in _names(store):
-        found = _drawing(store.path, name)
+        found = _drawing(store, table, name)
         if found is None:
             continue
         spent += len(found.body)
@@ -49,12 +50,14 @@ def plots(table: pd.DataFrame, store: Store) -> Markup | None:
 def _names(store: Store) -> list[str]:
     """Names of plots without their endings: the registered ones first, then others that were drawn."""
     ours = [Path(name).stem for name in registered]
-    there = [Path(name).stem for name in listed(store.path / FOLDER) if name.endswith(".svg")]
+    drawn = [Path(name).stem for name in listed(store.path / FOLDER) if name.endswith(".svg")]
+    there = [name for name in drawn if not name.endswith("-column")]  # the same for a column of a paper
     return list(dict.fromkeys([*ours, *there]))
 
 
-def _drawing(folder: Path, name: str) -> _Shown | None:
-    title, alt = _words(name)
+def _drawing(store: Store, table: pd.DataFrame, name: str) -> _Shown | None:
+    title, alt = _words(name, table, store)
+    folder = store.path
     prefix = f"plot-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}-"
     source = beside.content(folder / FOLDER / f"{name}.svg", MOST)
     body = None if source is None else svg.inline(source, prefix, title, alt)
@@ -68,8 +71,11 @@ def _drawing(folder: Path, name: str) -> _Shown | None:
     return _Shown(name, title, body)
 
 
-def _words(name: str) -> tuple[str, str]:
+def _words(name: str, table: pd.DataFrame, store: Store) -> tuple[str, str]:
     """Title and alternative text of a plot, as it was registered."""
-    draw = dict(registered).get(f"{name}.png")
-    title = getattr(draw, "title", None) or name.replace("-", " ").replace("_", " ").capitalize()
-    return title, getattr(draw, "alt", None) or "The figures are in the tables of this page."
+    file = f"{name}.png"
+    if file in registered:
+        drawn = as_plot(registered[file], file)
+        return drawn.title, drawn.alt(table, store)
+    title = name.replace("-", " ").replace("_", " ").capitalize()
+    return title, "The figures are in the tables of this page."
