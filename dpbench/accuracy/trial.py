@@ -138,4 +138,9 @@ class Trial:
         return f"{self.model.name} under {self.setting.title()}, seed {self.seed}"
 
     def _file(self) -> Path:
-        return cache.folder() / "utility" / f"{self.key}.json"
+        return folder() / f"{self.key}.json"
+
+
+def folder() -> Path:
+    """Where the accuracies of trainings are kept."""
+    return cache.folder() / "utility"
