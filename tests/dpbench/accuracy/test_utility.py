@@ -203,6 +203,10 @@ REFUSED = {
     "model": ({"make_model": "convnet"}, "known: convnet-tanh, scattering-linear"),
     "made": ({"make_model": nn.Linear(3, 3)}, "a function that makes the model"),
     "outputs": ({"make_model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, r"logits \[B, 2\]"),
+    "input": (
+        {"make_model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(35, 2))},
+        "cannot take images",
+    ),
     "labels": ({"train": (torch.rand(4, 1, 6, 6), torch.rand(4))}, "whole numbers from 0"),
     "count": ({"train": (torch.rand(4, 1, 6, 6), torch.arange(3))}, "one label for each image"),
     "shapes": ({"test": (torch.rand(4, 1, 5, 6), torch.arange(4) % 2)}, "the same shape"),
