@@ -58,14 +58,16 @@ def _drawing(folder: Path, name: str) -> _Shown | None:
     prefix = f"plot-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}-"
     source = beside.content(folder / FOLDER / f"{name}.svg", MOST)
     body = None if source is None else svg.inline(source, prefix, title, alt)
-    if body is None:
-        source = beside.content(folder / f"{name}.png", MOST)
-        if source is None or not source.startswith(_PNG):
-            return None
-        body = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(
-            f"{title}. {alt}", b64encode(source).decode()
-        )
-    return _Shown(name, title, body)
+    body = body or picture(folder / f"{name}.png", f"{title}. {alt}")
+    return None if body is None else _Shown(name, title, body)
+
+
+def picture(file: Path, alt: str) -> Markup | None:
+    """A PNG within the page; None where there is none."""
+    source = beside.content(file, MOST)
+    if source is None or not source.startswith(_PNG):
+        return None
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, b64encode(source).decode())
 
 
 def _words(name: str) -> tuple[str, str]:
