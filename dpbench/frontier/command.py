@@ -20,7 +20,7 @@ from dpbench.frontier.result import Frontier
 from dpbench.protocol import InputError
 from dpbench.report import page
 from dpbench.report.export import export_data
-from dpbench.report.plots import plots
+from dpbench.report.plots import files, plots
 from dpbench.store import Store
 from dpbench.sweep.axes import options
 from dpbench.sweep.executors import Local
@@ -38,7 +38,7 @@ NOT_HERE = (
     *("suite", "resume", "status", "dry_run"),
 )
 """Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
-PICTURES, DPI = ("frontier.png", "frontier-exposed.png"), 150
+PICTURES = ("frontier.png", "frontier-exposed.png")
 
 
 def frontier(
@@ -106,8 +106,5 @@ def _write(results: Store, found: list[Frontier]) -> None:
     table = results.frame()
     export_data(results, table)
     for name in PICTURES:
-        figure = plots[name](table, results)
-        if figure is not None:
-            with replacing(results.path / name) as file:
-                figure.savefig(file, format="png", dpi=DPI)
+        files.draw(plots[name], table, results)
     page.write(results, table)

@@ -8,6 +8,6 @@ from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
     pictures,
     threats,
 )
-from dpbench.report.plots.registry import Plot, plot, plots
+from dpbench.report.plots.registry import Plot, as_plot, plot, plots
 
-__all__ = ["Plot", "plot", "plots"]
+__all__ = ["Plot", "as_plot", "plot", "plots"]
