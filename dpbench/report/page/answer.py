@@ -14,7 +14,7 @@ from dpbench.report.page.changes import changes
 from dpbench.report.page.figures import at_most, figure, share
 from dpbench.report.page.frontiers import sentences
 from dpbench.report.page.templating import render
-from dpbench.report.page.trainings import accuracies, trainings
+from dpbench.report.page.trainings import accuracies, trainings, without_defence
 from dpbench.report.page.verdicts import verdicts
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.sentence import sentence
@@ -78,5 +78,9 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup]]]:
     ]
     for model in sorted({name for each in reached for name in each}):
         means = [each[model].mean() if model in each else None for each in reached]
-        rows.append((f"accuracy, {model}", [share(mean, ".1f") for mean in means]))
+        bare = without_defence(trained, model)
+        title = Markup("accuracy, {}").format(model)
+        if bare is not None:
+            title += Markup(" (undefended {})").format(share(bare, ".1f"))
+        rows.append((title, [share(mean, ".1f") for mean in means]))
     return [(title, cells) for title, cells in rows if set(cells) != {EMPTY}]
