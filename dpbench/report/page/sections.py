@@ -13,6 +13,7 @@ from dpbench.report.page.cells import cells
 from dpbench.report.page.decided import decided
 from dpbench.report.page.frontiers import frontiers
 from dpbench.report.page.images import images
+from dpbench.report.page.pictures import pictures
 from dpbench.report.page.plots import plots
 from dpbench.report.page.provenance import provenance
 from dpbench.report.page.results import results
@@ -45,6 +46,7 @@ SECTIONS = (
     Section("decide", "Which epsilon", decided),
     Section("frontier", "Where leaks end", frontiers),
     Section("utility", "What it costs", utility),
+    Section("pictures", "Pictures", pictures),
     Section("state", "What is here, and what is missing", state),
     Section("plots", "Plots", plots),
     Section("results", "Results", results),

@@ -5,8 +5,13 @@ from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
     confidence,
     frontier,
     leakage,
+    noise,
     pictures,
+    search,
+    shares,
     threats,
+    tradeoff,
+    utility,
 )
 from dpbench.report.plots.registry import Plot, as_plot, plot, plots
 

@@ -13,6 +13,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dpbench.report.plots.labels import settle
 from dpbench.report.plots.registry import WIDTHS, Plot
 from dpbench.report.plots.style import STYLE
 from dpbench.store import Store
@@ -76,7 +77,7 @@ def draw(plot: Plot, table: pd.DataFrame, store: Store) -> list[Path]:
 def _saved(figure: Figure, stem: Path, alt: str) -> Iterator[tuple[str, Path]]:
     """Each kind with its file; the layout of the first serves for all."""
     with matplotlib.rc_context(STYLE | _SAVING | {"svg.hashsalt": stem.name}):
-        settled(figure)
+        settle(figure)
         for kind in KINDS:
             content = io.BytesIO()
             figure.savefig(content, format=kind, dpi=DPI, metadata=_UNDATED[kind])
@@ -85,13 +86,6 @@ def _saved(figure: Figure, stem: Path, alt: str) -> Iterator[tuple[str, Path]]:
                 data = _standalone(data.decode(), stem.name, alt).encode()
             path = stem.with_name(f"{stem.name}.{kind}")
             yield kind, written(path, lambda file, data=data: file.write_bytes(data))
-
-
-def settled(figure: Figure) -> None:
-    """Run the figure's layout once and for all: every later drawing uses what was found."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
 
 
 def _own(figure: Figure, path: Path, made: dict[str, Path]) -> Path:

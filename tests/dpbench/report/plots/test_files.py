@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from dpbench.report.plots.files import KINDS, draw, settled
+from dpbench.report.plots.files import KINDS, draw
+from dpbench.report.plots.labels import settle
 from dpbench.report.plots.registry import Plot
 from dpbench.report.plots.style import COLUMN, FULL, text_colour
 from dpbench.store import Store
@@ -84,7 +85,7 @@ def test_a_function_without_a_width_keeps_its_size_and_is_narrowed_for_a_column(
 
 def test_the_layout_is_found_once():
     figure = wide(NOTHING, None, FULL)
-    settled(figure)
+    settle(figure)
     before = figure.axes[0].get_position().bounds
     figure.axes[0].set_ylabel("a long name\nof two lines")
     figure.draw_without_rendering()
