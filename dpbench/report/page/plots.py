@@ -14,10 +14,11 @@ from dpbench.report.page import beside, svg
 from dpbench.report.page.templating import render
 from dpbench.report.plots import as_plot
 from dpbench.report.plots import plots as registered
+from dpbench.report.plots.files import FOLDER
+from dpbench.report.plots.registry import WIDTHS
 from dpbench.store import Store
 from dpbench.system.paths import listed
 
-FOLDER = "plots"
 MOST = 8_000_000
 """Bytes of all drawings of a page; what is above that is named only."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,7 +35,7 @@ def plots(table: pd.DataFrame, store: Store) -> Markup | None:
     """Every plot that lies in the folder, in the registry's order; None where there is none."""
     shown, left_out, spent = [], [], 0
     for name in _names(store):
-        found = _drawing(store, table, name)
+        found = _drawing(store.path, name)
         if found is None:
             continue
         spent += len(found.body)
@@ -51,31 +52,27 @@ def _names(store: Store) -> list[str]:
     """Names of plots without their endings: the registered ones first, then others that were drawn."""
     ours = [Path(name).stem for name in registered]
     drawn = [Path(name).stem for name in listed(store.path / FOLDER) if name.endswith(".svg")]
-    there = [name for name in drawn if not name.endswith("-column")]  # the same for a column of a paper
-    return list(dict.fromkeys([*ours, *there]))
+    narrow = {f"{name}{suffix}" for name in drawn for suffix in WIDTHS if suffix}
+    return list(dict.fromkeys([*ours, *(name for name in drawn if name not in narrow)]))
 
 
-def _drawing(store: Store, table: pd.DataFrame, name: str) -> _Shown | None:
-    title, alt = _words(name, table, store)
-    folder = store.path
+def _drawing(folder: Path, name: str) -> _Shown | None:
+    title = _title(name)
     prefix = f"plot-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}-"
     source = beside.content(folder / FOLDER / f"{name}.svg", MOST)
-    body = None if source is None else svg.inline(source, prefix, title, alt)
-    if body is None:
-        source = beside.content(folder / f"{name}.png", MOST)
-        if source is None or not source.startswith(_PNG):
-            return None
-        body = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(
-            f"{title}. {alt}", b64encode(source).decode()
-        )
-    return _Shown(name, title, body)
+    body = None if source is None else svg.inline(source, prefix, title)
+    body = body or picture(folder / f"{name}.png", f"{title}. The figures are in the tables of this page.")
+    return None if body is None else _Shown(name, title, body)
 
 
-def _words(name: str, table: pd.DataFrame, store: Store) -> tuple[str, str]:
-    """Title and alternative text of a plot, as it was registered."""
-    file = f"{name}.png"
-    if file in registered:
-        drawn = as_plot(registered[file], file)
-        return drawn.title, drawn.alt(table, store)
-    title = name.replace("-", " ").replace("_", " ").capitalize()
-    return title, "The figures are in the tables of this page."
+def _title(name: str) -> str:
+    file = next((each for each in registered if Path(each).stem == name), None)
+    return as_plot(registered[file], file).title if file else name.replace("-", " ").capitalize()
+
+
+def picture(file: Path, alt: str) -> Markup | None:
+    """A PNG within the page; None where there is none."""
+    source = beside.content(file, MOST)
+    if source is None or not source.startswith(_PNG):
+        return None
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, b64encode(source).decode())
