@@ -56,7 +56,7 @@ class Board:
         attacks: what attacked.
         protocol: hash of these attacks with their settings.
         band: the accuracy, as text.
-        ranked: (rank, item), the least successful attack first; no rank where nothing was measured.
+        ranked: (rank, item), in a rank by the upper end of the interval; no rank where nothing was measured.
     """
 
     suite: str
@@ -102,9 +102,7 @@ def band(accuracy: dict[str, Any] | None) -> str:
 def _ranked(items: list[Item]) -> list[tuple[int | None, Item]]:
     measured = [item for item in items if item.success]
     places = ranks([(item.success["low"], item.success["high"]) for item in measured])
-    in_order = sorted(
-        zip(places, measured, strict=True), key=lambda each: (each[0], each[1].success["share"])
-    )
+    in_order = sorted(zip(places, measured, strict=True), key=lambda each: (each[0], each[1].success["high"]))
     return [*in_order, *((None, item) for item in items if not item.success)]
 
 
