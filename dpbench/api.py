@@ -24,6 +24,7 @@ from dpbench.cell import registered
 from dpbench.cell.spec import Cell, Part, Runtime
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss
+from dpbench.protocol.spelling import meant
 from dpbench.report.export import export
 from dpbench.sweep import engines, executors
 from dpbench.sweep.axes import options
@@ -201,7 +202,7 @@ def _values(given: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     for name, value in given.items():
         if name not in known or not known[name].decides:
             listed = ", ".join(name for name, each in known.items() if each.decides)
-            raise InputError(f"benchmark() takes no {name}; it takes {listed}.")
+            raise InputError(f"benchmark() takes no {name}{meant(name, known)}; it takes {listed}.")
         if known[name].several and value is not None:
             values[name] = known[name].checked(list(_several(value)))
     if values["eps"] and values["noise_multiplier"]:

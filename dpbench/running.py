@@ -22,6 +22,7 @@ from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
+from dpbench.report.fields import SHORT, chosen
 from dpbench.report.terminal import show
 from dpbench.store.runs import check_version
 from dpbench.sweep import engines, executors, status
@@ -63,6 +64,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return 0
     if options.resume:
         options = _resumed(options)
+    if options.columns is not None:
+        chosen(options.columns)  # a name that is none is said before anything is run
     process.configure()
     notes = Console(stderr=True)
 
@@ -203,7 +206,7 @@ def _finish(session: Session, options: Options, folder: Path) -> int:
     files = export(session.results, table)
     asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
     if not options.quiet:
-        show(table, folder, files)
+        show(table, folder, files, chosen(options.columns) if options.columns is not None else SHORT)
     if not (asked["status"] == "ok").any():
         reason = asked["error"].iloc[0] if len(asked) else "No cell left a result."
         raise InputError(f"Nothing that was asked for could be run. {reason}")
