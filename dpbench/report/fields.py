@@ -23,6 +23,8 @@ MOST_IN_PAPERS = 7
 _NAMES = ("attack", "defense", "floor", "floor_of", "batch_size")
 """Columns of the summary that are said by the names of rows and sections."""
 _IN_SUMMARY_ONLY = ("fft2d",)
+_LETTERS = ("psnr", "lpips", "ssim", "iip")
+"""Words that are the letters of others."""
 _INTERVALS = ("success_low", "membership_low")
 """What stands for both ends, unless one of them is asked for."""
 _FIRST_LEFT_OUT = ("noise_multiplier", "label_accuracy")
@@ -151,7 +153,8 @@ def _own() -> list[Field]:
 
 def _any(name: str) -> Field:
     """A column of the summary that no table shows by itself."""
-    return Field(name, name.replace("_", " "), lambda row: _plain(row[name]))
+    words = [word.upper() if word in _LETTERS else word for word in name.split("_")]
+    return Field(name, " ".join(words), lambda row: _plain(row[name]))
 
 
 def _plain(value: Any) -> str:
