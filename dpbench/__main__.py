@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dpbench import __version__
+from dpbench.protocol.spelling import meant
 
 COMMANDS = {
     "run": ("dpbench.run", "attack gradients with and without a defence, and see what comes back"),
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in ("-h", "--help"):
         print(_help())
         return 0
-    print(f"dpbench has no {first!r}: give one of {', '.join(COMMANDS)}, or --help.", file=sys.stderr)
+    said = f"dpbench has no {first!r}{meant(first, COMMANDS)}: give one of {', '.join(COMMANDS)}, or --help."
+    print(said, file=sys.stderr)
     return 2
 
 
