@@ -42,8 +42,14 @@ def test_data_tables_and_plots_are_written(store):
     assert names[:4] == ["results.parquet", "results.csv", "summary.csv", "environment.json"]
     assert names[4:6] == ["table.md", "table.tex"]
     top = [file.name for file in files[6:-1] if file.parent == store.path]
-    assert {"leakage.png", "reconstructions.png"} <= set(top)
-    wanted = {f"{name[:-4]}{width}.{kind}" for name in top for width in ("", "-column") for kind in KINDS}
+    assert {"leakage.png", "reconstructions.png", "dpbench-entry.json"} <= set(top)
+    wanted = {
+        f"{name[:-4]}{width}.{kind}"
+        for name in top
+        if name.endswith(".png")
+        for width in ("", "-column")
+        for kind in KINDS
+    }
     assert {file.name for file in (store.path / "plots").iterdir()} == wanted
     assert files[-1].name == "report.html"
     there = [*store.path.iterdir(), *(store.path / "plots").iterdir()]
