@@ -52,7 +52,7 @@ def test_the_tables_of_the_page_are_those_of_the_summary(finished, found):
         assert text["over floor"] == f"{line['psnr_over_floor_median']:+.1f}"
         assert text["LPIPS"] == f"{line['lpips_median']:.2f}"
         assert text["ε release"] == ("—" if math.isnan(line["eps_release"]) else f"{line['eps_release']:.3g}")
-    assert [len(rows) for _, rows in sheets(finished.frame())[0].sections] == [
+    assert [len(section.rows) for section in sheets(finished.frame())[0].sections] == [
         len(found.tables[f"Results, Batch of {size}"]) - 1 for size in (1, 4)
     ]
 
