@@ -11,7 +11,13 @@ from dpbench.accuracy.table import frame, show
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_number_is_cut(width):
     rows = [
-        {"defense": defense, "eps": eps, "noise_multiplier": sigma, "prune_ratio": ratio, "max_grad_norm": 1.0}
+        {
+            "defense": defense,
+            "eps": eps,
+            "noise_multiplier": sigma,
+            "prune_ratio": ratio,
+            "max_grad_norm": 1.0,
+        }
         | {"utility_model": model, "utility_seed": seed, "accuracy": accuracy + seed / 1000, "chance": 0.1}
         for model, accuracy in (("convnet-tanh", 0.5), ("[b]their own model[/b]" + "x" * 70, 0.6))
         for defense, eps, sigma, ratio in (
