@@ -17,8 +17,7 @@ from dpbench.frontier.measure import Measurement
 from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 from dpbench.report import page
 from dpbench.report.export import export_data
 from dpbench.report.plots import files, plots
