@@ -117,9 +117,14 @@ class PostProcessor(Defense):
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """The gradients after this stage, as new tensors of the same shapes."""
 
+    def stream(self, generator: torch.Generator) -> Callable[[Gradients], Gradients]:
+        """What is called with one gradient after the other; override it where a release remembers others."""
+        return lambda gradients: self.process(gradients, generator)
+
     def process_all(self, releases: Sequence[Gradients], generator: torch.Generator) -> list[Gradients]:
-        """Several releases in the order they are made; override it where one depends on those before."""
-        return [self.process(gradients, generator) for gradients in releases]
+        """Several releases in the order they are made."""
+        process = self.stream(generator)
+        return [process(gradients) for gradients in releases]
 
 
 NONE = "none"
