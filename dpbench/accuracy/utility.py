@@ -147,8 +147,15 @@ def _made(model: Model, images: data.Images) -> nn.Module:
     made = model.made(tuple(images.train[0].shape[1:]), images.num_classes)
     if not isinstance(made, nn.Module):
         raise InputError(f"`make_model` must make a PyTorch module, not {type(made).__name__}.")
-    with torch.no_grad():
-        outputs = made.eval()(data.scaled(images.test[0][:1]))
+    try:
+        with torch.no_grad():
+            outputs = made.eval()(data.scaled(images.test[0][:1]))
+    except Exception as error:  # of somebody's model
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+        raise InputError(
+            f"The model cannot take images of shape {list(images.test[0].shape[1:])} ({reason}): make one "
+            "that can."
+        ) from error
     if outputs.ndim != 2 or outputs.shape[1] < images.num_classes:
         raise InputError(
             f"The model must return logits [B, {images.num_classes}], one for each class of the labels, not "

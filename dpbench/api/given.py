@@ -13,6 +13,7 @@ import defenses as defences
 from attacks import Attack
 from dpbench.cell.spec import Part
 from dpbench.protocol import InputError
+from dpbench.protocol.spelling import meant
 from dpbench.sweep.axes import options
 from dpbench.sweep.own_inputs import Public
 
@@ -46,7 +47,7 @@ def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ..
     for name, value in given.items():
         if name not in known or not known[name].decides:
             listed = ", ".join(name for name, each in known.items() if each.decides)
-            raise InputError(f"{function}() takes no {name}; it takes {listed}.")
+            raise InputError(f"{function}() takes no {name}{meant(name, known)}; it takes {listed}.")
         if known[name].several and value is not None:
             values[name] = known[name].checked(list(several(value)))
     if values["eps"] and values["noise_multiplier"]:

@@ -18,6 +18,7 @@ from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
 from dpbench.protocol import InputError
+from dpbench.protocol.spelling import meant
 from dpbench.report import page
 from dpbench.report.export import export_data
 from dpbench.report.plots import files, plots
@@ -35,7 +36,7 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 """Where a frontier begins with something else than a sweep."""
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
-    *("suite", "resume", "status", "dry_run"),
+    *("suite", "resume", "status", "dry_run", "columns"),
 )
 """Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
 PICTURES = ("frontier.png", "frontier-exposed.png")
@@ -90,7 +91,9 @@ def _options(given: dict[str, Any]) -> Options:
     """
     known = {name: each for name, each in options().items() if each.decides and name not in NOT_HERE}
     if unknown := [name for name in given if name not in known]:
-        raise InputError(f"A frontier takes no {unknown[0]}; it takes {', '.join(known)}.")
+        raise InputError(
+            f"A frontier takes no {unknown[0]}{meant(unknown[0], known)}; it takes {', '.join(known)}."
+        )
     values = {name: known[name].checked(value) for name, value in given.items()}
     return checked(defaults().replaced(**{**OWN_DEFAULTS, **values}))
 

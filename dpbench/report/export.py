@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.csv
 
 from dpbench.protocol import InputError
-from dpbench.report import escape, page, tables
+from dpbench.report import entries, escape, page, tables
 from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
@@ -21,11 +21,11 @@ from dpbench.system.atomic import written
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write data, tables, every registered plot and the page, each file wholly or not at all.
+    """Write data, tables, every registered plot, the entry and the page, each wholly or not at all.
 
     Each plot is `plots/NAME.svg`, `.pdf` and `.png`, and `plots/NAME-column.*` for a column of a paper.
 
-    A plot that fails is left out with a warning: it must not cost the others.
+    A plot or an entry that fails is left out with a warning: it must not cost the others.
 
     Args:
         store: the run.
@@ -38,8 +38,9 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
         InputError: the disk is full or the folder cannot be written; older files stay as they were.
     """
     table = schema.conform(store.frame() if table is None else table)
-    files = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
-    return [*files, page.write(store, table)]  # last, as it shows what lies in the folder
+    made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+    made += _entry(store, table)
+    return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
@@ -77,11 +78,21 @@ def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
         except InputError:  # nothing can be written here
             raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            warnings.warn(
-                escape.plain(f"{name} was not drawn: {reason}."),
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            _warn(f"{name} was not drawn", error)
     return found
+
+
+def _entry(store: Store, table: pd.DataFrame) -> list[Path]:
+    try:
+        return [entries.write(store, table)]
+    except InputError:
+        raise
+    except Exception as error:
+        _warn(f"{entries.FILE} was not written", error)
+        return []
+
+
+def _warn(what: str, error: Exception) -> None:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    warnings.warn(escape.plain(f"{what}: {reason}."), RuntimeWarning, stacklevel=3)

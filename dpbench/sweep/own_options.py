@@ -252,6 +252,16 @@ OWN = (
     _option(OUTPUT, "quiet", bool, False, "print errors only", decides=False),
     _option(
         OUTPUT,
+        "columns",
+        str,
+        None,
+        "what the table on the terminal shows: names of columns of summary.csv with commas between them, or "
+        "all; a run that is done is shown again",
+        decides=False,
+        hint="what fits 80 characters",
+    ),
+    _option(
+        OUTPUT,
         "plugin",
         str,
         (),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.page import plots
 from dpbench.report.page.beside import from_json
 from dpbench.report.page.figures import at_most, figure
 from dpbench.report.page.templating import render
@@ -41,6 +42,7 @@ def decided(table: pd.DataFrame, store: Store) -> Markup | None:
         },
         header=header,
         rows=[_row(choice, own=own, images=images) for choice in choices],
+        picture=plots.picture(store.path / "decide.png", "What follows from each epsilon, as in the table."),
         images=images,
     )
 

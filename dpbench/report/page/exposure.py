@@ -92,7 +92,7 @@ def _attacks(rows: pd.DataFrame, naming: Naming) -> Iterator[pd.DataFrame]:
     for _, own in defended.groupby([names[defended.index], defended["defense"]], sort=False):
         first = own.index[0]
         # an answer to the defence is a setting that the undefended rows lack
-        fitting = [each <= settings[first] for each in settings[bare.index]]
+        fitting = settings[bare.index].map(lambda each, own=settings[first]: each <= own).astype(bool)
         along = (bare["attack"] == own.at[first, "attack"]) & fitting
         used |= along
         yield pd.concat([bare[along], own])

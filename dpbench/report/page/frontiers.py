@@ -13,6 +13,8 @@ from dpbench.report.page.templating import render
 from dpbench.store import Store
 
 FILE = "frontier.json"
+_WORDS = (3, 7)
+"""Places of the columns that hold words: attack and verdict."""
 
 
 def frontiers(table: pd.DataFrame, store: Store) -> Markup | None:
@@ -20,7 +22,7 @@ def frontiers(table: pd.DataFrame, store: Store) -> Markup | None:
     found = _read(store)
     if found is None:
         return None
-    return render("frontiers", frontiers=[_described(each) for each in found])
+    return render("frontiers", frontiers=[_described(each) for each in found], words=_WORDS)
 
 
 def sentences(store: Store) -> list[str]:

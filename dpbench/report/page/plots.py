@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from dpbench.report.page import beside, svg
 from dpbench.report.page.templating import render
+from dpbench.report.plots import as_plot
 from dpbench.report.plots import plots as registered
+from dpbench.report.plots.files import FOLDER
+from dpbench.report.plots.registry import WIDTHS
 from dpbench.store import Store
 from dpbench.system.paths import listed
 
-FOLDER = "plots"
 MOST = 8_000_000
 """Bytes of all drawings of a page; what is above that is named only."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,27 +51,28 @@ def plots(table: pd.DataFrame, store: Store) -> Markup | None:
 def _names(store: Store) -> list[str]:
     """Names of plots without their endings: the registered ones first, then others that were drawn."""
     ours = [Path(name).stem for name in registered]
-    there = [Path(name).stem for name in listed(store.path / FOLDER) if name.endswith(".svg")]
-    return list(dict.fromkeys([*ours, *there]))
+    drawn = [Path(name).stem for name in listed(store.path / FOLDER) if name.endswith(".svg")]
+    narrow = {f"{name}{suffix}" for name in drawn for suffix in WIDTHS if suffix}
+    return list(dict.fromkeys([*ours, *(name for name in drawn if name not in narrow)]))
 
 
 def _drawing(folder: Path, name: str) -> _Shown | None:
-    title, alt = _words(name)
+    title = _title(name)
     prefix = f"plot-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}-"
     source = beside.content(folder / FOLDER / f"{name}.svg", MOST)
-    body = None if source is None else svg.inline(source, prefix, title, alt)
-    if body is None:
-        source = beside.content(folder / f"{name}.png", MOST)
-        if source is None or not source.startswith(_PNG):
-            return None
-        body = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(
-            f"{title}. {alt}", b64encode(source).decode()
-        )
-    return _Shown(name, title, body)
+    body = None if source is None else svg.inline(source, prefix, title)
+    body = body or picture(folder / f"{name}.png", f"{title}. The figures are in the tables of this page.")
+    return None if body is None else _Shown(name, title, body)
 
 
-def _words(name: str) -> tuple[str, str]:
-    """Title and alternative text of a plot, as it was registered."""
-    draw = dict(registered).get(f"{name}.png")
-    title = getattr(draw, "title", None) or name.replace("-", " ").replace("_", " ").capitalize()
-    return title, getattr(draw, "alt", None) or "The figures are in the tables of this page."
+def _title(name: str) -> str:
+    file = next((each for each in registered if Path(each).stem == name), None)
+    return as_plot(registered[file], file).title if file else name.replace("-", " ").capitalize()
+
+
+def picture(file: Path, alt: str) -> Markup | None:
+    """A PNG within the page; None where there is none."""
+    source = beside.content(file, MOST)
+    if source is None or not source.startswith(_PNG):
+        return None
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, b64encode(source).decode())

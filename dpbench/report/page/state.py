@@ -13,8 +13,8 @@ from dpbench.store import Store
 _FILES = {
     "config.toml": "what was asked for",
     "environment.json": "versions and machine",
-    "decide.json": "what follows from each epsilon",
-    "frontier.json": "up to which noise attacks succeed",
+    "decide.json": "what follows from each epsilon: dpbench decide --out",
+    "frontier.json": "up to which noise attacks succeed: dpbench frontier",
     "utility.csv": "accuracy under each defence",
 }
 
@@ -38,5 +38,6 @@ def state(table: pd.DataFrame, store: Store) -> Markup:
         noted=bool(expected),
         pictures=any(store.counts()[0]),
         reasons=failed["error"].dropna().drop_duplicates().head(3).tolist(),
-        files=[(n, what, beside.content(store.path / n) is not None) for n, what in _FILES.items()],
+        others=any(beside.content(store.path / name) is not None for name in list(_FILES)[2:]),
+        absent=[(n, what) for n, what in _FILES.items() if beside.content(store.path / n) is None],
     )

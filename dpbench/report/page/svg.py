@@ -19,14 +19,13 @@ _ELSEWHERE = re.compile(r"url\((?!#)|expression|javascript:|@import", re.IGNOREC
 _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]*")
 
 
-def inline(source: bytes, prefix: str, title: str, description: str) -> Markup | None:
+def inline(source: bytes, prefix: str, title: str) -> Markup | None:
     """The drawing as an element of a page; None where it cannot be read.
 
     Args:
-        source: an SVG file.
+        source: an SVG file; its `aria-label` says what it shows, for those who do not see it.
         prefix: goes before every id, so that two drawings on one page do not share any.
-        title: what it is called for those who do not see it.
-        description: what it shows, likewise.
+        title: what it is called, for them likewise.
     """
     try:
         root = ElementTree.fromstring(source)
@@ -35,21 +34,14 @@ def inline(source: bytes, prefix: str, title: str, description: str) -> Markup |
     if root.tag != f"{{{_SVG}}}svg":
         return None
     _clean(root, prefix)
+    _once(root)
     root.set("role", "img")
-    root.set("aria-labelledby", f"{prefix}title {prefix}desc")
-    _caption(root, "desc", description, prefix)
-    _caption(root, "title", title, prefix)
+    root.set("aria-label", f"{title}. {root.get('aria-label', '')}".strip())
     for name in ("width", "height"):
         root.attrib.pop(name, None)  # the page decides; the view box keeps the shape
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _caption(root: ElementTree.Element, name: str, text: str, prefix: str) -> None:
-    element = ElementTree.Element(f"{{{_SVG}}}{name}", {"id": f"{prefix}{name}"})
-    element.text = text
-    root.insert(0, element)
 
 
 def _clean(element: ElementTree.Element, prefix: str) -> None:
@@ -64,6 +56,17 @@ def _clean(element: ElementTree.Element, prefix: str) -> None:
             del element.attrib[name]
         else:
             element.set(name, kept)
+
+
+def _once(root: ElementTree.Element) -> None:
+    """Each id once: of several, the first one is what others refer to."""
+    seen = set()
+    for element in root.iter():
+        name = element.get("id")
+        if name in seen:
+            del element.attrib["id"]
+        elif name is not None:
+            seen.add(name)
 
 
 def _attribute(name: str, value: str, prefix: str) -> str | None:

@@ -41,3 +41,10 @@ def accuracies(row: Mapping[str, Any], trained: pd.DataFrame | None) -> dict[str
         if not pd.isna(row[name]):
             same = same[np.isclose(same[name], float(row[name]), rtol=1e-6, atol=0)]
     return {str(model): part["accuracy"] for model, part in same.groupby("utility_model")}
+
+
+def without_defence(trained: pd.DataFrame, model: str) -> float | None:
+    """Mean accuracy of the model's undefended trainings; None where there is none."""
+    rows = done(trained)
+    rows = rows[(rows["defense"] == "none") & (rows["utility_model"] == model)]
+    return None if rows.empty else float(rows["accuracy"].mean())

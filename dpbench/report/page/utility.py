@@ -5,14 +5,17 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.naming import settings_of
 from dpbench.report.page.figures import figure, share
 from dpbench.report.page.templating import render
 from dpbench.report.page.trainings import done, trainings
 from dpbench.store import Store
-from dpbench.store.columns import columns, conditions
+from dpbench.store.columns import columns
 
-_SAME = ("delta", "sample_rate", "steps", "train_size", "train_batch_size", "epochs")
+_SAME = ("delta", "sample_rate", "steps", "train_size", "train_batch_size", "epochs", "learning_rate")
 """Columns that say which training it is; with the defence's parameters they tell the rows apart."""
+_ALWAYS = ("eps", "noise_multiplier")
+"""Of these, what is shown even where it is the same in all rows."""
 
 
 def utility(table: pd.DataFrame, store: Store) -> Markup | None:
@@ -20,25 +23,27 @@ def utility(table: pd.DataFrame, store: Store) -> Markup | None:
     trained = trainings(store)
     if trained is None:
         return None
-    named = [n for n in dict.fromkeys((*conditions("defence"), *_SAME)) if n in trained and n != "defense"]
-    varying = [n for n in named if trained[n].nunique(dropna=False) > 1]
-    well, rows = done(trained), []
-    keys = ["defense", *varying, "utility_model"]
-    for values, part in well.groupby(keys, dropna=False, sort=False):
-        of = dict(zip(keys, values, strict=True))
-        chance = part["chance"].iloc[0] if "chance" in part else None
+    named = [
+        n
+        for n in dict.fromkeys((*settings_of("defence", leave_out=()), *_SAME))
+        if n in trained and n != "defense"
+    ]
+    shown = [n for n in named if trained[n].nunique() > (0 if n in _ALWAYS else 1)]
+    rows = []
+    for _, part in done(trained).groupby(["defense", *named, "utility_model"], dropna=False, sort=False):
+        first = part.iloc[0]
         rows.append(
             [
-                of["defense"],
-                of["utility_model"],
-                *(_value(of[name]) for name in varying),
+                first["defense"],
+                first["utility_model"],
+                *(_value(first[name]) for name in shown),
                 *(share(part["accuracy"].agg(each), ".1f") for each in ("mean", "min", "max")),
                 figure(len(part), "d"),
-                share(chance, ".3g"),
+                share(first["chance"] if "chance" in part else None, ".3g"),
             ]
         )
     known = columns()
-    symbols = [(known[n].symbol if n in known else "") or n.replace("_", " ") for n in varying]
+    symbols = [(known[n].symbol if n in known else "") or n.replace("_", " ") for n in shown]
     lost = trained[trained["status"] != "ok"]
     return render(
         "utility",

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from dpbench.accuracy import scattering, trial
+
 
 def images(count, seed):
     """Two classes: bright above or bright below, with noise."""
@@ -41,5 +43,8 @@ def convolution():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / "cache"))
+    """Trainings and features of this test alone; what accountants computed is kept for all."""
+    for module in (scattering, trial):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "folder", lambda name=name: tmp_path / "cache" / name)
     return tmp_path / "cache"

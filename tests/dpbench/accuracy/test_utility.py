@@ -9,7 +9,7 @@ from torch import nn
 
 import defenses
 import dpbench
-from dpbench.accuracy import session, table
+from dpbench.accuracy import session, table, trial
 from dpbench.accuracy.data import checked
 from dpbench.protocol import InputError, parameter
 from dpbench.system import atomic
@@ -104,7 +104,7 @@ def test_same_seed_gives_the_same_accuracy_without_the_cache(linear, train, test
 
     found = []
     for name in "ab":
-        monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(trial, "folder", lambda name=name: tmp_path / name)
         torch.manual_seed(len(found))  # the caller's random state plays no part, and is left alone
         state = torch.get_rng_state()
         found.append(utility(dropping, train, test, noise_multiplier=2.0, seeds=(0, 1), epochs=1))
@@ -114,7 +114,7 @@ def test_same_seed_gives_the_same_accuracy_without_the_cache(linear, train, test
 
 def test_a_damaged_file_is_trained_again(linear, train, test, cache):
     first = utility(linear, train, test, defense="none", seeds=0)
-    (file,) = (cache / "utility").glob("*.json")
+    (file,) = (cache / "trial").glob("*.json")
     accuracy = json.loads(file.read_text())["accuracy"]
     file.write_text("{")
     again = utility(linear, train, test, defense="none", seeds=0)
@@ -130,8 +130,6 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_was_written(linear, train, tes
     monkeypatch.setattr(atomic, "_sync", full)
     with pytest.raises(InputError, match="disk is full"):
         utility(linear, train, test, defense="none", seeds=(0, 1))
-    monkeypatch.undo()
-    monkeypatch.setenv("DPBENCH_CACHE", str(cache))
     monkeypatch.setattr(session, "train", lambda *_, **__: pytest.fail("trained again"))
     again = utility(linear, train, test, defense="none", seeds=0)
     pd.testing.assert_frame_equal(kept, again)
@@ -205,6 +203,10 @@ REFUSED = {
     "model": ({"make_model": "convnet"}, "known: convnet-tanh, scattering-linear"),
     "made": ({"make_model": nn.Linear(3, 3)}, "a function that makes the model"),
     "outputs": ({"make_model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 1))}, r"logits \[B, 2\]"),
+    "input": (
+        {"make_model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(35, 2))},
+        "cannot take images",
+    ),
     "labels": ({"train": (torch.rand(4, 1, 6, 6), torch.rand(4))}, "whole numbers from 0"),
     "count": ({"train": (torch.rand(4, 1, 6, 6), torch.arange(3))}, "one label for each image"),
     "shapes": ({"test": (torch.rand(4, 1, 5, 6), torch.arange(4) % 2)}, "the same shape"),

@@ -213,10 +213,8 @@ def test_one_command_for_all(capsys):
         said = capsys.readouterr().out
         assert all(name in said for name in ("run", "decide", "audit", "assets"))
     assert program.main(["rum"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "dpbench has no 'rum': give one of run, decide, frontier, audit, report, assets, or --help.\n"
-    )
+    said = capsys.readouterr().err
+    assert said.startswith("dpbench has no 'rum': give one of run, decide, frontier, audit, report, compare,")
     assert program.main(["run", "--eps", "0"]) == 2
     assert program.main(["audit", "--eps", "0"]) == 2
     assert program.main(["assets", "fetch"]) == 2

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -86,7 +87,9 @@ def read():
 def finished(store_of, make_run):
     """A run as it lies there at its end; tests leave it as it is."""
     run = store_of(make_run())
-    export(run)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=page.FILE)  # no section breaks
+        export(run)
     return run
 
 

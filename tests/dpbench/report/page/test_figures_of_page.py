@@ -60,17 +60,18 @@ def test_the_tables_of_the_page_are_those_of_the_summary(finished, found):
 def test_the_card_gives_the_budget_of_the_rows(finished, found):
     csv = pd.read_csv(finished.path / "results.csv")
     private = csv[csv["eps"].notna()].drop_duplicates("eps").sort_values("eps")
-    head, *rows = found.tables["Budgets"]
-    titles = [cell["text"] for cell in head]
-    assert len(rows) == len(private) == 2
-    for row, line in zip(rows, private.to_dict("records"), strict=True):
-        cells = dict(zip(titles, row, strict=True))
+    _, *rows = found.tables["Budgets"]
+    titles = [row[0]["text"] for row in rows]
+    columns = list(zip(*(row[1:] for row in rows), strict=True))
+    assert len(columns) == len(private) == 2
+    for column, line in zip(columns, private.to_dict("records"), strict=True):
+        cells = dict(zip(titles, column, strict=True))
         named = {
-            "ε training": "eps",
-            "ε release": "eps_release",
-            "σ": "noise_multiplier",
-            "q": "sample_rate",
-            "T": "steps",
+            "ε of the training": "eps",
+            "ε of one release": "eps_release",
+            "noise multiplier σ": "noise_multiplier",
+            "sample rate q": "sample_rate",
+            "steps T": "steps",
             "δ": "delta",
             "bound, one release": "rero_release",
         }
@@ -79,6 +80,27 @@ def test_the_card_gives_the_budget_of_the_rows(finished, found):
         curve = trade_off(line["noise_multiplier"], line["sample_rate"], int(line["steps"]))
         assert float(cells["bound, training"]["values"][0]) == curve.power(0.1)
         assert float(cells["membership advantage"]["values"][0]) == curve.advantage
+
+
+def test_the_verdicts_of_the_card_are_those_of_the_summary(finished, found):
+    csv = pd.read_csv(finished.path / "summary.csv")
+    attacked = csv[csv["floor"].isna()]
+    assert {"Verdicts, early convnet, batch of 1", "Verdicts, early convnet, batch of 4"} <= set(found.tables)
+    for size in (1, 4):
+        head, *rows = found.tables[f"Verdicts, early convnet, batch of {size}"]
+        titles = [cell["text"] for cell in head]
+        told = attacked[attacked["batch_size"] == size].to_dict("records")
+        for row, line in zip(rows, told, strict=True):
+            cells = dict(zip(titles, row, strict=True))
+            named = {
+                "Images": "images",
+                "PSNR": "psnr_median",
+                "above floor": "psnr_over_floor_median",
+                "most exposed": "psnr_over_floor_max",
+            }
+            shown = {column: float(cells[title]["values"][0]) for title, column in named.items()}
+            assert shown == {column: line[column] for column in named.values()}
+    assert [row[1]["text"] for row in rows] == ["rebuilt", "too few images to say", "too few images to say"]
 
 
 def test_bounds_are_never_rounded_down():

@@ -86,7 +86,8 @@ def test_an_interrupted_run_says_what_is_there_and_what_is_missing(make_run, sto
     store, table = folder.read(run.path)
     found = read(store, table)
     assert table["psnr_floor"].notna().any()  # floors are attached, as at the end of a run
-    assert "1 have not been run" in found.text or "1 has not been run" in found.text
+    assert "1 has not been run" in found.text
+    assert "1 of the run's cells have no result" in found.text
     assert "The run was interrupted or still goes on" in found.text
     assert f"cell-{lost}" in found.ids
     assert found.ids.index("answer") < found.ids.index("state")

@@ -24,6 +24,7 @@ from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
+from dpbench.report.fields import SHORT, chosen
 from dpbench.report.terminal import show
 from dpbench.store.runs import check_version
 from dpbench.sweep import engines, executors, status
@@ -65,6 +66,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return 0
     if options.resume:
         options = _resumed(options)
+    if options.columns is not None:
+        chosen(options.columns)  # a name that is none is said before anything is run
     process.configure()
     notes = Console(stderr=True)
 
@@ -211,7 +214,7 @@ def _finish(session: Session, options: Options, folder: Path, trials: list[Trial
         files = export(session.results, table)  # once more, with accuracies
     asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
     if not options.quiet:
-        show(table, folder, files)
+        show(table, folder, files, chosen(options.columns) if options.columns is not None else SHORT)
         if trials:
             utility.show(accuracies)
     if not (asked["status"] == "ok").any():
