@@ -148,7 +148,7 @@ def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
         The figure; None where no image was ranked.
     """
     table = schema.conform(table)
-    table = table[table["ranked_first"].notna()]
+    table = table[table["best_output"].notna()]  # the informed attacker rebuilds no image
     if store is None or table.empty:
         return None
     sigma = table["noise_multiplier"].fillna(0.0) if "noise_multiplier" in table else 0.0
