@@ -62,11 +62,11 @@ def linear(shape: Sequence[int], num_classes: int) -> nn.Module:
 MODELS = {
     each.name: each
     for each in (
-        Model("convnet-tanh", convnet_tanh, 1e-3),
-        Model("scattering-linear", linear, 3e-4, scattered),
+        Model("convnet-tanh", convnet_tanh, 2e-3),
+        Model("scattering-linear", linear, 1e-3, scattered),
     )
 }
-"""By name, the cheap one last: learning rates as docs/utility.md says."""
+"""By name. How the learning rates were chosen: docs/utility.md."""
 
 
 def named(name: str) -> Model:

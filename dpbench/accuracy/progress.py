@@ -30,7 +30,7 @@ class Display:
         self._console, self._quiet, self._total = console, quiet, len(trials)
         self._done = self._steps_before = 0
         self._steps = sum(trial.setting.sampling[1] for trial in trials)
-        self._begun = self._said = time.monotonic()
+        self._begun = self._said = self._seen = time.monotonic()
         self._spent = ""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -58,6 +58,8 @@ class Display:
 
     def features(self, name: str, done: int, total: int) -> None:
         """`done` of `total` images have their features."""
+        self._begun += time.monotonic() - self._seen  # says nothing of how long trainings take
+        self._seen = time.monotonic()
         words = f"{name}: features of {done}/{total} images"
         self._bar.update(self._task, description=words, state="")
         self._now_and_then(words)
@@ -65,6 +67,7 @@ class Display:
     def step(self, trial: Trial, done: int) -> None:
         """`done` steps of a training are over."""
         total = trial.setting.sampling[1]
+        self._seen = time.monotonic()
         if done % max(1, total // MARKS) == 0 or done == total:
             self._spent = "" if self._quiet else _spent(trial, done)
         state = f"step {done}/{total}{self._spent}; {self._done}/{self._total} trainings"

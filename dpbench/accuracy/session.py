@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
+from dpbench.accuracy import table
 from dpbench.accuracy.data import Split
 from dpbench.accuracy.progress import Display
 from dpbench.accuracy.train import Outcome, train
@@ -29,12 +32,12 @@ def rows(trials: Sequence[Trial], console: Console, quiet: bool) -> Iterator[Row
     Raises:
         InputError: the disk is full or the cache folder cannot be written.
     """
-    missing = [trial for trial in trials if _possible(trial) is None and trial.kept() is None]
+    missing = [trial for trial in trials if possible(trial) is None and trial.kept() is None]
     held: dict[str, tuple[Split, Split]] = {}
     with Display(missing, console, quiet) as display:
         for trial in trials:
             row = trial.row()
-            if (reason := _possible(trial)) is not None:
+            if (reason := possible(trial)) is not None:
                 yield row | {"status": "skipped", "error": reason}
                 continue
             found = trial.kept()
@@ -51,7 +54,23 @@ def rows(trials: Sequence[Trial], console: Console, quiet: bool) -> Iterator[Row
             yield row | found | {"status": "ok", "error": None}
 
 
-def _possible(trial: Trial) -> str | None:
+def table_of(trials: Sequence[Trial], console: Console, quiet: bool, folder: Path | None) -> pd.DataFrame:
+    """The table of `rows`, written into `folder`, where there is one, even if it is interrupted.
+
+    Raises:
+        InputError: the disk is full, or a folder cannot be written; what was trained before is kept.
+    """
+    found: list[Row] = []
+    try:
+        for row in rows(trials, console, quiet):
+            found.append(row)
+    finally:
+        if folder is not None and found:
+            table.write(folder, table.frame(found))
+    return table.frame(found)
+
+
+def possible(trial: Trial) -> str | None:
     """Why the training cannot even begin; None where it can."""
     try:
         _ = trial.key

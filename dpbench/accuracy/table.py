@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dpbench.accuracy.setting import RECIPE
 from dpbench.accuracy.trial import Row
+from dpbench.cell import parts
 from dpbench.system.atomic import written
 from dpbench.system.output import plain
 
@@ -73,7 +74,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
     columns = ["utility_model", "defense", "eps", *shown]
     printed = Table(title="Accuracy on the test set: mean over seeds, least to most")
     for name in (*columns, "accuracy", "seeds"):
-        printed.add_column(name)
+        printed.add_column({"utility_model": "model"}.get(name) or parts.symbols().get(name, name))
     for _, row in found.iterrows():
         spread = f"{row['mean']:.1%} ({row['min']:.1%} to {row['max']:.1%})"
         printed.add_row(*(_word(row[name]) for name in columns), spread, str(row["seeds"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dpbench import __version__
-from dpbench.accuracy.data import Images
+from dpbench.accuracy.data import Images, checked
 from dpbench.accuracy.setting import Setting
 from dpbench.accuracy.train import fresh, train
+from dpbench.accuracy.update import CLIPPED, steps
 from dpbench.system import cache, digest, source
 from dpbench.system.atomic import clear_leftovers, refused_as_sentence, replacing
 
@@ -41,16 +43,20 @@ class Model:
     learning_rate: float
     features: Callable[[Tensor, Tell], Tensor] | None = None
 
-    def digest(self, shape: tuple[int, ...], num_classes: int, seed: int) -> str:
-        """A hash of what is trained: the code, and without features the structure and the first weights."""
-        if self.features is not None:
-            return source.digest(self.build, self.features)
+    def made(self, shape: tuple[int, ...], num_classes: int, seed: int = 0) -> nn.Module:
+        """The model as a training begins with; the caller's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            model = fresh(lambda: self.build(shape, num_classes), seed)
-        own = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
+            return fresh(lambda: self.build(shape, num_classes), seed)
+
+    def digest(self, shape: tuple[int, ...], num_classes: int, seed: int) -> str:
+        """A hash of what is trained: code, structure and first weights."""
+        # a model behind features is described by one of few inputs: their number follows from the images
+        model = self.made((8,) if self.features else shape, num_classes, seed)
+        kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
+        parts = [*kinds, self.features] if self.features else kinds
         described = {
             "structure": str(model),
-            "code": source.digest(*sorted(own, key=lambda kind: kind.__qualname__)) if own else "",
+            "code": sorted(_code(part) for part in parts),
             "weights": digest.tensors(dict(model.state_dict())),
         }
         return digest.described(described)
@@ -92,7 +98,9 @@ class Trial:
             "stages": str([(stage.name, stage.values()) for stage in stages]),
             "sampling": str(self.setting.sampling),
             "train_batch_size": self.setting.train_batch_size,
-            "code": source.digest(train, *map(type, stages)),
+            "code": [_code(part) for part in (train, steps, checked)],
+            # of what Opacus trains under, no code of ours plays a part
+            "stages' code": source.digest(*(type(stage) for stage in stages if stage.name not in CLIPPED)),
             "versions": " ".join([__version__, *(version(name) for name in ("torch", "opacus"))]),
         }
         return digest.described(described)
@@ -134,4 +142,19 @@ class Trial:
         return f"{self.model.name} under {self.setting.title()}, seed {self.seed}"
 
     def _file(self) -> Path:
-        return cache.folder() / "utility" / f"{self.key}.json"
+        return folder() / f"{self.key}.json"
+
+
+def _code(part: type | Callable) -> str:
+    """The hash of the file that holds a part of dpbench's; of a user's, all that it imports from its package.
+
+    An accuracy took minutes: a change elsewhere in dpbench is none of its business.
+    """
+    if part.__module__.startswith("dpbench."):
+        return source.of_file(Path(sys.modules[part.__module__].__file__))
+    return source.digest(part)
+
+
+def folder() -> Path:
+    """Where the accuracies of trainings are kept."""
+    return cache.folder() / "utility"

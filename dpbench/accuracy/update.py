@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from opacus import PrivacyEngine
+from opacus import GradSampleModule, PrivacyEngine
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -162,6 +163,16 @@ class Private:
             except (ValueError, AttributeError) as error:  # a parameter without per-sample gradients
                 raise InputError(_refusal(self._name, error)) from error
         return tuple(p.grad for p in self._trained)
+
+
+def check_private(chain: Chain, model: nn.Module | None) -> None:
+    """InputError for a model that Opacus does not train under `chain`; None is one that it does."""
+    if model is not None and chain.stages and chain.stages[0].name in CLIPPED:
+        try:
+            ModuleValidator.validate(model.train(), strict=True)
+            GradSampleModule.validate(model, strict=True)
+        except (NotImplementedError, ValueError) as error:
+            raise InputError(_refusal(chain.stages[0].name, error)) from error
 
 
 def _all_linear(model: nn.Module) -> bool:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from defenses import Chain, Defense
-from dpbench.accuracy import data, networks, session, table
+from dpbench.accuracy import data, networks, session
 from dpbench.accuracy.setting import settings
 from dpbench.accuracy.trial import Model, Trial
+from dpbench.accuracy.update import check_private
 from dpbench.cell import registered
 from dpbench.cell.spec import Part
 from dpbench.protocol import InputError
@@ -89,7 +90,8 @@ def utility(
     with process.clean_state():
         registered.load()
         images = data.checked(train, test)
-        model = _model(make_model, images, learning_rate, name)
+        model = _model(make_model, learning_rate, name)
+        made = None if model.features else _made(model, images)
         asked = tuple(map(_part, _several(defense)))
         values = checked_values(parameters)
         values["train_size"] = values.get("train_size") or (len(images.train[1]),)
@@ -99,18 +101,14 @@ def utility(
             for setting in settings(asked, values)
             for seed in _checked_seeds(seeds)
         ]
-        for trial in trials:
-            _ = trial.setting.chain  # what can never work is said before anything is trained
+        for trial in trials:  # what can never work is said before anything is trained
+            check_private(trial.setting.chain, made)
         console = Console(stderr=True)
-        # without a terminal a notebook's cell or a log would fill with lines that nobody asked for
-        quiet = not progress
         folder = None if out is None else absolute(out)
         if folder is not None:
             with refused_as_sentence(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        found = table.frame(session.rows(trials, console, quiet))
-        if folder is not None:
-            table.write(folder, found)
+        found = session.table_of(trials, console, not progress, folder)
         if not (found["status"] == "ok").any():
             raise InputError(f"Nothing could be trained. {found['error'].iloc[0]}")
         return found
@@ -134,25 +132,36 @@ def checked_values(given: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     return values
 
 
-def _model(make_model: Any, images: data.Images, learning_rate: float | None, name: str | None) -> Model:
+def _model(make_model: Any, learning_rate: float | None, name: str | None) -> Model:
     if isinstance(make_model, str):
         own = networks.named(make_model)
         return replace(own, name=name or own.name, learning_rate=_rate(learning_rate, own.learning_rate))
     if not callable(make_model) or isinstance(make_model, nn.Module):
         raise InputError("`make_model` must be a function that makes the model anew for each training.")
     name = name or getattr(make_model, "__name__", type(make_model).__name__)
-    model = Model(name, lambda shape, classes: make_model(), _rate(learning_rate, LEARNING_RATE))
-    made = make_model()
+    return Model(name, lambda shape, classes: make_model(), _rate(learning_rate, LEARNING_RATE))
+
+
+def _made(model: Model, images: data.Images) -> nn.Module:
+    """The model, after a look at what it returns."""
+    made = model.made(tuple(images.train[0].shape[1:]), images.num_classes)
     if not isinstance(made, nn.Module):
         raise InputError(f"`make_model` must make a PyTorch module, not {type(made).__name__}.")
-    with torch.no_grad():
-        outputs = made.eval()(data.scaled(images.test[0][:1]))
+    try:
+        with torch.no_grad():
+            outputs = made.eval()(data.scaled(images.test[0][:1]))
+    except Exception as error:  # of somebody's model
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+        raise InputError(
+            f"The model cannot take images of shape {list(images.test[0].shape[1:])} ({reason}): make one "
+            "that can."
+        ) from error
     if outputs.ndim != 2 or outputs.shape[1] < images.num_classes:
         raise InputError(
             f"The model must return logits [B, {images.num_classes}], one for each class of the labels, not "
             f"{list(outputs.shape)}."
         )
-    return model
+    return made
 
 
 def _rate(given: float | None, usual: float) -> float:

@@ -8,75 +8,82 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
-from dpbench.accuracy.utility import utility
+from dpbench.accuracy import command, session
+from dpbench.accuracy.trial import Trial
+from dpbench.cell import registered
 from dpbench.data import cifar10
 from dpbench.decide.choices import Choice, Training
+from dpbench.sweep.options import checked, defaults
 from dpbench.system import process
-
-MODELS = ("scattering-linear", "convnet-tanh")
-"""The strong baseline first: its trainings are short once the features are there."""
-SEEDS = (0, 1, 2)
 
 
 def why_not(training: Training, data: str) -> str:
     """Why no accuracy is measured; empty where it is."""
-    there = len(cifar10("train")[1]) if data == "cifar10" else 0
-    if not there:
+    if data != "cifar10":
         return f"accuracy is measured on cifar10 only, not on {data}; for your own there is dpbench.utility"
+    there = len(cifar10("train")[1])
     if training.train_size > there:
         return f"accuracy is measured on cifar10, whose {there:,} training images are fewer than yours"
     return ""
 
 
-def accuracies(
-    training: Training,
-    chosen: Sequence[Choice],
-    asked: Sequence[float],
-    *,
-    progress: bool,
-    backwards: bool = False,
-) -> pd.DataFrame:
-    """One row for each training, without a defence and with the noise of each choice.
+def accuracies(trials: Sequence[Trial], folder: Path, *, progress: bool) -> pd.DataFrame:
+    """One row for each training, also in the folder's `utility.csv`.
 
-    Those of earlier calls are in the cache folder and are not trained again.
+    Those that the cache folder has are not trained again.
+
+    Args:
+        trials: of `planned`.
+        folder: of the run; it exists.
+        progress: show how far it is, on stderr.
+
+    Raises:
+        InputError: the disk is full, or a folder cannot be written.
+    """
+    return command.carry_out(list(trials), folder, not progress)
+
+
+def planned(training: Training, chosen: Sequence[Choice], asked: Sequence[float], device: str) -> list[Trial]:
+    """The trainings: without a defence and with the noise of each choice, three seeds of two models.
 
     Args:
         training: size, batch and length.
-        chosen: noise multipliers.
+        chosen: at least one choice.
         asked: the epsilons that were asked for; the other choices go by their noise.
-        progress: show how far it is, on stderr.
-        backwards: the last training first, for a process that works towards another one.
-
-    Raises:
-        InputError: the disk is full or the cache folder cannot be written.
+        device: `cpu` or `cuda`.
     """
-    train, test = cifar10("train"), cifar10("test")
-    recipe = {name: getattr(training, name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
-    eps = [choice.eps for choice in chosen if choice.eps in asked]
-    noise = [choice.noise_multiplier for choice in chosen if choice.eps not in asked]
-    step = -1 if backwards else 1
-    tables = []
-    for model in MODELS:
-        for values in ({"eps": eps[::step]}, {"noise_multiplier": noise[::step]}):
-            if all(values.values()):
-                tables.append(
-                    utility(model, train, test, seeds=SEEDS[::step], progress=progress, **recipe, **values)
-                )
-    return pd.concat(tables, ignore_index=True).drop_duplicates(
-        ["utility_model", "defense", "noise_multiplier", "utility_seed"], ignore_index=True
-    )
+    recipe = {
+        name: (getattr(training, name),) for name in ("train_size", "train_batch_size", "epochs", "delta")
+    }
+    eps = tuple(choice.eps for choice in chosen if choice.eps in asked)
+    noise = tuple(choice.noise_multiplier for choice in chosen if choice.eps not in asked)
+    found: dict[str, Trial] = {}
+    for name, values in (("eps", eps), ("noise_multiplier", noise)):
+        if values:
+            options = checked(defaults().replaced(defense=("dp",), **recipe, **{name: values}))
+            found |= {trial.key: trial for trial in command.trials(options, device)}
+    # a model's features are held, so its trainings stand next to each other
+    return sorted(found.values(), key=lambda trial: trial.model.name)
 
 
 @contextmanager
-def beside(training: Training, chosen: Sequence[Choice], asked: Sequence[float]) -> Iterator[None]:
-    """Within the block, another process trains, from the last training backwards; what it did is kept."""
-    plain = [_Noise(choice) for choice in chosen]
+def beside(
+    training: Training, chosen: Sequence[Choice], asked: Sequence[float], device: str
+) -> Iterator[None]:
+    """Within the block, another process does the trainings of `planned`, from the last one backwards.
+
+    What it has done is kept in the cache folder. Arguments are those of `planned`.
+    """
+    noises = [replace(choice, curve=None) for choice in chosen]  # the curve is large, and plays no part
     context = multiprocessing.get_context("spawn")
-    other = context.Process(target=_trained, args=(training, plain, tuple(asked)), daemon=True)
+    other = context.Process(target=_backwards, args=(training, noises, tuple(asked), device), daemon=True)
     other.start()
     try:
         yield
@@ -85,21 +92,15 @@ def beside(training: Training, chosen: Sequence[Choice], asked: Sequence[float])
         other.join()
 
 
-class _Noise:
-    """A choice without its curve, for another process."""
-
-    def __init__(self, choice: Choice) -> None:
-        self.eps, self.noise_multiplier = choice.eps, choice.noise_multiplier
-
-
-def _trained(training: Training, chosen: Sequence[Choice], asked: Sequence[float]) -> None:
+def _backwards(training: Training, chosen: Sequence[Choice], asked: Sequence[float], device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the other one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     process.configure()
     process.one_thread()
+    registered.load()
     with suppress(Exception):  # the other process comes to the same training and says what is wrong
-        accuracies(training, chosen, asked, progress=False, backwards=True)
+        session.table_of(planned(training, chosen, asked, device)[::-1], Console(stderr=True), True, None)
 
 
 def _end_with_the_other() -> None:

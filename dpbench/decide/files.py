@@ -1,4 +1,4 @@
-"""decide.csv, decide.json and decide.png."""
+"""decide.csv, decide.json, decide.png, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dpbench.decide.choices import Choice, Training
 from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute
 
-NAMES = ("decide.csv", "decide.json", "decide.png")
+NAMES = ("decide.csv", "decide.json", "decide.png", "report.html")
 COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
 
 
@@ -26,7 +26,9 @@ def write(
     chosen: Sequence[Choice],
     measured: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write the three files, each wholly or not at all; older ones of these names are replaced.
+    """Write three files and the page, each wholly or not at all; older ones of these names are replaced.
+
+    Where something was measured, the page is left to the export of the run.
 
     Args:
         folder: is made if it is not there.
@@ -41,15 +43,20 @@ def write(
     with refused_as_sentence(home / "decide.csv"):
         home.mkdir(parents=True, exist_ok=True)
     from dpbench.decide.picture import picture  # Matplotlib takes a second to import
+    from dpbench.report import page  # likewise pandas
+    from dpbench.report.page import folder as of_results
 
     rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
-    return [
+    files = [
         written(home / "decide.csv", lambda path: _csv(path, rows)),
         written(home / "decide.json", lambda path: _json(path, training, rows, measured)),
         written(
             home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
         ),
     ]
+    if measured is not None:
+        return files
+    return [*files, page.write(*of_results.read(home))]
 
 
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

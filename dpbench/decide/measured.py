@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.accuracy import table
 from dpbench.cell.scene import dataset
 from dpbench.decide import attacked, costs
 from dpbench.decide.choices import Choice, Training
 from dpbench.decide.files import NAMES
 from dpbench.frontier import frontier
+from dpbench.frontier.cells import resolved
 from dpbench.frontier.result import Frontier
 from dpbench.report import export as exporting
 from dpbench.store import Store
@@ -80,14 +80,11 @@ def measure(
         if line:
             note(line)
     budget = {name: getattr(training, name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
-    other = costs.beside(training, chosen, asked) if workers > 1 and not why_not else nullcontext()
-    with other:
+    trainings = training, chosen, asked, resolved(given["device"])
+    with costs.beside(*trainings) if workers > 1 and not why_not else nullcontext():
         levels = attacked.levels(chosen)
         found = frontier(home, levels=levels, quick=quick, progress=progress, **given, **attack, **budget)
-    accuracy = None
-    if not why_not:
-        accuracy = costs.accuracies(training, chosen, asked, progress=progress)
-        table.write(home, accuracy)
+    accuracy = None if why_not else costs.accuracies(costs.planned(*trainings), home, progress=progress)
     return Measured(found, accuracy, why_not)
 
 

@@ -80,7 +80,7 @@ class Setting:
         self._check()
         self._inputs = Inputs(options.data, options.image_size, options.weights)
         self._runtime = Runtime(
-            device=_device(options.device),
+            device=resolved(options.device),
             engine=options.engine,
             # its columns play no part here, and take longer than some attacks
             lpips_net=None,
@@ -185,7 +185,12 @@ def picks(threat: Part) -> bool:
     return threat.name == "informed"
 
 
-def _device(asked: str) -> str:
+def resolved(asked: str) -> str:
+    """`cpu` or `cuda`, where `auto` takes the graphics card if there is one.
+
+    Raises:
+        InputError: for a card that is not there.
+    """
     here = "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and here == "cpu":
         raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")

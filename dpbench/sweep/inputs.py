@@ -91,19 +91,19 @@ class Inputs:
         return victim.weights_digest(model, norm, state, self._weights, data, data.images.shape[-1])
 
 
-def code_of(cell: Cell, network: type | Callable[..., Any]) -> str:
+def code_of(cell: Cell, *networks: type | Callable[..., Any]) -> str:
     """A hash of the source of the cell's attack, defence, threat model, victim and of all metrics.
 
     Args:
         cell: names the parts.
-        network: the class or function that makes the victim.
+        *networks: the classes or functions that make the victim.
     """
-    return _code(cell.attack and cell.attack.name, cell.defence.name, cell.threat.name, network)
+    return _code(cell.attack and cell.attack.name, cell.defence.name, cell.threat.name, frozenset(networks))
 
 
 @cache
-def _code(attack: str | None, defence: str, threat: str, network: Any) -> str:
-    found = [threat_models[threat], network, *metrics.METRICS.values(), *defenses.stages(defence)]
+def _code(attack: str | None, defence: str, threat: str, networks: frozenset[Any]) -> str:
+    found = [threat_models[threat], *networks, *metrics.METRICS.values(), *defenses.stages(defence)]
     found += [attacks.kind(attack)] if attack else []
     found += [Budget] if parts.is_calibrated(defence) or parts.is_gaussian(defence) else []
     return source.digest(*found)

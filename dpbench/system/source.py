@@ -9,14 +9,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, NoneType
 from typing import Any
 
+OWN = ("attacks", "defenses", "dpbench")
+"""Packages of dpbench."""
 SHARED = ("dpbench.protocol",)
 """Packages that are followed from everywhere."""
 _PLAIN = (bool, int, float, str, bytes, NoneType)
@@ -36,11 +39,13 @@ def digest(*parts: type | Callable) -> str:
     for part in (each for given in parts for each in _lineage(given)):
         if _file(part.__module__) is None:  # made in a notebook or a console
             others.add(_compiled(part))
+        elif version := _published(part.__module__):
+            others.add(f"{part.__module__}.{part.__qualname__} {version}")
         else:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
     for name in sorted(modules):
-        found.update(f"{name} {_hashed(name)} ".encode())
+        found.update(f"{name} {of_file(_file(name))} ".encode())
     for text in sorted(others):
         found.update(text.encode())
     return found.hexdigest()[:16]
@@ -48,8 +53,28 @@ def digest(*parts: type | Callable) -> str:
 
 def of_file(path: Path) -> str:
     """The hash of what a Python file does: its comments, layout, docstrings and help texts do not count."""
-    tree = _Essential().visit(ast.parse(path.read_text(encoding="utf-8")))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return _parsed(path.read_text(encoding="utf-8"))[1]
+
+
+@cache
+def _published(module: str) -> str:
+    """The installed library that a module is of, with its version; empty for code that changes without one.
+
+    That is dpbench's own, what nobody installed, and what was installed from a folder or a repository, which
+    installers note in `direct_url.json` (PEP 610).
+    """
+    package = module.partition(".")[0]
+    for name in () if package in OWN else _distributions().get(package, ()):
+        found = metadata.distribution(name)
+        here = Path(found.locate_file("")).resolve() in _file(module).resolve().parents
+        if here and found.read_text("direct_url.json") is None:
+            return f"{name} {found.version}"
+    return ""
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 @cache
@@ -73,10 +98,10 @@ def _within(name: str, packages: Iterable[str]) -> bool:
 def _imported(name: str) -> Iterable[str]:
     path = _file(name)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(_tree(name)):
+    for node in _parsed(path.read_text(encoding="utf-8"))[0]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _file(alias.name))
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = node.module or ""
             if node.level:
                 parents = package.split(".")
@@ -103,13 +128,11 @@ def _file(name: str) -> Path | None:
 
 
 @cache
-def _tree(name: str) -> ast.Module:
-    return ast.parse(_file(name).read_text(encoding="utf-8"))
-
-
-@cache
-def _hashed(name: str) -> str:
-    return of_file(_file(name))
+def _parsed(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, ...], str]:
+    """The import statements of a file's text, and the hash of what it does."""
+    tree = ast.parse(text)
+    imports = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return imports, hashlib.sha256(ast.dump(_Essential().visit(tree)).encode()).hexdigest()
 
 
 class _Essential(ast.NodeTransformer):
@@ -140,8 +163,7 @@ def _lineage(part: type | Callable) -> Iterable[type | Callable]:
     if not isinstance(part, type) or _file(part.__module__) is not None:  # its imports are followed
         return [part]
     bases = (base for base in part.__mro__[1:] if base.__module__ != "builtins")
-    ours = ("attacks", "defenses", "dpbench")
-    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, ours))]
+    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, OWN))]
 
 
 def _compiled(part: type | Callable) -> str:

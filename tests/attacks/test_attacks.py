@@ -156,9 +156,9 @@ def floor(images):
     return psnr(mean_image(1, load_data("samples").mean_image), images)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_dlg_inverts_its_lenet(count, lenet):
-    """At least 7 of 8 above 30 dB, restarts chosen by the distance alone; in CI both of two."""
+    """At least 7 of 8 above 30 dB, restarts chosen by the distance alone; in CI the first."""
     found = []
     for seed in range(count):
         images, labels = photograph(seed)

@@ -99,8 +99,6 @@ def test_every_row_of_the_ablation_inverts_a_tiny_net(terms, normed, images):
     # the best constant image has 15.0 dB; fed noise, the same searches end at 6.2 to 11.4; regularisers blur
     assert matched(found, images) > (40 if terms == "gradient" else 16)
     assert found.iterations == 400
-    again = attack(release, know(normed, images), seed=1)
-    assert torch.equal(found.images, again.images)
 
 
 @pytest.mark.parametrize(

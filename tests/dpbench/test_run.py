@@ -24,9 +24,9 @@ from tests.helpers.cells import without_times
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
-    *("config.toml", "cells.csv", "cells", "logs"),
+    *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
-    *("table.md", "table.tex", "reconstructions.png", "leakage.png"),
+    *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
 }
 
 
@@ -366,7 +366,7 @@ def test_reference_runs_of_version_0_1_can_be_read(folder):
 
 
 def test_planning_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dpbench.running.PATIENCE", -1.0)
+    monkeypatch.setattr("dpbench.run.running.PATIENCE", -1.0)
     words = ["--batch-seed", "0", "1", "2", "--batch-size", "1", "--defense", "none"]
     assert run(tmp_path / "x", *words, "--attack", "deepinversion", "--dry-run") == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Planning: ")]

@@ -56,5 +56,5 @@ def as_in_a_new_process() -> Iterator[None]:
 
 
 def _forget_code() -> None:
-    for cached in (source._closure, source._file, source._tree, source._hashed, inputs._code):
+    for cached in (source._closure, source._file, inputs._code):
         cached.cache_clear()

@@ -5,9 +5,14 @@ from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
     confidence,
     frontier,
     leakage,
+    noise,
     pictures,
+    search,
+    shares,
     threats,
+    tradeoff,
+    utility,
 )
-from dpbench.report.plots.registry import Plot, plot, plots
+from dpbench.report.plots.registry import Plot, as_plot, plot, plots
 
-__all__ = ["Plot", "plot", "plots"]
+__all__ = ["Plot", "as_plot", "plot", "plots"]

@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dpbench.accuracy import command
+from dpbench.accuracy.networks import MODELS
 from dpbench.data import datasets
 from dpbench.decide import answer as answering
 from dpbench.decide import attacked, costs
@@ -223,9 +225,10 @@ def small(script, monkeypatch):
     """CIFAR-10 with 60 images of 8 pixels a side, and a model that is trained in milliseconds."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    monkeypatch.setattr(costs, "cifar10", lambda split: (images, torch.arange(60) % 2))
-    monkeypatch.setattr(costs, "MODELS", ("convnet-tanh",))
-    monkeypatch.setattr(costs, "SEEDS", (0, 1))
+    for module in (costs, command):
+        monkeypatch.setattr(module, "cifar10", lambda split: (images, torch.arange(60) % 2))
+    monkeypatch.setattr(command, "MODELS", {"convnet-tanh": MODELS["convnet-tanh"]})
+    monkeypatch.setattr(command, "SEEDS", (0, 1))
 
 
 def test_accuracy_stands_beside_what_was_seen(small, script, tmp_path, capsys, monkeypatch):

@@ -68,7 +68,7 @@ def registries():
 def forget() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "blackhouse"]:
         del sys.modules[name]
-    for cached in (source._closure, source._file, source._tree, source._hashed, inputs._code):
+    for cached in (source._closure, source._file, inputs._code):
         cached.cache_clear()
 
 

@@ -18,7 +18,7 @@ from tests.helpers.kills import wait_for_the_end_of, with_kills
 from tests.helpers.sixty import SIXTY, check
 
 
-@pytest.mark.parametrize("moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_workers(undisturbed, tmp_path, moments):
     words = [*SIXTY, "--executor", "workers", "--workers", "2"]
     assert with_kills(words, tmp_path / "run", moments, seed=moments) == moments

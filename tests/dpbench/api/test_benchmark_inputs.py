@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import TensorDataset
 
 import dpbench
@@ -80,6 +81,28 @@ def test_what_is_no_batch_is_one_sentence(images, labels, more, match):
     with pytest.raises(InputError, match=match) as caught:
         attack(images, labels, **more)
     assert "\n" not in str(caught.value)
+
+
+def test_the_code_of_a_layer_within_a_model_of_pytorchs_counts():
+    """Its class has no file, so what it is made of is hashed: edited, it is another cell."""
+    keys = []
+    for factor in (1, 1, 2):
+        names = {"nn": nn, "__name__": "console without a file"}
+        exec(f"class Mine(nn.Module):\n    def forward(self, x): return {factor} * x", names)
+        torch.manual_seed(0)
+        model = nn.Sequential(names["Mine"](), nn.Flatten(), nn.Linear(192, 3)).eval()
+        table = dpbench.benchmark(
+            model,
+            torch.full((1, 3, 8, 8), 0.5),
+            torch.tensor([1]),
+            attacks="dlg",
+            iterations=1,
+            device="cpu",
+            progress=False,
+        )
+        keys.append(set(table["key"]))
+    assert keys[0] == keys[1]
+    assert not keys[0] & keys[2]
 
 
 def test_a_folder_is_taken_up_again(tmp_path, monkeypatch):

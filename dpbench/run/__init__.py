@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from dpbench.system import program
@@ -29,14 +28,10 @@ def _main(arguments: list[str]) -> int:
         from dpbench.sweep.options import parse
 
         options = parse(arguments)
-        from dpbench.running import carry_out
+        from dpbench.run.running import carry_out
 
         return carry_out(options, arguments)
     except InputError as error:
         from dpbench.sweep.options import in_words_of_the_command_line
 
         return program.refuse(error, in_words_of_the_command_line)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
