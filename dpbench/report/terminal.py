@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def show(
         text = "\n".join(map(escape.plain, line.split("\n")))
         console.print(text, markup=False, highlight=False)
     console.print(f"\n{escape.plain(str(folder))}/", markup=False, highlight=False)
-    console.print("  " + "  ".join(file.name for file in files), markup=False, highlight=False)
+    console.print("  " + "  ".join(_names(files)), markup=False, highlight=False)
     if columns == fields.SHORT:
         console.print("Other columns of summary.csv are shown by --columns NAME,NAME or --columns all.")
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """The files in the run's folder, and how many are in each folder below it."""
+    counts = Counter(file.parent for file in files)
+    top = min(counts, key=lambda folder: len(folder.parts), default=None)
+    own = [file.name for file in files if file.parent == top]
+    below = [f"{each.name}/ ({count} files)" for each, count in counts.items() if each != top]
+    return [*dict.fromkeys(own), *below]
