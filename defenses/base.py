@@ -44,10 +44,8 @@ class Aggregates(list[Gradients]):
 class Defense(Declared, ABC):
     """One stage of a defence; its parameters are declared with `parameter(...)` and public.
 
-    An attack adapts to a stage of your own that is the last of its chain and has one of two methods:
-    `differentiable(gradients)`, which does to a trial gradient what the stage does to a release, such that
-    autograd can follow; or `adapt(objective, release)`, which returns the objective (`attacks.objectives`) to
-    search with.
+    Attacks adapt to a stage that is the last of its chain and has the method `differentiable(gradients)` or
+    `adapt(objective, release)`: see docs/own-parts.md.
 
     A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates: it is
     given the `noise_multiplier` of a budget and the guarantee that comes with it.
@@ -131,9 +129,14 @@ class PostProcessor(Defense):
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """The gradients after this stage, as new tensors of the same shapes."""
 
+    def stream(self, generator: torch.Generator) -> Callable[[Gradients], Gradients]:
+        """What is called with one gradient after the other; override it where a release remembers others."""
+        return lambda gradients: self.process(gradients, generator)
+
     def process_all(self, releases: Sequence[Gradients], generator: torch.Generator) -> list[Gradients]:
-        """Several releases in the order they are made; override it where one depends on those before."""
-        return [self.process(gradients, generator) for gradients in releases]
+        """Several releases in the order they are made."""
+        process = self.stream(generator)
+        return [process(gradients) for gradients in releases]
 
 
 NONE = "none"
@@ -148,12 +151,7 @@ def defense(name: str) -> Callable[[D], D]:
         ValueError: for a name that is taken.
         TypeError: for a parameter whose name means something else elsewhere in the program.
     """
-
-    def register(cls: D) -> D:
-        defenses_registry.add(name, cls)
-        return cls
-
-    return register
+    return defenses_registry.register(name)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,17 +40,19 @@ class TopK(PostProcessor):
 
     def process(self, gradients: Gradients, generator: torch.Generator) -> Gradients:
         """A first release, with nothing left over from before; the generator is not used."""
-        return self.process_all([gradients], generator)[0]
+        return self.stream(generator)(gradients)
 
-    def process_all(self, releases: Sequence[Gradients], generator: torch.Generator) -> list[Gradients]:
+    def stream(self, generator: torch.Generator) -> Callable[[Gradients], Gradients]:
         """Several releases, in each what the one before left out."""
-        sent: list[Gradients] = []
-        memory: Sequence[Tensor] = [torch.zeros_like(g) for g in releases[0]]
-        for gradients in releases:
-            waiting = [g + m for g, m in zip(gradients, memory, strict=True)]
-            sent.append(self._largest(waiting))
-            memory = [w - s for w, s in zip(waiting, sent[-1], strict=True)]
-        return sent
+        memory: list[Tensor] = []
+
+        def send(gradients: Gradients) -> Gradients:
+            waiting = [g + m for g, m in zip(gradients, memory, strict=True)] if memory else list(gradients)
+            sent = self._largest(waiting)
+            memory[:] = [w - s for w, s in zip(waiting, sent, strict=True)]
+            return sent
+
+        return send
 
     def _largest(self, gradients: Sequence[Tensor]) -> Gradients:
         """Exactly k entries of all tensors together, the rest zero; of equal ones the first."""

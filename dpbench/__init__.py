@@ -11,7 +11,8 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_HOMES = {"benchmark": "dpbench.api", "load": "dpbench.api"}
+_HOMES = dict.fromkeys(("benchmark", "attack", "capture", "load"), "dpbench.api")
+_HOMES |= {"Release": "dpbench.protocol", "utility": "dpbench.accuracy.utility"}
 _MODULES = ("privacy", "metrics", "data", "victim", "assets", "protocol", "testing")
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

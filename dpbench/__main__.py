@@ -13,6 +13,8 @@ COMMANDS = {
     "decide": ("dpbench.decide.__main__", "which epsilon: what a training gives away at most"),
     "frontier": ("dpbench.frontier.__main__", "up to which noise attacks are seen to succeed"),
     "audit": ("dpbench.audit.__main__", "does a defence leak more than it claims?"),
+    "report": ("dpbench.report.__main__", "make the page of a run again, or of an old one"),
+    "compare": ("dpbench.report.compare.__main__", "runs side by side; entries checked and ranked"),
     "assets": ("dpbench.assets.__main__", "fetch, check and export weights and data sets"),
 }
 """Name to the module whose `main` it is, and what it does."""
@@ -33,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in ("-h", "--help"):
         print(_help())
         return 0
-    print(f"dpbench has no {first!r}: give one of {', '.join(COMMANDS)}, or --help.", file=sys.stderr)
+    from dpbench.protocol import meant  # brings PyTorch along
+
+    said = f"dpbench has no {first!r}{meant(first, COMMANDS)}: give one of {', '.join(COMMANDS)}, or --help."
+    print(said, file=sys.stderr)
     return 2
 
 

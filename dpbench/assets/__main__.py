@@ -16,6 +16,9 @@ from dpbench import assets
 from dpbench.assets import cache, export
 from dpbench.protocol import InputError
 from dpbench.system import interrupts
+from dpbench.system.command_line import subcommand
+
+COMMAND = "python -m dpbench.assets"
 
 
 def show() -> int:
@@ -96,9 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {"list": show, "fetch": fetch, "verify": verify, "export": carry}
     try:
         with interrupts.in_order():
-            return tyro.extras.subcommand_cli_from_dict(
-                commands, prog="python -m dpbench.assets", args=arguments
-            )
+            return subcommand(commands, sys.argv[1:] if arguments is None else arguments, COMMAND)()
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dpbench.assets import convert
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, meant
 
 Converter = Callable[[Path], dict[str, Tensor]]
 """(downloaded file) -> tensors by name."""
@@ -187,5 +187,5 @@ ASSETS: Mapping[str, Asset] = {asset.name: asset for asset in _RECORDS}
 def record(name: str) -> Asset:
     """The record of asset `name`; InputError lists the known ones."""
     if name not in ASSETS:
-        raise InputError(f"Unknown asset {name!r}; known: {', '.join(ASSETS)}.")
+        raise InputError(f"Unknown asset {name!r}{meant(name, ASSETS)}; known: {', '.join(ASSETS)}.")
     return ASSETS[name]

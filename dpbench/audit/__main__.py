@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dpbench.audit import files
 from dpbench.audit.auditor import audit
 from dpbench.audit.options import defence_of, options, parse
 from dpbench.audit.report import sentence, tables
@@ -68,6 +69,8 @@ def _run(given: Mapping[str, Any]) -> int:
             seed=given["seed"],
             progress=lambda count: bar.update(task, advance=count),
         )
+    if given["out"] is not None:
+        files.write(given["out"], given["defense"], report)
     if not given["quiet"]:
         Console().print(*tables(report, given["defense"]))
         print(sentence(report, given["defense"]))

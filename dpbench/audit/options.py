@@ -62,6 +62,14 @@ OWN = (
     ),
     _own(AUDIT, "confidence", float, 0.95, "chance of a correct defence to pass, at least", above=0, below=1),
     _own(AUDIT, "seed", int, 0, "decides canaries and noise", at_least=0),
+    _own(
+        OUTPUT,
+        "out",
+        str,
+        None,
+        "file for the outcome, as JSON; as audit*.json in a run's folder it is part of that run's report",
+        hint="none",
+    ),
     _own(OUTPUT, "quiet", bool, False, "print errors only; the exit status tells the outcome"),
     _own(
         OUTPUT,

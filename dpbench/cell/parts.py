@@ -182,7 +182,7 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     threat = threat_of(cell).values()
     asked = {
         "max_grad_norm": clip_norm(cell.defence.name, cell.defence.given),
-        "batch_size": cell.batch.batch_size,
+        "batch_size": min(cell.batch.batch_size, cell.batch.expected or cell.batch.batch_size),
     }
     first = defenses.stages(cell.defence.name)[0]
     if first.remembers:

@@ -20,11 +20,17 @@ from dpbench.victim import batch_norm
 def released(cell: Cell, scene: Scene) -> Release:
     """All that leaves the client of `cell`, with its guarantee.
 
+    Where a training really sent something under this defence, it is that; see `Scene.release`.
+
     Raises:
         InputError: for a defence that cannot work on this model or batch.
     """
-    count = parts.threat_of(cell).releases
-    found = combined(each_release(cell, scene, scene.images, scene.labels, count=count))
+    stages = [stage.name for stage in defenses.stages(cell.defence.name)]
+    if scene.release is not None and stages == [stage.name for stage in scene.release.defense]:
+        found = replace(scene.release, guarantee=parts.guarantee_of(cell, parts.defence_of(cell)))
+    else:
+        count = parts.threat_of(cell).releases
+        found = combined(each_release(cell, scene, scene.images, scene.labels, count=count))
     if not any(bool(gradient.any()) for gradient in found.gradients):
         raise InputError(
             "The gradient of this batch is zero, so there is nothing to attack: the victim's loss does not "

@@ -24,6 +24,7 @@ class CellResult:
         originals: likewise.
         log: when and where it was run, how it ended, and the traceback if it broke.
         out_of_memory: whether it failed because a graphics card's memory ran out.
+        history: of the search, `Reconstruction.history`; empty where there was none.
     """
 
     rows: list[dict[str, Any]]
@@ -31,6 +32,7 @@ class CellResult:
     originals: Tensor
     log: str = ""
     out_of_memory: bool = False
+    history: tuple[float, ...] = ()
 
     @property
     def status(self) -> str:

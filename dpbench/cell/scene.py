@@ -15,7 +15,7 @@ from dpbench.cell.public import AT_MOST, PublicSource
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
 from dpbench.metrics import draw_others
-from dpbench.protocol import ImageStatistics, InputError
+from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.system import digest, seeds
 from dpbench.victim import Victim
 
@@ -45,6 +45,7 @@ class Scene:
         statistics: of public images; None where not to be had.
         fitted: the statistics were made from `others`.
         public: further images for attacks that need many; None where there are none.
+        release: what somebody's training sent for this batch; None where dpbench makes the releases.
     """
 
     victim: Victim
@@ -61,6 +62,7 @@ class Scene:
     statistics: ImageStatistics | None = None
     fitted: bool = False
     public: PublicSource | None = None
+    release: Release | None = None
 
 
 @lru_cache(maxsize=2)
@@ -175,6 +177,9 @@ def moved(scene: Scene, device: torch.device) -> Scene:
     model = copy.deepcopy(scene.victim.model).to(device)
     images, labels, mean_image = (x.to(device) for x in (scene.images, scene.labels, scene.mean_image))
     others, gallery = (pair and tuple(x.to(device) for x in pair) for pair in (scene.others, scene.gallery))
+    sent = scene.release
+    if sent is not None:
+        sent = replace(sent, gradients=tuple(gradient.to(device) for gradient in sent.gradients))
     return replace(
         scene,
         victim=replace(scene.victim, model=model),
@@ -183,4 +188,5 @@ def moved(scene: Scene, device: torch.device) -> Scene:
         mean_image=mean_image,
         others=others,
         gallery=gallery,
+        release=sent,
     )

@@ -54,7 +54,8 @@ def scored(
         common["decoys_known"] = seen or (scene.shared and scene.fitted)
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
-    return CellResult(made, found_images.images.float().cpu(), scene.images.cpu())
+    history = () if found is None else tuple(float(value) for value in found.history)
+    return CellResult(made, found_images.images.float().cpu(), scene.images.cpu(), history=history)
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:
@@ -66,9 +67,10 @@ def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:
 
 
 def joined(first: CellResult, second: CellResult) -> CellResult:
-    """Both, one after the other."""
+    """Both, one after the other; the search is the first one's."""
     return CellResult(
         first.rows + second.rows,
         torch.cat([first.images, second.images]),
         torch.cat([first.originals, second.originals]),
+        history=first.history,
     )

@@ -48,6 +48,8 @@ class BatchSpec:
         weights: the user's file or an asset's name; None where the victim is a shipped one.
         weights_digest: hash of the weights.
         logit_scale: what its last layer is multiplied by.
+        expected: the expected batch that a release from somebody's training was divided by; None for the
+            releases that dpbench makes.
     """
 
     data: str
@@ -62,6 +64,7 @@ class BatchSpec:
     weights: str | None = None
     weights_digest: str
     logit_scale: float = 1.0
+    expected: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

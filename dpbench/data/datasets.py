@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dpbench.data.channels import IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
 from dpbench.data.image_files import ImageFiles
-from dpbench.protocol import ImageStatistics, InputError, Registry
+from dpbench.protocol import ImageStatistics, InputError, Registry, meant
 
 LARGEST = 4096
 """Pixels a side; an attack on larger images ends in no useful time."""
@@ -105,7 +105,7 @@ def load_data(spec: str, *, size: int | None = None) -> Dataset:
             f"{each}:{load.argument}" if getattr(load, "argument", "") else each
             for each, load in datasets.items()
         )
-        raise InputError(f"Unknown data {spec!r}; known: {known}.")
+        raise InputError(f"Unknown data {spec!r}{meant(spec, datasets)}; known: {known}.")
     data = datasets[name](argument, size)
     if data.num_classes < 2:
         raise InputError(

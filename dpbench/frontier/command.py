@@ -17,12 +17,12 @@ from dpbench.frontier.measure import Measurement
 from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, meant
+from dpbench.report import page
 from dpbench.report.export import export_data
-from dpbench.report.plots import plots
+from dpbench.report.plots import files, plots
 from dpbench.store import Store
 from dpbench.sweep.axes import options
-from dpbench.sweep.executors import Local
 from dpbench.sweep.options import Options, checked, defaults
 from dpbench.system import process, source
 from dpbench.system.atomic import replacing
@@ -34,10 +34,10 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 """Where a frontier begins with something else than a sweep."""
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
-    *("suite", "resume", "status", "dry_run"),
+    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials"),
 )
 """Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
-PICTURES, DPI = ("frontier.png", "frontier-exposed.png"), 150
+PICTURES = ("frontier.png", "frontier-exposed.png")
 
 
 def frontier(
@@ -62,7 +62,7 @@ def frontier(
 
     Returns:
         One frontier for each threat model. The folder has them as `frontier.json` and `frontier.csv`, with
-        `frontier.png` and `frontier-exposed.png`.
+        `frontier.png`, `frontier-exposed.png` and `report.html`.
 
     Raises:
         InputError: where the attacks fail undefended, and for whatever cannot be measured.
@@ -73,7 +73,7 @@ def frontier(
         configuration = setting.configuration() | {"ranking": source.digest(Ranking)}
         results = store.open_run(absolute(out), configuration)
         with Display(Console(stderr=True), quiet=not progress) as display:
-            measurement = Measurement(setting, results, Local(), display)
+            measurement = Measurement(setting, results, display)
             measured = measurement.curve if quick else measurement.frontier
             found = [measured(threat_model) for threat_model in setting.attackers]
         results.expect((key, describe(cell)) for key, cell in measurement.counted.items())
@@ -89,7 +89,9 @@ def _options(given: dict[str, Any]) -> Options:
     """
     known = {name: each for name, each in options().items() if each.decides and name not in NOT_HERE}
     if unknown := [name for name in given if name not in known]:
-        raise InputError(f"A frontier takes no {unknown[0]}; it takes {', '.join(known)}.")
+        raise InputError(
+            f"A frontier takes no {unknown[0]}{meant(unknown[0], known)}; it takes {', '.join(known)}."
+        )
     values = {name: known[name].checked(value) for name, value in given.items()}
     return checked(defaults().replaced(**{**OWN_DEFAULTS, **values}))
 
@@ -105,7 +107,5 @@ def _write(results: Store, found: list[Frontier]) -> None:
     table = results.frame()
     export_data(results, table)
     for name in PICTURES:
-        figure = plots[name](table, results)
-        if figure is not None:
-            with replacing(results.path / name) as file:
-                figure.savefig(file, format="png", dpi=DPI)
+        files.draw(plots[name], table, results)
+    page.write(results, table)

@@ -12,6 +12,7 @@ from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry, defenses_registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
+from dpbench.protocol.spelling import meant
 
 __all__ = [
     "Candidates",
@@ -32,6 +33,7 @@ __all__ = [
     "declare",
     "defenses_registry",
     "full_precision",
+    "meant",
     "parameter",
     "parameters",
 ]

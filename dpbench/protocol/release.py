@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dpbench.protocol import sent
+from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 
 
@@ -81,6 +84,36 @@ class Release:
     guarantee: Guarantee | None = None
     repeats: tuple[tuple[Tensor, ...], ...] = ()
     per_sample: str = ""
+
+    @classmethod
+    def from_optimizer(cls, optimizer: Any) -> Release:
+        """What a step of Opacus' `DPOptimizer` sent: its noisy mean gradient, sigma, C and expected batch.
+
+        Args:
+            optimizer: after `step()` and before `zero_grad()`. It clips the whole gradient to one norm.
+
+        Raises:
+            InputError: for another optimiser, or one that has not added its noise yet.
+        """
+        stage, expected, gradients = sent.of_optimizer(optimizer)
+        return cls(sent.numbered(gradients), gradients, expected, (Stage("dp", stage),), per_sample="opacus")
+
+    @classmethod
+    def from_gradients(cls, model: nn.Module, *, batch_size: int, defense: Sequence[Stage] = ()) -> Release:
+        """The gradients that a model of plain PyTorch holds in `.grad`.
+
+        Args:
+            model: after `backward()` of a loss that is the mean over the batch.
+            batch_size: images in the batch.
+            defense: what was done to the gradients before this call, stage by stage; nothing by default.
+
+        Raises:
+            InputError: where the model holds no gradient, or for a batch of no images.
+        """
+        if batch_size < 1:
+            raise InputError(f"`batch_size` must be 1 or more, not {batch_size}.")
+        names, gradients = sent.of_model(model)
+        return cls(names, gradients, batch_size, tuple(defense))
 
     @property
     def each(self) -> tuple[tuple[Tensor, ...], ...]:

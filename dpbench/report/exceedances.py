@@ -10,7 +10,7 @@ import pandas as pd
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.naming import Naming
 from dpbench.report.rows import is_floor
-from dpbench.report.summary import summary
+from dpbench.report.summary import grouped
 from dpbench.store import schema
 
 LEVEL = 0.05
@@ -63,20 +63,30 @@ def exceedances(table: pd.DataFrame) -> list[str]:
     Returns:
         One line per exceedance; nothing where all is as it should be.
     """
+    return [text for _, text in exceeding(table.reset_index(drop=True))]
+
+
+def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:
+    """What lies above its bound, each with the line of `exceedances`.
+
+    Args:
+        table: as of `exceedances`, no two rows with the same index; the name of a `Compared.line` is the
+            index of `dpbench.report.summary.grouped`.
+    """
     table = schema.conform(table)
-    lines = summary(table)
+    lines, _ = grouped(table)
     naming = Naming(table)
-    lines = lines[~is_floor(lines)]
-    found = compared(lines)
+    found = compared(lines[~is_floor(lines)])
     said = []
     for each in found:
         low, high = clopper_pearson(each.right, each.asked, 1 - LEVEL / len(found))
         if low > each.bound:
             share = each.right / each.asked
-            said.append(
+            text = (
                 f"{naming.attack(each.line)} under {naming.defence(each.line)}, batch of "
                 f"{each.line['batch_size']}: {each.what} {100 * share:.0f} % of {each.asked} "
                 f"(corrected interval {100 * low:.1f} to {100 * high:.1f} %) where at most "
                 f"{100 * each.bound:.1f} % is possible"
             )
+            said.append((each, text))
     return said

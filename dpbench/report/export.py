@@ -12,20 +12,20 @@ import pyarrow
 import pyarrow.csv
 
 from dpbench.protocol import InputError
-from dpbench.report import escape, tables
-from dpbench.report.plots import plots
+from dpbench.report import entries, escape, page, tables
+from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
 from dpbench.store import Store, environment, schema
 from dpbench.system.atomic import written
 
-_DPI = 150
-
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write data, tables and every registered plot, each file wholly or not at all.
+    """Write data, tables, every registered plot, the entry and the page, each file wholly or not at all.
 
-    A plot that fails is left out with a warning: it must not cost the others.
+    Each plot is `plots/NAME.svg`, `.pdf` and `.png`, and `plots/NAME-column.*` for a column of a paper.
+
+    A plot or an entry that fails is left out with a warning: it must not cost the others.
 
     Args:
         store: the run.
@@ -38,7 +38,9 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
         InputError: the disk is full or the folder cannot be written; older files stay as they were.
     """
     table = schema.conform(store.frame() if table is None else table)
-    return [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+    made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+    made += _entry(store, table)
+    return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
@@ -69,26 +71,28 @@ def _tables(store: Store, table: pd.DataFrame) -> list[Path]:
 
 
 def _plots(store: Store, table: pd.DataFrame) -> list[Path]:
-    files = []
+    found = []
     for name, draw in plots.items():
-        path = store.path / name
         try:
-            figure = draw(table, store)
-            if figure is None:
-                path.unlink(missing_ok=True)  # of an earlier state of the run
-                continue
-            kind = path.suffix.removeprefix(".")
-            files.append(
-                written(path, lambda file, f=figure, kind=kind: f.savefig(file, format=kind, dpi=_DPI))
-            )
+            found += files.draw(as_plot(draw, name), table, store)
         except InputError:  # nothing can be written here
             raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            warnings.warn(
-                escape.plain(f"{name} was not drawn: {reason}."),
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    return files
+            _warn(f"{name} was not drawn", error)
+    return found
+
+
+def _entry(store: Store, table: pd.DataFrame) -> list[Path]:
+    try:
+        return [entries.write(store, table)]
+    except InputError:
+        raise
+    except Exception as error:
+        _warn(f"{entries.FILE} was not written", error)
+        return []
+
+
+def _warn(what: str, error: Exception) -> None:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    warnings.warn(escape.plain(f"{what}: {reason}."), RuntimeWarning, stacklevel=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -14,25 +14,25 @@ _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope
 """Settings of a defence that names, columns or the note on budgets tell."""
 
 
-def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -> list[str]:
+def notes(
+    table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None, shown: Collection[str]
+) -> list[str]:
     """Say what is the same in the whole sheet, what its columns mean, and what is missing.
 
     Args:
         table: per-image results of the sheet.
         attacked: their summary without floors.
         accountant: what computed the budgets; None where there are none.
+        shown: the columns of the summary that the sheet has.
     """
     words = _same(attacked, (*settings_of("batch", leave_out=("batch_size",)), "labels"))
     accuracy = attacked["victim_accuracy"].dropna().unique()
     if len(accuracy) == 1:
         words.append(f"the victim's accuracy {accuracy[0]:.0%} (CIFAR-10, test set)")
     said = [", ".join(words)] if words else []
-    if attacked["psnr_median"].notna().any() or attacked["success"].isna().all():
-        said.append(
-            "PSNR (dB, higher leaks more) and LPIPS (lower leaks more) are medians over images, max and min "
-            "the worst cases; over floor is the median of PSNR minus the best floor of the same image"
-        )
-    if (attacked["labels"] != "known").any():
+    if measures := _measures(shown):
+        said.append(measures)
+    if "label_accuracy" in shown and (attacked["labels"] != "known").any():
         said.append("labels is the share of labels that the attack had right")
     said += _defences(attacked)
     private = attacked[attacked["eps_release"].notna()]
@@ -42,26 +42,31 @@ def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -
         words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
         said.append(", ".join(words))
-    if attacked["rero_release"].notna().any():
+    if "rero_release" in shown and attacked["rero_release"].notna().any():
         said.append(
             "bound (ReRo): the largest share of cases in which an attacker can be right about a sample, if "
             "it is right in 10 % of them without the release"
         )
     galleries = attacked["gallery_size"].dropna().unique()
-    if len(galleries):
+    if "identified_share" in shown and len(galleries):
         sizes = " and ".join(f"{size:g}" for size in sorted(galleries))
-        said.append(f"identified: the original was picked out of a gallery of {sizes} images")
-    chances = attacked["iip_chance"].dropna().unique()
-    if len(chances):
-        blind = " and ".join(f"{chance:.1%}" for chance in sorted(chances))
         said.append(
-            f"IIP (in table.md): the same by a network's features (Yin et al. 2021); by chance {blind}"
+            f"identified: images whose original was picked out of a gallery of {sizes}, of all that were "
+            "attacked"
         )
-    if attacked["success"].notna().any():
+    chances = attacked["iip_chance"].dropna()
+    if "iip" in shown and len(chances):
+        blind = " and ".join(sorted({f"{chance:.1%}" for chance in chances}))
+        said.append(f"IIP: the share identified by a network's features (Yin et al. 2021); by chance {blind}")
+    if "success" in shown and attacked["success"].notna().any():
         said.append(
-            "picked: the informed attacker's share of right answers among its n candidates, its bound at "
-            "prior 1/n; member: its share of right answers to whether the sample is in the batch, half of "
-            "them by guessing"
+            "picked: trials in which the informed attacker picked the right one of its n candidates, of all "
+            "trials" + ("; bound 1/n: the bound at prior 1/n" if "success_bound" in shown else "")
+        )
+    if "membership" in shown and attacked["membership"].notna().any():
+        said.append(
+            "member: the informed attacker's share of right answers to whether the sample is in the batch, "
+            "half of them by guessing"
         )
     said += _above_bounds(table, attacked)
     if table["lpips"].isna().all():
@@ -76,6 +81,21 @@ def notes(table: pd.DataFrame, attacked: pd.DataFrame, accountant: str | None) -
         cells = failed["key"].nunique()
         said.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return said
+
+
+def _measures(shown: Collection[str]) -> str:
+    """What the numbers of the images are."""
+    known = {"psnr": "PSNR (dB, higher leaks more)", "lpips": "LPIPS (lower leaks more)"}
+    words = [word for metric, word in known.items() if f"{metric}_median" in shown]
+    worst = [name for name, column in (("max", "psnr_max"), ("min", "lpips_min")) if column in shown]
+    said = []
+    if words:
+        said.append(f"{' and '.join(words)}: {'a median' if len(words) == 1 else 'medians'} over images")
+    if worst:
+        said.append(f"{' and '.join(worst)}: the most exposed image's")
+    if "psnr_over_floor_median" in shown:
+        said.append("over floor: the median of PSNR minus the best floor of the same image")
+    return "; ".join(said)
 
 
 def _same(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:

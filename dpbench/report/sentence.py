@@ -8,18 +8,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dpbench.report import informed
-from dpbench.report.evidence import Evidence, Measure, evidence
-from dpbench.report.naming import Naming, number
-from dpbench.report.rivals import rivals
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels
-from dpbench.report.summary import grouped
-from dpbench.report.verdict import WORKS_DB, Judged, worst
+from dpbench.report.evidence import Measure
+from dpbench.report.naming import number
+from dpbench.report.rows import is_defended, is_floor, only_labels
+from dpbench.report.settings import Results, Setting
+from dpbench.report.verdict import WORKS_DB, Judged
 from dpbench.store import schema
 
 SHOWN = 4
 """Defences of one verdict that are all named; of more, the first and the last."""
-_SAID = ("model", "norm", "victim", "threat_model")
-"""Settings of the victim that the sentence has words of its own for."""
 _MEASURES = {
     "psnr": "nearer by PSNR than the strongest floor",
     "lpips": "nearer by LPIPS than the strongest floor",
@@ -46,29 +43,17 @@ def sentence(table: pd.DataFrame) -> str:
         table = table[~labels_alone]
     elif labels_alone.any():
         return _restored(table[~is_floor(table)])
-    naming = Naming(table)
-    lines, group = grouped(table)
-    lines = lines[~is_floor(lines)]
-    bound = informed.sentence(lines, naming)
-    lines = lines[~is_informed(lines)].assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
-    lines = lines.sort_values("threat_model", kind="stable")
-    measured = lines[lines["images"] > 0]
-    if measured.empty and bound:
+    results = Results.of(table)
+    bound = informed.sentence(results.attacked, results.naming)
+    if results.measured.empty and bound:
         return bound
-    if measured.empty:
-        return f"There is nothing to say: no attack ended well{_terms(table, lines, measured, {})}."
-    well, floors = table[ended_well(table)], rivals(table)
-    found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured.index}
-    said = []
-    for _, part in lines.groupby([*_SAID, *_others(naming)], dropna=False, sort=False):
-        batches = [rows for _, rows in part.groupby("batch_size", dropna=False)]
-        head = f"Against the {_victim(part.iloc[0], naming)}, "
-        said.append(head + "; ".join(_Batch(rows, found, naming).said() for rows in batches))
-    return ".\n".join(said) + f"{_terms(table, lines, measured, found)}." + (f"\n{bound}" if bound else "")
-
-
-def _others(naming: Naming) -> list[str]:
-    return [name for name in naming.headings if name not in _SAID]
+    if results.measured.empty:
+        return f"There is nothing to say: no attack ended well{_terms(table, results)}."
+    said = [
+        f"Against the {victim}, " + "; ".join(_Batch(each).said() for each in settings)
+        for victim, settings in results.victims()
+    ]
+    return ".\n".join(said) + f"{_terms(table, results)}." + (f"\n{bound}" if bound else "")
 
 
 def _restored(table: pd.DataFrame) -> str:
@@ -80,63 +65,37 @@ def _restored(table: pd.DataFrame) -> str:
     return f"Restored, over all batches: {', '.join(said)}."
 
 
-def _victim(row: pd.Series, naming: Naming) -> str:
-    norm = row["norm"]
-    name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
-    if row["threat_model"] == "malicious-linear":
-        name += " with a layer that the server planted"
-    return ", ".join([name, *naming.heading(row, leave_out=_SAID)])
-
-
 @dataclass(frozen=True)
 class _Batch:
-    """One batch size against one victim.
+    """One batch size against one victim, in words."""
 
-    Attributes:
-        lines: its attacks' rows of the summary.
-        found: the evidence of each, by index.
-        naming: of the whole table.
-    """
-
-    lines: pd.DataFrame
-    found: Mapping[int, Evidence]
-    naming: Naming
+    setting: Setting
 
     def said(self) -> str:
-        head = f"batch of {self.lines.iloc[0]['batch_size']}: "
-        measured = self.lines[self.lines["images"] > 0]
-        lost = self.lines[self.lines["images"] == 0]
-        bare, defended = measured[~is_defended(measured)], measured[is_defended(measured)]
-        if measured.empty:
+        of = self.setting
+        head = f"batch of {of.batch_size}: "
+        if of.measured.empty:
             return f"{head}no attack ended well"
-        if bare.empty:
+        if of.bare.empty:
             return f"{head}without an undefended result no defence can be credited"
-        best = self._worst(bare)
+        best = of.worst(of.bare)
         text = head + self._undefended(best)
-        reached = {
-            label: self._worst(rows) for label, rows in defended.groupby(self._labels(defended), sort=False)
-        }
-        if best.verdict in ("guess", "unsure") and len(measured) + len(lost) > len(bare):
+        reached = of.reached()
+        if best.verdict in ("guess", "unsure") and len(of.lines) > len(of.bare):
             reached = {label: each for label, each in reached.items() if each.verdict in ("works", "better")}
             if not reached:
                 return f"{text}, so nothing here can be credited to a defence"
             return text + self._listed(reached, best, several=False)
-        tried = set(self._labels(defended))
-        gone = [label for label in self._labels(lost[is_defended(lost)]).unique() if label not in tried]
+        tried = set(of.labels(of.defended))
+        gone = [label for label in of.labels(of.lost[is_defended(of.lost)]).unique() if label not in tried]
         if reached:
-            text += self._listed(reached, best, several=defended["attack"].nunique() > 1)
+            text += self._listed(reached, best, several=of.defended["attack"].nunique() > 1)
         elif not gone:
             return f"{text}; no defence was tried"
         return f"{text}; there is no result under {_joined(gone)}" if gone else text
 
-    def _worst(self, lines: pd.DataFrame) -> Judged:
-        return worst([(line, self.found[index]) for index, line in lines.iterrows()])
-
-    def _labels(self, lines: pd.DataFrame) -> pd.Series:
-        return pd.Series([self.naming.defence(row) for row in lines.to_dict("records")], index=lines.index)
-
     def _undefended(self, best: Judged) -> str:
-        attack, images = self.naming.attack(best.line), best.evidence.images
+        attack, images = self.setting.naming.attack(best.line), best.evidence.images
         only = " for this one image" if images == 1 else ""
         results = {
             "works": f"{attack} rebuilds the undefended {_images(images)}",
@@ -151,9 +110,9 @@ class _Batch:
     def _listed(self, reached: Mapping[str, Judged], undefended: Judged, *, several: bool) -> str:
         """Defences by verdict, each with the attack that got furthest, named where it is another one."""
         by: dict[str, list[str]] = {}
-        expected = self.naming.attack(undefended.line)
+        expected = self.setting.naming.attack(undefended.line)
         for label, best in reached.items():
-            attack = self.naming.attack(best.line)
+            attack = self.setting.naming.attack(best.line)
             named = "" if attack == expected else f"{attack}, "
             by.setdefault(best.verdict, []).append(f"{label} ({named}{_short(best)})")
         before = undefended.verdict
@@ -185,7 +144,7 @@ def _short(best: Judged) -> str:
     text += f"{number(best.line['psnr_median'], '.1f')} dB PSNR" if pd.isna(over) else _signed(over)
     if best.verdict in ("guess", "unsure") and best.line["psnr_over_floor_max"] >= WORKS_DB:
         text += f", yet {_signed(best.line['psnr_over_floor_max'])} for the most exposed image"
-    return "; ".join(filter(None, (text, _measure(best.evidence.strongest))))
+    return "; ".join(filter(None, (text, counted(best.evidence.strongest))))
 
 
 def _numbers(best: Judged) -> str:
@@ -199,10 +158,11 @@ def _numbers(best: Judged) -> str:
             text += f" against the lowest floor's {row['lpips_floor_median']:.2f}"
     if not pd.isna(row["label_accuracy"]) and row["labels"] != "known":
         text += f", {row['label_accuracy']:.0%} of its labels right"
-    return "; ".join(filter(None, (text, _measure(best.evidence.strongest))))
+    return "; ".join(filter(None, (text, counted(best.evidence.strongest))))
 
 
-def _measure(found: Measure | None) -> str:
+def counted(found: Measure | None) -> str:
+    """How often an attack was right by a measure, with the interval and chance; empty where there is none."""
     if found is None:
         return ""
     low, high = (100 * end for end in found.interval)
@@ -227,16 +187,14 @@ def _joined(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _terms(
-    table: pd.DataFrame, lines: pd.DataFrame, measured: pd.DataFrame, found: Mapping[int, Evidence]
-) -> str:
+def _terms(table: pd.DataFrame, results: Results) -> str:
     """What the numbers rest on: medians, tests, the accountant, what is missing."""
-    terms = []
+    terms, measured, found = [], results.measured, results.found.values()
     if (measured["images"] > 1).any():
         terms.append("medians over images")
-    if any(each.measures for each in found.values()):
+    if any(each.measures for each in found):
         terms.append("exact tests at 5 %, corrected for all measures and attacks of a setting")
-    if any(each.images == 1 for each in found.values()):
+    if any(each.images == 1 for each in found):
         terms.append("one image says nothing of others")
     accountants = measured.loc[measured["eps_release"].notna(), "accountant"].dropna().unique()
     if len(accountants):
@@ -247,7 +205,7 @@ def _terms(
         )
     if len(measured) and table["lpips"].isna().all():
         terms.append("LPIPS is empty")
-    failed = int(lines["failed"].sum())
+    failed = int(results.lines["failed"].sum())
     if failed:
         terms.append(f"{failed} cell{'s have' if failed > 1 else ' has'} no result")
     return f" ({'; '.join(terms)})" if terms else ""

@@ -47,9 +47,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         worst and for some quantiles, `psnr_over_floor_*` (dB above the best floor of the same image),
         `lpips_to_floor_*` (ratio to its lowest floor; below 1 is more alike than any floor),
         `label_accuracy` (0 to 1), `seconds` and `compile_seconds` (means over cells), `identified_share` (of
-        the images, in a gallery of `gallery_size`), `iip` (likewise, by a network's features; `iip_chance`
-        is a blind guess's), and of the informed attacker `success` and `membership` over all `trials`, each
-        with its exact 95 % interval (`*_low`, `*_high`) and its bound (`*_bound`).
+        the `identified_of` images that were looked for in a gallery, of `gallery_size`), `iip` (likewise, by
+        a network's features; `iip_chance` is a blind guess's), and of the informed attacker `success` and
+        `membership` over all `trials`, each with its exact 95 % interval (`*_low`, `*_high`) and its bound
+        (`*_bound`).
     """
     return grouped(table.reset_index(drop=True))[0].reset_index(drop=True)
 
@@ -81,6 +82,7 @@ def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     means = {"label_accuracy": "label_correct", "identified_share": "identified"}
     means |= {name: name for name in ("gallery_size", "iip", "iip_chance")}
     means |= {name: name for name in ("success_bound", "membership_bound")}
+    found["identified_of"] = measured["identified"].groupby(by).count()
     for name, column in means.items():
         found[name] = measured[column].astype("Float64").astype("float64").groupby(by).mean()
     found |= _shares(measured, by)
@@ -89,7 +91,7 @@ def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         found[times] = per_cell[times].groupby(by[per_cell.index]).mean()
     heads = table.loc[~group.duplicated(), conditions].set_axis(group[~group.duplicated()])
     result = heads.join(pd.DataFrame(found))
-    counts = ["images", "cells", "failed"]
+    counts = ["images", "cells", "failed", "identified_of"]
     result[counts] = result[counts].fillna(0).astype("Int64")
     return ordered(result), group
 

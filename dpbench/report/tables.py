@@ -3,75 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import compress
+from dataclasses import replace
+from itertools import groupby
 
 import pandas as pd
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from dpbench.report import escape
+from dpbench.report.fields import LONG, SHORT
 from dpbench.report.naming import EMPTY
-from dpbench.report.sheet import Sheet, sheets
+from dpbench.report.sheet import Section, Sheet, sheets
 from dpbench.report.summary import summary
+from dpbench.system.layout import Line, lay_out, wrap
 
 __all__ = ["rich_table", "summary", "to_markdown", "to_tex"]
 
 _WORDS = 2  # the columns before the numbers: attack, defence
-_GAP = 2  # between columns on the terminal
-_LEAST_NAME = 16  # the least room for names there
+_NAME, _WHOLE = 30, 80  # characters in a line of LaTeX: of a name beside numbers, of a name alone
 
 
-def rich_table(table: pd.DataFrame) -> Group:
-    """Lay out results for the terminal: the columns that matter most, one table per accountant.
+def rich_table(table: pd.DataFrame, columns: str | Sequence[str] = SHORT) -> Group:
+    """Lay out results for the terminal, one table per accountant. No number is cut, however narrow it is.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
+        columns: what is shown beside the names, as of `dpbench.report.fields.fields`.
 
     Returns:
         What `rich.print` shows. User text is never taken for rich's markup.
     """
-    return Group(*(_Terminal(sheet) for sheet in sheets(table)))
+    return Group(*(_Terminal(sheet) for sheet in sheets(table, columns)))
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Lay out results as Markdown: a heading and a table per batch size, all columns."""
+    """Lay out results as Markdown: a heading and a table per batch size."""
     blocks = []
-    for sheet in sheets(table):
+    for sheet in sheets(table, LONG):
         blocks += [f"{escape.markdown(line)}." for line in map(_sentence, sheet.budgets)]
-        header = [escape.markdown(title) for title in sheet.header]
-        rule = [":--" if i < _WORDS else "--:" for i in range(len(header))]
-        for title, rows in sheet.sections:
-            body = [[escape.markdown(text) for text in row] for row in rows]
+        for section in sheet.sections:
+            header, *body = [
+                [escape.markdown(text) for text in row] for row in (section.header, *section.rows)
+            ]
+            rule = [":--" if i < _WORDS else "--:" for i in range(len(header))]
             lines = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
-            blocks.append(f"### {escape.markdown(title)}\n\n{lines}")
+            blocks.append(f"### {escape.markdown(section.title)}\n\n{lines}")
         blocks.append("\n".join(f"- {escape.markdown(note)}." for note in (*sheet.notes, *sheet.details)))
     return "\n\n".join(blocks) + "\n"
 
 
 def to_tex(table: pd.DataFrame) -> str:
-    r"""Lay out results as LaTeX `tabular`s with booktabs' rules, all columns; notes follow as a paragraph.
+    r"""Lay out results as LaTeX `tabular`s with booktabs' rules; notes follow as a paragraph.
 
-    The document needs `\usepackage{booktabs}`.
+    There are at most eight columns: a name, and the numbers that a terminal shows. Defences stand below their
+    attack. The document needs `\usepackage{booktabs}` and nothing else.
     """
     blocks = []
-    for sheet in sheets(table):
-        width = len(sheet.header)
-        lines = [
-            *(rf"{escape.tex(_sentence(line))}.\par" for line in sheet.budgets),
-            rf"\begin{{tabular}}{{{'l' * _WORDS}{'r' * (width - _WORDS)}}}",
-            r"\toprule",
-            _tex(sheet.header),
-        ]
-        for title, rows in sheet.sections:
-            lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textbf{{{escape.tex(title)}}}}} \\"]
-            lines += [_tex(row) for row in rows]
-        lines += [r"\bottomrule", r"\end{tabular}", "", r"\par\footnotesize"]
-        blocks.append(
-            "\n".join([*lines, *(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))])
-        )
+    for sheet in sheets(table, paper=True):
+        blocks += [rf"\noindent {escape.tex(_sentence(line))}.\par" for line in sheet.budgets]
+        blocks += [_tabular(titles, sections) for titles, sections in _alike(sheet)]
+        said = " ".join(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))
+        blocks.append(rf"{{\noindent\footnotesize {said}\par}}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -79,57 +71,79 @@ def _sentence(line: str) -> str:
     return line[:1].upper() + line[1:]
 
 
-def _tex(row: tuple[str, ...]) -> str:
-    return " & ".join(escape.tex(text) for text in row) + r" \\"
+def _alike(sheet: Sheet) -> Iterator[tuple[tuple[str, ...], list[Section]]]:
+    """(titles of the columns of numbers, sections with these titles), in their order."""
+    for header, sections in groupby(sheet.sections, key=lambda section: section.header):
+        yield header[_WORDS:], list(sections)
+
+
+def _tabular(titles: tuple[str, ...], sections: Sequence[Section]) -> str:
+    width = 1 + len(titles)
+    lines = [
+        rf"\noindent\begin{{tabular}}{{l{'r' * len(titles)}}}",
+        r"\toprule",
+        *_tex(Line("", titles), width),
+    ]
+    for section in sections:
+        lines += [r"\midrule", *_tex(Line(section.title), width, r"\bfseries ")]
+        lines += [text for line in _tree(section.rows) for text in _tex(line, width)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _tex(line: Line, width: int, font: str = "") -> Iterator[str]:
+    """Rows of a `tabular` for one line: as many as its name needs, the numbers in the last."""
+    before = font + (r"\quad " if line.indent else "")
+    parts = wrap(escape.plain(line.name), (_NAME if line.cells else _WHOLE) - line.indent)
+    for i, part in enumerate(parts):
+        # a bracket or a star after the end of a row would be an option of that end
+        name = before + ("{}" if part[:1] in ("[", "*") else "") + escape.tex(part)
+        if line.cells:
+            cells = line.cells if i == len(parts) - 1 else [""] * len(line.cells)
+            yield " & ".join([name, *map(escape.tex, cells)]) + r" \\"
+        else:
+            yield rf"\multicolumn{{{width}}}{{l}}{{{name}}} \\"
+
+
+def _tree(rows: Sequence[tuple[str, ...]]) -> Iterator[Line]:
+    """A line for each row: floors by themselves, defences under their attack."""
+    for attack in dict.fromkeys(row[0] for row in rows):
+        found = [(row[1], row[_WORDS:]) for row in rows if row[0] == attack]
+        if found[0][0] == EMPTY:
+            yield from (Line(attack, cells) for _, cells in found)
+        else:
+            yield Line(attack)
+            yield from (Line(defence, cells, indent=2) for defence, cells in found)
 
 
 class _Terminal:
-    """Headings over the whole width; under them rows of a name and its numbers, which are never shortened.
+    """Headings over the whole width; under them rows of a name and its numbers.
 
     Attacks stand above their defences, so that long names of both are not side by side.
     """
 
     def __init__(self, sheet: Sheet) -> None:
-        titles, kept = sheet.header[_WORDS:], sheet.short[_WORDS:]
-        self._header = ("", *(title.replace(" ", "\n") for title in compress(titles, kept)))
-        self._sections = [(title, list(_tree(rows, kept))) for title, rows in sheet.sections]
-        self._notes, self._budgets = sheet.notes, sheet.budgets
+        self._sheet = sheet
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        lines = [self._header, *(line for _, section in self._sections for line in section)]
-        columns = zip(*lines, strict=True)
-        widths = [max(cell_len(part) for text in column for part in text.split("\n")) for column in columns]
-        numbers = sum(widths[1:]) + _GAP * len(widths[1:])
-        widths[0] = min(widths[0], max(options.max_width - numbers, _LEAST_NAME))
-        yield from (Text(f"{escape.plain(_sentence(line))}.") for line in self._budgets)
-        if self._budgets:
+        sheet, width = self._sheet, options.max_width
+        yield from (Text(line) for text in sheet.budgets for line in _broken(f"{_sentence(text)}.", width))
+        if sheet.budgets:
             yield Text()
-        yield _grid([self._header], widths)
-        for title, section in self._sections:
-            yield Text(f"\n{escape.plain(title)}", style="bold")
-            yield _grid(section, widths)
-        yield Text()
-        yield from (Text(f"{escape.plain(note)}.", style="dim") for note in self._notes)
+        for titles, sections in _alike(sheet):
+            lines = []
+            for section in sections:
+                title = Line(escape.plain(section.title), style="bold")
+                lines += [Line(""), title, *map(_plain, _tree(section.rows))]
+            for part in lay_out(titles, lines, width):
+                yield from (*part, Text())
+        yield from (Text(line, style="dim") for text in sheet.notes for line in _broken(f"{text}.", width))
 
 
-def _tree(rows: Sequence[tuple[str, ...]], kept: Sequence[bool]) -> Iterator[tuple[str, ...]]:
-    """(name, numbers) of each row: floors by themselves, defences under their attack."""
-    for attack in dict.fromkeys(row[0] for row in rows):
-        found = [(row[1], *compress(row[_WORDS:], kept)) for row in rows if row[0] == attack]
-        if found[0][0] == EMPTY:
-            yield from ((attack, *line[1:]) for line in found)
-        else:
-            yield (attack, *[""] * sum(kept))
-            yield from ((f"  {line[0]}", *line[1:]) for line in found)
+def _plain(line: Line) -> Line:
+    return replace(line, name=escape.plain(line.name), cells=tuple(map(escape.plain, line.cells)))
 
 
-def _grid(lines: Sequence[tuple[str, ...]], widths: Sequence[int]) -> Table:
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
-    grid.add_column(width=widths[0], overflow="fold")
-    for width in widths[1:]:
-        grid.add_column(width=width, justify="right", vertical="bottom", no_wrap=True)
-    for name, *numbers in lines:
-        indent = len(name) - len(name.lstrip(" "))  # of a name's later lines too
-        named = Padding(Text(escape.plain(name[indent:])), (0, 0, 0, indent))
-        grid.add_row(named, *(Text(text) for text in numbers))
-    return grid
+def _broken(text: str, width: int) -> list[str]:
+    """The lines of a sentence; a value stands in one line with its symbol."""
+    glued = escape.plain(text).replace(" = ", "\xa0=\xa0")
+    return [line.replace("\xa0", " ") for line in wrap(glued, width)]

@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 
 from dpbench import __version__, metrics, store
+from dpbench.accuracy import command as utility
+from dpbench.accuracy.trial import Trial
 from dpbench.cell import parts
 from dpbench.cell.rows import describe
 from dpbench.cell.scene import dataset
@@ -22,6 +24,7 @@ from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
+from dpbench.report.fields import SHORT, chosen
 from dpbench.report.terminal import show
 from dpbench.store.runs import check_version
 from dpbench.sweep import engines, executors, status
@@ -63,6 +66,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         return 0
     if options.resume:
         options = _resumed(options)
+    if options.columns is not None:
+        chosen(options.columns)  # a name that is none is said before anything is run
     process.configure()
     notes = Console(stderr=True)
 
@@ -91,6 +96,9 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     )
     if options.dry_run:
         return _dry_run(planned, folder, executor.slots)
+    trials = utility.trials(options, runtime.device) if options.utility else []
+    if trials:
+        note(utility.note(trials))
     results = store.open_run(absolute(folder), configuration)
     session = Session.begin(results, planned.cells)
     for line in session.sort_out():
@@ -100,7 +108,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
     try:
         session.run(missing, executor, notes, options.quiet)
-        return _finish(session, options, folder)
+        return _finish(session, options, folder, trials)
     except KeyboardInterrupt:
         done = len(results.counts()[0] & session.cells.keys())
         line = f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
@@ -197,13 +205,18 @@ def _resumed(options: Options) -> Options:
     return from_configuration(stored, options)
 
 
-def _finish(session: Session, options: Options, folder: Path) -> int:
+def _finish(session: Session, options: Options, folder: Path, trials: list[Trial]) -> int:
     """Tables, pictures and the exit status."""
     table = store.attach_floors(session.results.frame(session.cells))
     files = export(session.results, table)
+    if trials:
+        accuracies = utility.carry_out(trials, session.results.path, options.quiet)
+        files = export(session.results, table)  # once more, with accuracies
     asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
     if not options.quiet:
-        show(table, folder, files)
+        show(table, folder, files, chosen(options.columns) if options.columns is not None else SHORT)
+        if trials:
+            utility.show(accuracies)
     if not (asked["status"] == "ok").any():
         reason = asked["error"].iloc[0] if len(asked) else "No cell left a result."
         raise InputError(f"Nothing that was asked for could be run. {reason}")

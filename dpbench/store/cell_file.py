@@ -1,5 +1,7 @@
 """The file of one cell: its rows as JSON in the header, its pictures behind it, a digest of the whole.
 
+Behind the pictures lies the history of the search, where there was one.
+
 The digest stands in the header as `sha256`. It is that of the file itself with 64 zeros in its place.
 """
 
@@ -24,6 +26,8 @@ from dpbench.system.output import plain
 from dpbench.system.paths import open_file
 
 SUFFIX = ".safetensors"
+MOST_STEPS = 100
+"""Values of a search's history that are kept."""
 _OPEN = "0" * 64
 """In place of the digest while it is computed."""
 _LENGTH = 8
@@ -49,14 +53,18 @@ class StoredCell:
         images: reconstructions, uint8 [rows, 3, H, W]: `images[i]` and `originals[i]` belong to `rows[i]`.
             None, or no pictures at all, where the cell failed.
         originals: the attacked images, likewise.
+        history: objective of the search at even steps, float32 [n]; None where none was kept.
     """
 
     rows: list[Row]
     images: np.ndarray | None
     originals: np.ndarray | None
+    history: np.ndarray | None = None
 
 
-def content(rows: Sequence[Mapping[str, Any]], images: Any, originals: Any) -> bytes:
+def content(
+    rows: Sequence[Mapping[str, Any]], images: Any, originals: Any, history: Sequence[float] = ()
+) -> bytes:
     """A cell as the bytes of its file; see `Store.write` for the arguments.
 
     Raises:
@@ -68,6 +76,8 @@ def content(rows: Sequence[Mapping[str, Any]], images: Any, originals: Any) -> b
         for name, batch in (("images", images), ("originals", originals))
         if batch is not None
     }
+    if history:
+        pixels["history"] = thinned(np.asarray(history, dtype=np.float32))
     data = save(pixels, metadata={"rows": text, "sha256": _OPEN})
     return data.replace(_field(_OPEN), _field(_digest(data)), 1)
 
@@ -87,7 +97,26 @@ def read(path: Path) -> StoredCell | None:
     except _DAMAGE as error:
         damaged(path, error)
         return None
-    return StoredCell(rows, pixels.get("images"), pixels.get("originals"))
+    return StoredCell(rows, pixels.get("images"), pixels.get("originals"), _history(pixels.get("history")))
+
+
+def thinned(history: np.ndarray) -> np.ndarray:
+    """At most `MOST_STEPS` of a history's values, at even steps, the last among them.
+
+    Example:
+        >>> thinned(np.arange(1, 251)).tolist()[-2:], len(thinned(np.arange(250)))
+        ([248, 250], 100)
+    """
+    if len(history) <= MOST_STEPS:
+        return history
+    places = np.ceil(np.arange(1, MOST_STEPS + 1) * len(history) / MOST_STEPS).astype(int) - 1
+    return history[places]
+
+
+def _history(values: np.ndarray | None) -> np.ndarray | None:
+    if values is not None and (values.ndim != 1 or values.dtype.kind != "f"):
+        raise ValueError("its history is no list of numbers")
+    return values
 
 
 def damaged(path: Path, error: Exception | str) -> None:

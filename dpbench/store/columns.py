@@ -206,6 +206,18 @@ add(
     ),
     _number("best_correlation", "measured", "frontier: that image's best correlation with any output"),
     _count("best_output", "measured", "frontier: of which image's row that output is"),
+    _number("release_norm", "measured", "l2 norm of the released gradient, the mean over the batch"),
+    _number(
+        "release_norm_limit",
+        "measured",
+        "the most that it can be with every sample clipped to C, noise included; empty where nothing is "
+        "clipped, or where later stages do more than add noise",
+    ),
+    _flag(
+        "release_repeats",
+        "measured",
+        "defended: made a second time from the same seed, the release was the same",
+    ),
     _number("gradient_distance", "measured", "the attack's objective at the end, without priors"),
     _flag(
         "certified",

@@ -83,7 +83,12 @@ class Store:
         return finished, set(_keys(self._failed)) - finished
 
     def write(
-        self, key: str, rows: Sequence[Mapping[str, Any]], images: Any = None, originals: Any = None
+        self,
+        key: str,
+        rows: Sequence[Mapping[str, Any]],
+        images: Any = None,
+        originals: Any = None,
+        history: Sequence[float] = (),
     ) -> None:
         """Put a cell on disk, in place of an older one of that key.
 
@@ -93,12 +98,13 @@ class Store:
             images: reconstructions, array or tensor [rows, 3, H, W] in [0, 1] (clamped); `images[i]` belongs
                 to `rows[i]`. Kept as 8 bits per channel: what was measured before stands in the rows.
             originals: the attacked images, likewise.
+            history: objective of the search at even steps; at most `cell_file.MOST_STEPS` values are kept.
 
         Raises:
             ValueError: a row that does not fit the schema, or a key that is no plain name.
             InputError: the disk is full or the folder cannot be written.
         """
-        data = cell_file.content([{**row, "key": key} for row in rows], images, originals)
+        data = cell_file.content([{**row, "key": key} for row in rows], images, originals, history)
         broken = any(row.get("status") == "failed" for row in rows)
         path = self._broken(key) if broken else self._file(key)
         with refused_as_sentence(path):

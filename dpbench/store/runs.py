@@ -72,9 +72,9 @@ def load(path: str | Path) -> pd.DataFrame:
     """Read a run's results.
 
     Args:
-        path: a run's folder, or a Parquet file that was exported from one. A folder whose run has not ended
-            yet gives the cells that are there, floors not filled in; one that was kept without cells and
-            Parquet gives its `results.csv`.
+        path: a run's folder, or a Parquet or CSV file that was exported from one. A folder whose run has not
+            ended yet gives the cells that are there, floors not filled in; one that was kept without cells
+            and Parquet gives its `results.csv`.
 
     Returns:
         One row per image, with the columns, order and dtypes of `dpbench.store.columns`.
@@ -94,6 +94,8 @@ def load(path: str | Path) -> pd.DataFrame:
         path = path / _TABLE
     if kind_of(path) is None:
         raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
+    if path.suffix == ".csv":
+        return _read_csv(path)
     with open_file(path) as file:
         try:
             return _ours(pd.read_parquet(file))

@@ -31,7 +31,7 @@ def run(cells: Iterable[Cell], results: Store, execute: Executor, display: Displ
                 for cell, result in finished:
                     key = cell.key()
                     pictures = (result.images, result.originals) if len(result.images) else (None, None)
-                    results.write(key, result.rows, *pictures)
+                    results.write(key, result.rows, *pictures, history=result.history)
                     results.log(key, result.log)
                     claims.release(key)
                     display.finished(cell, result)

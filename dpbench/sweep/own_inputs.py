@@ -14,7 +14,7 @@ from dpbench.cell.public import PublicSource
 from dpbench.cell.scene import OTHERS, Scene, with_statistics
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.generators import load_generator
-from dpbench.protocol import InputError, Loss
+from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.inputs import code_of
 from dpbench.system import digest
 from dpbench.victim import Victim
@@ -51,6 +51,9 @@ class OwnInputs:
         batches: (images float32 [B, 3, H, W] in [0, 1], labels int64 [B], places in their data set).
         public: what the attacker may know.
         victim: what to call the model's state.
+        release: what was really sent for the only batch, as a mean over its images; None where dpbench makes
+            the releases.
+        expected: the expected batch, by which the training divided.
     """
 
     def __init__(
@@ -61,12 +64,20 @@ class OwnInputs:
         batches: list[tuple[Tensor, Tensor, tuple[int, ...]]],
         public: Public,
         victim: str,
+        release: Release | None = None,
+        expected: int | None = None,
     ) -> None:
+        self._release, self._expected = release, expected
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
         self._state, self._weights = victim, digest.tensors(model.state_dict())
         self._batches = {
             self._digest(images, labels): (images, labels, places) for images, labels, places in batches
         }
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return tuple(self._public.mean_image.shape[1:])
 
     def batches(
         self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
@@ -83,6 +94,7 @@ class OwnInputs:
                 norm=OWN,
                 victim=self._state,
                 weights_digest=self._weights,
+                expected=self._expected,
             )
 
     def has_batch_norm(self, batch: BatchSpec) -> bool:
@@ -120,6 +132,7 @@ class OwnInputs:
             public.others,
             shared=True,
             public=None if public.others is None else PublicSource(lambda: public.others, decoys=True),
+            release=self._release,
         )
         return with_statistics(scene)
 
@@ -129,4 +142,7 @@ class OwnInputs:
         known["mean image"] = public.mean_image
         if public.others is not None:
             known |= {"others": public.others[0], "other labels": public.others[1]}
+        if self._release is not None:
+            sent = zip(self._release.names, self._release.gradients, strict=True)
+            known |= {f"gradient {name}": gradient for name, gradient in sent}
         return digest.tensors({"images": images, "labels": labels} | known)

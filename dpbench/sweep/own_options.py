@@ -241,7 +241,25 @@ OWN = (
         "say what would be run and, from a second of each kind of cell, how long and in how much memory",
         decides=False,
     ),
+    _option(
+        OUTPUT,
+        "utility",
+        bool,
+        False,
+        "train two small models under each defence, too, and say what it costs in accuracy (docs/utility.md)",
+        decides=False,
+    ),
     _option(OUTPUT, "quiet", bool, False, "print errors only", decides=False),
+    _option(
+        OUTPUT,
+        "columns",
+        str,
+        None,
+        "what the table on the terminal shows: names of columns of summary.csv with commas between them, or "
+        "all; a run that is done is shown again",
+        decides=False,
+        hint="what fits 80 characters",
+    ),
     _option(
         OUTPUT,
         "plugin",

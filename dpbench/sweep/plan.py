@@ -98,7 +98,7 @@ def _attacked(
 ) -> Iterator[Cell]:
     """The undefended cells of a batch, then the defended ones."""
     for protection in dict.fromkeys(("none", *values["defense"])):
-        for defence in _defences(protection, values):
+        for defence in defences(protection, values):
             for threat_name, asked in _attackers(values):
                 attack_name = _name(asked)
                 known = parts.facts(defence, told.labels, attack_name)
@@ -140,7 +140,7 @@ def _asked(
         )
 
 
-def _defences(asked: str | Part, values: Values) -> Iterator[Part]:
+def defences(asked: str | Part, values: Values) -> Iterator[Part]:
     """The defence with every combination of its parameters; a given noise takes the place of a budget."""
     if isinstance(asked, Part):
         noise = parts.is_calibrated(asked.name) and "noise_multiplier" in asked.given

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, meant
 from dpbench.sweep.option import Option
 from dpbench.system.paths import expanded, read_toml
 
@@ -37,7 +37,10 @@ def load(name: str, known: Mapping[str, Option]) -> dict[str, Any]:
     if name in names():
         return fitting(read_toml(_home() / f"{name}.toml"), known, f"Suite {name}")
     if not re.search(r"[./\\]", name):
-        raise InputError(f"Unknown suite {name!r}; known: {', '.join(names())}; or give a .toml file's path.")
+        listed = ", ".join(names())
+        raise InputError(
+            f"Unknown suite {name!r}{meant(name, names())}; known: {listed}; or give a .toml file's path."
+        )
     return fitting(read_toml(expanded(name)), known, name)
 
 
@@ -54,7 +57,9 @@ def fitting(stored: Mapping[str, Any], known: Mapping[str, Option], origin: str)
     """
     unknown = [key for key in stored if key not in known and key not in PROVENANCE]
     if unknown:
-        raise InputError(f"{origin}: {unknown[0]!r} is no option; known: {', '.join(known)}.")
+        raise InputError(
+            f"{origin}: {unknown[0]!r} is no option{meant(unknown[0], known)}; known: {', '.join(known)}."
+        )
     try:
         return {key: known[key].checked(value) for key, value in stored.items() if key in known}
     except InputError as error:

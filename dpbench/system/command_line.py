@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import TextIO, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO, TypeVar
 
 import tyro
 
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, meant
 
 WIDTH = 100
 """Columns of a paragraph of the help, at most, however wide the terminal."""
 Options = TypeVar("Options")
+_Parse = Callable[[list[str]], Any]
 
 
 def read(
@@ -33,21 +36,99 @@ def read(
     Raises:
         InputError: for what cannot be understood.
     """
+
+    def parse(words: list[str]) -> Options:
+        return tyro.cli(
+            options,
+            args=words,
+            prog=command,
+            default=tyro.MISSING_NONPROP if default is None else default,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        )
+
+    return _understood(parse, list(arguments), command, command)
+
+
+def subcommand(
+    commands: Mapping[str, Callable[..., Any]], arguments: Sequence[str], command: str
+) -> Callable[[], Any]:
+    """What `arguments` ask for, ready to be called; `--help` is printed and ends the program.
+
+    Args:
+        commands: functions by name; their parameters are the options.
+        arguments: without the program's name; the first is one of the names.
+        command: the program's name, as users type it.
+
+    Raises:
+        InputError: for what cannot be understood.
+    """
+    first, *_ = arguments or [""]
+    if first not in commands and first not in ("-h", "--help"):
+        said = f"{command} has no {first!r}{meant(first, commands)}" if first else f"{command} needs a word"
+        raise InputError(f"{said}: give one of {', '.join(commands)}, or --help.")
+    later = {name: _later(function) for name, function in commands.items()}
+
+    def parse(words: list[str]) -> Callable[[], Any]:
+        return tyro.extras.subcommand_cli_from_dict(later, prog=command, args=words)
+
+    return _understood(parse, list(arguments), command, f"{command} {first}")
+
+
+def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """`function` with its arguments, not called yet: its output is no help text."""
+
+    @functools.wraps(function)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return functools.partial(function, *args, **kwargs)
+
+    bind.__annotations__ = function.__annotations__ | {"return": Callable[[], Any]}
+    return bind
+
+
+def _understood(parse: _Parse, arguments: list[str], command: str, helpful: str) -> Any:
+    """What `parse` makes of `arguments`; for what it does not understand, one sentence."""
     said, shown = io.StringIO(), _Help(sys.stdout)
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
-            return tyro.cli(
-                options,
-                args=list(arguments),
-                prog=command,
-                default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-            )
+            return parse(arguments)
     except SystemExit as end:
         if not end.code:
             print(_wrapped(shown.getvalue()), end="")
             raise
-        raise InputError(f"{_first_paragraph(said.getvalue())}; see {command} --help.") from None
+        message = _first_paragraph(said.getvalue())
+        asked = helpful.removeprefix(command).split()
+        if message.startswith(("Unrecognized", "Missing")):
+            message = _mistyped(arguments, _flags(parse, [*asked, "--help"])) or message
+        raise InputError(f"{_sentence(message)}; see {helpful} --help.") from None
+
+
+def _mistyped(arguments: Sequence[str], flags: Sequence[str]) -> str:
+    """Which of the `arguments` is none of the options `flags`."""
+    for word in arguments:
+        name = word.partition("=")[0]
+        known = name.lstrip("-").replace("_", "-")
+        if re.match("-+[a-z]", name) and name not in ("-h", "--help") and known not in flags:
+            return f"There is no option {name}{meant(known, flags, '--')}"
+    return ""
+
+
+def _sentence(message: str) -> str:
+    """What tyro says, in our words where something may have been meant."""
+    if found := re.match(r"Unrecognized options: (.*)", message):
+        return f"No option takes {found[1].split(', ')[0]!r}"
+    if found := re.match(r"invalid choice '(.*?)' for argument '(\S+?)'\. Expected one of \((.*)\)", message):
+        word, flag, choices = found.groups()
+        known = [choice.strip("' ") for choice in choices.split(",") if choice.strip()]
+        return f"{flag} does not take {word!r}{meant(word, known)}: give one of {', '.join(known)}"
+    return message
+
+
+def _flags(parse: _Parse, arguments: list[str]) -> list[str]:
+    """All options that the help shows, without their dashes."""
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        parse(arguments)
+    return sorted(set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", shown.getvalue())))
 
 
 class _Help(io.StringIO):

@@ -20,6 +20,10 @@ PURPOSES = {
     "search": "the start and the steps of an attack",
     "noise floor": "the noise that an attack is fed in place of a release",
     "decoys": "which images identification chooses among",
+    "training set": "which images a training of fewer than all is about",
+    "weights": "the weights that a training starts from",
+    "sampling": "which samples are in the batches of a training",
+    "training noise": "the noise of a defence in all steps of a training",
     "frontier": "which image of a batch the frontier asks about, and among which decoys",
 }
 """The random streams of a cell, by name. Whoever adds one adds its purpose here."""

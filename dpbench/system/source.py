@@ -9,18 +9,19 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, NoneType
 from typing import Any
 
+OWN = ("attacks", "defenses", "dpbench")
+"""Packages of dpbench."""
 SHARED = ("dpbench.protocol",)
 """Packages that are followed from everywhere."""
-LIBRARIES = ("torch", "torchvision", "timm", "transformers")
-"""Not followed: thousands of files, which have a version of their own."""
 _PLAIN = (bool, int, float, str, bytes, NoneType)
 """What is written the same in every process."""
 
@@ -36,10 +37,10 @@ def digest(*parts: type | Callable) -> str:
     modules: set[str] = set()
     others: set[str] = set()
     for part in (each for given in parts for each in _lineage(given)):
-        if _within(part.__module__, LIBRARIES):
-            others.add(f"{part.__module__}.{part.__qualname__}")
-        elif _file(part.__module__) is None:  # made in a notebook or a console
+        if _file(part.__module__) is None:  # made in a notebook or a console
             others.add(_compiled(part))
+        elif version := _published(part.__module__):
+            others.add(f"{part.__module__}.{part.__qualname__} {version}")
         else:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
@@ -53,6 +54,27 @@ def digest(*parts: type | Callable) -> str:
 def of_file(path: Path) -> str:
     """The hash of what a Python file does: its comments, layout, docstrings and help texts do not count."""
     return _parsed(path.read_text(encoding="utf-8"))[1]
+
+
+@cache
+def _published(module: str) -> str:
+    """The installed library that a module is of, with its version; empty for code that changes without one.
+
+    That is dpbench's own, what nobody installed, and what was installed from a folder or a repository, which
+    installers note in `direct_url.json` (PEP 610).
+    """
+    package = module.partition(".")[0]
+    for name in () if package in OWN else _distributions().get(package, ()):
+        found = metadata.distribution(name)
+        here = Path(found.locate_file("")).resolve() in _file(module).resolve().parents
+        if here and found.read_text("direct_url.json") is None:
+            return f"{name} {found.version}"
+    return ""
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 @cache
@@ -141,8 +163,7 @@ def _lineage(part: type | Callable) -> Iterable[type | Callable]:
     if not isinstance(part, type) or _file(part.__module__) is not None:  # its imports are followed
         return [part]
     bases = (base for base in part.__mro__[1:] if base.__module__ != "builtins")
-    ours = ("attacks", "defenses", "dpbench")
-    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, ours))]
+    return [part, *(b for b in bases if _file(b.__module__) is None or _within(b.__module__, OWN))]
 
 
 def _compiled(part: type | Callable) -> str:

@@ -24,9 +24,9 @@ from tests.helpers.cells import without_times
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {
-    *("config.toml", "cells.csv", "cells", "logs"),
+    *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
-    *("table.md", "table.tex", "reconstructions.png", "leakage.png"),
+    *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dpbench.cell import release as releasing
+from dpbench.cell.checks import of_release
 from dpbench.cell.floors import OF_A_BATCH, Floor
 from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene, with_statistics
@@ -30,11 +31,12 @@ class Honest(ThreatModel):
         if cell.floor in OF_A_BATCH:
             return scored(cell, scene, _guess(cell.floor, scene))
         release = releasing.released(cell, scene)
+        checked = {} if cell.floor else of_release(cell, scene, release)
         if cell.floor is Floor.NOISE_GRADIENT:
             release = floors.noise_release(release, cell.seed("noise floor", cell.attack.name))
         found = releasing.attacked(cell, scene, release, progress)
-        method = {"per_sample": release.per_sample or None}
-        extra = [method | more for more in self.extra(cell, scene, release)]
+        common = checked | {"per_sample": release.per_sample or None}
+        extra = [common | more for more in self.extra(cell, scene, release)]
         result = scored(cell, scene, found.images, found, release.guarantee, extra)
         if cell.floor or cell.defence.name != "none":
             return result

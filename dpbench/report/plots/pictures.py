@@ -1,4 +1,4 @@
-"""The picture of what was rebuilt: originals above, one row per attack and defence below."""
+"""The picture of what was rebuilt, at most a page: originals above, one row per attack and defence below."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from matplotlib.figure import Figure
 
 from dpbench.report import escape
 from dpbench.report.naming import EMPTY, Naming, number
+from dpbench.report.plots.picture_page import LEAST_WIDTH, PAGE, SMALL, Page, chosen, name_of, page
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.wrap import width, wrap
-from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
+from dpbench.report.plots.wrap import wrap
+from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
 
-MAX_COLUMNS, MAX_ROWS = 9, 40
-"""What one picture shows at most; the title says what was left out."""
-
 _UNDRAWN = ("constant-image", "start")  # floors: a flat grey and plain noise: their numbers are in the tables
-_INCHES, _GAP_X, _GAP_Y = 1.25, 0.1, 0.2  # side of one image, and what is between two
-_NAME_INCHES = 2.2  # the most room for a row's name
-_SMALL, _TITLE = 7, 9  # sizes of the font, points
+_TITLE, _TITLE_LINE, _TITLE_LINES = 8, 0.14, 8  # size of the font, points; height of a line, inches; at most
+_ORIGINAL = "original"
 _PLACE = ["batch_size", "data", "label_draw", "batch_seed", "image"]  # which original: one column each
 
 
 @plot("reconstructions.png")
-def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
+def reconstructions(table: pd.DataFrame, store: Store, width: float = PAGE[0]) -> Figure | None:
     """Draw the originals on top and under them what each attack made of them, with PSNR and LPIPS.
 
     The columns are spread over batch sizes and batch seeds, the first images of each; of several attack seeds
-    the lowest is shown. Floors come first, then the undefended, then the defended rows. Small pictures are
-    enlarged without smoothing.
+    the lowest is shown. Floors come first, then the undefended, then the defended rows. The picture is at
+    most a page; of rows that have no room on it some are chosen (`picture_page.chosen`), and the title says
+    how many are left out. Small pictures are enlarged without smoothing.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: the run's cells, which hold the pictures.
+        width: the room for it, in inches.
 
     Returns:
         The figure; None if no cell left a picture or all attacks were after labels alone.
@@ -44,53 +43,78 @@ def reconstructions(table: pd.DataFrame, store: Store) -> Figure | None:
     table = schema.conform(table)
     if only_labels(table[~is_floor(table)]).all():
         return None
-    candidates = _candidates(table)
-    names = list(dict.fromkeys(candidates["_name"]))
-    shown = candidates[candidates["_name"].isin(names[:MAX_ROWS])]
-    shown = shown.merge(_places(shown), on=_PLACE, how="inner")
+    rows = _candidates(table)
+    if rows.empty:
+        return None
+    places = _places(rows)
+    several = places["batch_seed"].nunique() > 1
+    names = {name: name_of(name, width) for name in (_ORIGINAL, *dict.fromkeys(rows["_name"]))}
+    longest = _lines(_title(table, 0, len(places), 1, len(names)), min(width, LEAST_WIDTH))
+    room = PAGE[1] - 0.11 - _TITLE_LINE * len(longest)
+    sheet = page(list(names.values()), len(places), 3 if several else 2, width, room)
+    shown = rows[rows["_name"].isin(_names(rows, sheet.rows - 1))]
+    shown = shown.merge(places.head(sheet.columns), on=_PLACE, how="inner")
     pixels = _pixels(shown, store)
     shown = shown[shown.index.isin(pixels)]
     if shown.empty:
         return None
-    places = shown[_PLACE].drop_duplicates().sort_values(_PLACE)
-    columns = {place: i for i, place in enumerate(places.itertuples(index=False, name=None))}
-    rows = {name: i for i, name in enumerate(["original", *dict.fromkeys(shown["_name"])])}
-    labels = [wrap(name, _NAME_INCHES, _SMALL) for name in rows]
-    left = 0.25 + max(width(label, _SMALL) for label in labels)
-    inches = max(left + (_INCHES + _GAP_X) * len(columns), 4)
-    figure, axis = _sheet(_title(table, len(columns), len(names)), len(rows), inches)
-    for line, label in enumerate(labels):
-        middle = _top(line) + _INCHES / 2
-        axis.text(left - 0.1, middle, escape.matplotlib(label), ha="right", va="center", fontsize=_SMALL)
-    several, filled = shown["batch_seed"].nunique() > 1, set()
+    # what left no picture takes no room
+    lines = [_ORIGINAL, *dict.fromkeys(shown["_name"])]
+    seen = shown[_PLACE].drop_duplicates().sort_values(_PLACE)
+    sheet = page([names[name] for name in lines], len(seen), 3 if several else 2, width, room)
+    figure, axis = _figure(_title(table, len(seen), len(places), len(lines), len(names)), sheet)
+    _name_rows(axis, sheet, [names[name] for name in lines])
+    columns = {place: i for i, place in enumerate(seen.itertuples(index=False, name=None))}
+    filled = set()
     for index, row in shown.iterrows():
         column = columns[tuple(row[_PLACE])]
-        name, x = row["_name"], left + column * (_INCHES + _GAP_X)
-        for line, pixel, caption in zip(
-            (0, rows[name]), pixels[index][::-1], (_caption(row, several), _score(row)), strict=True
-        ):
+        texts = (_caption(row, several), _score(row))
+        for line, pixel, text in zip((0, lines.index(row["_name"])), pixels[index][::-1], texts, strict=True):
             if (line, column) not in filled:  # the mean image is the same for every victim
-                _draw(axis, pixel, x, _top(line), caption, name if line else "original")
+                _draw(axis, sheet, pixel, (column, line), text, lines[line])
                 filled.add((line, column))
-    axis.set(xlim=(0, inches), ylim=(_top(len(rows)), 0), aspect="equal")
     return figure
 
 
-def _sheet(title: str, rows: int, inches: float) -> tuple[Figure, Axes]:
+def _figure(title: str, sheet: Page) -> tuple[Figure, Axes]:
     """One panel for all pictures, measured in inches: one each would take seconds to lay out."""
-    title = wrap(title, inches - 0.2, _TITLE)
-    above = 0.2 + 0.16 * (1 + title.count("\n"))
-    figure = Figure(figsize=(inches, above + _top(rows)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0, h_pad=0.04)
-    figure.suptitle(escape.matplotlib(title), x=0.1 / inches, ha="left", fontsize=_TITLE)
-    axis = figure.subplots()
+    lines = _lines(title, sheet.width)
+    height = 0.1 + _TITLE_LINE * len(lines) + sheet.height
+    figure = Figure(figsize=(sheet.width, height))
+    figure.suptitle(
+        escape.matplotlib("\n".join(lines)),
+        x=0.1 / sheet.width,
+        y=1 - 0.05 / height,
+        ha="left",
+        va="top",
+        fontsize=_TITLE,
+    )
+    axis = figure.add_axes((0, 0, 1, sheet.height / height))
     axis.set_axis_off()
+    axis.set(xlim=(0, sheet.width), ylim=(sheet.height, 0))
     return figure, axis
 
 
-def _top(line: int) -> float:
-    """Where the pictures of a line begin, in inches; above the first there is a caption of two lines."""
-    return 0.32 + line * (_INCHES + _GAP_Y)
+def _lines(title: str, width: float) -> list[str]:
+    lines = wrap(title, width - 0.2, _TITLE).split("\n")
+    return lines if len(lines) <= _TITLE_LINES else [*lines[: _TITLE_LINES - 1], "..."]
+
+
+def _name_rows(axis: Axes, sheet: Page, names: list[str]) -> None:
+    for line, name in enumerate(names):
+        x, y = sheet.corner(0, line)
+        axis.text(
+            x - 0.08, y + sheet.side / 2, escape.matplotlib(name), ha="right", va="center", fontsize=SMALL
+        )
+
+
+def _draw(
+    axis: Axes, sheet: Page, pixels: np.ndarray, place: tuple[int, int], caption: str, name: str
+) -> None:
+    x, y = sheet.corner(*place)
+    extent = (x, x + sheet.side, y + sheet.side, y)
+    axis.imshow(pixels, extent=extent, interpolation="nearest", gid=name, aspect="auto")
+    axis.text(x + sheet.side / 2, y - 0.03, caption, ha="center", va="bottom", fontsize=SMALL)
 
 
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,10 +126,16 @@ def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(_name=[_row_name(row, naming) for row in table.to_dict("records")])
 
 
-def _places(shown: pd.DataFrame) -> pd.DataFrame:
-    """The originals to show: the first image of each batch before any second one, low seeds before high."""
-    places = shown[_PLACE].drop_duplicates()
-    return places.sort_values(["image", "batch_seed", "batch_size", "data", "label_draw"]).head(MAX_COLUMNS)
+def _names(rows: pd.DataFrame, room: int) -> list[str]:
+    """The names of the rows that are shown."""
+    kinds = is_floor(rows), ~is_floor(rows) & ~is_defended(rows), is_defended(rows)
+    return chosen(*(list(dict.fromkeys(rows.loc[kind, "_name"])) for kind in kinds), room)
+
+
+def _places(rows: pd.DataFrame) -> pd.DataFrame:
+    """The originals: the first image of each batch before any second one, low seeds before high."""
+    places = rows[_PLACE].drop_duplicates()
+    return places.sort_values(["image", "batch_seed", "batch_size", "data", "label_draw"])
 
 
 def _row_name(row: dict[str, Any], naming: Naming) -> str:
@@ -134,31 +164,35 @@ def _pixels(shown: pd.DataFrame, store: Store) -> dict[Any, tuple[np.ndarray, np
     return found
 
 
-def _draw(axis: Axes, pixels: np.ndarray, x: float, y: float, caption: str, name: str) -> None:
-    extent = (x, x + _INCHES, y + _INCHES, y)
-    axis.imshow(pixels, extent=extent, interpolation="nearest", gid=name)
-    axis.text(x + _INCHES / 2, y - 0.03, caption, ha="center", va="bottom", fontsize=_SMALL)
-
-
 def _caption(row: pd.Series, seeds: bool) -> str:
-    seed = f"seed {row['batch_seed']}, " if seeds else ""
+    seed = f"seed {row['batch_seed']}\n" if seeds else ""
     return f"batch of {row['batch_size']}\n{seed}image {row['image']}"
 
 
 def _score(row: pd.Series) -> str:
     text = f"{number(row['psnr'], '.1f')} dB"
-    return text if pd.isna(row["lpips"]) else f"{text}, LPIPS {row['lpips']:.2f}"
+    return text if pd.isna(row["lpips"]) else f"{text}, {row['lpips']:.2f}"
 
 
-def _title(table: pd.DataFrame, columns: int, rows: int) -> str:
+def _title(table: pd.DataFrame, columns: int, images: int, rows: int, all_rows: int) -> str:
     attacked = table[~is_floor(table)]
-    same = [name for name in ("model", "norm", "victim", "data") if attacked[name].nunique() == 1]
-    title = (
-        f"What the server rebuilds: {', '.join(f'{name} {attacked[name].dropna().iloc[0]}' for name in same)}"
-    )
-    images = len(table[_PLACE].drop_duplicates())
-    if images > columns:
-        title += f"\n{columns} of {images} images"
-    if rows > MAX_ROWS:
-        title += f"\n{MAX_ROWS} of {rows} attacks and defences"
-    return title
+    same = [
+        f"{name} {attacked[name].dropna().iloc[0]}"
+        for name in ("model", "norm", "victim", "data")
+        if attacked[name].nunique() == 1
+    ]
+    said = [
+        f"What the server rebuilds: {', '.join(same)}",
+        f"Above each: PSNR{' and LPIPS' if table['lpips'].notna().any() else ''}",
+    ]
+    if columns < images:
+        said.append(
+            f"{columns} of {images} images, {images - columns} left out: the first of each batch before any "
+            "second one, low seeds before high"
+        )
+    if rows < all_rows:
+        said.append(
+            f"{rows - 1} of {all_rows - 1} rows, {all_rows - rows} left out: of floors, undefended and "
+            "defended attacks the first, the last and some evenly between are shown"
+        )
+    return ".\n".join([*said, ""]).removesuffix("\n")

@@ -104,12 +104,12 @@ def run(undefended=(20.0, 0.08), defended=(9.0, 0.45), *, lpips_there=True, dp=T
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run():
     return lambda *args, **kwargs: frame(run(*args, **kwargs))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rows():
     return rows_of
 

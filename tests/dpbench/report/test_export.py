@@ -13,6 +13,7 @@ from dpbench.protocol import Registry
 from dpbench.report import export as module
 from dpbench.report.export import export, export_data
 from dpbench.report.plots import plots, registry
+from dpbench.report.plots.files import KINDS
 from dpbench.store import load, open_run
 
 
@@ -39,10 +40,15 @@ def test_data_tables_and_plots_are_written(store):
     files = export(store, store.frame())
     names = [file.name for file in files]
     assert names[:4] == ["results.parquet", "results.csv", "summary.csv", "environment.json"]
-    assert names[4:] == ["table.md", "table.tex", "leakage.png", "reconstructions.png"]
-    assert sorted(names) == sorted(
-        p.name for p in store.path.iterdir() if p.is_file() and p.suffix != ".toml"
-    )
+    assert names[4:6] == ["table.md", "table.tex"]
+    assert names[-1] == "report.html"
+    top = [file.name for file in files[6:-1] if file.parent == store.path]
+    assert top.pop() == "dpbench-entry.json"
+    assert {"leakage.png", "reconstructions.png"} <= set(top)
+    wanted = {f"{name[:-4]}{width}.{kind}" for name in top for width in ("", "-column") for kind in KINDS}
+    assert {file.name for file in (store.path / "plots").iterdir()} == wanted
+    there = [*store.path.iterdir(), *(store.path / "plots").iterdir()]
+    assert sorted(files) == sorted(p for p in there if p.is_file() and p.suffix != ".toml")
     assert all(file.read_bytes()[:4] == b"\x89PNG" for file in files if file.suffix == ".png")
     assert "inverting-gradients" in (store.path / "table.md").read_text(encoding="utf-8")
     assert "python" in json.loads((store.path / "environment.json").read_text())
@@ -57,8 +63,15 @@ def test_a_third_party_has_a_plot_with_one_decorator(store, mine):
         figure.subplots().plot(table["image"])
         return figure
 
-    assert "images.svg" in [file.name for file in export(store)]
-    assert "<svg" in (store.path / "images.svg").read_text()
+    made = [file for file in export(store) if file.stem.startswith("images")]
+    assert [str(file.relative_to(store.path)) for file in made] == [
+        "images.svg",
+        *(f"plots/images{width}.{kind}" for width in ("", "-column") for kind in KINDS),
+    ]
+    for file in made:
+        if file.suffix == ".svg":
+            wide = 3.3 if "column" in file.name else 6.4  # Matplotlib's own width stays where it may
+            assert f'width="{72 * wide:g}pt"' in file.read_text()
 
 
 def test_plots_are_found_by_their_entry_point(monkeypatch):
@@ -91,5 +104,6 @@ def test_a_plot_of_an_earlier_state_does_not_stay(store, mine):
 
     export(store, store.frame())
     assert (store.path / "sometimes.png").exists()
+    assert len([*(store.path / "plots").glob("sometimes*")]) == 6
     export(store, store.frame()[:5])
-    assert not (store.path / "sometimes.png").exists()
+    assert not [*store.path.rglob("sometimes*")]

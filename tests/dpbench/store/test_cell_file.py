@@ -44,6 +44,25 @@ def test_pictures_in_each_others_place_are_damage(path):
     assert damaged(path, swapped.replace(b'"spare"', b'"originals"'))
 
 
+def test_a_history_is_kept_and_guarded_like_the_rest(path):
+    data = cell_file.content(ROWS, PIXELS, PIXELS, history=[3.0, 2.0, float("inf")])
+    path.write_bytes(data)
+    assert cell_file.read(path).history.tolist() == [3.0, 2.0, float("inf")]
+    place = data.index(np.float32(2.0).tobytes(), len(data) - 200)
+    assert damaged(path, data[:place] + b"\x01" + data[place + 1 :])
+    path.write_bytes(cell_file.content(ROWS, PIXELS, PIXELS))
+    assert cell_file.read(path).history is None
+    path.write_bytes(cell_file.content(ROWS, None, None, history=range(10_000)))
+    kept = cell_file.read(path).history
+    assert (len(kept), kept[-1]) == (cell_file.MOST_STEPS, 9_999)
+    assert len(path.read_bytes()) < 1_000
+
+
+def test_a_history_that_is_none_is_damage(path):
+    data = {"images": np.zeros((1, 3, 2, 2), np.uint8), "history": np.zeros((2, 2), np.float32)}
+    assert damaged(path, save(data, metadata={"rows": json.dumps(ROWS), "sha256": "0" * 64}))
+
+
 def test_the_digest_may_stand_in_a_row_and_in_a_picture(path):
     text = f'"sha256":"{"0" * 64}"'
     pixels = np.frombuffer(text.encode() * 3, np.uint8).reshape(1, 3, 1, -1) / 255

@@ -120,7 +120,7 @@ BAD = [
     ("--norm bn", "bn"),
     ("--victim old", "old"),
     ("--accountant gdp", "gdp"),
-    ("--epz 1", "Unrecognized options: --epz"),
+    ("--epz 1", "There is no option --epz (did you mean --eps?)"),
     ("--weights w.pt --model lenet convnet", "one --model"),
 ]
 

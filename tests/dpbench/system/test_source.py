@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,7 @@ def package(tmp_path, monkeypatch):
 def forget() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "greyhouse"]:
         del sys.modules[name]
-    for cached in (source._closure, source._file):
+    for cached in (source._closure, source._file, source._published, source._distributions):
         cached.cache_clear()
     importlib.invalidate_caches()
 
@@ -122,6 +123,57 @@ def test_every_way_to_import_is_followed(package, line):
         Path(module.__file__).write_text(written)
         found.append(source.digest(module.Blur))
     assert found[0] != found[1]
+
+
+def installed(folder, version, *, local):
+    """What an installer writes beside the package in `folder`."""
+    for old in folder.glob("greyhouse-*"):
+        shutil.rmtree(old)
+    info = folder / f"greyhouse-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: greyhouse\nVersion: {version}\n")
+    (info / "RECORD").write_text("greyhouse/__init__.py,,\ngreyhouse/blur.py,,\n")
+    if local:
+        (info / "direct_url.json").write_text('{"url": "file:///greyhouse", "dir_info": {}}')
+
+
+@pytest.mark.parametrize(
+    ("local", "version", "line", "same"),
+    [
+        (
+            False,
+            "1.0",
+            "task + SIZE",
+            True,
+        ),  # nobody edits a library, and hashing all of PyTorch takes minutes
+        (False, "1.1", "task * SIZE", False),
+        (True, "1.0", "task + SIZE", False),
+        (True, "1.1", "task * SIZE", True),
+    ],
+)
+def test_a_library_counts_by_its_version_unless_it_was_installed_from_a_folder(
+    package, tmp_path, local, version, line, same
+):
+    installed(tmp_path, "1.0", local=local)
+    before = source.digest(package().Blur)
+    installed(tmp_path, version, local=local)
+    after = package("blur.py", "task * SIZE", line)
+    assert (source.digest(after.Blur) == before) is same
+
+
+def test_a_folder_with_the_name_of_a_library_is_no_library(package, tmp_path):
+    (tmp_path / "library").mkdir()
+    installed(tmp_path / "library", "1.0", local=False)
+    sys.path.insert(0, str(tmp_path / "library"))
+    try:
+        before = source.digest(package().Blur)
+        assert source.digest(package("blur.py", "task * SIZE", "task + SIZE").Blur) != before
+    finally:
+        sys.path.remove(str(tmp_path / "library"))
+
+
+def test_torch_is_a_library():
+    assert source._published("torch.nn").startswith("torch ")
 
 
 CONSOLE = """

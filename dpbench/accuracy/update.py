@@ -1,0 +1,189 @@
+"""What a defence makes of the gradient of one step: Opacus clips samples, all else is as it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from opacus import GradSampleModule, PrivacyEngine
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from defenses import Aggregator, Chain
+from dpbench.protocol import InputError
+
+ENTRIES = 2**26
+"""Of per-sample gradients that are held at a time: 256 MB."""
+CLIPPED = ("clip", "dp")
+"""First stages that Opacus trains under."""
+Step = Callable[[Tensor, Tensor], None]
+"""(images, labels) of one batch -> the optimiser has made its step."""
+
+
+def steps(
+    chain: Chain,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sampler: UniformWithReplacementSampler,
+    batch_size: int,
+    generator: torch.Generator,
+) -> Step:
+    """One step of training under a defence, again and again.
+
+    The released gradient is the sum over the batch, divided by the expected batch, whatever its actual size.
+    A first stage sees each sample's gradient; the other stages see the released gradient, as in an attack.
+
+    Args:
+        chain: the defence, calibrated where it has a budget.
+        model: in training mode, on its device.
+        optimizer: of its trainable parameters.
+        sampler: what draws the batches.
+        batch_size: the expected batch.
+        generator: of the defence's noise, on the model's device.
+
+    Raises:
+        InputError: for a model that has no per-sample gradients, where the defence needs them.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    stages = list(chain.stages)
+    first = stages.pop(0) if stages and isinstance(stages[0], Aggregator) else None
+    streams = [stage.stream(generator) for stage in stages]
+    if first is not None and first.name in CLIPPED:
+        private = Private(first, model, optimizer, sampler, batch_size, generator)
+        gradients: Callable = private
+    elif first is not None:
+        gradients = partial(_aggregated, first, model, trained, batch_size, generator)
+    else:
+        gradients = partial(_plain, model, trained, batch_size)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        released = gradients(images, labels)
+        for stream in streams:
+            released = stream(released)
+        for p, gradient in zip(trained, released, strict=True):
+            p.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+def _plain(
+    model: nn.Module, trained: list[nn.Parameter], batch_size: int, images: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradient with nothing done to it."""
+    if not len(images):
+        return tuple(torch.zeros_like(p) for p in trained)
+    loss = F.cross_entropy(model(images), labels, reduction="sum") / batch_size
+    return torch.autograd.grad(loss, trained, materialize_grads=True)
+
+
+def _aggregated(
+    stage: Aggregator,
+    model: nn.Module,
+    trained: list[nn.Parameter],
+    batch_size: int,
+    generator: torch.Generator,
+    images: Tensor,
+    labels: Tensor,
+) -> tuple[Tensor, ...]:
+    """What a stage makes of the batch, which it divides by its actual size."""
+    if not len(images):
+        return tuple(torch.zeros_like(p) for p in trained)
+    found = stage.aggregate(model, F.cross_entropy, images, labels, generator)
+    return tuple(g * (len(images) / batch_size) for g in found)
+
+
+class Private:
+    """Gradients of clipped samples, and noise, by Opacus' `PrivacyEngine`.
+
+    Attributes:
+        engine: whose accountant notes every step, with the exact sample rate.
+        optimizer: Opacus', which clips, adds the noise and divides.
+    """
+
+    def __init__(
+        self,
+        stage: Aggregator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        sampler: UniformWithReplacementSampler,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.engine = PrivacyEngine(accountant="rdp")
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._ghost = _all_linear(model)
+        nothing = torch.empty(sampler.num_samples, 0)  # the images are drawn by the sampler's numbers
+        try:
+            made = self.engine.make_private(
+                module=model,
+                optimizer=optimizer,
+                data_loader=DataLoader(torch.utils.data.TensorDataset(nothing), batch_sampler=sampler),
+                noise_multiplier=stage.noise_multiplier,
+                max_grad_norm=stage.max_grad_norm,
+                # the sampler is Poisson's already: `make_private` would round the rate to one over a whole
+                # number of batches, which is another rate than the guarantee's
+                poisson_sampling=False,
+                noise_generator=generator,
+                grad_sample_mode="ghost" if self._ghost else "hooks",
+                criterion=nn.CrossEntropyLoss(),
+            )
+        except (NotImplementedError, ValueError, TypeError) as error:  # what Opacus refuses
+            raise InputError(_refusal(stage.name, error)) from error
+        self._model, self.optimizer, *rest = made
+        self._loss = rest[0] if self._ghost else F.cross_entropy
+        self.optimizer.expected_batch_size = batch_size
+        self.optimizer.attach_step_hook(
+            self.engine.accountant.get_optimizer_hook_fn(sample_rate=sampler.sample_rate)
+        )
+        self._chunk = max(1, ENTRIES // max(1, sum(p.numel() for p in self._trained)))
+        self._name = stage.name
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """The noisy mean of the clipped gradients of one batch, which may be empty."""
+        self.optimizer.zero_grad()
+        if not len(images):
+            for p in self._trained:
+                p.grad, p.grad_sample = torch.zeros_like(p), p.new_zeros(0, *p.shape)
+            self.optimizer.pre_step()
+            return tuple(p.grad for p in self._trained)
+        chunk = len(images) if self._ghost else self._chunk
+        parts = list(zip(images.split(chunk), labels.split(chunk), strict=True))
+        for i, (some, their) in enumerate(parts):
+            if i:
+                self.optimizer.zero_grad()  # leaves the sum of the chunks before
+            self.optimizer.signal_skip_step(i + 1 < len(parts))
+            try:
+                self._loss(self._model(some), their).backward()
+                self.optimizer.pre_step()
+            except (ValueError, AttributeError) as error:  # a parameter without per-sample gradients
+                raise InputError(_refusal(self._name, error)) from error
+        return tuple(p.grad for p in self._trained)
+
+
+def check_private(chain: Chain, model: nn.Module | None) -> None:
+    """InputError for a model that Opacus does not train under `chain`; None is one that it does."""
+    if model is not None and chain.stages and chain.stages[0].name in CLIPPED:
+        try:
+            ModuleValidator.validate(model.train(), strict=True)
+            GradSampleModule.validate(model, strict=True)
+        except (NotImplementedError, ValueError) as error:
+            raise InputError(_refusal(chain.stages[0].name, error)) from error
+
+
+def _all_linear(model: nn.Module) -> bool:
+    """Whether ghost clipping needs no per-sample gradient of any layer: all that train are linear."""
+    owners = [m for m in model.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    return all(type(owner) is nn.Linear for owner in owners)
+
+
+def _refusal(name: str, error: Exception) -> str:
+    reason = (str(error).strip("[]'\" ").splitlines() or [type(error).__name__])[0][:160].rstrip(". ")
+    return (
+        f"This model cannot be trained under {name}, which needs each sample's gradient ({reason}): replace "
+        "the layer, for instance batch norm by GroupNorm."
+    )

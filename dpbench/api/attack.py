@@ -1,0 +1,165 @@
+"""`attack`: a release from somebody's training, attacked and scored like those of a benchmark."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import defenses
+from attacks import Attack
+from dpbench.api.capture import unwrapped
+from dpbench.api.doubts import doubts
+from dpbench.api.given import part, public_of, settings, several
+from dpbench.api.session import Progress, carry_out
+from dpbench.cell import parts, registered
+from dpbench.cell.spec import Part
+from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
+from dpbench.protocol import InputError, Loss, Release
+from dpbench.protocol.sent import plain_name
+from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
+from dpbench.sweep.own_inputs import OwnInputs
+from dpbench.system import process
+
+_BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
+"""What states the training that a release is from."""
+
+
+def attack(
+    release: Release,
+    *,
+    model: nn.Module,
+    originals: tuple[Tensor, Tensor],
+    attacks: str | Attack | Sequence[str | Attack] = ("inverting-gradients",),
+    labels_known: bool = True,
+    others: tuple[Tensor, Tensor] | None = None,
+    loss: Loss = F.cross_entropy,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    mean_image: Tensor | None = None,
+    victim: str = "trained",
+    device: str | None = None,
+    out: str | Path | None = None,
+    progress: bool | Progress = True,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Attack what a training really sent.
+
+    The attacks see the release and the model. `originals` serve the scores and two comparisons: the gradient
+    that would have been sent without the defence, and the floors. The attacker is told how many images are
+    in the batch, though under Poisson sampling the number is not public.
+
+    Args:
+        release: of `Release.from_optimizer`, `Release.from_gradients` or `capture`.
+        model: as it was before the step; it takes images in [0, 1] and returns logits [B, K].
+        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], and their labels.
+        attacks: names of `attacks.names()` or objects, one or several.
+        labels_known: whether the attacker is told the labels.
+        others: public images and labels, as for `benchmark`.
+        loss: (logits [B, K], labels [B]) -> mean over the batch, as in the training.
+        mean: public per-channel mean of the data in [0, 1].
+        std: public per-channel standard deviation.
+        mean_image: [3, H, W], the mean of OTHER images.
+        victim: what to call the model's state in the table.
+        device: `cpu`, `cuda`, or None for the graphics card if there is one.
+        out: a folder to keep the run in; None keeps nothing.
+        progress: as for `benchmark`.
+        **parameters: parameters of attacks, and the budget: with `train_size`, `epochs` and `delta` the rows
+            have the epsilon of the training; without `train_size` only that of the release.
+
+    Returns:
+        One row per image and attack, undefended rows and floors included, as of `benchmark`.
+
+    Warns:
+        UserWarning: where the release does not look like what it says it is: a gradient of other images or
+            of another model, or another amount of noise.
+
+    Raises:
+        InputError: for a release that does not fit the model, and for whatever `benchmark` refuses.
+    """
+    with process.clean_state():
+        registered.load()
+        kept = unwrapped(model).cpu().float()
+        batches = checked_batches(*_pair(originals), None, ())
+        images, labels, _ = batches[0]
+        num_classes = check_model(kept, batches)
+        if others is not None:
+            others = checked_others(others, batches, num_classes)
+        for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
+            if name in parameters:
+                raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
+        sent = _fitted(release, kept, len(images))
+        for line in doubts(sent, kept, loss, images, labels):
+            warnings.warn(line, stacklevel=2)
+        public = public_of(others, mean, std, mean_image, images.shape[2:])
+        inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
+        budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
+        values = settings("attack", parameters) | {
+            "attack": tuple(map(part, several(attacks))),
+            "defense": (_defence(release, budget),),
+            "labels": ("known" if labels_known else "inferred",),
+            "threat_model": ("honest",),
+        }
+        engine = parameters.get("engine", "auto")
+        return carry_out(inputs, values, device=device, engine=engine, out=out, progress=progress)
+
+
+def _pair(originals: Any) -> tuple[Any, Any]:
+    try:
+        images, labels = originals
+    except (TypeError, ValueError):
+        raise InputError("originals must be a pair of images and labels.") from None
+    return images, labels
+
+
+def _fitted(release: Release, model: nn.Module, count: int) -> Release:
+    """The release under the model's names, as a mean over the images that were there.
+
+    Poisson sampling draws batches of any size and divides by the expected one; attacks rebuild a batch.
+
+    Raises:
+        InputError: for gradients of other shapes than the model's trainable parameters.
+    """
+    wanted = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    given = [plain_name(name) for name in release.names]
+    if set(given) == set(wanted):
+        found = dict(zip(given, release.gradients, strict=True))
+        gradients = tuple(found[name] for name in wanted)
+    else:  # an optimiser knows no names, but has the parameters in the model's order
+        gradients = release.gradients
+    if [g.shape for g in gradients] != list(wanted.values()):
+        raise InputError(
+            "The release's gradients do not fit the model's trainable parameters: give the model that they "
+            "were taken from, with the same parameters frozen."
+        )
+    scale = release.batch_size / count
+    scaled = tuple(gradient.detach().cpu().float() * scale for gradient in gradients)
+    return replace(release, names=tuple(wanted), gradients=scaled, batch_size=count)
+
+
+def _defence(release: Release, budget: dict[str, Any]) -> Part:
+    """The defence that the release went through, with the budget of the training it is from.
+
+    Raises:
+        InputError: for an unknown stage, or a budget where there is no guarantee.
+    """
+    name = "+".join(stage.name for stage in release.defense) or "none"
+    declared = parts.defence_parameters(name)
+    given = {key: value for stage in release.defense for key, value in stage.parameters.items()}
+    defenses.create(name, **given)
+    if not parts.is_calibrated(name):
+        if budget:
+            raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")
+    elif "train_size" in budget:
+        given |= {"train_batch_size": release.batch_size} | budget
+    else:
+        given |= budget | {"eps_scope": "release"}
+    changed = {key: declared[key].checked(value) for key, value in given.items() if key in declared}
+    kept = {k: v for k, v in changed.items() if not (declared[k].has_default and v == declared[k].default)}
+    return Part(name=name, parameters=tuple(sorted(kept.items())))

@@ -1,0 +1,117 @@
+"""`benchmark`: one call for people with a model and images of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import defenses as defences
+from attacks import Attack
+from dpbench.api.given import part, public_of, settings, several
+from dpbench.api.session import Progress, carry_out
+from dpbench.cell import registered
+from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
+from dpbench.protocol import Loss
+from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
+from dpbench.sweep.own_inputs import OwnInputs
+from dpbench.system import process
+
+
+def benchmark(
+    model: nn.Module,
+    images: Tensor | Sequence[Tensor] | torch.utils.data.Dataset,
+    labels: Tensor | Sequence[Tensor] | None = None,
+    *,
+    attacks: str | Attack | Sequence[str | Attack] = ("inverting-gradients",),
+    defense: str | defences.Chain | defences.Defense | Sequence[Any] = "none",
+    labels_known: bool = True,
+    others: tuple[Tensor, Tensor] | None = None,
+    loss: Loss = F.cross_entropy,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    mean_image: Tensor | None = None,
+    victim: str = "trained",
+    batch_size: int | None = None,
+    batch_seed: int | Sequence[int] = 0,
+    device: str | None = None,
+    out: str | Path | None = None,
+    progress: bool | Progress = True,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Attack the gradients of `model` on your images, undefended and under each defence.
+
+    Args:
+        model: takes images in [0, 1] (normalise inside), returns logits [B, K]; used in the mode it is in,
+            in single precision, and left as it is.
+        images: float [B, 3, H, W] in [0, 1], the batch whose gradient is released; or a list of such batches;
+            or a data set that gives (image [3, H, W], label), of which `batch_size` are drawn.
+        labels: int64 [B] in [0, K), one for each image; or a list of them; None with a data set.
+        attacks: names of `attacks.names()` or objects of `attacks.create(...)`, one or several.
+        defense: names of `defenses.names()`, chained by `+`, or objects of `defenses.create(...)`, one or
+            several. The undefended rows come along.
+        labels_known: whether the attacker is told the labels.
+        others: public images like those attacked, float [G, 3, H, W] in [0, 1], and their labels int64 [G]:
+            statistics for `malicious-linear`, candidates for `informed`, and the gallery for `identified`
+            (candidates and gallery are taken from the first 199). Needed for these two threat models.
+        loss: (logits [B, K], labels [B]) -> mean over the batch.
+        mean: public per-channel mean of the data in [0, 1], which attacks start from.
+        std: public per-channel standard deviation.
+        mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the mean of `others`, or
+            without them the constant colour `mean`.
+        victim: what to call the model's state in the table.
+        batch_size: images drawn from a data set.
+        batch_seed: which batches are drawn from it, by the rule `random` of `dpbench.data.draw_disjoint`.
+        device: `cpu` or `cuda`; None takes the graphics card if there is one.
+        out: a folder to keep the run in, with the same files as the command line's: called again, the run
+            goes on where it ended. None keeps nothing.
+        progress: True shows a progress bar, False nothing; or a function that is told how far each cell is.
+        **parameters: any other option of the command line that decides results, with dashes as underscores
+            (`eps=[1, 8]`, `bn_stats="exact"`, `tv=0.1`, `threat_model="informed"`, ...), those of your own
+            attacks and defences included. `eps` is the budget of your training: give its `train_size`,
+            `train_batch_size` (the word `batch` where a step holds the attacked images and no others),
+            `epochs` and `delta`. Several values are all run. `python -m dpbench.run --help` lists
+            them.
+
+    Returns:
+        One row per image, attack and defence, floors and undefended rows included; the columns of
+        `dpbench.store.columns`. A cell that does not fit has `status` skipped, and `error` says why.
+
+    Raises:
+        InputError: for images, labels, a model, an option or a defence that cannot be used, where `others`
+            are missing or too few, and where nothing at all could be run; in one sentence.
+
+    Example:
+        >>> from dpbench.victim.networks import build
+        >>> images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> model = build("lenet", num_classes=5, size=16)
+        >>> table = benchmark(model, images, torch.tensor([3]), defense="clip", iterations=2, device="cpu",
+        ...                   progress=False)
+        >>> sorted(table["attack"].unique())
+        ['floor:constant-image', 'floor:mean-image', 'floor:noise-gradient', 'floor:start', \
+'inverting-gradients']
+        >>> sorted(table["defense"].unique())
+        ['clip', 'none']
+    """
+    with process.clean_state():
+        registered.load()
+        kept = copy.deepcopy(model).cpu().float()
+        batches = checked_batches(images, labels, batch_size and int(batch_size), several(batch_seed))
+        num_classes = check_model(kept, batches)
+        if others is not None:
+            others = checked_others(others, batches, num_classes)
+        public = public_of(others, mean, std, mean_image, batches[0][0].shape[2:])
+        inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
+        values = settings("benchmark", parameters) | {
+            "attack": tuple(map(part, several(attacks))),
+            "defense": tuple(map(part, several(defense))),
+            "labels": ("known" if labels_known else "inferred",),
+        }
+        engine = parameters.get("engine", "auto")
+        return carry_out(inputs, values, device=device, engine=engine, out=out, progress=progress)

@@ -1,0 +1,69 @@
+"""Whether a release can be what it says it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+import defenses
+from dpbench.protocol import Loss, Release
+
+FEWEST = 200
+"""Parameters below which the noise on them says too little about its level."""
+_TOLERANCE = 0.1
+"""Relative distance of two gradients of one batch; TensorFloat-32 alone accounts for up to 8 %."""
+
+
+def doubts(release: Release, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[str]:
+    """One sentence for each way in which the release does not fit the model, the images or its own claim.
+
+    The gradient is computed anew, without noise, and compared. Only undefended, clipped and `dp` releases can
+    be compared so; of others nothing is said.
+
+    Args:
+        release: a mean over the `images`, under the model's names.
+        model: as it was before the step.
+        loss: mean-reduced.
+        images: [B, 3, H, W].
+        labels: int64 [B].
+    """
+    return list(_found(release, model, loss, images, labels))
+
+
+def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Iterator[str]:
+    stages = {stage.name: stage.parameters for stage in release.defense}
+    if len(stages) > 1 or not stages.keys() <= {"clip", "dp"}:
+        return
+    chain = defenses.create("none")
+    if stages:
+        (given,) = stages.values()
+        chain = defenses.create("clip", max_grad_norm=given["max_grad_norm"])
+    wanted = _flat(chain.release(model, loss, images, labels, seed=0).gradients)
+    found = _flat(release.gradients)
+    off = found - wanted
+    if "dp" not in stages:
+        distance = float(off.norm() / wanted.norm().clamp_min(1e-12))
+        if distance > _TOLERANCE:
+            yield (
+                f"The release differs by {distance:.0%} from the gradient of these images in this model: "
+                "give the model as it was before the step, and the images as it got them."
+            )
+        return
+    level = release.noise_on_sum() / release.batch_size
+    if len(off) < FEWEST or level == 0:
+        return
+    # the root mean square of n normal draws deviates by 1 / sqrt(2 n); four of them are allowed, and 2 %
+    ratio, room = float(off.double().square().mean().sqrt()) / level, 4 / math.sqrt(2 * len(off)) + 0.02
+    if abs(ratio - 1) > room:
+        yield (
+            f"The release lies {ratio:.2f} times as far from the clipped gradient of these images as noise "
+            "of its sigma would take it. Below 1 there is less noise than it says, and its epsilon does not "
+            "hold. Above 1 the model or the images may be others than those of the step."
+        )
+
+
+def _flat(gradients: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients])

@@ -1,0 +1,110 @@
+"""What callers give, in the words of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import defenses as defences
+from attacks import Attack
+from dpbench.cell.spec import Part
+from dpbench.protocol import InputError, meant
+from dpbench.sweep.axes import options
+from dpbench.sweep.own_inputs import Public
+
+_NOT_HERE = (
+    "data",
+    "image_size",
+    "model",
+    "norm",
+    "weights",
+    "label_draw",
+    "logit_scale",
+    "labels",
+    "plugin",
+)
+_NOT_HERE += ("batch_size", "batch_seed", "attack", "victim")
+"""Options of the command line that stand for the model and the images, which are given here."""
+
+
+def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """What a sweep varies: the options given here, and the defaults of the others.
+
+    Args:
+        function: what was called, for messages.
+        given: its keywords.
+
+    Raises:
+        InputError: for an option that does not exist or decides nothing, or a value outside its range.
+    """
+    known = {name: each for name, each in options().items() if name not in _NOT_HERE}
+    values = {name: each.default for name, each in known.items() if each.several}
+    for name, value in given.items():
+        if name not in known or not known[name].decides:
+            listed = ", ".join(name for name, each in known.items() if each.decides)
+            raise InputError(f"{function}() takes no {name}{meant(name, known)}; it takes {listed}.")
+        if known[name].several and value is not None:
+            values[name] = known[name].checked(list(several(value)))
+    if values["eps"] and values["noise_multiplier"]:
+        raise InputError("Give `eps` or `noise_multiplier`, not both: one follows from the other.")
+    return values
+
+
+def part(given: Any) -> str | Part:
+    """A name, or what an object differs in from its defaults.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, Attack | defences.Defense | defences.Chain):
+        raise InputError(f"{given!r} is neither a name nor an attack or a defence.")
+    if not getattr(given, "name", ""):
+        kind = type(given).__name__
+        raise InputError(
+            f"{kind} is not registered: put @attack('name') or @defense('name') above the class."
+        )
+    return Part(name=given.name, parameters=tuple(sorted(given.changed().items())))
+
+
+def public_of(
+    others: tuple[Tensor, Tensor] | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    mean_image: Tensor | None,
+    size: Sequence[int],
+) -> Public:
+    """What is publicly known of the images; arguments as those of `benchmark`, `size` is height and width."""
+    return Public(_floats(mean), _floats(std), _mean_image(mean_image, others, mean, size), others)
+
+
+def _mean_image(
+    given: Tensor | None,
+    others: tuple[Tensor, Tensor] | None,
+    mean: Sequence[float],
+    height_and_width: Sequence[int],
+) -> Tensor:
+    if given is not None:
+        return torch.as_tensor(given).detach().cpu().float().clone()
+    if others is not None:
+        return others[0].mean(0)
+    return torch.tensor(_floats(mean))[:, None, None].expand(len(mean), *height_and_width).clone()
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def several(value: object) -> tuple[Any, ...]:
+    """One value or several, in plain Python: numbers may come from NumPy or PyTorch."""
+    if value is None:
+        return ()
+    if isinstance(value, np.ndarray | Tensor) and value.ndim:
+        value = value.tolist()
+    found = value if isinstance(value, list | tuple) else (value,)
+    return tuple(each.item() if isinstance(each, np.generic | Tensor) else each for each in found)

@@ -1,0 +1,43 @@
+"""Doubts about results, one sentence each, to be read beside the numbers (docs/flags.md)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpbench.report.flags.adaptive import adaptive
+from dpbench.report.flags.claims import audited, exceeded, tuned
+from dpbench.report.flags.flag import Flag, Raise, Results
+from dpbench.report.flags.floors import beaten, fails
+from dpbench.report.flags.releases import too_long, unrepeatable, zero
+from dpbench.store import Store
+
+__all__ = ["RAISED", "Flag", "flags"]
+
+RAISED: list[Raise] = [
+    exceeded,
+    audited,
+    too_long,
+    unrepeatable,
+    fails,
+    adaptive,
+    beaten,
+    zero,
+    tuned,
+]
+"""One function for each kind, errors before weak attacks."""
+
+
+def flags(table: pd.DataFrame, store: Store | None = None) -> list[Flag]:
+    """Raise every flag that a run's results call for.
+
+    A flag is no verdict: it names a reason to read some rows with care. That there are none proves nothing.
+
+    Args:
+        table: per-image results, floors attached, columns of `dpbench.store.columns`.
+        store: the run's folder, in which audits are looked for; None leaves them out.
+
+    Returns:
+        Errors first, then attacks that are too weak, then the images.
+    """
+    results = Results(table, store)
+    return [flag for raised in RAISED for flag in raised(results)]

@@ -1,0 +1,97 @@
+"""A guess without the gradient gets nearer than the attack, or the attack fails where nothing defends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from dpbench.report.evidence import evidence, originals, over_floor
+from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, count, keys, listed
+from dpbench.report.naming import number
+from dpbench.report.rows import ended_well, is_defended, is_floor
+from dpbench.report.verdict import verdict
+
+BEATEN, FAILS = "a floor beats the attack", "the attack fails undefended"
+
+
+def beaten(results: Results) -> Iterator[Flag]:
+    """Defended rows on which a floor is nearer by PSNR (see `MARGIN_DB`) and no less alike by LPIPS."""
+    defended = results.rebuilt[is_defended(results.rebuilt)]
+    for attack, rows in defended.groupby("attack", sort=False):
+        said, beside = [], []
+        for line, own in results.settings(rows):
+            lead, floor, images = max(
+                (_lead(own, floor, name) for name, floor in results.floors.items()), default=(0.0, "", 0)
+            )
+            if lead >= MARGIN_DB:
+                said.append(f"{floor} by {lead:.1f} dB {results.place(line)} ({count(images, 'image')})")
+                beside.append(own)
+        if said:
+            yield Flag(
+                BEATEN,
+                f"A guess without the gradient is nearer the originals than {attack} by the median of paired "
+                f"PSNR, and no less alike by LPIPS: {listed(said)}; a better attack could have handed back "
+                "that guess, so these rows do not measure the defence alone.",
+                keys(pd.concat(beside)),
+            )
+
+
+def _lead(rows: pd.DataFrame, floor: pd.DataFrame, name: str) -> tuple[float, str, int]:
+    """By how many dB the floor is nearer, its name, and on how many images; 0 dB where LPIPS disagrees."""
+    floor, image = floor.reindex(rows.index), originals(rows)
+    psnr = over_floor(floor["psnr"], rows["psnr"]).groupby(image).median().dropna()
+    lpips = (rows["lpips"] - floor["lpips"]).groupby(image).median().dropna()
+    if psnr.empty or (len(lpips) and lpips.median() < 0):
+        return 0.0, name, len(psnr)
+    return float(psnr.median()), name, len(psnr)
+
+
+def fails(results: Results) -> Iterator[Flag]:
+    """Attacks that are not shown to be better than a guess on an undefended gradient, or have no result."""
+    bare = results.rebuilt[~is_defended(results.rebuilt)]
+    for line, rows in results.settings(bare):
+        found = evidence(rows, results.floors)
+        said = verdict(line, found, len(found.measures))
+        if said not in ("guess", "unsure"):
+            continue
+        name, images = results.naming.attack(line), count(found.images, "image")
+        shown = {
+            "guess": f"{name} does no better on the undefended gradient than a guess without it ({images}",
+            "unsure": f"{images} cannot show that {name} does better on the undefended gradient than a guess "
+            "without it (",
+        }[said]
+        numbers = f"{number(line['psnr_median'], '.1f')} dB PSNR"
+        if not pd.isna(line["psnr_over_floor_median"]):
+            numbers += f", {number(line['psnr_over_floor_median'], '+.1f')} dB against the best floor"
+        yield Flag(
+            FAILS,
+            f"{shown}{': ' if said == 'guess' else ''}{numbers}; {results.batch(line)}), so nothing that it "
+            "misses under a defence is to that defence's credit.",
+            keys(_alike(results, line)),
+        )
+    yield from _without_result(results)
+
+
+def _without_result(results: Results) -> Iterator[Flag]:
+    table = results.table[~is_floor(results.table)]
+    bare = ~is_defended(table)
+    for line, rows in results.settings(table[bare]):
+        if not ended_well(rows).any():
+            lost = count(rows["key"].nunique(), "cell")
+            yield Flag(
+                FAILS,
+                f"{results.naming.attack(line)} has no undefended result ({lost} failed or skipped; "
+                f"{results.batch(line)}), so nothing that it misses under a defence is to that defence's "
+                "credit.",
+                keys(_alike(results, line)),
+            )
+
+
+def _alike(results: Results, line: pd.Series) -> pd.DataFrame:
+    """Rows of the same attack, defended or not, on the same kind of batch."""
+    same = results.table["attack"] == line["attack"]
+    for name in ("batch_size", *results.naming.headings):
+        column = results.table[name]
+        same &= column.isna() if pd.isna(line[name]) else (column == line[name]).fillna(False)
+    return results.table[same.fillna(False).astype(bool)]

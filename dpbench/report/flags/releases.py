@@ -1,0 +1,74 @@
+"""What is wrong with releases themselves: made twice they differ, they are too long, or they are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dpbench.report.evidence import originals
+from dpbench.report.flags.flag import Flag, Results, count, keys
+from dpbench.report.rows import ended_well, is_floor
+
+UNREPEATABLE = "the defence is not deterministic given its seed"
+TOO_LONG = "released norm above C"
+ZERO = "zero gradient"
+LEAST_SHARE = 1e-6
+"""Share of the batch's gradient norms below which an image counts as having none."""
+_SKIPPED = "The gradient of this batch is zero"
+"""How `dpbench.cell.release.released` begins to say so."""
+
+
+def unrepeatable(results: Results) -> Iterator[Flag]:
+    """Defences of which some release, made a second time from the same seed, came out otherwise."""
+    asked = results.well[results.well["release_repeats"].notna()]
+    for defence, rows in asked.groupby("defense", sort=False):
+        differing = rows[~rows["release_repeats"].astype(bool)]
+        if len(differing):
+            cells = rows["key"].nunique()
+            yield Flag(
+                UNREPEATABLE,
+                f"{defence} does not make the same release twice from the same seed "
+                f"({differing['key'].nunique()} of {count(cells, 'cell')}), so its results cannot be made "
+                "again, and attacks on it are not compared on the same release.",
+                keys(differing),
+            )
+
+
+def too_long(results: Results) -> Iterator[Flag]:
+    """Releases longer than C and the noise explain."""
+    asked = results.well[results.well["release_norm_limit"].notna()]
+    for defence, rows in asked.groupby("defense", sort=False):
+        above = rows[rows["release_norm"] > rows["release_norm_limit"]]
+        if len(above):
+            worst = above.loc[(above["release_norm"] / above["release_norm_limit"]).idxmax()]
+            cells = rows["key"].nunique()
+            yield Flag(
+                TOO_LONG,
+                f"{defence} releases gradients of norm {worst['release_norm']:.3g} where clipping to C = "
+                f"{worst['max_grad_norm']:g} and its noise allow {worst['release_norm_limit']:.3g} at most "
+                f"({above['key'].nunique()} of {count(cells, 'cell')}), so it does not clip as it says.",
+                keys(above),
+            )
+
+
+def zero(results: Results) -> Iterator[Flag]:
+    """Images without a gradient, and cells that were skipped because their whole release is zero."""
+    asked = results.well[results.well["image_grad_share"].notna()]
+    silent = asked[asked["image_grad_share"] < LEAST_SHARE]
+    if len(silent):
+        yield Flag(
+            ZERO,
+            f"{originals(silent).nunique()} of {count(originals(asked).nunique(), 'attacked image')} have "
+            f"less than {LEAST_SHARE:g} of their batch's gradient norms, so hardly anything of them is in a "
+            "release, and that they are missed says nothing of a defence.",
+            keys(silent),
+        )
+    table = results.table[~is_floor(results.table) & ~ended_well(results.table)]
+    empty = table[table["error"].fillna("").str.startswith(_SKIPPED)]
+    if len(empty):
+        defences = ", ".join(empty["defense"].dropna().unique())
+        yield Flag(
+            ZERO,
+            f"{count(empty['key'].nunique(), 'cell')} ({defences}) had a release of zeros, so there was "
+            "nothing to attack, which is no result of a defence.",
+            keys(empty),
+        )

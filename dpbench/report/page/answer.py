@@ -1,0 +1,86 @@
+"""The card at the top: budget, what attackers got, where it ends, and what would change the verdict."""
+
+from __future__ import annotations
+
+import pandas as pd
+from markupsafe import Markup
+
+from dpbench.report import budgets as in_words
+from dpbench.report import informed
+from dpbench.report.flags import flags
+from dpbench.report.naming import EMPTY, Naming
+from dpbench.report.page.budget import Budget, budgets
+from dpbench.report.page.changes import changes
+from dpbench.report.page.figures import at_most, figure, share
+from dpbench.report.page.frontiers import sentences
+from dpbench.report.page.templating import render
+from dpbench.report.page.trainings import accuracies, trainings, without_defence
+from dpbench.report.page.verdicts import verdicts
+from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.sentence import sentence
+from dpbench.report.summary import summary
+from dpbench.store import Store
+
+FIRST = 3
+"""Settings that are shown at once; more are a click away."""
+
+
+def answer(table: pd.DataFrame, store: Store) -> Markup | None:
+    """The card; None where no attack ended well."""
+    attacked = table[~is_floor(table)]
+    if not ended_well(attacked).any():
+        return None
+    lines = summary(table)
+    lines = lines[~is_floor(lines)]
+    naming = Naming(table)
+    found, more = budgets(lines, naming)
+    return render(
+        "answer",
+        flags=flags(table, store),
+        without=len(store.expected().keys() - set(table.loc[ended_well(table), "key"])),
+        adjacency=[str(word) for word in attacked["adjacency"].dropna().unique()],
+        words=in_words.budgets(lines),
+        defences=[each.defence for each in found],
+        rows=_rows(found, store) if found else [],
+        single=_single(found),
+        trained=any(each.bound is not None for each in found),
+        more=more,
+        blocks=verdicts(table),
+        first=FIRST,
+        said=sentence(table).split("\n"),
+        bound=informed.sentence(lines, naming),
+        ends=sentences(store),
+        changes=changes(table, store),
+    )
+
+
+def _single(found: list[Budget]) -> bool:
+    """Whether one release was attacked under every budget."""
+    return all(pd.isna(each.row["releases"]) or each.row["releases"] == 1 for each in found)
+
+
+def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup]]]:
+    """One line for each quantity that has values, one column for each budget."""
+    trained = trainings(store)
+    reached = [accuracies(each.row, trained) for each in found]
+    which = "one release" if _single(found) else "attacked releases"
+    rows = [
+        ("ε of the training", [figure(each.row["eps"]) for each in found]),
+        (f"ε of {which}", [at_most(each.row["eps_release"]) for each in found]),
+        ("releases", [figure(None if _single(found) else each.row["releases"], "d") for each in found]),
+        ("noise multiplier σ", [figure(each.row["noise_multiplier"]) for each in found]),
+        ("sample rate q", [figure(each.row["sample_rate"]) for each in found]),
+        ("steps T", [figure(each.row["steps"], ",d") for each in found]),
+        ("δ", [figure(each.row["delta"], "g") for each in found]),
+        (f"bound, {which}", [at_most(each.row["rero_release"]) for each in found]),
+        ("bound, training", [at_most(each.bound) for each in found]),
+        ("membership advantage", [at_most(each.advantage) for each in found]),
+    ]
+    for model in sorted({name for each in reached for name in each}):
+        means = [each[model].mean() if model in each else None for each in reached]
+        bare = without_defence(trained, model)
+        title = Markup("accuracy, {}").format(model)
+        if bare is not None:
+            title += Markup(" (undefended {})").format(share(bare, ".1f"))
+        rows.append((title, [share(mean, ".1f") for mean in means]))
+    return [(title, cells) for title, cells in rows if set(cells) != {EMPTY}]

@@ -1,0 +1,62 @@
+"""The budgets of a run, and what follows from each for any attacker: what the card says first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.tradeoff import trade_off
+from dpbench.report.naming import Naming
+
+SHOWN = 8
+"""Budgets on one page, at most; accounting takes up to seconds for each."""
+_ONE = ["eps", "eps_release", "noise_multiplier", "delta", "sample_rate", "steps", "releases", "inclusion"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget.
+
+    Attributes:
+        defence: its name in the tables.
+        row: its row of the summary.
+        bound: largest share of cases in which an attacker rebuilds an image from all gradients of the
+            training, if it does so in 10 % of them without; None where the budget is of the release alone.
+        advantage: membership over the whole training, true less false positive rate, at most; None likewise.
+    """
+
+    defence: str
+    row: Mapping[str, Any]
+    bound: float | None
+    advantage: float | None
+
+
+def budgets(attacked: pd.DataFrame, naming: Naming) -> tuple[list[Budget], int]:
+    """Each budget once, the smallest epsilon first, and how many are left out because there are too many.
+
+    Args:
+        attacked: summary of the results, floors left out.
+        naming: of the results.
+    """
+    private = attacked[attacked["eps_release"].notna() & attacked["noise_multiplier"].notna()]
+    private = private.drop_duplicates(_ONE).sort_values(["eps", "eps_release"], kind="stable")
+    shown = private.head(SHOWN).to_dict("records")
+    return [_budget(row, naming) for row in shown], len(private) - len(shown)
+
+
+def _budget(row: Mapping[str, Any], naming: Naming) -> Budget:
+    bound = advantage = None
+    if not any(pd.isna(row[name]) for name in ("eps", "sample_rate", "steps")):
+        bound, advantage = _training(row["noise_multiplier"], row["sample_rate"], int(row["steps"]))
+    return Budget(naming.defence(row), row, bound, advantage)
+
+
+@cache
+def _training(sigma: float, rate: float, steps: int) -> tuple[float, float]:
+    curve = trade_off(sigma, rate, steps)
+    return curve.power(PRIOR_SUCCESS), curve.advantage

@@ -1,0 +1,94 @@
+"""What would change the verdict: what was not tried, and whom the budget does not speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dpbench.report.page.beside import from_json
+from dpbench.report.rows import ended_well, is_defended, is_floor
+from dpbench.store import Store
+from dpbench.store.columns import columns
+
+
+@dataclass(frozen=True)
+class Change:
+    """One of them: what, and why it matters here."""
+
+    what: str
+    why: str
+
+
+def changes(table: pd.DataFrame, store: Store) -> list[Change]:
+    """All that apply to these results.
+
+    Args:
+        table: per-image results with all columns; some ended well.
+        store: the run's folder.
+    """
+    rows = table[~is_floor(table) & ended_well(table)]
+    attacks, private = rows["attack"].dropna().unique(), rows[rows["eps_release"].notna()]
+    found = [
+        Change(
+            "A stronger attack",
+            f"Tried: {_listed(attacks)}. Nothing is known of others"
+            + (", and only the bound holds for all of them." if len(private) else "."),
+        )
+    ]
+    if not rows.loc[is_defended(rows), "adaptive"].fillna(True).all():
+        found.append(
+            Change("An attack that knows the defence", "Some defences were attacked by one that does not.")
+        )
+    tried = set(rows["threat_model"].fillna("honest"))
+    if untried := [name for name in columns()["threat_model"].choices if name not in tried]:
+        found.append(
+            Change("An attacker who knows or may do more", f"Not tried: {_listed(untried)} (--threat-model).")
+        )
+    found += [
+        Change("Another victim or other images", f"These results are for {_scene(rows)}."),
+        Change("More images", f"{_images(rows)}. Intervals say how much that leaves open."),
+    ]
+    if len(private):
+        found += [
+            Change("Another unit", f"The budget is for one image. {_person(store)}"),
+            Change(
+                "Somebody else who adds the noise",
+                "Where it is added after the gradients were gathered, whoever gathers them sees what the "
+                "undefended rows show.",
+            ),
+        ]
+    return found
+
+
+def _scene(rows: pd.DataFrame) -> str:
+    victims = rows[["victim", "model"]].drop_duplicates().fillna("").itertuples(index=False, name=None)
+    words = [" ".join(filter(None, (f"the {victim}" if victim else "", model))) for victim, model in victims]
+    sizes = _listed(sorted(rows["batch_size"].dropna().unique()))
+    data = _listed(rows["data"].dropna().unique())
+    return f"{_listed(words)}, images of {data}, and attacked batches of {sizes}"
+
+
+def _images(rows: pd.DataFrame) -> str:
+    known = rows[rows["original_index"].notna()]
+    if len(known) < len(rows):
+        return f"{len(rows):,} reconstructions were judged"
+    images = len(known.drop_duplicates(["data", "original_index"]))
+    return f"{len(rows):,} reconstructions of {images:,} images were judged"
+
+
+def _person(store: Store) -> str:
+    """What a person with several images spends, where it was computed beside these results."""
+    read = from_json(store.path / "decide.json")
+    choices = read.get("choices") if isinstance(read, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    images = first.get("images_per_user")
+    if isinstance(images, int) and images > 1:
+        return f"A person with {images} of them spends more: the table of epsilons says how much."
+    return "A person with several of them spends more (dpbench decide --images-per-user)."
+
+
+def _listed(names: Any) -> str:
+    words = [str(name) for name in names]
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -1,0 +1,71 @@
+"""Numbers in text: rounded for reading, with the whole value beside them in the page's source."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from dpbench.report.naming import EMPTY, number
+
+
+def figure(value: Any, spec: str = ".3g") -> Markup:
+    """A number as HTML; a missing one is a dash.
+
+    Example:
+        >>> print(figure(2.4501209))
+        <data value="2.4501209">2.45</data>
+        >>> print(figure(None))
+        —
+    """
+    return _marked(value, number(value, spec))
+
+
+def at_most(value: Any, digits: int = 3) -> Markup:
+    """An upper bound as HTML, rounded up, so that what is shown holds.
+
+    Example:
+        >>> print(at_most(0.15462))
+        <data value="0.15462">0.155</data>
+    """
+    return _marked(value, EMPTY if _missing(value) else number(rounded_up(float(value), digits), ".6g"))
+
+
+def rounded_up(value: float, digits: int = 3) -> float:
+    """To so many digits, upwards.
+
+    Example:
+        >>> rounded_up(0.1), rounded_up(1.5901), rounded_up(1234.5)
+        (0.1, 1.6, 1240.0)
+    """
+    if not math.isfinite(value) or value == 0:
+        return value
+    exact = Decimal(repr(value))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - digits + 1), ROUND_CEILING))
+
+
+def share(value: Any, spec: str = ".0f") -> Markup:
+    """A share as HTML, in per cent.
+
+    Example:
+        >>> print(share(0.25))
+        <data value="0.25">25 %</data>
+    """
+    return _marked(value, EMPTY if _missing(value) else f"{number(100 * float(value), spec)} %")
+
+
+def _marked(value: Any, shown: str) -> Markup:
+    if _missing(value):
+        return Markup(EMPTY)
+    return Markup('<data value="{}">{}</data>').format(repr(_plain(value)), shown)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _missing(value: Any) -> bool:
+    return value is None or pd.isna(value)

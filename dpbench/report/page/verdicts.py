@@ -1,0 +1,100 @@
+"""What the attack that gets furthest reached, undefended and under each defence: the table on the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from dpbench.report.naming import Naming
+from dpbench.report.page.figures import figure
+from dpbench.report.rows import is_floor, only_labels
+from dpbench.report.sentence import counted
+from dpbench.report.settings import Results, Setting
+from dpbench.report.verdict import Judged
+
+WORDS = {
+    "works": "rebuilt",
+    "better": "more than a guess",
+    "unsure": "too few images to say",
+    "guess": "no more than a guess",
+    "unknown": "no floor to judge by",
+}
+"""What the verdicts of `dpbench.report.verdict` are called on the card."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One defence.
+
+    Attributes:
+        defence: its name.
+        verdict: one of `dpbench.report.verdict.VERDICTS`, or `lost` where no attack ended well.
+        words: the same in words.
+        cells: attack, images, PSNR, dB above the best floor, the same for the most exposed image, and the
+            measure that speaks loudest.
+    """
+
+    defence: str
+    verdict: str
+    words: str
+    cells: tuple[Markup | str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One batch size against one victim.
+
+    Attributes:
+        title: both.
+        lines: undefended first.
+        credited: whether the undefended attack works well enough for a defence to have an effect.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    credited: bool
+
+
+def verdicts(table: pd.DataFrame) -> list[Block]:
+    """One block for each setting; none where no attack rebuilds images.
+
+    Args:
+        table: per-image results with all columns and a fresh index.
+    """
+    table = table[~only_labels(table)].reset_index(drop=True)
+    if is_floor(table).all():
+        return []
+    return [
+        _block(victim, setting)
+        for victim, settings in Results.of(table).victims()
+        for setting in settings
+        if not setting.measured.empty
+    ]
+
+
+def _block(victim: str, setting: Setting) -> Block:
+    reached, credited = setting.reached(), False
+    lines = [_line(label, best, setting.naming) for label, best in reached.items()]
+    if not setting.bare.empty:
+        best = setting.worst(setting.bare)
+        credited = best.verdict in ("works", "better")
+        lines.insert(0, _line("no defence", best, setting.naming))
+    lost = dict.fromkeys(setting.labels(setting.lost))
+    gone = [label for label in lost if label not in {line.defence for line in lines}]
+    lines += [Line(label, "lost", "no result", ("", "", "", "", "", "")) for label in gone]
+    return Block(f"{victim}, batch of {setting.batch_size}", tuple(lines), credited)
+
+
+def _line(label: str, best: Judged, naming: Naming) -> Line:
+    row = best.line
+    cells = (
+        naming.attack(row),
+        figure(best.evidence.images, "d"),
+        figure(row["psnr_median"], ".1f"),
+        figure(row["psnr_over_floor_median"], "+.1f"),
+        figure(row["psnr_over_floor_max"], "+.1f"),
+        counted(best.evidence.strongest),
+    )
+    return Line(label, best.verdict, WORDS[best.verdict], cells)

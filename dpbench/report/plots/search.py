@@ -1,0 +1,154 @@
+"""The plot of how the searches went: the objective over the iterations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpbench.report import escape
+from dpbench.report.naming import EMPTY, Naming
+from dpbench.report.plots import labels
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, GREY, MOST, TEXT
+from dpbench.report.plots.wrap import wrap
+from dpbench.report.rows import ended_well, ordered
+from dpbench.store import Store, schema
+
+MOST_PANELS, MOST_CELLS = 4, 200
+"""Attacks and batch sizes shown, and cells read for each curve, at most."""
+_HIGH, _NAMES = 2.3, 1.15  # of a panel; beside it, for the names of curves, inches
+_STEPS = 100  # places at which histories of one curve are compared
+
+
+def histories(table: pd.DataFrame, store: Store | None) -> dict[str, np.ndarray]:
+    """The history of each cell's search by the cell's key; cells without one are left out.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.columns`.
+        store: the run's cells.
+    """
+    found = {}
+    for key in table["key"].dropna().unique() if store is not None else ():
+        try:
+            history = store.read(key).history
+        except KeyError:
+            continue
+        if history is not None and len(history) > 1 and np.isfinite(history[-1]):
+            found[key] = history
+    return found
+
+
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    found = histories(_searched(table).drop_duplicates("key").head(MOST_CELLS), store)
+    falls = [float(history[-1] / history[np.isfinite(history)][0]) for history in found.values()]
+    middle = f" In the median cell it ends at {np.median(falls):.2g} of where it began." if falls else ""
+    return f"The lowest objective found so far over the iterations of {len(found)} searches.{middle}"
+
+
+@plot("search.png", title="The objective over the iterations", alt=_alt)
+def search(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -> Figure | None:
+    """Draw the lowest objective so far over the iterations of each start, a panel for each attack.
+
+    Thin lines are single cells, thick ones medians over the cells of a defence. The objective is the distance
+    of the gradients with the attack's priors, so heights of different attacks cannot be compared. Grey is the
+    same search on noise instead of the gradient.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.columns`.
+        store: the run's cells, which hold the histories.
+        width: of the figure, inches.
+
+    Returns:
+        The figure; None where no cell has a history.
+    """
+    table = _searched(table)
+    naming = Naming(table)
+    table = ordered(table, batch_last=True).drop_duplicates("key")
+    if table.empty:
+        return None
+    rows = table.to_dict("records")
+    table = table.assign(
+        _panel=[_panel_name(row, naming) for row in rows], _curve=[_curve_name(row, naming) for row in rows]
+    )
+    table = table.groupby(["_panel", "_curve"], sort=False).head(MOST_CELLS)
+    found = histories(table, store)
+    table = table[table["key"].isin(found)]
+    names = list(dict.fromkeys(table["_panel"]))
+    if not names:
+        return None
+    shown = names[:MOST_PANELS]
+    across = 1 if width <= COLUMN or len(shown) == 1 else 2
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(width, 0.3 + _HIGH * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for axis in panels.flat[len(shown) :]:
+        axis.set_axis_off()
+    left_out: set[str] = set()
+    for axis, name in zip(panels.flat, shown, strict=False):
+        part = table[table["_panel"] == name]
+        left_out |= _panel(axis, part, found, _NAMES if width / across > 3.2 else 0.9)
+        axis.set_title(escape.matplotlib(wrap(name, width / across - 0.3, TEXT)))
+    for axis in panels[:, 0]:
+        axis.set_ylabel("objective, lowest so far")
+    more = [f"{len(shown)} of {len(names)} attacks and batch sizes"] if len(names) > len(shown) else []
+    more += [f"without {', '.join(sorted(left_out))}"] if left_out else []
+    if more:
+        figure.suptitle(escape.matplotlib(wrap("; ".join(more), width - 0.2, TEXT)))
+    labels.spread(figure)
+    return figure
+
+
+def _searched(table: pd.DataFrame) -> pd.DataFrame:
+    table = schema.conform(table)
+    own = table["floor"].isna() | (table["floor"] == "noise-gradient")  # a start is no search
+    return table[ended_well(table) & own & table["iterations"].notna()]
+
+
+def _panel_name(row: dict[str, Any], naming: Naming) -> str:
+    attack = row["floor_of"] if not pd.isna(row["floor"]) else row["attack"]
+    words = [str(attack), f"batch of {row['batch_size']}"]
+    settings = naming.attack_settings(row)
+    return ", ".join(words + settings + naming.heading(row))
+
+
+def _curve_name(row: dict[str, Any], naming: Naming) -> str:
+    defence = naming.defence(row)
+    if defence == EMPTY:
+        return "noise as gradient"
+    adapted = defence == "no defence" or pd.isna(row["adaptive"]) or row["adaptive"]
+    return defence if adapted else f"{defence}, not adaptive"
+
+
+def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches: float) -> set[str]:
+    """Draw the curves of one attack; names of those left out."""
+    curves = list(dict.fromkeys(part["_curve"]))
+    floor = [name for name in curves if name == "noise as gradient"]
+    own = [name for name in curves if name not in floor]
+    places = np.unique(np.linspace(0, len(own) - 1, min(len(own), MOST)).round().astype(int))
+    shown = [own[place] for place in places] + floor
+    share, ends = np.linspace(1 / _STEPS, 1, _STEPS), []
+    for i, name in enumerate(shown):
+        rows = part[part["_curve"] == name]
+        colour, dashes = (GREY, "--") if name in floor else (COLOURS[i], DASHES[i])
+        steps, each = 1.0, []
+        for row in rows.to_dict("records"):
+            history = found[row["key"]]
+            steps = float(row["iterations"] if pd.isna(row["max_iterations"]) else row["max_iterations"])
+            own_share = np.arange(1, len(history) + 1) / len(history)
+            axis.plot(own_share * steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=row["key"])
+            each.append(np.interp(share, own_share, np.where(np.isfinite(history), history, np.nan)))
+        middle = np.nanmedian(each, axis=0)
+        axis.plot(share * steps, middle, color=colour, linestyle=dashes, gid=name)
+        ends.append(labels.Name(name, steps, middle[-1], colour))
+    lowest = min(line.get_ydata().min() for line in axis.lines)
+    if lowest > 0:
+        axis.set_yscale("log")
+    axis.set_xlim(left=0)
+    axis.set_xlabel("iterations")
+    axis.margins(x=0)
+    labels.at_ends(axis, ends, inches)
+    return set(own) - set(shown)

@@ -1,0 +1,215 @@
+"""The plot of measured attackers against what no attacker can pass: the trade-off curve of the release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dpbench import privacy
+from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report import escape
+from dpbench.report.plots.axes import at_values, short
+from dpbench.report.plots.registry import plot
+from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
+from dpbench.report.plots.wrap import wrap
+from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.summary import pooled
+from dpbench.store import Store, schema
+
+_ATTACKERS = {
+    "honest": "honest server",
+    "malicious-linear": "malicious server",
+    "informed": "informed attacker",
+}
+_HIGH, _NAMES = 3.1, 0.95  # of the figure; beside the panel, for the names of curves, inches
+_CURVE = ["noise_multiplier", "releases"]
+_TICKS = (1e-4, 1e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_APART = 0.02  # of the width of the panel, between points of one chance
+
+
+@dataclass(frozen=True)
+class Point:
+    """One attacker under one noise, over all images or trials.
+
+    Attributes:
+        threat_model: whose it is.
+        attack: the attack's name.
+        curve: the noise multiplier and the number of releases.
+        chance: share that a blind choice is right in, exactly.
+        right: successes.
+        trials: of so many.
+    """
+
+    threat_model: str
+    attack: str
+    curve: tuple[float, int]
+    chance: float
+    right: int
+    trials: int
+
+    @property
+    def share(self) -> float:
+        """Of successes."""
+        return self.right / self.trials
+
+
+def points(table: pd.DataFrame) -> list[Point]:
+    """Attackers of releases whose noise is known, where chance is exact.
+
+    That is so for the informed attacker's candidates, for the original in a gallery, and for a frontier's
+    ranks. Attackers who see the sample with a chance below 1 have another bound, and are left out.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.columns`.
+    """
+    table = schema.conform(table)
+    given = table["noise_multiplier"].notna() & table["eps_release"].notna()
+    table = table[ended_well(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
+    ranked = table["ranked_first"].notna()
+    choices = table["candidates"].fillna(table["gallery_size"]).mask(ranked, 200)
+    table = table.assign(choices=choices, releases=table["releases"].fillna(1))
+    by = ["threat_model", "attack", *_CURVE, "choices"]
+    found = []
+    for (threat_model, attack, sigma, releases, among), rows in table.groupby(by):
+        asked = rows["ranked_first"].dropna()
+        right, trials = (int(asked.sum()), len(asked)) if len(asked) else pooled(rows)
+        if trials:
+            curve = float(sigma), int(releases)
+            found.append(Point(str(threat_model), str(attack), curve, 1 / float(among), right, trials))
+    return found
+
+
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    said = ["Trade-off curves of the release: the most that any attacker can be right, against chance."]
+    for p in points(table):
+        bound = 100 * _bound(p.curve, p.chance)
+        low, high = clopper_pearson(p.right, p.trials)
+        said.append(
+            f"{_attacker(p)} ({p.attack}) at sigma {p.curve[0]:.3g}: {100 * p.share:.0f} % of {p.trials} "
+            f"({100 * low:.0f} to {100 * high:.0f} %), chance {100 * p.chance:.3g} %, bound {bound:.0f} %."
+        )
+    return " ".join(said)
+
+
+@plot("tradeoff.png", title="Measured attackers and the trade-off curve of the release", alt=_alt)
+def tradeoff(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -> Figure | None:
+    """Draw success over chance: a trade-off curve 1 - f for each noise, and the measured attackers.
+
+    A curve is that of the attacked release or releases, all other samples known: Phi(Phi^-1(x) + sqrt(T) /
+    sigma). A point has the colour of the curve that bounds it; bars are 95 % Clopper-Pearson intervals. A
+    point whose whole bar lies above its curve is an error somewhere, and `exceedances` names it.
+
+    Args:
+        table: per-image results, columns of `dpbench.store.columns`.
+        store: not needed.
+        width: of the figure, inches.
+
+    Returns:
+        The figure; None where no attacker's chance against a known noise is exact.
+    """
+    found = points(table)
+    if not found:
+        return None
+    every = sorted({p.curve for p in found}, key=lambda curve: curve[1] ** 0.5 / curve[0])
+    curves = _told_apart(every, min(p.chance for p in found))
+    figure = Figure(figsize=(width, _HIGH), layout="constrained")
+    axis = figure.subplots()
+    left = min(p.chance for p in found) / 3
+    chances = np.geomspace(left, 1, 200)
+    axis.set_xscale("log")
+    axis.set(xlim=(left, 1), ylim=(-0.02, 1.02))
+    ticks = [tick for tick in _TICKS if left <= tick <= 1]
+    inches = width - 0.6 - (_NAMES + 0.5 if width > COLUMN else 0)
+    at_values(axis, ticks, [f"{100 * tick:g} %" for tick in ticks], inches)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    budgets = _budgets(table)
+    for curve, colour in zip(reversed(curves), reversed(COLOURS[: len(curves)]), strict=True):
+        bounds = [*(_bound(curve, x) for x in chances[:-1]), 1.0]
+        axis.plot(chances, bounds, color=colour, label=_named(curve, budgets))
+    axis.plot(chances, chances, color=GREY, linestyle="--", linewidth=1, label="blind choice")
+    shown = [point for point in found if point.curve in curves]
+    kinds = list(dict.fromkeys(_attacker(point) for point in shown))
+    for point, place in zip(shown, _apart(shown, left), strict=True):
+        _mark(
+            axis, point, place, COLOURS[curves.index(point.curve)], MARKERS[kinds.index(_attacker(point)) % 5]
+        )
+    for kind, marker in zip(kinds, MARKERS, strict=False):
+        axis.plot([], [], color=INK, marker=marker, linestyle="", label=kind)
+    axis.set_xlabel(
+        "chance of a blind choice (false positive rate)" if width > COLUMN else "chance (false positive rate)"
+    )
+    axis.set_ylabel("right with the release")
+    said = "Curves: no attacker gets above; points: measured, 95 % intervals"
+    said += f"; {len(curves)} of {len(every)} noises" if len(every) > len(curves) else ""
+    axis.set_title(wrap(said, width - 0.3, TEXT))
+    handles, words = axis.get_legend_handles_labels()
+    words = [escape.matplotlib(wrap(word, _NAMES, SMALL)) for word in words]
+    if width > COLUMN:
+        figure.legend(handles, words, loc="outside right upper", frameon=False, handlelength=1.5)
+    else:
+        figure.set_figheight(_HIGH + 0.14 * -(-len(words) // 2))
+        figure.legend(handles, words, loc="outside lower center", frameon=False, ncols=2, handlelength=1.5)
+    return figure
+
+
+def _told_apart(every: list[tuple[float, int]], chance: float) -> list[tuple[float, int]]:
+    """Of many curves those whose heights at `chance` are spread most evenly."""
+    if len(every) <= MOST:
+        return every
+    heights = np.array([_bound(curve, chance) for curve in every])
+    wanted = np.linspace(heights.min(), heights.max(), MOST)
+    return [every[i] for i in sorted({int(np.abs(heights - height).argmin()) for height in wanted})]
+
+
+def _bound(curve: tuple[float, int], chance: float) -> float:
+    return privacy.reconstruction_bound(curve[0], 1.0, curve[1], kappa=chance)
+
+
+def _budgets(table: pd.DataFrame) -> dict[tuple[float, int], float]:
+    """Epsilon of the release by noise and number of releases."""
+    table = schema.conform(table).assign(releases=lambda rows: rows["releases"].fillna(1))
+    by = table.groupby(_CURVE)["eps_release"].median()
+    return {(float(sigma), int(releases)): eps for (sigma, releases), eps in by.items()}
+
+
+def _named(curve: tuple[float, int], budgets: dict[tuple[float, int], float]) -> str:
+    releases = f", {curve[1]} releases" if curve[1] > 1 else ""
+    return f"σ {short(curve[0])}{releases}, ε {short(budgets[curve])}"
+
+
+def _attacker(point: Point) -> str:
+    return _ATTACKERS.get(point.threat_model, point.threat_model)
+
+
+def _apart(found: list[Point], left: float) -> list[float]:
+    """Where each point is drawn: at its chance, and beside others of the same chance."""
+    step = left**-_APART  # a share of the panel's width, as its right end is at 1
+    places = []
+    for i, point in enumerate(found):
+        same = [j for j, other in enumerate(found) if other.chance == point.chance]
+        places.append(point.chance * step ** (same.index(i) - (len(same) - 1) / 2))
+    return places
+
+
+def _mark(axis: Axes, point: Point, place: float, colour: str, marker: str) -> None:
+    low, high = clopper_pearson(point.right, point.trials)
+    axis.errorbar(
+        place,
+        point.share,
+        yerr=np.clip([[point.share - low], [high - point.share]], 0, None),
+        color=colour,
+        marker=marker,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        markersize=6,
+        elinewidth=1,
+        capsize=2,
+        clip_on=False,
+        zorder=3,
+        gid=f"{point.threat_model} {point.attack} {point.curve[0]:g}",
+    )

@@ -1,0 +1,124 @@
+"""Results by setting: one batch size against one victim, and what the attacks on it reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dpbench.report.evidence import Evidence, evidence
+from dpbench.report.naming import Naming
+from dpbench.report.rivals import rivals
+from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed
+from dpbench.report.summary import grouped
+from dpbench.report.verdict import Judged, worst
+
+_SAID = ("model", "norm", "victim", "threat_model")
+"""Settings of the victim that its name has words of its own for."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One batch size against one victim.
+
+    Attributes:
+        lines: its attacks' rows of the summary.
+        found: the evidence of each, by index.
+        naming: of the whole table.
+    """
+
+    lines: pd.DataFrame
+    found: Mapping[int, Evidence]
+    naming: Naming
+
+    @property
+    def batch_size(self) -> int:
+        """Images in the attacked batch."""
+        return self.lines.iloc[0]["batch_size"]
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The rows with a result."""
+        return self.lines[self.lines["images"] > 0]
+
+    @property
+    def bare(self) -> pd.DataFrame:
+        """Of these, the undefended ones."""
+        return self.measured[~is_defended(self.measured)]
+
+    @property
+    def defended(self) -> pd.DataFrame:
+        """Of these, the defended ones."""
+        return self.measured[is_defended(self.measured)]
+
+    @property
+    def lost(self) -> pd.DataFrame:
+        """The rows without a result."""
+        return self.lines[self.lines["images"] == 0]
+
+    def worst(self, lines: pd.DataFrame) -> Judged:
+        """The attack among these that gets furthest."""
+        return worst([(line, self.found[index]) for index, line in lines.iterrows()])
+
+    def reached(self) -> dict[str, Judged]:
+        """Each defence with the attack that gets furthest under it, in the order of the summary."""
+        by_defence = self.defended.groupby(self.labels(self.defended), sort=False)
+        return {label: self.worst(rows) for label, rows in by_defence}
+
+    def labels(self, lines: pd.DataFrame) -> pd.Series:
+        """The defence's name in each row."""
+        return pd.Series([self.naming.defence(row) for row in lines.to_dict("records")], index=lines.index)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every setting of a table, the informed attacker apart.
+
+    Attributes:
+        naming: of the whole table.
+        attacked: the summary without floors.
+        lines: of these the attacks that rebuild images: all but the informed attacker's.
+        found: the evidence of each that has a result, by index.
+    """
+
+    naming: Naming
+    attacked: pd.DataFrame
+    lines: pd.DataFrame
+    found: Mapping[int, Evidence]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Results:
+        """From per-image results with all columns and a fresh index."""
+        lines, group = grouped(table)
+        attacked = lines[~is_floor(lines)]
+        lines = attacked[~is_informed(attacked)]
+        lines = lines.assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
+        lines = lines.sort_values("threat_model", kind="stable")
+        well, floors = table[ended_well(table)], rivals(table)
+        measured = lines.index[lines["images"] > 0]
+        found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured}
+        return cls(Naming(table), attacked, lines, found)
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The lines with a result."""
+        return self.lines[self.lines["images"] > 0]
+
+    def victims(self) -> list[tuple[str, list[Setting]]]:
+        """The name of each victim, and its settings, the smallest batch first."""
+        others = [name for name in self.naming.headings if name not in _SAID]
+        found = []
+        for _, part in self.lines.groupby([*_SAID, *others], dropna=False, sort=False):
+            batches = [rows for _, rows in part.groupby("batch_size", dropna=False)]
+            settings = [Setting(rows, self.found, self.naming) for rows in batches]
+            found.append((_victim(part.iloc[0], self.naming), settings))
+        return found
+
+
+def _victim(row: pd.Series, naming: Naming) -> str:
+    norm = row["norm"]
+    name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
+    if row["threat_model"] == "malicious-linear":
+        name += " with a layer that the server planted"
+    return ", ".join([name, *naming.heading(row, leave_out=_SAID)])

@@ -1,0 +1,122 @@
+"""Ranks only where results can be compared and told apart."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from dpbench import __main__ as program
+from dpbench.report.entries.boards import Item, band, boards, ranks
+from dpbench.report.entries.leaderboard import html
+
+HOSTILE = '"><script>alert(1)</script>\u202e'
+
+
+def items(path):
+    found = json.loads(path.read_text())
+    return [Item(found, result) for result in found["results"]]
+
+
+def test_ties_within_the_interval_share_a_rank():
+    intervals = [(0.0, 0.1), (0.05, 0.2), (0.15, 0.3), (0.25, 0.5), (0.6, 0.9)]
+    assert ranks(intervals) == [1, 1, 2, 3, 5]
+    assert ranks([]) == []
+
+
+def test_bands_are_ten_points_wide():
+    assert [band({"mean": value}) for value in (0.0, 0.5999, 0.6, 0.7, 1.0)] == [
+        "accuracy 0 to 10 %",
+        "accuracy 50 to 60 %",
+        "accuracy 60 to 70 %",
+        "accuracy 70 to 80 %",
+        "accuracy 90 to 100 %",
+    ]
+
+
+def test_the_best_defence_comes_first(enter, gallery):
+    paths = [enter(name, gallery(right)) for name, right in (("bad", 38), ("good", 1), ("alike", 2))]
+    (board,) = boards(item for path in paths for item in items(path))
+    assert [(rank, item.entry["submission"]["name"]) for rank, item in board.ranked] == [
+        (1, "good"),
+        (1, "alike"),
+        (3, "bad"),
+    ]
+
+
+def test_what_cannot_be_compared_is_on_boards_of_its_own(enter, gallery, dp):
+    trained = {
+        "defense": "dp",
+        "noise_multiplier": 0.5,
+        "utility_model": "scattering-linear",
+        "accuracy": 0.65,
+    }
+    paths = [
+        enter("a", gallery(1)),
+        enter("weaker attack", gallery(0, max_iterations=1)),
+        enter("other attack", gallery(0, attack="idlg")),
+        enter("other data", gallery(0, data="cifar10")),
+        enter("other gallery", [row | {"gallery_size": 20} for row in gallery(0)]),
+        enter("accuracy", gallery(1), pd.DataFrame([trained])),
+        enter("suite", gallery(1), config={"eps_scope": ["release"], "attack": ["prior-aware"]}),
+        enter("undefended", gallery(30, defense="none", releases=None)),
+    ]
+    found = boards(item for path in paths for item in items(path))
+    on = [{item.entry["submission"]["name"] for _, item in board.ranked} for board in found]
+    assert sorted(map(sorted, on)) == sorted(
+        [
+            ["a", "suite", "undefended"],
+            *(
+                [name]
+                for name in ("accuracy", "other attack", "other data", "other gallery", "weaker attack")
+            ),
+        ]
+    )
+    assert {board.band for board in found} == {"accuracy not measured", "accuracy 60 to 70 %"}
+
+
+def test_a_result_without_a_success_has_no_rank(enter, gallery):
+    rows = [row | {"identified": None, "gallery_size": None} for row in gallery(0)]
+    (board,) = boards(items(enter("run", rows)))
+    assert [rank for rank, _ in board.ranked] == [None]
+
+
+def test_the_page(enter, gallery, tmp_path, capsys):
+    path = enter("run", gallery(4) + gallery(30, defense="none"))
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"submission": found["submission"] | {"name": HOSTILE}}))
+    enter("broken", gallery(1)).write_text('{"<script>": 1}')
+    newer = enter("newer", gallery(2))
+    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"schema_version": 9}))
+    out = tmp_path / "pages" / "board.html"
+    assert program.main(["compare", "--leaderboard", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    assert "1 entries, 2 left out" in capsys.readouterr().out
+    page = out.read_text()
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "10% (4 of 40), dlg" in page
+    assert "install a newer dpbench" in page
+    assert "safe" not in page.replace("'unsafe-inline'", "")
+
+
+def test_flagged_results_are_marked(enter, gallery):
+    item = items(enter("run", gallery(4)))[0]
+    flag = {"kind": "a floor beats the attack", "text": HOSTILE, "results": [item.result["id"]]}
+    other = flag | {"results": ["00000000"]}
+    page = html([Item(item.entry | {"flags": [flag, other]}, item.result, ("x is not beside it",))], [])
+    assert "1 flagged" in page
+    assert "unchecked: x is not beside it" in page
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--leaderboard", "."], "--out"),
+        (["--leaderboard", "nowhere", "--out", "x.html"], "There is no file"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["compare", *arguments]) == 2
+    assert said in capsys.readouterr().err

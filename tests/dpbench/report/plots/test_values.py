@@ -1,0 +1,145 @@
+"""The new figures hold the numbers of the table, and of the files beside it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest, spearmanr
+
+from dpbench.report.plots.noise import noise
+from dpbench.report.plots.search import search
+from dpbench.report.plots.shares import shares
+from dpbench.report.plots.tradeoff import points, tradeoff
+from dpbench.report.plots.utility import joined, utility
+from dpbench.store import Store
+from dpbench.store.schema import frame
+
+SIGMAS = {0.5: 12.0, 2.0: 2.5}
+
+
+@pytest.fixture
+def table(make_rows, dp):
+    rows = make_rows("lmmse", "none", 4, 20, 0.1, threat_model="honest")
+    for sigma, eps in SIGMAS.items():
+        own = dp | {"noise_multiplier": sigma, "eps_release": eps, "eps": eps / 4, "threat_model": "honest"}
+        rows += make_rows("lmmse", "dp", 4, 20 - 4 * sigma, 0.2 * sigma, key=f"s{10 * sigma:g}", **own)
+    for row in rows:
+        row |= {"gallery_size": 20, "identified": row["image"] < 1, "image_loss": 1.0 + row["image"]}
+        row |= {"image_grad_share": (0.1, 0.2, 0.3, 0.4)[row["image"]]}
+    return frame(rows)
+
+
+def line(axis, gid):
+    return next(each for each in axis.lines if each.get_gid() == gid)
+
+
+def test_noise_has_medians_worst_images_floors_and_frontiers(table):
+    figure = noise(table)
+    for axis, metric, worst in zip(figure.axes, ("psnr", "lpips"), ("max", "min"), strict=True):
+        by = table[table["noise_multiplier"].notna()].groupby("noise_multiplier")[metric]
+        for gid, expected in (("lmmse", by.median()), ("lmmse: most exposed", by.agg(worst))):
+            assert line(axis, gid).get_xdata().tolist() == list(SIGMAS)
+            assert line(axis, gid).get_ydata() == pytest.approx(expected)
+        bare = table.loc[table["defense"] == "none", metric].median()
+        assert line(axis, "lmmse: no defence").get_ydata()[0] == pytest.approx(bare)
+        assert line(axis, "floor").get_ydata()[0] == table[f"{metric}_floor"].median()
+        for prior in (0.1, 0.005):
+            sigma = 1 / (ndtri(prior + 0.05) - ndtri(prior))
+            assert line(axis, f"certified {prior:g}").get_xdata()[0] == pytest.approx(sigma)
+        (upper,) = axis.child_axes
+        assert [text.get_text() for text in upper.get_xticklabels()] == ["12\n3", "2.5\n0.62"]
+        assert upper.get_xlabel() == "ε of the release / of the training"
+
+
+def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
+    found = points(table)
+    assert [(p.curve, p.chance, p.right, p.trials) for p in found] == [
+        ((sigma, 1), 1 / 20, 1, 4) for sigma in SIGMAS
+    ]
+    axis = tradeoff(table).axes[0]
+    curves = {each.get_label(): each for each in axis.lines if each.get_label().startswith("σ")}
+    assert list(curves) == ["σ 0.5, ε 12", "σ 2, ε 2.5"]
+    for sigma, curve in zip(SIGMAS, curves.values(), strict=True):
+        x, y = curve.get_data()
+        assert y == pytest.approx(ndtr(ndtri(x) + 1 / sigma))
+    assert len(axis.containers) == len(found)
+    ci = binomtest(1, 4).proportion_ci(0.95, "exact")
+    for bar in axis.containers:
+        assert bar[0].get_ydata()[0] == 0.25
+        (low, high) = bar[2][0].get_segments()[0][:, 1]
+        assert (low, high) == pytest.approx((ci.low, ci.high))
+
+
+def test_attackers_with_another_bound_are_no_points(table):
+    assert points(table.assign(inclusion=0.5)) == []
+    ranked = points(table.assign(ranked_first=table["image"] == 0))
+    assert {(p.chance, p.right, p.trials) for p in ranked} == {(1 / 200, 1, 4)}
+
+
+def test_shares_are_times_an_equal_share(table):
+    figure = shares(table)
+    gradient, loss = figure.axes
+    rows = table[table["defense"] == "none"]
+    x, y = line(gradient, "lmmse, no defence").get_data()
+    assert x == pytest.approx(4 * rows["image_grad_share"])
+    assert y == pytest.approx(rows["lpips"])
+    assert line(loss, "lmmse, no defence").get_xdata() == pytest.approx([0.4, 0.8, 1.2, 1.6])
+    assert shares(table[table["batch_size"] == 1]) is None
+    twice = pd.concat(
+        [table, table.assign(key=table["key"] + "-2", batch_seed=9, lpips=table["lpips"] * 1.1)]
+    )
+    words = [text.get_text() for text in shares(twice).legends[0].get_texts()]
+    part = twice[twice["defense"] == "none"]
+    assert f"gradient {spearmanr(part['image_grad_share'], part['lpips']).statistic:+.2f}" in words[0]
+
+
+def test_search_draws_the_histories_that_cells_keep(table, tmp_path):
+    store, table = Store(tmp_path), table.assign(iterations=50, max_iterations=50)
+    histories = {key: np.geomspace(1, 0.1, 20) * (i + 1) for i, key in enumerate(table["key"].unique())}
+    assert search(table, store) is None  # cells of older versions keep none
+    for key, history in histories.items():
+        store.write(key, table[table["key"] == key].to_dict("records"), history=history.tolist())
+    (axis,) = search(table, store).axes
+    for key, history in histories.items():
+        x, y = line(axis, key).get_data()
+        assert y == pytest.approx(history, rel=1e-6)
+        assert (x[0], x[-1]) == (2.5, 50)
+    assert line(axis, "no defence").get_ydata()[-1] == pytest.approx(0.1)
+    assert axis.get_yscale() == "log"
+
+
+def test_utility_joins_what_leaks_with_what_is_left_of_the_accuracy(table, tmp_path):
+    trained = [{"defense": "none", "accuracy": a} for a in (0.7, 0.72)]
+    # another train size and epsilon, as of a training that was described in another way: the noise counts
+    trained += [
+        {"defense": "dp", "noise_multiplier": 2.0000001, "accuracy": 0.5, "train_size": 9, "eps": 7.0}
+    ]
+    trained += [
+        {"defense": "dp", "noise_multiplier": 3.0, "accuracy": 0.1},
+        {"defense": "dp", "status": "failed"},
+    ]
+    pd.DataFrame(trained).assign(utility_model="convnet-tanh").to_csv(tmp_path / "utility.csv", index=False)
+    store = Store(tmp_path)
+    found = joined(table, store).set_index("defense")
+    assert list(found.index) == ["none", "dp"]
+    assert found.loc["none", ["mean", "least", "most"]].tolist() == pytest.approx([0.71, 0.7, 0.72])
+    assert found["bound"].tolist() == [1.0, 0.8]
+    over = table["psnr"] - table["psnr_floor"]
+    expected = [over[table["defense"] == "none"].median(), over[table["noise_multiplier"] == 2].median()]
+    assert found["over_floor"].tolist() == pytest.approx(expected)
+    leak, bound = utility(table, store).axes
+    for axis, measure in ((leak, "over_floor"), (bound, "bound")):
+        drawn = [(bar[0].get_xdata()[0], bar[0].get_ydata()[0]) for bar in axis.containers]
+        assert drawn == [pytest.approx(pair) for pair in zip(found["mean"], found[measure], strict=True)]
+    assert line(leak, "front convnet-tanh").get_xdata() == pytest.approx([0.71, 0.5])
+
+
+def test_alt_texts_say_the_numbers(table, tmp_path):
+    assert f"median PSNR {table.loc[table['noise_multiplier'] == 2, 'psnr'].median():.1f} dB" in noise.alt(
+        table
+    )
+    assert "25 % of 4" in tradeoff.alt(table)
+    assert "lmmse, no defence: 4 images" in shares.alt(table)
+    assert json.dumps(search.alt(table, Store(tmp_path)))
