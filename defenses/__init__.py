@@ -32,7 +32,7 @@ from defenses.base import (
     defenses_registry,
 )
 from defenses.copies import in_release_mode
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, meant
 
 __all__ = [
     "Aggregator",
@@ -70,7 +70,7 @@ def stages(name: str) -> tuple[type[Defense], ...]:
         raise InputError(f"none is no stage of a chain; leave it out of {name}.")
     for part in parts:
         if part not in defenses_registry:
-            raise InputError(f"Unknown defense {part!r}; known: {', '.join(names())}.")
+            raise InputError(f"Unknown defense {part!r}{meant(part, names())}; known: {', '.join(names())}.")
     found = tuple(defenses_registry[part] for part in parts)
     check_order(found)
     return found

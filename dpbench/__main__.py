@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dpbench import __version__
-from dpbench.protocol.spelling import meant
 
 COMMANDS = {
     "run": ("dpbench.run", "attack gradients with and without a defence, and see what comes back"),
@@ -36,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in ("-h", "--help"):
         print(_help())
         return 0
+    from dpbench.protocol import meant  # brings PyTorch along
+
     said = f"dpbench has no {first!r}{meant(first, COMMANDS)}: give one of {', '.join(COMMANDS)}, or --help."
     print(said, file=sys.stderr)
     return 2

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from dpbench.accuracy.setting import RECIPE
 from dpbench.accuracy.trial import Row
 from dpbench.cell import parts
 from dpbench.system.atomic import written
+from dpbench.system.layout import Line, lay_out
 from dpbench.system.output import plain
 
 NAME = "utility.csv"
@@ -71,14 +71,17 @@ def show(table: pd.DataFrame, console: Console) -> None:
         return
     settings = [n for n in found if n not in (*LAST, "seeds", "mean", "min", "max", "defense", "eps")]
     shown = [n for n in settings if _varies(found, n)] + [n for n in RECIPE if found[n].nunique() > 1]
-    columns = ["utility_model", "defense", "eps", *shown]
-    printed = Table(title="Accuracy on the test set: mean over seeds, least to most")
-    for name in (*columns, "accuracy", "seeds"):
-        printed.add_column({"utility_model": "model"}.get(name) or parts.symbols().get(name, name))
-    for _, row in found.iterrows():
-        spread = f"{row['mean']:.1%} ({row['min']:.1%} to {row['max']:.1%})"
-        printed.add_row(*(_word(row[name]) for name in columns), spread, str(row["seeds"]))
-    console.print(printed)
+    titles = [parts.symbols().get(name, name).replace("_", " ") for name in ("eps", *shown)]
+    lines = []
+    for model, rows in found.groupby("utility_model", sort=False):
+        lines += [Line(""), Line(plain(str(model)), style="bold")]
+        for row in rows.to_dict("records"):
+            cells = [_word(row[name]) for name in ("eps", *shown)]
+            cells += [f"{row[name]:.1%}" for name in ("mean", "min", "max")]
+            lines.append(Line(plain(str(row["defense"])), (*cells, str(row["seeds"])), indent=2))
+    console.print("Accuracy on the test set: mean, least and most over seeds.", highlight=False)
+    for part in lay_out([*titles, "mean", "least", "most", "seeds"], lines, console.width):
+        console.print(*part, "", sep="\n")
     for reason in dict.fromkeys(table.loc[table["accuracy"].isna(), "error"].dropna()):
         console.print(plain(f"Without accuracy: {reason}"), markup=False, highlight=False, soft_wrap=True)
 

@@ -12,8 +12,7 @@ from torch import Tensor
 import defenses as defences
 from attacks import Attack
 from dpbench.cell.spec import Part
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 from dpbench.sweep.axes import options
 from dpbench.sweep.own_inputs import Public
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dpbench.assets import convert
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 
 Converter = Callable[[Path], dict[str, Tensor]]
 """(downloaded file) -> tensors by name."""

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from dpbench.data.channels import IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
 from dpbench.data.image_files import ImageFiles
-from dpbench.protocol import ImageStatistics, InputError, Registry
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import ImageStatistics, InputError, Registry, meant
 
 LARGEST = 4096
 """Pixels a side; an attack on larger images ends in no useful time."""

@@ -12,6 +12,7 @@ from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
+from dpbench.protocol.spelling import meant
 
 __all__ = [
     "Candidates",
@@ -31,6 +32,7 @@ __all__ = [
     "combined",
     "declare",
     "full_precision",
+    "meant",
     "parameter",
     "parameters",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.parameters import Declared, declare
+from dpbench.protocol.spelling import meant
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Registry(Generic[T], Mapping[str, T]):
     def __getitem__(self, name: str) -> T:
         items = self._load()
         if name not in items:
-            raise InputError(f"Unknown {self.kind} {name!r}; known: {', '.join(items)}.")
+            raise InputError(f"Unknown {self.kind} {name!r}{meant(name, items)}; known: {', '.join(items)}.")
         return items[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 from dpbench.report.naming import EMPTY, number
 from dpbench.report.summary import metrics, summary, worst
 from dpbench.store import schema

@@ -60,10 +60,10 @@ def to_tex(table: pd.DataFrame) -> str:
     """
     blocks = []
     for sheet in sheets(table, paper=True):
-        blocks += [rf"{escape.tex(_sentence(line))}.\par" for line in sheet.budgets]
+        blocks += [rf"\noindent {escape.tex(_sentence(line))}.\par" for line in sheet.budgets]
         blocks += [_tabular(titles, sections) for titles, sections in _alike(sheet)]
         said = " ".join(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))
-        blocks.append(rf"{{\footnotesize {said}\par}}")
+        blocks.append(rf"{{\noindent\footnotesize {said}\par}}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -79,7 +79,11 @@ def _alike(sheet: Sheet) -> Iterator[tuple[tuple[str, ...], list[Section]]]:
 
 def _tabular(titles: tuple[str, ...], sections: Sequence[Section]) -> str:
     width = 1 + len(titles)
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(titles)}}}", r"\toprule", *_tex(Line("", titles), width)]
+    lines = [
+        rf"\noindent\begin{{tabular}}{{l{'r' * len(titles)}}}",
+        r"\toprule",
+        *_tex(Line("", titles), width),
+    ]
     for section in sections:
         lines += [r"\midrule", *_tex(Line(section.title), width, r"\bfseries ")]
         lines += [text for line in _tree(section.rows) for text in _tex(line, width)]

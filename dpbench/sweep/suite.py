@@ -11,8 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 from dpbench.sweep.option import Option
 from dpbench.system.paths import expanded, read_toml
 

@@ -14,8 +14,7 @@ from typing import Any, TextIO, TypeVar
 
 import tyro
 
-from dpbench.protocol import InputError
-from dpbench.protocol.spelling import meant
+from dpbench.protocol import InputError, meant
 
 WIDTH = 100
 """Columns of a paragraph of the help, at most, however wide the terminal."""

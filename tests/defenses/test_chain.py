@@ -76,7 +76,9 @@ def test_what_needs_each_samples_gradient_comes_first(name):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match="Unknown defense 'clop'; known: none, censor, clip, dp, "):
+    with pytest.raises(
+        InputError, match=r"Unknown defense 'clop' \(did you mean 'clip'\?\); known: none, censor, clip, dp, "
+    ):
         defenses.create("clop+prune", prune_ratio=0.5)
     with pytest.raises(InputError, match="leave it out"):
         defenses.create("none+prune", prune_ratio=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.fields import LONG
 from dpbench.report.page.data import data_table
 from dpbench.report.page.templating import render
 from dpbench.report.published import published
@@ -27,7 +28,7 @@ def results(table: pd.DataFrame, store: Store) -> Markup | None:
     lines = summary(table)
     return render(
         "results",
-        sheets=sheets(table),
+        sheets=sheets(table, LONG),
         words=WORDS,
         published=published(table),
         everything=data_table("summary", "Every figure of the summary", lines, SHOWN),

@@ -165,7 +165,7 @@ def test_a_users_own_registered_defence(divisor, status, monkeypatch, capsys):
         (["--eps", "nan"], "--eps must be a finite number"),
         (["--eps", "1", "--noise-multiplier", "1"], "not both"),
         (["--eps", "one"], "--eps"),
-        (["--defense", "dpp"], "Unknown defense 'dpp'; known: none"),
+        (["--defense", "dpp"], "Unknown defense 'dpp' (did you mean 'dp'?); known: none"),
         (["--defense", "prune+dp"], "first in a chain"),
         (["--defense", "clip", "--eps", "1"], "--claimed-eps"),
         (["--delta", "0"], "--delta must be above 0"),

@@ -122,8 +122,10 @@ def test_long_names_stay_whole_and_apart(many_axes, width):
 
 def test_where_there_is_no_terminal_it_is_the_same_table(many_axes, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    module.show(many_axes, tmp_path, [tmp_path / "summary.csv"])
+    below = [tmp_path / "plots" / name for name in ("leakage.svg", "leakage.png")]
+    module.show(many_axes, tmp_path, [tmp_path / "summary.csv", *below])
     said = capsys.readouterr().out
+    assert "\n  summary.csv  plots/ (2 files)\n" in said
     assert set(numbers(many_axes, SHORT)) <= set(said.split())
     assert "--columns all" in said
     module.show(many_axes, tmp_path, [], ALL)
