@@ -29,8 +29,7 @@ class LeastSquares(Attack):
             adam.step()
             task.progress(i + 1, self.iterations, float(distance))
         found, begun = z.detach().sigmoid(), start.sigmoid()
-        more = float(distance), begun, self.iterations, task.seconds()
-        return Reconstruction(found, classes, source, *more)
+        return Reconstruction(found, classes, source, float(distance), begun, self.iterations, task.seconds())
 
 
 if __name__ == "__main__":

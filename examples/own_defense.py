@@ -7,7 +7,7 @@ from dpbench.protocol import parameter
 
 @defense("q8")
 class Q8(PostProcessor):
-    """Each entry is rounded to a multiple of max|g| / 2**(bits - 1); the next release makes up for the error."""
+    """Rounds each entry to a multiple of max|g| / 2**(bits - 1); the next release makes up for it."""
 
     remembers = True
     bits: int = parameter(8, "bits that q8 keeps of each gradient entry", at_least=2, at_most=16)

@@ -14,7 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; those of this process unless given.
     """
-    return program.run(_main, arguments, "Interrupted; nothing was written.")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    kept = "what was measured is kept; the same command goes on"
+    said = f"Interrupted: {kept}." if "--run" in given else "Interrupted; nothing was written."
+    return program.run(_main, given, said)
 
 
 def _main(arguments: list[str]) -> int:
@@ -32,22 +35,46 @@ def _main(arguments: list[str]) -> int:
 def _decide(given: dict) -> int:
     from dpbench.decide.choices import Training, choices
     from dpbench.decide.files import write
-    from dpbench.decide.options import options
+    from dpbench.decide.options import ATTACKED, options
     from dpbench.decide.table import text
     from dpbench.privacy import delta_note
     from dpbench.sweep.reading import as_flags
 
-    out = given.pop("out")
+    attacked = {name: given.pop(name) for name in ATTACKED}
+    run, quick, workers, out, quiet = (given.pop(n) for n in ("run", "quick", "workers", "out", "quiet"))
     training = Training(
         **{name: given.pop(name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
     )
+
+    def note(line: str) -> None:
+        print(output.plain(as_flags(line, options())), file=sys.stderr, flush=True)
+
     chosen = choices(training, **given)
-    if note := delta_note(training.delta, training.train_size):
-        print(as_flags(note, options()), file=sys.stderr)
-    print(text(training, chosen))
+    if said := delta_note(training.delta, training.train_size):
+        note(said)
+    print(text(training, chosen), flush=True)
+    answer = None
+    if run:
+        from dpbench.decide import answer as answering
+        from dpbench.decide import measured
+
+        found = measured.measure(
+            training,
+            chosen,
+            given["eps"],
+            out,
+            attacked,
+            quick=quick,
+            workers=workers,
+            progress=not quiet,
+            note=note,
+        )
+        answer = answering.answers(chosen, found)
+        print("", *map(output.plain, answering.text(answer).splitlines()), sep="\n", flush=True)
     if out is not None:
-        files = write(out, training, chosen)
-        print(output.plain(f"\n{out}/  {'  '.join(file.name for file in files)}"))
+        files = write(out, training, chosen, answer)
+        files += measured.export(out) if run else []
+        print(output.plain(f"\n{out}/  {'  '.join(sorted({file.name for file in files}))}"))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +16,25 @@ from dpbench.decide.choices import Choice, Training
 from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute
 
+NAMES = ("decide.csv", "decide.json", "decide.png", "report.html")
 COLUMNS = tuple(each.name for each in fields(Choice) if each.name != "curve")
 
 
-def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> list[Path]:
-    """Write the four files, each wholly or not at all; older ones of these names are replaced.
+def write(
+    folder: str | Path,
+    training: Training,
+    chosen: Sequence[Choice],
+    measured: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write three files and the page, each wholly or not at all; older ones of these names are replaced.
+
+    Where something was measured, the page is left to the export of the run.
+
+    Args:
+        folder: is made if it is not there.
+        training: what the noise is for.
+        chosen: at least one choice.
+        measured: what `dpbench.decide.answer` says of what was measured; None where nothing was.
 
     Raises:
         InputError: where the folder cannot be made or written.
@@ -35,11 +49,13 @@ def write(folder: str | Path, training: Training, chosen: Sequence[Choice]) -> l
     rows = [{name: getattr(choice, name) for name in COLUMNS} for choice in chosen]
     files = [
         written(home / "decide.csv", lambda path: _csv(path, rows)),
-        written(home / "decide.json", lambda path: _json(path, training, rows)),
+        written(home / "decide.json", lambda path: _json(path, training, rows, measured)),
         written(
             home / "decide.png", lambda path: picture(training, chosen).savefig(path, format="png", dpi=200)
         ),
     ]
+    if measured is not None:
+        return files
     return [*files, page.write(*of_results.read(home))]
 
 
@@ -50,7 +66,9 @@ def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> None:
+def _json(
+    path: Path, training: Training, rows: Sequence[dict[str, Any]], measured: Mapping[str, Any] | None
+) -> None:
     """JSON knows no infinity: an epsilon that was not found is null."""
     finite = [{n: v if math.isfinite(v) else None for n, v in row.items()} for row in rows]
     found = {
@@ -60,4 +78,6 @@ def _json(path: Path, training: Training, rows: Sequence[dict[str, Any]]) -> Non
         "choices": finite,
         "versions": {"dpbench": __version__, "dp-accounting": version("dp-accounting")},
     }
+    if measured is not None:
+        found["measured"] = measured
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

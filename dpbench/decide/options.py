@@ -1,4 +1,4 @@
-"""The options of `decide`: the training, what is asked for, and where to write it."""
+"""The options of `decide`: the training, what is asked for, what is attacked, and where to write it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dpbench.cell import registered
 from dpbench.privacy.budget import Budget
 from dpbench.protocol import InputError, Parameter, parameters
+from dpbench.sweep.axes import options as of_sweeps
 from dpbench.sweep.option import Option
-from dpbench.sweep.reading import read_options
+from dpbench.sweep.reading import named_plugins, read_options
 
 COMMAND = "python -m dpbench.decide"
 DESCRIPTION = """Which epsilon for this training? What follows from each, before anything is attacked.
 
 Prints a line for each epsilon, or for the risk that you set: the noise, and what an attacker can get at most.
+With --run it also measures what attacks get, and what the noise costs in accuracy: about 80 minutes on two
+idle cores. The same command again continues where it stopped.
 """
-TRAINING, QUESTION, OUTPUT = "the training", "the question", "output"
-GROUPS = (TRAINING, QUESTION, OUTPUT)
+TRAINING, QUESTION, MEASURED, OUTPUT = "the training", "the question", "what run measures", "output"
+GROUPS = (TRAINING, QUESTION, MEASURED, OUTPUT)
+ATTACKED = {
+    "data": "cifar10",
+    "image_size": None,
+    "model": ("convnet",),
+    "victim": (),
+    "weights": None,
+    "batch_size": (1,),
+    "attack": (),
+    "threat_model": (),
+    "device": "auto",
+    "plugin": (),
+}
+"""Options of a frontier that users set here, and where they begin."""
+_HINTS = {"attack": "the set of docs/decide.md", "threat_model": "all three, or each attack's usual one"}
 GRID = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Epsilons that are shown where nothing is asked for."""
 
@@ -92,9 +110,32 @@ def options() -> dict[str, Option]:
             "out",
             str,
             None,
-            "a folder for decide.csv, decide.json and decide.png",
+            "a folder for decide.csv, decide.json and decide.png, and for all that is measured",
             "nothing is written",
         ),
+        _own(OUTPUT, "quiet", bool, False, "do not show how far it is"),
+        _own(MEASURED, "run", bool, False, "measure the frontier of each threat model, and accuracy"),
+        _own(
+            MEASURED,
+            "quick",
+            bool,
+            False,
+            "ten batches at every noise level, a curve without verdicts: minutes",
+        ),
+        _own(
+            MEASURED,
+            "workers",
+            int,
+            2,
+            "processes: with 2, accuracy is measured beside the frontier",
+            at_least=1,
+            at_most=2,
+        ),
+    ]
+    sweeps = of_sweeps()
+    found += [
+        replace(sweeps[name], default=default, group=MEASURED, hint=_HINTS.get(name, sweeps[name].hint))
+        for name, default in ATTACKED.items()
     ]
     return {each.name: each for each in found}
 
@@ -105,6 +146,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: for what cannot be understood or lies outside its range; options stand in backquotes.
     """
+    registered.load(named_plugins(arguments))
     known = options()
     upon = {name: each.default for name, each in known.items()}
     found = read_options(known, GROUPS, arguments, COMMAND, DESCRIPTION, upon)
@@ -117,4 +159,12 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         )
     if not given["eps"] and targets == (None, None):
         given["eps"] = GRID
+    _check_run(given, [name for name in known if known[name].group == MEASURED and given[name] != upon[name]])
     return given
+
+
+def _check_run(given: dict[str, Any], measured: list[str]) -> None:
+    if given["run"] and given["out"] is None:
+        raise InputError("Give the folder for what `run` measures as `out`.")
+    if not given["run"] and measured:
+        raise InputError(f"`{measured[0]}` is about what is attacked: give `run` with it.")

@@ -38,22 +38,22 @@ def _training(training: Training) -> str:
 
 def _columns(first: Choice) -> list[_Column]:
     found: list[_Column] = [
-        ("", "ε", lambda c: _three(c.eps)),
-        ("", "σ", lambda c: _places(c.noise_multiplier)),
-        ("ε of", "one", lambda c: _three(c.eps_release)),
-        ("ReRo", "one", lambda c: _places(c.rero_release)),
-        ("ReRo", "all", lambda c: _places(c.rero_training)),
+        ("", "ε", lambda c: three(c.eps)),
+        ("", "σ", lambda c: places(c.noise_multiplier)),
+        ("ε of", "one", lambda c: three(c.eps_release)),
+        ("ReRo", "one", lambda c: places(c.rero_release)),
+        ("ReRo", "all", lambda c: places(c.rero_training)),
     ]
     if first.kappa != PRIOR_SUCCESS:
         found.append(("at κ", "all", lambda c: _share(c.rero_training_kappa)))
     found += [
-        ("", "adv.", lambda c: _places(c.advantage)),
+        ("", "adv.", lambda c: places(c.advantage)),
         ("", "TPR", lambda c: _share(c.power)),
         ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
         ("", "±", lambda c: f"{c.gaussian_distance:.0e}"),
     ]
     if first.images_per_user > 1:
-        found.append(("ε of", f"{first.images_per_user}", lambda c: _three(c.eps_user)))
+        found.append(("ε of", f"{first.images_per_user}", lambda c: three(c.eps_user)))
     return found
 
 
@@ -75,11 +75,11 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
     return _wrapped(
-        f"At ε = {_three(choice.eps)}, an attacker who would rebuild an image in {_percent(choice.kappa)} of "
-        f"cases without the training does so in at most {_percent(choice.rero_training_kappa)} with the "
-        f"gradients of all {training.steps:,} steps, and in at most {_percent(choice.rero_release_kappa)} "
+        f"At ε = {three(choice.eps)}, an attacker who would rebuild an image in {percent(choice.kappa)} of "
+        f"cases without the training does so in at most {percent(choice.rero_training_kappa)} with the "
+        f"gradients of all {training.steps:,} steps, and in at most {percent(choice.rero_release_kappa)} "
         "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
-        f"was in the training set is right in at most {_percent(right)} of cases; guessing is right in 50 %."
+        f"was in the training set is right in at most {percent(right)} of cases; guessing is right in 50 %."
     )
 
 
@@ -100,7 +100,8 @@ def _legend(first: Choice) -> str:
     return "\n".join(_wrapped(line) for line in lines)
 
 
-def _three(value: float) -> str:
+def three(value: float) -> str:
+    """Three digits, rounded up."""
     if value == float("inf"):
         return "∞"
     up = _up(value)
@@ -113,11 +114,13 @@ def _share(value: float) -> str:
     return f"{up:#.3g}" if up < 1 else "1.000"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in per cent, three digits, rounded up."""
     return f"{100 * _up(value):.3g} %"
 
 
-def _places(value: float) -> str:
+def places(value: float) -> str:
+    """Three places, rounded up."""
     return f"{Decimal(repr(float(value))).quantize(Decimal('0.001'), ROUND_CEILING)}"
 
 

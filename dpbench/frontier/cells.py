@@ -18,6 +18,7 @@ from dpbench.cell.spec import Cell, Part, Runtime, Told
 from dpbench.cell.threats import threat_models
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
 from dpbench.frontier.sequence import checked_levels
+from dpbench.metrics import GALLERY
 from dpbench.protocol import Guarantee, InputError, parameters
 from dpbench.sweep import engines
 from dpbench.sweep.inputs import Inputs
@@ -27,6 +28,8 @@ from dpbench.victim import usual_norm
 from dpbench.victim.batch_norm import ORACLES, has_batch_norm
 from dpbench.victim.networks import build
 
+_PICKED = {"candidates": (GALLERY,), "trials": (1,)}
+"""What the informed attacker does: it picks the attacked image once, among its gallery."""
 _SEVERAL = "A frontier is of one setting: give one value of each option but `attack` and its parameters."
 
 
@@ -77,7 +80,7 @@ class Setting:
         self._check()
         self._inputs = Inputs(options.data, options.image_size, options.weights)
         self._runtime = Runtime(
-            device=_device(options.device),
+            device=resolved(options.device),
             engine=options.engine,
             # its columns play no part here, and take longer than some attacks
             lpips_net=None,
@@ -103,7 +106,7 @@ class Setting:
             InputError: where the options ask for several settings.
         """
         values = {name: value for name, value in self.options.items() if isinstance(value, tuple)}
-        values |= {"batch_seed": (seed,), "noise_multiplier": self.levels, "eps": ()}
+        values |= {"batch_seed": (seed,), "noise_multiplier": self.levels, "eps": ()} | _PICKED
         planned = [cell for cell in plan(values, self._inputs, self._runtime).cells if not cell.floor]
         found: dict[float, dict[Attacker, Cell]] = defaultdict(dict)
         for cell in engines.choose(planned):
@@ -161,7 +164,7 @@ class Setting:
 
     def _check_attacker(self, attacker: Attacker, cell: Cell) -> None:
         threat, kind = threat_models[attacker.threat.name], attacks.kind(attacker.attack.name)
-        if not (threat.rebuilds_images and kind.rebuilds_images):
+        if not kind.rebuilds_images or not (threat.rebuilds_images or picks(attacker.threat)):
             raise InputError(
                 f"{attacker.title} under `threat_model` {threat.name} rebuilds no images, and a frontier "
                 "ranks images: take another `attack` or `threat_model`."
@@ -177,7 +180,17 @@ class Setting:
             )
 
 
-def _device(asked: str) -> str:
+def picks(threat: Part) -> bool:
+    """Whether this attacker picks the attacked image among candidates, and rebuilds none."""
+    return threat.name == "informed"
+
+
+def resolved(asked: str) -> str:
+    """`cpu` or `cuda`, where `auto` takes the graphics card if there is one.
+
+    Raises:
+        InputError: for a card that is not there.
+    """
     here = "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and here == "cpu":
         raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")

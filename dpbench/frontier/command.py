@@ -23,7 +23,6 @@ from dpbench.report.export import export_data
 from dpbench.report.plots import files, plots
 from dpbench.store import Store
 from dpbench.sweep.axes import options
-from dpbench.sweep.executors import Local
 from dpbench.sweep.options import Options, checked, defaults
 from dpbench.system import process, source
 from dpbench.system.atomic import replacing
@@ -35,7 +34,7 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 """Where a frontier begins with something else than a sweep."""
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
-    *("suite", "resume", "status", "dry_run", "columns"),
+    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials"),
 )
 """Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
 PICTURES = ("frontier.png", "frontier-exposed.png")
@@ -74,7 +73,7 @@ def frontier(
         configuration = setting.configuration() | {"ranking": source.digest(Ranking)}
         results = store.open_run(absolute(out), configuration)
         with Display(Console(stderr=True), quiet=not progress) as display:
-            measurement = Measurement(setting, results, Local(), display)
+            measurement = Measurement(setting, results, display)
             measured = measurement.curve if quick else measurement.frontier
             found = [measured(threat_model) for threat_model in setting.attackers]
         results.expect((key, describe(cell)) for key, cell in measurement.counted.items())

@@ -9,7 +9,7 @@ from itertools import islice
 
 from dpbench.cell.result import CellResult
 from dpbench.cell.spec import Cell
-from dpbench.frontier.cells import Attacker, Setting
+from dpbench.frontier.cells import Attacker, Setting, picks
 from dpbench.frontier.certified import certified_sigma
 from dpbench.frontier.evidence import CHANCE, FEWEST, Verdict, Watch
 from dpbench.frontier.progress import Display
@@ -20,10 +20,10 @@ from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.protocol import InputError
 from dpbench.store import Store
 from dpbench.sweep import loop
-from dpbench.sweep.executors import CellProgress, Executor
+from dpbench.sweep.executors import CellProgress, Executor, Local
 
 QUICK = 10
-"""Batches at each level of a curve without verdicts."""
+"""Batches at each level without a verdict."""
 AHEAD = 2
 """Batches that are begun together, so that two processes can share a folder."""
 
@@ -34,20 +34,20 @@ class Measurement:
     Args:
         setting: what is measured.
         results: the folder's cells.
-        execute: runs cells.
         display: shows how far it is.
 
     Attributes:
         counted: keys of the cells that the result rests on.
     """
 
-    def __init__(self, setting: Setting, results: Store, execute: Executor, display: Display) -> None:
+    def __init__(self, setting: Setting, results: Store, display: Display) -> None:
         self._setting, self._results, self._display = setting, results, display
-        self._execute = _Ranked(execute, setting.ranking)
+        self._rebuilt = _Ranked(Local(), setting.ranking)
+        self._picked = _Ranked(Local(setting.ranking.candidates), setting.ranking)
         self.counted: dict[str, Cell] = {}
 
     def frontier(self, threat_model: str) -> Frontier:
-        """Both sequences for the attacks of one threat model.
+        """Both sequences for the attacks of one threat model, and a few batches at each level between them.
 
         Raises:
             InputError: where the attacks fail undefended, a cell has no result, or the data set is too small.
@@ -65,6 +65,9 @@ class Measurement:
             return levels[sigma].verdict
 
         ends = fixed_sequences(self._setting.levels, test)
+        for sigma in self._setting.levels:  # those that neither sequence reached: for the curve
+            if sigma not in levels:
+                levels[sigma] = self._level(threat_model, sigma, QUICK, verdicts=False)
         return self._result(threat_model, levels, ends.leak_up_to, ends.none_from)
 
     def curve(self, threat_model: str) -> Frontier:
@@ -98,6 +101,7 @@ class Measurement:
 
     def _outcomes(self, attackers: list[Attacker], sigma: float, most: int) -> Iterator[list[bool]]:
         """Whether each attack succeeded, batch by batch."""
+        execute = self._picked if picks(attackers[0].threat) else self._rebuilt
         seeds = iter(range(FIRST_SEED, FIRST_SEED + min(most, self._setting.ranking.batches)))
         while ahead := list(islice(seeds, AHEAD)):
             cells = [self._setting.cells(seed)[sigma] for seed in ahead]
@@ -108,7 +112,7 @@ class Measurement:
                 if not self._results.has(found[attacker].key())
             ]
             if missing:
-                loop.run(missing, self._results, self._execute, self._display)
+                loop.run(missing, self._results, execute, self._display)
             for found in cells:
                 succeeded = [self._succeeded(found[attacker]) for attacker in attackers]
                 if None not in succeeded:

@@ -1,10 +1,11 @@
 """What counts as a success: the attacked image ranks first among itself and 199 decoys of its label.
 
 Each image of this gallery scores its best correlation with any of the attack's B outputs, and the attacked
-one succeeds if it alone scores best. Given the label and all that was drawn before, the image and its decoys
-are exchangeable: the data set is in random order, and the decoys are drawn at random from what is not in this
-batch or an earlier one. So if the outputs tell nothing of the image but its label, the chance is 1/200,
-whatever happened in the batches before; a tie counts as a failure and can only lower it.
+one succeeds if it alone scores best. The informed attacker rebuilds no image: it has the gallery as its
+candidates, and succeeds if it picks the attacked one. Given the label and all that was drawn before, the
+image and its decoys are exchangeable: the data set is in random order, and the decoys are drawn at random
+from what is not in this batch or an earlier one. So if the outputs tell nothing of the image but its label,
+the chance is 1/200, whatever happened in the batches before; a tie counts as a failure and can only lower it.
 
 Of each batch one image is taken, chosen at random beforehand: images of a batch share its release. Images
 that are in the data set more than once are neither attacked nor decoys, for a copy would always tie.
@@ -12,12 +13,15 @@ that are in the data set more than once are neither attacked nor decoys, for a c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from dpbench.cell.result import CellResult
+from dpbench.cell.scene import Scene, prepare
+from dpbench.cell.spec import BatchSpec
 from dpbench.data import Dataset, disjoint_places
 from dpbench.frontier.evidence import MOST
 from dpbench.metrics import GALLERY, identified
@@ -67,16 +71,20 @@ class Ranking:
     def fill(self, seed: int, result: CellResult) -> None:
         """Add `ranked_first`, `best_correlation` and `best_output` to the row of the image asked about.
 
-        Where each image of the batch has a copy in the data set, none is asked about.
+        The informed attacker's one row has `ranked_first` alone. Where each image of the batch has a copy in
+        the data set, none is asked about.
 
         Args:
             seed: of the batch.
-            result: of an attack on it that ended well.
+            result: of an attack on it that ended well; the informed attacker's in the scene of `candidates`.
         """
         found = self.drawn(seed)
         if found is None:
             return
         image, decoys = found
+        if "success" in result.rows[0]:
+            result.rows[0]["ranked_first"] = result.rows[0]["success"] == 1
+            return
         size = len(self._places[seed - FIRST_SEED])
         outputs, original = result.images[:size], result.originals[image]
         mean_image = self._data.mean_image
@@ -84,6 +92,26 @@ class Ranking:
         row = result.rows[image]
         row["ranked_first"] = bool(identified(outputs, original[None], others, mean_image))
         row["best_correlation"], row["best_output"] = best_correlation(outputs, original, mean_image)
+
+    def candidates(self, batch: BatchSpec) -> Scene:
+        """The scene of an informed attacker: the image asked about first, and its decoys as the others.
+
+        Raises:
+            InputError: as `prepare`, and where copies leave too few decoys.
+        """
+        scene, found = prepare(batch), self.drawn(batch.batch_seed)
+        if found is None:
+            return scene
+        image, decoys = found
+        order = [image, *(i for i in range(len(scene.images)) if i != image)]
+        places = torch.tensor(decoys)
+        return replace(
+            scene,
+            images=scene.images[order],
+            labels=scene.labels[order],
+            indices=tuple(scene.indices[i] for i in order),
+            others=(self._data.images[places].float() / 255, self._data.labels[places]),
+        )
 
     def drawn(self, seed: int) -> tuple[int, list[int]] | None:
         """Place in its batch of the image that is asked about, and places in the data set of its decoys.

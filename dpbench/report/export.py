@@ -21,7 +21,7 @@ from dpbench.system.atomic import written
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write data, tables, every registered plot, the entry and the page, each wholly or not at all.
+    """Write data, tables, every registered plot, the entry and the page, each file wholly or not at all.
 
     Each plot is `plots/NAME.svg`, `.pdf` and `.png`, and `plots/NAME-column.*` for a column of a paper.
 

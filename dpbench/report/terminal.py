@@ -11,7 +11,9 @@ import pandas as pd
 from rich.console import Console
 
 from dpbench.report import escape, fields, sentence, tables
+from dpbench.report.flags import flags
 from dpbench.report.published import published
+from dpbench.store import Store
 
 WIDTH = 120
 """Columns of the table where it goes to a file or a pipe."""
@@ -32,7 +34,8 @@ def show(
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=WIDTH)
     console.print(tables.rich_table(table, columns))
-    for line in (sentence.sentence(table), *(f"{line}." for line in published(table))):
+    doubts = [f"Flag, {flag.kind}: {flag.text}" for flag in flags(table, Store(folder))]
+    for line in (sentence.sentence(table), *doubts, *(f"{line}." for line in published(table))):
         # the sentence has several lines of its own
         text = "\n".join(map(escape.plain, line.split("\n")))
         console.print(text, markup=False, highlight=False)

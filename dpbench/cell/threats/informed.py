@@ -31,7 +31,7 @@ class Tally:
 
     Attributes:
         trials: releases (or groups of releases) that were attacked.
-        right: how often the attack picked the true candidate.
+        right: how often the attack picked the true candidate; never where another one has its gradient.
         member_right: right answers to "is it in the batch?", asked of a group of releases with the sample and
             of one without it in each trial, by the sign of the log-likelihood ratio; out of 2 * trials.
     """
@@ -108,12 +108,14 @@ class Informed(ThreatModel):
 
     def _trials(self, cell: Cell, scene: Scene, given: Candidates, progress: Progress | None) -> Tally:
         done = right = member_right = 0
-        for truth, gradient in enumerate(given.gradients):
+        for truth, gradient in enumerate(given.gradients[: self.trials]):
+            # candidates of one gradient cannot be told apart: the first of them would always be picked
+            alone = int((given.gradients == gradient).all(1).sum()) == 1
             for trial in range(truth, self.trials, self.candidates):
                 with_it = self._release(cell, scene, given, truth, trial)
                 without = self._release(cell, scene, given, None, trial)
                 answer = releasing.attacked(cell, scene, with_it, candidates=given).images[0]
-                right += bool(torch.equal(answer, given.images[truth]))
+                right += alone and torch.equal(answer, given.images[truth])
                 for release, is_in in ((with_it, True), (without, False)):
                     ratio = scores(release, given.known, gradient[None], self.inclusion)
                     member_right += bool(ratio > 0) == is_in

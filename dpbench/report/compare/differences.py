@@ -18,6 +18,10 @@ MEASURES = {"psnr": None, "lpips": "lpips_net", "success": "candidates"}
 """What has a mean difference, and the column in which both runs have to agree for it."""
 _PAIR = ["batch_seed", "attack_seed", "image"]
 _SAME = ["original_index", "label"]
+_BATCH = ["data", "label_draw", "batch_size", "batch_seed"]
+_GALLERY = ["gallery_size", "gallery_labels"]
+_NEEDED = [*_BATCH, "attack_seed", "image", *_SAME, *_GALLERY, "identified", "key", "eps_release"]
+_NEEDED += [*MEASURES, *(name for name in MEASURES.values() if name)]
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,16 @@ def paired(first: Run, second: Run, ours: pd.DataFrame, theirs: pd.DataFrame) ->
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.sort_values([*_PAIR, "eps_release", "key"], kind="stable")
+    rows = rows[_NEEDED].sort_values([*_PAIR, "eps_release", "key"], kind="stable")
     return rows.assign(_copy=rows.groupby(_PAIR, dropna=False).cumcount())
 
 
 def _same_pixels(first: Run, second: Run, both: pd.DataFrame) -> pd.Series:
     """Which pairs are of the same pixels, as far as cells were kept."""
     found = pd.Series(True, index=both.index)
-    for batch, rows in both.groupby(["data", "label_draw", "batch_size", "batch_seed"], dropna=False):
+    if not (first.has_cells and second.has_cells):
+        return found
+    for batch, rows in both[[*_BATCH, "image", "key", "key_b"]].groupby(_BATCH, dropna=False):
         a, b = (run.photographs(batch, rows[key].iloc[0]) for run, key in ((first, "key"), (second, "key_b")))
         if a and b:
             found[rows.index] = [i < min(len(a), len(b)) and a[i] == b[i] for i in rows["image"]]
@@ -124,7 +130,7 @@ def _mean(name: str, must: str | None, both: pd.DataFrame, group: np.ndarray) ->
 
 def _identified(both: pd.DataFrame, photograph: pd.Series, group: np.ndarray) -> Difference | None:
     asked = both["identified"].notna() & both["identified_b"].notna()
-    for name in ("gallery_size", "gallery_labels"):
+    for name in _GALLERY:
         same = (both[name] == both[f"{name}_b"]).fillna(False)
         asked &= same | (both[name].isna() & both[f"{name}_b"].isna())
     asked = asked.to_numpy(bool)

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from dpbench.report.compare.comparison import Comparison, merged
 from dpbench.report.compare.forest import forest, svg
-from dpbench.report.compare.pages import render
 from dpbench.report.compare.text import markdown
 from dpbench.report.compare.words import HEADER, Said
+from dpbench.report.page.templating import plain
 from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute
 
@@ -43,7 +43,7 @@ def write(folder: str | Path, comparison: Comparison, said: Said) -> list[Path]:
 
 def html(said: Said, picture: str | None) -> str:
     """The page; `picture` is an `<svg>` element of our own."""
-    return render(
+    return plain(
         "compare",
         title=f"{len(said.runs)} runs compared",
         said=said,

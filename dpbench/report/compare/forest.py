@@ -18,7 +18,7 @@ from dpbench.report.plots.wrap import wrap
 
 SHOWN = 30
 """Settings in the picture."""
-_PANELS = (("PSNR, dB", ("psnr",)), ("LPIPS", ("lpips",)), ("share identified", ("identified", "success")))
+_PANELS = (("PSNR, dB", ("psnr",)), ("LPIPS", ("lpips",)), ("share right", ("identified", "success")))
 _SMALL, _WIDE, _NAMES, _LINE = 8, 6.5, 2.1, 0.16  # font size, points; widths and the height of a line, inches
 _MARKERS = "osD^v*"
 

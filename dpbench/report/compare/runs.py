@@ -40,6 +40,11 @@ class Run:
         """The versions of dpbench that wrote its rows."""
         return sorted(self.table["version"].dropna().unique())
 
+    @cached_property
+    def has_cells(self) -> bool:
+        """Whether any of its cells was kept."""
+        return bool(Store(absolute(self.path)).keys())
+
     def photographs(self, batch: tuple, key: str) -> tuple[str, ...]:
         """Hashes of the images of a batch, from the cell `key`; empty where the cell was not kept.
 

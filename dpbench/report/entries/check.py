@@ -14,7 +14,7 @@ from dpbench.report.entries.results import differing
 from dpbench.report.entries.schema import FaultyError, misshapen, read
 from dpbench.system.paths import absolute, kind_of, listed
 
-_RECOMPUTED = ("results", "cells_without_result", "flags", "suite")
+_RECOMPUTED = ("results", "cells_without_result", "suite")
 _DEPTH = 4
 """Folders below the one named in which entries are looked for."""
 
@@ -87,6 +87,8 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
     except InputError as error:
         return [str(error).removesuffix(".")]
     faults = [said for name in _RECOMPUTED if (said := differing(found[name], again[name], name))]
+    # there may be more of them: an audit that was made of the defence need not lie beside the entry
+    faults += [f"a flag is missing: {flag['text']}" for flag in again["flags"] if flag not in found["flags"]]
     stated, kept = found["provenance"]["cells"], again["provenance"]["cells"]
     if stated and not kept:
         unchecked.append("its cells are not beside it")

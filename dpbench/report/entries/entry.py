@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from dpbench.report.entries.provenance import provenance, suite, utility
-from dpbench.report.entries.results import results
+from dpbench.report.entries.results import Setting, result, settings
 from dpbench.report.entries.schema import SCHEMA_VERSION, submission_of
+from dpbench.report.flags import flags
 from dpbench.report.rows import ended_well
 from dpbench.store import Store, schema
 from dpbench.system.atomic import written
@@ -42,6 +43,7 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
         table: as `write`.
     """
     table = schema.conform(table).reset_index(drop=True)
+    found, trained = settings(table), utility(folder)
     today = datetime.now(UTC).date().isoformat()
     submission = {"name": folder.absolute().name or "run", "authors": [], "date": today}
     return {
@@ -50,8 +52,21 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
         "submission": submission_of(folder / FILE) or submission,
         "suite": suite(folder),
         "unit": "image",
-        "results": results(table, utility(folder)),
+        "results": [result(setting, trained) for setting in found],
         "cells_without_result": int(table.loc[~ended_well(table), "key"].nunique()),
-        "flags": [],
+        "flags": _flags(folder, table, found),
         "provenance": provenance(folder, table),
     }
+
+
+def _flags(folder: Path, table: pd.DataFrame, found: list[Setting]) -> list[dict[str, Any]]:
+    """The flags on a run, each with the results that hold its cells."""
+    keys = {setting.id: set(setting.rows["key"]) for setting in found}
+    return [
+        {
+            "kind": flag.kind,
+            "text": flag.text,
+            "results": [name for name, cells in keys.items() if not cells.isdisjoint(flag.keys)],
+        }
+        for flag in flags(table, Store(folder))
+    ]

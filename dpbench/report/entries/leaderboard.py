@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dpbench.protocol import InputError
-from dpbench.report.compare.pages import render
 from dpbench.report.entries.boards import Item, boards
 from dpbench.report.entries.check import check, find
 from dpbench.report.naming import EMPTY, number
+from dpbench.report.page.templating import plain
 from dpbench.store.columns import columns
 from dpbench.system.atomic import refused_as_sentence, written
 from dpbench.system.paths import absolute, kind_of
@@ -57,7 +57,7 @@ def html(items: list[Item], left_out: list[tuple[str, str]]) -> str:
         {"board": board, "rows": [(rank, _cells(item), item) for rank, item in board.ranked]}
         for board in boards(items)
     ]
-    return render("leaderboard", title="Leaderboard", boards=found, header=_HEADER, left_out=left_out)
+    return plain("leaderboard", title="Leaderboard", boards=found, header=_HEADER, left_out=left_out)
 
 
 _HEADER = (

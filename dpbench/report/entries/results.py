@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,15 +25,26 @@ _PHOTOGRAPH = "_photograph"
 _RECIPE = ("train_size", "train_batch_size", "epochs")
 
 
-def results(table: pd.DataFrame, utility: pd.DataFrame | None = None) -> list[dict[str, Any]]:
-    """Sum up each setting of a run: batch, defence and what the attacker has.
+@dataclass(frozen=True)
+class Setting:
+    """The rows of one setting: batch, defence and what the attacker has.
+
+    Attributes:
+        id: 8 hexadecimal digits, a hash of the setting.
+        rows: attacks that ended well.
+        texts: their settings, as `dpbench.report.compare.settings.canonical` has them.
+    """
+
+    id: str
+    rows: pd.DataFrame
+    texts: pd.DataFrame
+
+
+def settings(table: pd.DataFrame) -> list[Setting]:
+    """The settings of a run, in the order of other tables.
 
     Args:
-        table: per-image results, floors attached, columns of `dpbench.store.columns`.
-        utility: `utility.csv` of the run, where there is one.
-
-    Returns:
-        As `entry.schema.json` has it: plain values, None for what is not known, infinities as text.
+        table: per-image results, columns of `dpbench.store.columns`.
     """
     usable = table[ended_well(table) & ~is_floor(table) & ~only_labels(table)]
     usable = ordered(usable.sort_values(["batch_seed", "attack_seed", "image"], kind="stable"))
@@ -42,18 +54,28 @@ def results(table: pd.DataFrame, utility: pd.DataFrame | None = None) -> list[di
     usable = usable.assign(**{_PHOTOGRAPH: originals(usable)})
     texts = canonical(usable)
     # what differs in a label alone is kept apart here: an entry states the label, too
-    names = [*(name for name in really_run() if name in texts), *(n for n in LABELS if n in usable)]
-    setting = texts.assign(**{name: usable[name].astype(str) for name in LABELS if name in usable})[names]
-    numbers = setting.groupby(names, dropna=False, sort=False).ngroup()
-    return [
-        _result(rows, setting.loc[rows.index[0]], texts.loc[rows.index], utility)
-        for _, rows in usable.groupby(numbers, sort=False)
-    ]
+    labels = [name for name in LABELS if name in usable]
+    setting = texts[[name for name in really_run() if name in texts]]
+    setting = setting.assign(**{name: usable[name].astype(str) for name in labels})
+    numbers = setting.groupby(list(setting), dropna=False, sort=False).ngroup()
+    found = []
+    for _, rows in usable.groupby(numbers, sort=False):
+        described = {name: str(value) for name, value in setting.loc[rows.index[0]].items()}
+        found.append(Setting(digest.described(described)[:8], rows, texts.loc[rows.index]))
+    return found
 
 
-def _result(
-    rows: pd.DataFrame, setting: pd.Series, texts: pd.DataFrame, utility: pd.DataFrame | None
-) -> dict[str, Any]:
+def result(setting: Setting, utility: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Sum up a setting.
+
+    Args:
+        setting: of `settings`.
+        utility: `utility.csv` of the run, where there is one.
+
+    Returns:
+        As `entry.schema.json` has it: plain values, None for what is not known, infinities as text.
+    """
+    rows, texts = setting.rows, setting.texts
     head = rows.iloc[0]
     really = really_run()
     protection = [name for name in conditions("defence") if name in really and name != "defense"]
@@ -66,7 +88,7 @@ def _result(
         for _, part in rows.groupby(texts.groupby(list(of_attacks()), dropna=False).ngroup(), sort=False)
     ]
     found = {
-        "id": digest.described({name: str(value) for name, value in setting.items()})[:8],
+        "id": setting.id,
         "threat_model": plain(head["threat_model"]),
         "scene": {name: plain(head[name]) for name in scene},
         "protocol": _digest(text[attacks] for _, text in variants),

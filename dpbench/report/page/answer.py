@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from dpbench.report import budgets as in_words
 from dpbench.report import informed
-from dpbench.report.exceedances import exceedances
+from dpbench.report.flags import flags
 from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.page.budget import Budget, budgets
 from dpbench.report.page.changes import changes
@@ -36,7 +36,7 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
     found, more = budgets(lines, naming)
     return render(
         "answer",
-        above=exceedances(table),
+        flags=flags(table, store),
         without=len(store.expected().keys() - set(table.loc[ended_well(table), "key"])),
         adjacency=[str(word) for word in attacked["adjacency"].dropna().unique()],
         words=in_words.budgets(lines),

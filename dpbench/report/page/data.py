@@ -32,6 +32,7 @@ def data_table(
     table: pd.DataFrame,
     shown: Collection[str],
     links: Mapping[str, str] | None = None,
+    mark: str = "",
 ) -> Markup:
     """A table that can be sorted, filtered and downloaded.
 
@@ -44,14 +45,16 @@ def data_table(
         shown: columns that are shown at first, if the rows differ in them, in that order; the others are a
             click away.
         links: column to what goes before its values to make an anchor of this page.
+        mark: column whose values mark their rows.
     """
     rows = table.head(MOST)
     filled = [c for c in dict.fromkeys((*shown, *rows)) if c in rows and rows[c].notna().any()]
     several = len(rows) > 1
-    same = [column for column in filled if several and _is_constant(rows[column])]
+    same = [c for c in filled if several and c != mark and _is_constant(rows[c])]
     varying = [column for column in filled if column not in same]
     data = {
         "name": name,
+        "mark": varying.index(mark) if mark in varying else None,
         "columns": [
             {
                 "name": column,

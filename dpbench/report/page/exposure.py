@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from dpbench.report.evidence import originals, over_floor
 from dpbench.report.naming import Naming, number
 from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
+from dpbench.store.columns import conditions
 
 MOST_LEVELS = 12
 """Strengths of one defence that are shown: of more, these are spread evenly from the weakest to the
@@ -84,9 +85,8 @@ def panels(table: pd.DataFrame) -> list[Panel]:
 
 def _attacks(rows: pd.DataFrame, naming: Naming) -> Iterator[pd.DataFrame]:
     """The rows of each attack with each defence, the undefended ones along with them."""
-    records = rows.to_dict("records")
-    names = pd.Series([naming.attack(row) for row in records], rows.index, "string")
-    settings = pd.Series([frozenset(naming.attack_settings(row)) for row in records], rows.index, "object")
+    names = _said(rows, naming.attack)
+    settings = _said(rows, lambda row: frozenset(naming.attack_settings(row)))
     bare, defended = rows[~is_defended(rows)], rows[is_defended(rows)]
     used = pd.Series(False, bare.index)
     for _, own in defended.groupby([names[defended.index], defended["defense"]], sort=False):
@@ -101,11 +101,22 @@ def _attacks(rows: pd.DataFrame, naming: Naming) -> Iterator[pd.DataFrame]:
         yield own
 
 
+def _said(rows: pd.DataFrame, name: Callable[[Mapping[str, Any]], Any]) -> pd.Series:
+    """`name` of each row, asked once for all rows that differ in no condition."""
+    differing = [column for column in conditions() if rows[column].nunique(dropna=False) > 1]
+    if not differing:
+        return pd.Series([name(rows.iloc[0].to_dict())] * len(rows), rows.index, "object")
+    group = rows.groupby(differing, dropna=False, sort=False).ngroup()
+    first = rows[~group.duplicated()]
+    names = dict(zip(group[first.index], map(name, first.to_dict("records")), strict=True))
+    return group.map(names).astype("object")
+
+
 def _panel(rows: pd.DataFrame, floors: pd.DataFrame, naming: Naming, place: str) -> Panel:
     seed = rows["attack_seed"]
     rows = rows[(seed.isna() | (seed == seed.min())).astype(bool)]
     rows = _weakest_first(rows)
-    rows = rows.assign(_level=[naming.defence(row) for row in rows.to_dict("records")])
+    rows = rows.assign(_level=_said(rows, naming.defence))
     every = list(dict.fromkeys(rows["_level"]))
     shown = _spread(every)
     rows = rows[rows["_level"].isin(shown)].assign(_image=lambda found: originals(found))

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dpbench import __version__
+
 _HOME = Path(__file__).parent
 
 
@@ -23,6 +25,13 @@ def render(template: str, **values: Any) -> Markup:
         jinja2.UndefinedError: for a value that the template needs and is not given.
     """
     return Markup(_environment().get_template(f"{template}.html.j2").render(values))
+
+
+def plain(template: str, **values: Any) -> str:
+    """A page without scripts, made from a template that extends `plain`; values as `render` takes them."""
+    return str(
+        render(template, **values, version=__version__, styles=[Markup(text) for text in static("css")])
+    )
 
 
 def static(kind: str) -> list[str]:

@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
 from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
+from dpbench.report.plots.style import COLUMN, FULL, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
@@ -26,12 +28,23 @@ _SHARES = {
     "nearer": "nearer the original than its own floors (LPIPS)",
     "iip": "identified by features (IIP)",
 }
-_SMALL, _WIDE = 8, 3.6  # size of the font, points; width of a panel, inches
+_HIGH = 2.4  # of a panel, inches
 _APART = 0.03  # of the way from one batch size to the next
 
 
-@plot("batches.png")
-def batches(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    table, shares = _prepared(table)
+    said = ["Shares of images by batch size."]
+    for (curve, size), rows in table.groupby(["_curve", "batch_size"], sort=False):
+        found = (
+            f"{_SHARES[share]} {100 * rows[share].mean():.0f} %" for share in shares if rows[share].count()
+        )
+        said.append(f"{curve}, batch of {size}: {', '.join(found)}.")
+    return " ".join(said)
+
+
+@plot("batches.png", title="What a larger batch hides", alt=_alt)
+def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw shares of images over the batch size, a curve per attack, defence and whatever else varies.
 
     Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
@@ -39,45 +52,50 @@ def batches(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: not needed.
+        width: of the figure, inches.
 
     Returns:
         The figure; None where there are fewer than `FEWEST` batch sizes or no share to draw.
     """
-    table = schema.conform(table)
-    table = table[ended_well(table)]
-    naming = Naming(table)
-    table = _with_shares(ordered(table, batch_last=True))
-    table = table[~is_floor(table) & ~is_informed(table)]
-    if table["batch_size"].nunique() < FEWEST:
+    table, shares = _prepared(table)
+    if table["batch_size"].nunique() < FEWEST or not shares:
         return None
-    shares = [share for share in _SHARES if table[share].notna().any()]
-    if not shares:
-        return None
-    rows = table.to_dict("records")
-    table = table.assign(
-        _curve=[", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
-    )
     curves = list(dict.fromkeys(table["_curve"]))
     drawn = curves[:MOST]
     sizes = sorted(table["batch_size"].unique())
-    wide = max(_WIDE * len(shares), 6.5)
-    figure = Figure(figsize=(wide, 3.2 + 0.18 * len(drawn)), layout="constrained")
-    panels = figure.subplots(1, len(shares), squeeze=False)[0]
+    across = len(shares) if width > COLUMN else 1
+    down = len(shares) // across
+    words = [wrap(curve, width - 0.8, SMALL) for curve in drawn]
+    lines = sum(word.count("\n") + 1 for word in words)
+    figure = Figure(figsize=(width, _HIGH * down + 0.4 + 0.15 * lines), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
     for axis, share in zip(panels, shares, strict=True):
         for i, curve in enumerate(drawn):
             # curves stand beside each other, so that bars do not hide bars
             places = {size: at + _APART * (i - (len(drawn) - 1) / 2) for at, size in enumerate(sizes)}
             _draw(axis, table[(table["_curve"] == curve) & table[share].notna()], share, places, i)
-        _dress(axis, _SHARES[share], sizes)
+        _dress(axis, wrap(_SHARES[share], width / across - 0.5, TEXT), sizes)
     if "iip" in shares:
         for chance in sorted(table["iip_chance"].dropna().unique()):
             panels[shares.index("iip")].axhline(chance, color="0.5", linestyle=":", linewidth=1)
     blind = "; dotted: a blind guess" if "iip" in shares else ""
     left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
-    figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}", fontsize=9)
-    words = [escape.matplotlib(wrap(curve, wide - 1, _SMALL)) for curve in drawn]
-    figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
+    figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}")
+    words = [escape.matplotlib(word) for word in words]
+    figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, frameon=False)
     return figure
+
+
+def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Attacks with their shares and `_curve`; which shares there are."""
+    table = schema.conform(table)
+    table = table[ended_well(table)]
+    naming = Naming(table)
+    table = _with_shares(ordered(table, batch_last=True))
+    table = table[~is_floor(table) & ~is_informed(table)]
+    rows = table.to_dict("records")
+    names = [", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
+    return table.assign(_curve=names), [share for share in _SHARES if table[share].notna().any()]
 
 
 def _with_shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,17 +120,15 @@ def _draw(axis: Axes, rows: pd.DataFrame, share: str, places: dict[int, float], 
         color=OKABE_ITO[i % len(OKABE_ITO)],
         marker=_MARKERS[i % len(_MARKERS)],
         linestyle=_STYLES[i // len(OKABE_ITO)],
-        markersize=4,
-        linewidth=1.2,
         elinewidth=0.7,
         capsize=2,
     )
 
 
 def _dress(axis: Axes, title: str, sizes: list[int]) -> None:
-    axis.set_title(title, fontsize=_SMALL)
-    axis.set_xticks(range(len(sizes)), [str(size) for size in sizes], fontsize=_SMALL)
-    axis.set_xlabel("images in the batch", fontsize=_SMALL)
+    axis.set_title(title)
+    axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axis.set_xlabel("images in the batch")
     axis.set_xlim(-0.5, len(sizes) - 0.5)
     axis.set_ylim(-0.03, 1.03)
-    axis.tick_params(labelsize=_SMALL)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))

@@ -11,6 +11,7 @@ from dpbench.report import escape
 from dpbench.report.naming import Naming
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
+from dpbench.report.plots.style import COLUMN, FULL, SMALL, TEXT, text_colour
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
@@ -27,11 +28,20 @@ _SIGNS = {
 }
 _RECOVERED = {"lpips": "LPIPS (lower leaks more)", "psnr": "PSNR, dB (higher leaks more)"}
 _MARKERS = "os^Dv*"
-_SMALL, _WIDE, _HIGH = 8, 3.6, 2.5  # size of the font, points; a panel, inches
+_HIGH = 2.3  # of a panel, inches
 
 
-@plot("confidence.png")
-def confidence(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    table, recovered = _prepared(table)
+    said = [f"Each image's loss and gradient share against its {recovered.upper()}, by scale of the logits."]
+    for (victim, curve), part in table.groupby(["_row", "_curve"], sort=False):
+        ranks = (f"{_SIGNS[sign]} {_rank(part[sign], part[recovered])}" for sign in _SIGNS)
+        said.append(f"{' '.join(filter(None, [victim, curve]))}: rank correlations {', '.join(ranks)}.")
+    return " ".join(said)
+
+
+@plot("confidence.png", title="Which images leak, by how sure the victim is", alt=_alt)
+def confidence(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw each image's loss and gradient share against what was recovered, a row of panels per victim.
 
     Beside each panel stands Spearman's rank correlation for each curve; where LPIPS is drawn a negative one
@@ -40,45 +50,54 @@ def confidence(table: pd.DataFrame, store: Store | None = None) -> Figure | None
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: not needed.
+        width: of the figure, inches.
 
     Returns:
         The figure; None where only one `logit_scale` was run, or no image has company in its batch.
     """
+    table, recovered = _prepared(table)
+    if table["logit_scale"].nunique() < 2:
+        return None
+    victims, curves = (list(dict.fromkeys(table[column])) for column in ("_row", "_curve"))
+    across = len(_SIGNS) if width > COLUMN else 1
+    drawn, shown = victims[: MOST_ROWS * across // len(_SIGNS)], curves[:MOST_CURVES]
+    words = [wrap(curve, width - 0.5, SMALL) for curve in shown]
+    lines = sum(word.count("\n") + 1 for word in words)
+    high = _HIGH * len(drawn) * len(_SIGNS) / across + 0.5 + 0.15 * lines
+    figure = Figure(figsize=(width, high), layout="constrained")
+    panels = figure.subplots(len(drawn) * len(_SIGNS) // across, across, squeeze=False, sharey=True)
+    for victim, axes in zip(drawn, panels.reshape(len(drawn), len(_SIGNS)), strict=True):
+        for sign, axis in zip(_SIGNS, axes, strict=True):
+            for i, curve in enumerate(shown):
+                part = table[(table["_row"] == victim) & (table["_curve"] == curve)]
+                _draw(axis, part[[sign, recovered]].dropna().astype(float), sign, recovered, i)
+            axis.set_xlabel(_SIGNS[sign])
+        axes[0].set_title(escape.matplotlib(wrap(victim, width / across - 0.5, TEXT)), loc="left")
+    for axis in panels[:, 0]:
+        axis.set_ylabel(_RECOVERED[recovered])
+    title = ["Which images leak; beside each panel: rank correlations"]
+    for few, every, what in ((drawn, victims, "victims"), (shown, curves, "curves")):
+        title += [f"{len(few)} of {len(every)} {what}"] if len(few) < len(every) else []
+    figure.suptitle(wrap("; ".join(title), width - 0.2, TEXT))
+    words = [escape.matplotlib(word) for word in words]
+    figure.legend(panels[0][0].collections, words, loc="outside lower center", ncols=1, frameon=False)
+    return figure
+
+
+def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Images with company in their batch, with `_row` and `_curve`; the metric."""
     table = schema.conform(table)
     table = table[ended_well(table) & ~only_labels(table)]
     naming = Naming(table)
     table = ordered(table, batch_last=True)
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it
     table = table[~is_floor(table) & (table["batch_size"] > 1) & table["image_grad_share"].notna()]
-    if table["logit_scale"].nunique() < 2:
-        return None
-    recovered = "lpips" if table["lpips"].notna().any() else "psnr"
     rows = table.to_dict("records")
     table = table.assign(
         _row=[", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows],
         _curve=[f"{naming.attack(r)}, {naming.defence(r)}, logits x{r['logit_scale']:g}" for r in rows],
     )
-    victims, curves = (list(dict.fromkeys(table[column])) for column in ("_row", "_curve"))
-    drawn, shown = victims[:MOST_ROWS], curves[:MOST_CURVES]
-    high = _HIGH * len(drawn) + 0.5 + 0.3 * len(shown)
-    figure = Figure(figsize=(_WIDE * len(_SIGNS), high), layout="constrained")
-    panels = figure.subplots(len(drawn), len(_SIGNS), squeeze=False, sharey=True)
-    for victim, axes in zip(drawn, panels, strict=True):
-        for sign, axis in zip(_SIGNS, axes, strict=True):
-            for i, curve in enumerate(shown):
-                part = table[(table["_row"] == victim) & (table["_curve"] == curve)]
-                _draw(axis, part[[sign, recovered]].dropna().astype(float), sign, recovered, i)
-            axis.set_xlabel(_SIGNS[sign], fontsize=_SMALL)
-            axis.tick_params(labelsize=_SMALL, which="both")
-        axes[0].set_ylabel(_RECOVERED[recovered], fontsize=_SMALL)
-        axes[0].set_title(escape.matplotlib(wrap(victim, _WIDE, _SMALL)), fontsize=_SMALL, loc="left")
-    title = ["Which images leak; beside each panel: rank correlations"]
-    for few, every, what in ((drawn, victims, "victims"), (shown, curves, "curves")):
-        title += [f"{len(few)} of {len(every)} {what}"] if len(few) < len(every) else []
-    figure.suptitle("; ".join(title), fontsize=_SMALL + 1)
-    words = [escape.matplotlib(wrap(curve, _WIDE * len(_SIGNS) - 1, _SMALL)) for curve in shown]
-    figure.legend(panels[0][0].collections, words, loc="outside lower center", ncols=1, fontsize=_SMALL)
-    return figure
+    return table, "lpips" if table["lpips"].notna().any() else "psnr"
 
 
 def _draw(axis: Axes, part: pd.DataFrame, sign: str, recovered: str, i: int) -> None:
@@ -87,7 +106,7 @@ def _draw(axis: Axes, part: pd.DataFrame, sign: str, recovered: str, i: int) -> 
     axis.scatter(x, part[recovered], s=16, color=colour, marker=marker, alpha=0.8)
     if sign == "image_loss":
         axis.set_xscale("log")
-    words = {"color": colour, "fontsize": _SMALL, "va": "top", "transform": axis.transAxes}
+    words = {"color": text_colour(colour), "fontsize": SMALL, "va": "top", "transform": axis.transAxes}
     axis.text(1.02, 1 - 0.09 * i, _rank(part[sign], part[recovered]), **words)
 
 

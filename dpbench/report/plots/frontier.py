@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from dpbench.report import escape
+from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
+from dpbench.report.plots.style import COLUMN, FULL, GREY, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.store import Store, schema
 from dpbench.system.paths import open_file
@@ -22,8 +25,8 @@ EXPOSED = 5
 """Images a row in the picture of the most exposed."""
 CHANCE, MARGIN = 1 / 200, 0.05
 _MARKERS = "osD^v"
-_SMALL, _WIDE, _HIGH = 8, 6.5, 3.6  # size of the font, points; a panel, inches
-_INCHES = 0.9  # side of one image
+_HIGH, _BESIDE, _SCALE = 3.1, 1.1, 0.52  # a panel; what is beside it, and below; inches
+_SIDE = 0.9  # of one image, at most
 
 
 def stored(store: Store | None) -> list[dict[str, Any]]:
@@ -34,8 +37,18 @@ def stored(store: Store | None) -> list[dict[str, Any]]:
         return json.load(file)["frontiers"]
 
 
-@plot("frontier.png")
-def frontier(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    said = ["How often the attacked image ranked first of 200, over the noise multiplier."]
+    for found in stored(store):
+        said.append(found["sentence"])
+        for level in found["levels"]:
+            rates = (f"{rate['successes']} of {rate['trials']}" for rate in level["rates"])
+            said.append(f"Sigma {level['noise']['sigma']:g}: {', '.join(rates)}.")
+    return " ".join(said)
+
+
+@plot("frontier.png", title="The measured frontier", alt=_alt)
+def frontier(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw how often the attacked image ranked first over sigma, a panel for each threat model.
 
     Bars are intervals that hold at whatever moment the batches ended. Epsilon stands on the second axis. The
@@ -44,6 +57,7 @@ def frontier(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     Args:
         table: not needed.
         store: the run's folder.
+        width: of the figure, inches.
 
     Returns:
         The figure; None where the folder has no frontier.
@@ -51,13 +65,17 @@ def frontier(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     found = stored(store)
     if not found:
         return None
-    figure = Figure(figsize=(_WIDE, _HIGH * len(found)), layout="constrained")
-    for axis, each in zip(figure.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
-        _panel(axis, each)
+    titles = [wrap(each["sentence"], width - 0.5, TEXT) for each in found]
+    lines = sum(title.count("\n") + 1 for title in titles)
+    figure = Figure(figsize=(width, _HIGH * len(found) + 0.14 * lines), layout="constrained")
+    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
+    for axis, each, title in zip(panels, found, titles, strict=True):
+        _panel(axis, each, width)
+        axis.set_title(escape.matplotlib(title))
     return figure
 
 
-def _panel(axis: Axes, found: dict[str, Any]) -> None:
+def _panel(axis: Axes, found: dict[str, Any], width: float) -> None:
     levels = found["levels"]
     sigmas = [level["noise"]["sigma"] for level in levels[1:]]
     certified = {kappa: noise["sigma"] for kappa, noise in found["certified"].items()}
@@ -76,24 +94,22 @@ def _panel(axis: Axes, found: dict[str, Any]) -> None:
     for end, left, until, grey in shaded:
         if end is not None:
             axis.axvspan(left or end["sigma"], until or end["sigma"], color=grey, zorder=0, linewidth=0)
-    words = {"fontsize": _SMALL - 1, "color": "0.3"}
+    words = {"fontsize": SMALL, "color": GREY}
     for kappa, sigma in certified.items():
         axis.axvline(sigma, color="black", linestyle="--", linewidth=1)
-        said = {"rotation": 90, "ha": "left", "va": "top", "fontsize": _SMALL - 1}
+        said = {"rotation": 90, "ha": "left", "va": "top", "fontsize": SMALL}
         axis.text(sigma * 1.02, 0.97, f"certified, prior {kappa}", **said)
     for rate, said in ((CHANCE, "chance"), (CHANCE + MARGIN, "margin")):
         axis.axhline(rate, color="0.5", linestyle=":", linewidth=0.9)
         axis.text(right, rate, f" {said}", va="center", **words)
-    axis.set_xticks([none, *sigmas], ["no\ndefence", *(f"{sigma:g}" for sigma in sigmas)], fontsize=_SMALL)
-    axis.minorticks_off()
+    inches = width - _BESIDE
+    at_values(axis, sigmas, [f"{sigma:g}" for sigma in sigmas], inches, also=(none, "no\ndefence"))
     axis.set_yticks(
         [0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "0.5 %", "5.5 %", "20 %", "50 %", "100 %"]
     )
-    axis.tick_params(labelsize=_SMALL)
-    axis.set_xlabel("noise multiplier σ", fontsize=_SMALL)
-    axis.set_ylabel("attacked image ranks first of 200", fontsize=_SMALL)
-    _budgets(axis, levels[1:])
-    axis.set_title(escape.matplotlib(wrap(found["sentence"], _WIDE - 0.3, _SMALL)), fontsize=_SMALL)
+    axis.set_xlabel("noise multiplier σ")
+    axis.set_ylabel("attacked image ranks first of 200")
+    _budgets(axis, levels[1:], inches)
 
 
 def _curve(
@@ -110,32 +126,43 @@ def _curve(
         color=colour,
         marker=_MARKERS[i % len(_MARKERS)],
         label=escape.matplotlib(name),
-        markersize=4,
         linewidth=0,
         elinewidth=0.7,
         capsize=2,
         clip_on=False,
     )
-    axis.plot(x[1:], share[1:], color=colour, linewidth=1.2)  # no defence is no point of this axis
+    axis.plot(x[1:], share[1:], color=colour)  # no defence is no point of this axis
     if i == several - 1 and several > 1:
-        axis.legend(fontsize=_SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
+        below = axis.transAxes + ScaledTranslation(0, -_SCALE, axis.figure.dpi_scale_trans)
+        place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        axis.legend(loc="upper center", ncols=2, frameon=False, **place)
 
 
-def _budgets(axis: Axes, levels: list[dict[str, Any]]) -> None:
+def _budgets(axis: Axes, levels: list[dict[str, Any]], inches: float) -> None:
     """Epsilon on the upper axis: of the training, where there is one, else of the release."""
     noises = [level["noise"] for level in levels]
     known = "eps" if all(noise["eps"] is not None for noise in noises) else "eps_release"
     if not noises or any(noise[known] is None for noise in noises):
         return
     upper = axis.secondary_xaxis("top")
-    upper.set_xticks([noise["sigma"] for noise in noises], [f"{noise[known]:.2g}" for noise in noises])
-    upper.minorticks_off()
-    upper.tick_params(labelsize=_SMALL)
-    upper.set_xlabel(f"ε of the {'training' if known == 'eps' else 'release'}", fontsize=_SMALL)
+    upper.set_xlim(axis.get_xlim())
+    sigmas = [noise["sigma"] for noise in noises]
+    at_values(upper, sigmas, [short(noise[known]) for noise in noises], inches)
+    upper.set_xlabel(f"ε of the {'training' if known == 'eps' else 'release'}")
 
 
-@plot("frontier-exposed.png")
-def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+def _exposed_alt(table: pd.DataFrame, store: Store | None) -> str:
+    rows = _most_exposed(schema.conform(table))
+    said = ["The most exposed images at each noise level, original and output side by side."]
+    for (_, sigma), part in rows:
+        best = ", ".join(f"{r:.2f}" for r in part["best_correlation"].head(EXPOSED))
+        first = int(part.head(EXPOSED)["ranked_first"].sum())
+        said.append(f"Sigma {sigma:g}: correlations {best}; {first} of them ranked first of 200.")
+    return " ".join(said)
+
+
+@plot("frontier-exposed.png", title="The most exposed images", alt=_exposed_alt)
+def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw the most exposed images at each noise level: the originals, and the outputs most like them.
 
     They are the `EXPOSED` of the images that were ranked whose best correlation with an output is highest.
@@ -143,35 +170,47 @@ def exposed(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: the run's cells, which hold the pictures.
+        width: of the figure, inches.
 
     Returns:
         The figure; None where no image was ranked.
     """
     table = schema.conform(table)
-    table = table[table["ranked_first"].notna()]
-    if store is None or table.empty:
+    rows = _most_exposed(table)
+    if store is None or not rows:
         return None
-    sigma = table["noise_multiplier"].fillna(0.0) if "noise_multiplier" in table else 0.0
-    table = table.assign(_sigma=sigma).sort_values("best_correlation", ascending=False, kind="stable")
-    table = table.drop_duplicates(["threat_model", "_sigma", "data", "original_index"])
-    rows = sorted(table.groupby(["threat_model", "_sigma"]), key=lambda each: each[0])
-    across = 2 * EXPOSED
-    figure = Figure(figsize=(0.9 + across * _INCHES, 0.5 + len(rows) * (_INCHES + 0.3)), layout="constrained")
+    few = EXPOSED if width > COLUMN else EXPOSED - 2
+    across = 2 * few
+    side = min(_SIDE, (width - 0.6) / across - 0.03)
+    figure = Figure(figsize=(width, 0.5 + len(rows) * (side + 0.25)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, wspace=0.01)
     panels = figure.subplots(len(rows), across, squeeze=False)
     for axis in panels.flat:
         axis.axis("off")
     for line, ((_, sigma), part) in zip(panels, rows, strict=True):
         name = "no defence" if sigma == 0 else f"σ {sigma:g}"
-        line[0].text(-0.15, 0.5, name, fontsize=_SMALL, ha="right", va="center", transform=line[0].transAxes)
-        for pair, (_, row) in zip(
-            zip(line[::2], line[1::2], strict=True), part.head(EXPOSED).iterrows(), strict=False
-        ):
+        name = wrap(name, 0.55, SMALL)
+        line[0].text(-0.1, 0.5, name, fontsize=SMALL, ha="right", va="center", transform=line[0].transAxes)
+        pairs = zip(line[::2], line[1::2], strict=True)
+        for pair, (_, row) in zip(pairs, part.head(few).iterrows(), strict=False):
             _pair(pair, row, store)
-    threats = table["threat_model"].nunique()
+    threats = len({threat_model for (threat_model, _), _ in rows})
     said = "original and output, by best correlation r; framed: ranked first of 200"
     more = ", rows by threat model" if threats > 1 else ""
-    figure.suptitle(f"The {EXPOSED} most exposed images at each noise level: {said}{more}", fontsize=_SMALL)
+    title = f"The {few} most exposed images at each noise level: {said}{more}"
+    figure.suptitle(wrap(title, width - 0.2, TEXT))
     return figure
+
+
+def _most_exposed(table: pd.DataFrame) -> list[tuple[tuple[str, float], pd.DataFrame]]:
+    """((threat model, sigma), ranked images, most exposed first), each image once."""
+    table = table[table["ranked_first"].notna() & table["best_output"].notna()]
+    if table.empty:
+        return []
+    table = table.assign(_sigma=table["noise_multiplier"].fillna(0.0))
+    table = table.sort_values("best_correlation", ascending=False, kind="stable")
+    table = table.drop_duplicates(["threat_model", "_sigma", "data", "original_index"])
+    return sorted(table.groupby(["threat_model", "_sigma"]), key=lambda each: each[0])
 
 
 def _pair(axes: tuple[Axes, Axes], row: pd.Series, store: Store) -> None:
@@ -180,7 +219,7 @@ def _pair(axes: tuple[Axes, Axes], row: pd.Series, store: Store) -> None:
         axes, (cell.originals[row["image"]], cell.images[row["best_output"]]), strict=True
     ):
         axis.imshow(pixels.transpose(1, 2, 0), interpolation="nearest")
-    axes[1].set_title(f"r {row['best_correlation']:.2f}", fontsize=_SMALL, pad=2)
+    axes[1].set_title(f"r {row['best_correlation']:.2f}", fontsize=SMALL, pad=2)
     if row["ranked_first"]:
         axes[1].axis("on")
         axes[1].set(xticks=[], yticks=[])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
+from dpbench.report.plots.axes import at_values
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.wrap import width, wrap
+from dpbench.report.plots.style import COLUMN, FULL, SMALL
+from dpbench.report.plots.wrap import width as width_of
+from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.summary import pooled
 from dpbench.store import Store, schema
@@ -25,14 +31,22 @@ _ATTACKERS = {
 _STYLES = ("-", "--", ":", "-.")
 _SHAPES = "so^Dv*"
 _FILLS = ("full", "none", "left", "top")
-_SMALL, _WIDE = 8, 6.5  # size of the font, points; width of the figure, inches
-_HANDLE = 0.9  # beside a legend's text, inches
+_HIGH, _SCALE, _HANDLE = 3.4, 0.6, 0.7  # a panel; beside it, for its scale; beside a legend's text; inches
 _CURVE = ["threat_model", "releases", "inclusion", "choices"]
 """What a curve is of; `choices` are the candidates or the images in the gallery."""
 
 
-@plot("threats.png")
-def threats(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    said = ["Success over the epsilon of the release, by threat model."]
+    for row in curves(_attacks(schema.conform(table))).to_dict("records"):
+        known = _ATTACKERS.get(row["threat_model"], row["threat_model"])
+        share = 100 * row["right"] / row["trials"]
+        said.append(f"{known}, epsilon {row['eps_release']:.3g}: {share:.0f} % of {row['trials']}.")
+    return " ".join(said)
+
+
+@plot("threats.png", title="What each threat model gets", alt=_alt)
+def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw success over eps_release: a curve per threat model, releases and inclusion, its strongest attack.
 
     Honest and malicious servers succeed where the reconstruction identifies its original in the gallery, the
@@ -44,30 +58,37 @@ def threats(table: pd.DataFrame, store: Store | None = None) -> Figure | None:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: not needed.
+        width: of the figure, inches.
 
     Returns:
         The figure; None where there are fewer than two budgets or nobody but the honest server.
     """
-    table = schema.conform(table)
-    table = table[ended_well(table) & ~is_floor(table) & table["eps_release"].notna()]
+    table = _attacks(schema.conform(table))
     if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
     sizes = sorted(table["batch_size"].unique())
-    figure = Figure(figsize=(_WIDE, 3.9 * len(sizes)), layout="constrained")
+    figure = Figure(figsize=(width, 3.9 * len(sizes)), layout="constrained")
     panels = figure.subplots(len(sizes), 1, squeeze=False)[:, 0]
     for axis, size in zip(panels, sizes, strict=True):
-        _panel(axis, table[table["batch_size"] == size])
-        axis.set_title(f"batch of {size}", fontsize=9)
+        _panel(axis, table[table["batch_size"] == size], width - _SCALE)
+        axis.set_title(f"batch of {size}")
     entries = {
         label: handle
         for axis in panels
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    words = [escape.matplotlib(wrap(label, _WIDE - 1, _SMALL)) for label in entries]
-    ncols = 2 if 2 * (max(width(label, _SMALL) for label in entries) + _HANDLE) < _WIDE else 1
-    figure.set_figheight(3.6 * len(sizes) + 0.6 + 0.18 * -(-len(words) // ncols))
-    figure.legend(entries.values(), words, loc="outside lower center", ncols=ncols, fontsize=_SMALL)
+    words = [wrap(label, width - _HANDLE - 0.2, SMALL) for label in entries]
+    ncols = 2 if 2 * (max(width_of(word, SMALL) for word in words) + _HANDLE) < width else 1
+    lines = sum(word.count("\n") + 1 for word in words) / ncols
+    high = _HIGH if width > COLUMN else 0.8 * _HIGH
+    figure.set_figheight(high * len(sizes) + 0.3 + 0.15 * math.ceil(lines))
+    words = [escape.matplotlib(word) for word in words]
+    figure.legend(entries.values(), words, loc="outside lower center", ncols=ncols, frameon=False)
     return figure
+
+
+def _attacks(table: pd.DataFrame) -> pd.DataFrame:
+    return table[ended_well(table) & ~is_floor(table) & table["eps_release"].notna()]
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +118,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return counted.loc[best].sort_values(curve, ignore_index=True)
 
 
-def _panel(axis: Axes, table: pd.DataFrame) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, inches: float) -> None:
     found = curves(table)
     settings = sorted({*zip(found["releases"], found["inclusion"], strict=True)})
     attackers = [*dict.fromkeys([*_ATTACKERS, *sorted(found["threat_model"].unique())])]
@@ -127,7 +148,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
         style = {"color": "black", "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1}
         axis.plot(budgets, bounds, label=f"no attacker passes (prior 1/{among})", **style)
         axis.axhline(1 / among, color="0.5", linestyle=":", linewidth=0.8, label=f"chance, 1/{among}")
-    _dress(axis, table["eps_release"], delta)
+    _dress(axis, table["eps_release"], delta, inches)
 
 
 def _curve(axis: Axes, rows: pd.DataFrame, attacker: int, i: int, label: str) -> None:
@@ -143,24 +164,21 @@ def _curve(axis: Axes, rows: pd.DataFrame, attacker: int, i: int, label: str) ->
         fillstyle=_FILLS[i],
         linestyle=_STYLES[i],
         alpha=0.8,  # curves stand at the same places
-        markersize=5,
-        linewidth=1.2,
         elinewidth=0.7,
         capsize=2,
         label=label,
     )
 
 
-def _dress(axis: Axes, budgets: pd.Series, delta: float) -> None:
+def _dress(axis: Axes, budgets: pd.Series, delta: float, inches: float) -> None:
     axis.set_xscale("log")
     if budgets.max() < 100 * budgets.min():  # too few powers of ten to go by
         ticks = sorted({float(f"{eps:.3g}") for eps in budgets})
-        axis.set_xticks(ticks, [f"{eps:g}" for eps in ticks])
-        axis.minorticks_off()
+        at_values(axis, ticks, [f"{eps:g}" for eps in ticks], inches)
     axis.set_ylim(-0.03, 1.03)
-    axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}", fontsize=_SMALL)
-    axis.set_ylabel("share of successes", fontsize=_SMALL)
-    axis.tick_params(labelsize=_SMALL)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}")
+    axis.set_ylabel("successes")
 
 
 def _setting(releases: int, inclusion: float) -> str:

@@ -40,6 +40,16 @@ def test_same_cell_same_result_whatever_ran_before(given):
     assert without_times(first.rows) != without_times(other.rows)
 
 
+def test_the_history_of_the_search_is_handed_over():
+    """Also where the floor of its start comes along, and where it searched noise; a guess has none."""
+    for given in (cell(QUICK), cell(QUICK, NOISY), cell(QUICK, floor=Floor.NOISE_GRADIENT)):
+        history = run_cell(given).history
+        assert len(history) == 3
+        assert all(isinstance(value, float) for value in history)
+        assert list(history) == sorted(history, reverse=True)
+    assert run_cell(cell(QUICK, floor=Floor.MEAN_IMAGE)).history == ()
+
+
 def test_latent_projection_searches_the_generator_that_the_cell_names():
     given = cell(part("latent-projection", iterations=2, restarts=1), generator="cifar10", victim="early")
     result = run_cell(given)

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from dpbench.frontier import frontier
 
 ROOT = Path(__file__).parents[3]
@@ -20,6 +22,19 @@ def test_noise_hides_what_a_planted_layer_shows(usual, tmp_path):
     assert found.threat_model == "malicious-linear"
     assert undefended >= 9
     assert defended <= 2
+
+
+def test_the_informed_attacker_picks_the_image_among_its_decoys(usual, tmp_path):
+    """It has the 200 images of the gallery as candidates: all of them is chance, and noise leaves chance."""
+    given = usual | {"attack": "prior-aware", "levels": (300.0,), "batch_size": 2}
+    (found,) = frontier(tmp_path, **given, quick=True)
+    undefended, defended = (level.rates[0].successes for level in found.levels)
+    assert found.threat_model == "informed"
+    assert undefended == 10
+    assert defended <= 2
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert table["candidates"].tolist() == [200] * 20
+    assert table["ranked_first"].tolist() == (table["success"] == 1).tolist()
 
 
 REGISTER = """

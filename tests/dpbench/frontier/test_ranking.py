@@ -6,7 +6,8 @@ from scipy.stats import binom
 from torch.nn import functional as F
 
 from dpbench.cell.result import CellResult
-from dpbench.data import load_data
+from dpbench.cell.spec import BatchSpec
+from dpbench.data import datasets, load_data
 from dpbench.frontier.evidence import CHANCE
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
 from dpbench.protocol import InputError
@@ -89,6 +90,22 @@ def test_decoys_have_the_label_and_were_in_no_batch_so_far(ranking, data):
         assert not attacked & {*decoys}
         assert set(data.labels[decoys].tolist()) == {int(data.labels[places[image]])}
     assert len(attacked) == SIZE * ranking.batches
+
+
+def test_an_informed_attacker_has_the_gallery_as_candidates(data, monkeypatch):
+    monkeypatch.setitem(datasets._items, "small", lambda argument, size: data)
+    batch_of = {"data": "small", "images_digest": "", "batch_size": 3, "label_draw": "random"}
+    network = {"model": "lenet", "norm": "none", "victim": "untrained", "weights_digest": ""}
+    ranking = Ranking(data, 3, "random")
+    for seed in range(FIRST_SEED, FIRST_SEED + 5):
+        scene = ranking.candidates(BatchSpec(**batch_of, **network, batch_seed=seed))
+        image, decoys = ranking.drawn(seed)
+        assert scene.indices[0] == ranking._places[seed - FIRST_SEED][image]
+        assert {*scene.indices} == {*ranking._places[seed - FIRST_SEED]}
+        assert torch.equal(scene.images, data.images[list(scene.indices)].float() / 255)
+        assert torch.equal(scene.labels, data.labels[list(scene.indices)])
+        assert torch.equal(scene.others[0], data.images[decoys].float() / 255)
+        assert set(scene.others[1].tolist()) == {int(scene.labels[0])}
 
 
 def test_one_image_of_each_batch_is_drawn_whichever(ranking):

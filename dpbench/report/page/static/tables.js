@@ -56,6 +56,9 @@ function build(host) {
     data: rows,
     columns: data.columns.map((column, i) => definition(column, i, columns[i])),
     order: [],
+    createdRow: (row, values) => {
+      if (data.mark !== null && values[data.mark] !== null) row.classList.add("marked");
+    },
     pageLength: 25,
     lengthMenu: [10, 25, 100, 500],
     autoWidth: false,

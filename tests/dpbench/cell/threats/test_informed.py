@@ -233,6 +233,16 @@ def test_every_candidate_is_the_truth_equally_often(monkeypatch):
     assert sorted(trial for truth, trial in seen if truth is not None) == list(range(21))
 
 
+def test_a_candidate_with_the_gradient_of_another_one_is_not_found():
+    """Both look alike, so whoever picks the first one listed knows nothing."""
+    scene = small_scene(1)
+    others, labels = scene.others
+    twin = (torch.cat([scene.images, others[:3]]), torch.cat([scene.labels, labels[:3]]))
+    assert measure(informed(trials=1, candidates=5), replace(scene, others=twin)).rows[0]["success"] == 0
+    distinct = replace(scene, others=(others[:4], labels[:4]))
+    assert measure(informed(trials=1, candidates=5), distinct).rows[0]["success"] == 1
+
+
 def test_a_batch_nobody_gave_others_for():
     with pytest.raises(InputError, match=r"needs candidates.*`others`"):
         measure(dp(1.0), replace(small_scene(), others=None))

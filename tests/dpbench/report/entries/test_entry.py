@@ -196,6 +196,18 @@ def test_tampering_is_found(enter, gallery, capsys):
     assert "utility.csv came after the entry: export the run again." in validated(capsys, path)[1]
 
 
+def test_a_removed_flag_is_found(enter, gallery):
+    """Two images show nothing of an undefended attack, and the entry says so beside its results."""
+    path = enter("run", gallery(1, 2, defense="none") + gallery(0, 2))
+    found = read(path)
+    (flag,) = (each for each in found["flags"] if each["kind"] == "the attack fails undefended")
+    assert by_defence(path)["none"]["id"] in flag["results"]
+    path.write_text(json.dumps(found | {"flags": [*found["flags"], flag | {"kind": "another"}]}))
+    assert check(path).faults == ()
+    path.write_text(json.dumps(found | {"flags": []}))
+    assert f"a flag is missing: {flag['text']}" in check(path).faults
+
+
 def test_cells_are_part_of_the_hash(enter, gallery, make_rows):
     rows = gallery(1, 3)
     path = enter("run", rows)

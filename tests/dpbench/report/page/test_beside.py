@@ -6,8 +6,11 @@ import pandas as pd
 import pytest
 
 from dpbench.frontier.result import Frontier, Level, Noise, Rate
+from dpbench.report.flags import flags
 from dpbench.report.page.frontiers import frontiers
+from dpbench.report.page.images import FLAGS
 from dpbench.report.page.utility import utility
+from dpbench.store.schema import frame
 
 
 @pytest.fixture
@@ -85,3 +88,16 @@ def test_another_table_of_that_name_is_passed_over(run, content):
 
 def test_a_folder_without_a_frontier_has_no_section(run):
     assert frontiers(run.frame(), run) is None
+
+
+def test_flags_stand_on_the_card_and_beside_their_rows(make_rows, store_of, read):
+    rows = make_rows("dlg <b>", "none", 2, 20, 0.1, image_grad_share=1e-9, key="flagged")
+    rows += make_rows("dlg <b>", "none", 2, 20, 0.1, seed=1, image_grad_share=0.5, key="plain")
+    run = store_of(frame(rows))
+    found = read(run, run.frame())
+    (raised,) = (each for each in flags(run.frame(), run) if each.kind == "zero gradient")
+    assert raised.keys == ("flagged",)
+    assert raised.text in found.text
+    told = {row["key"]: row[FLAGS] or "" for row in found.rows("images")}
+    assert "zero gradient" in told["flagged"]
+    assert "zero gradient" not in told["plain"]

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpbench.report.plots import as_plot, plots
+from dpbench.report.plots import plots
 from dpbench.report.plots.files import draw
 from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.store import Store
 from dpbench.store.schema import frame
+from dpbench.system.output import plain
 from tests.helpers.figures import assert_readable
 
 HOSTILE = "at$tack_<b>&\x1b[31m"
@@ -44,6 +45,7 @@ def folder(make_rows, dp, tmp_path):
         row |= {"noise_multiplier": sigma, "eps_release": release, "eps": training}
         row |= {
             "threat_model": "informed",
+            "releases": 1,
             "candidates": 10,
             "trials": 40,
             "success": 0.25,
@@ -62,38 +64,41 @@ def folder(make_rows, dp, tmp_path):
 def _filled(rows, size):
     for row in rows:
         share = (row["image"] + 1) / (size * (size + 1) / 2)
-        row |= {"threat_model": "honest", "iterations": 100, "max_iterations": 100}
+        row |= {"threat_model": "honest", "releases": 1, "iterations": 100, "max_iterations": 100}
         row |= {"gallery_size": 20, "identified": row["image"] == 0}
         row |= {"image_loss": 0.1 + row["image"], "image_grad_share": share}
 
 
-NEW = ("noise.png", "tradeoff.png", "shares.png", "search.png", "utility.png")
+SOMETIMES = ("noise.png", "tradeoff.png", "shares.png", "search.png", "utility.png", "threats.png")
+EVERY = (*SOMETIMES, "leakage.png", "batches.png", "confidence.png")
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("width", [FULL, COLUMN])
-@pytest.mark.parametrize("name", NEW)
-def test_a_figure_is_readable_at_each_width(folder, name, width):
-    figure = as_plot(plots[name], name)(*folder, width)
-    assert figure.get_figwidth() == width
-    assert_readable(figure)
-    assert all(len({line.get_linestyle() for line in axis.lines}) <= 5 for axis in figure.axes)
-
-
-def test_words_and_files(folder):
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_is_readable_at_each_width(folder, name):
     table, store = folder
-    for name in ("tradeoff.png", "search.png"):
-        plot = as_plot(plots[name], name)
-        assert len(plot.alt(table, store)) > len(plot.title) > 10
-        for file in draw(plot, table, store):
-            if file.suffix == ".svg":
-                ElementTree.fromstring(file.read_bytes())
+    if name == "confidence.png":
+        table = table.assign(logit_scale=(table["attack"] == HOSTILE).map({True: 0.5, False: 1.0}))
+    for width in (FULL, COLUMN):
+        figure = plots[name](table, store, width)
+        assert figure.get_figwidth() == width
+        assert_readable(figure)
+        assert all(len({line.get_linestyle() for line in axis.lines}) <= 6 for axis in figure.axes)
+    assert len(plots[name].alt(table, store)) > len(plots[name].title) > 10
+
+
+def test_a_drawing_says_what_it_shows(folder):
+    table, store = folder
+    files = draw(plots["tradeoff.png"], table, store)
+    drawings = [ElementTree.fromstring(file.read_bytes()) for file in files if file.suffix == ".svg"]
+    said = plain(plots["tradeoff.png"].alt(table, store))
+    assert [drawing.get("aria-label") for drawing in drawings] == [said] * 2
 
 
 def test_nothing_to_draw(tmp_path, make_rows):
     (tmp_path / "utility.csv").write_text("another,table\n1,2\n")
     for table in (frame([]), frame(make_rows("dlg", "none", 1, 20, 0.1, status="failed")), pd.DataFrame()):
-        for name in NEW:
+        for name in SOMETIMES:
             assert plots[name](table, Store(tmp_path), COLUMN) is None
             assert plots[name](table) is None
 
