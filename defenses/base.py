@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_loss
 from defenses.copies import in_release_mode
-from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage, full_precision
+from dpbench.protocol import (
+    Declared,
+    Guarantee,
+    InputError,
+    Loss,
+    Release,
+    Stage,
+    defenses_registry,
+    full_precision,
+)
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
@@ -34,6 +43,11 @@ class Aggregates(list[Gradients]):
 
 class Defense(Declared, ABC):
     """One stage of a defence; its parameters are declared with `parameter(...)` and public.
+
+    An attack adapts to a stage of your own that is the last of its chain and has one of two methods:
+    `differentiable(gradients)`, which does to a trial gradient what the stage does to a release, such that
+    autograd can follow; or `adapt(objective, release)`, which returns the objective (`attacks.objectives`) to
+    search with.
 
     A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates: it is
     given the `noise_multiplier` of a budget and the guarantee that comes with it.
@@ -129,7 +143,6 @@ class PostProcessor(Defense):
 
 NONE = "none"
 """The name of the chain without stages."""
-defenses_registry: Registry[type[Defense]] = Registry("defense", "dpbench.defenses")
 D = TypeVar("D", bound=type[Defense])
 
 

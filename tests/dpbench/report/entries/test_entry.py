@@ -196,9 +196,12 @@ def test_tampering_is_found(enter, gallery, capsys):
     assert "utility.csv came after the entry: export the run again." in validated(capsys, path)[1]
 
 
-def test_a_removed_flag_is_found(enter, gallery):
+def test_a_removed_flag_is_found(enter, gallery, make_rows):
     """Two images show nothing of an undefended attack, and the entry says so beside its results."""
-    path = enter("run", gallery(1, 2, defense="none") + gallery(0, 2))
+    floors = [
+        row for seed in range(2) for row in make_rows("floor:mean-image", "none", 1, 11.0, 0.6, seed=seed)
+    ]
+    path = enter("run", floors + gallery(0, 2, defense="none") + gallery(0, 2))
     found = read(path)
     (flag,) = (each for each in found["flags"] if each["kind"] == "the attack fails undefended")
     assert by_defence(path)["none"]["id"] in flag["results"]
