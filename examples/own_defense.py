@@ -7,7 +7,7 @@ from dpbench.protocol import parameter
 
 @defense("q8")
 class Q8(PostProcessor):
-    """Rounds each entry to a multiple of max|g| / 2**(bits - 1); the next release makes up for it."""
+    """Entries become multiples of max|g| / 2**(bits - 1); the next release makes up for the error."""
 
     remembers = True
     bits: int = parameter(8, "bits that q8 keeps of each gradient entry", at_least=2, at_most=16)
@@ -16,13 +16,12 @@ class Q8(PostProcessor):
         return self.stream(generator)(gradients)
 
     def stream(self, generator):
-        error = None
+        error = {}  # of each tensor: what its earlier releases left out
 
         def send(gradients):
-            nonlocal error
-            wanted = [g + e for g, e in zip(gradients, error or [0.0] * len(gradients), strict=True)]
+            wanted = [g + error.get(i, 0) for i, g in enumerate(gradients)]
             sent = tuple(map(self.rounded, wanted))
-            error = [w - s for w, s in zip(wanted, sent, strict=True)]
+            error.update(enumerate(w - s for w, s in zip(wanted, sent, strict=True)))
             return sent
 
         return send
