@@ -26,8 +26,8 @@ def refuse_batch_statistics(model: nn.Module) -> None:
             else:
                 state, other = "without running statistics", "make it with track_running_stats=True"
             raise InputError(
-                f"{named(model, module)} is batch norm {state}, which mixes the samples of a batch: {other}, or "
-                "put group norm in its place."
+                f"{named(model, module)} is batch norm {state}, which mixes the samples of a batch: {other}, "
+                "or put group norm in its place."
             )
 
 

@@ -64,7 +64,7 @@ def benchmark(
             (candidates and gallery are taken from the first 199). Needed for these two threat models.
         loss: (logits [B, K], labels [B]) -> mean over the batch; of a single logit, its binary
             cross-entropy unless given.
-        mean: public per-channel mean of the data in [0, 1], which attacks start from; ImageNet's unless given.
+        mean: public per-channel mean of the data in [0, 1], which attacks start from.
         std: public per-channel standard deviation.
         mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the mean of `others`, or
             without them the constant colour `mean`.
