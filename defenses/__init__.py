@@ -13,12 +13,14 @@ from defenses import (  # noqa: F401  (registers them)
     censor,
     dp_ftrl,
     dp_sgd,
+    local_dp,
     noise,
     outpost,
     percentile,
     pruning,
     quantisation,
     soteria,
+    sparse_vector,
     topk,
 )
 from defenses.base import (

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 from defenses.checks import check_batch, check_finite, check_loss
 from defenses.copies import in_release_mode
-from dpbench.protocol import Declared, Guarantee, InputError, Loss, Registry, Release, Stage, full_precision
+from dpbench.protocol import (
+    Claim,
+    Declared,
+    Guarantee,
+    InputError,
+    Loss,
+    Registry,
+    Release,
+    Stage,
+    full_precision,
+)
 
 Gradients = tuple[Tensor, ...]
 """One tensor per trainable parameter, in the order of `model.named_parameters()`."""
@@ -52,6 +62,14 @@ class Defense(Declared, ABC):
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
         return Stage(self.name, {name: value for name, value in self.values().items() if value is not None})
+
+    def claim(self, entries: int) -> Claim | None:
+        """The privacy that its makers say a release has, for the audit to check; None where they claim none.
+
+        Args:
+            entries: of the gradient, all tensors together.
+        """
+        return None
 
 
 class Aggregator(Defense):
@@ -195,6 +213,11 @@ class Chain:
         """The guarantee of the first stage; the later ones are post-processing and leave it as it is."""
         first = self.stages[0] if self.stages else None
         return first.guarantee if isinstance(first, Aggregator) else None
+
+    def claim(self, entries: int) -> Claim | None:
+        """What is said of the last stage that something is said of; nobody vouches for it."""
+        claims = (stage.claim(entries) for stage in reversed(self.stages))
+        return next((claim for claim in claims if claim is not None), None)
 
     def release(self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, *, seed: int) -> Release:
         """What the client sends for one batch; see `releases`."""
