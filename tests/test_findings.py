@@ -98,3 +98,19 @@ def test_searches_and_estimates_without_noise_have_so_many_decibels():
     assert "28.3 dB (early) and 23.0 dB (converged)" in (ROOT / "README.md").read_text()
     assert "28.4 dB (early) and 22.2 dB (trained)" in (ROOT / "docs" / "exact.md").read_text()
     assert "19.2 dB" in (ROOT / "docs" / "noise.md").read_text()
+
+
+def test_the_committed_decision_is_what_the_page_on_decide_says():
+    """Counts of the attacks at the noise of each epsilon, and accuracies."""
+    home = ROOT / "results" / "reference" / "decide-run"
+    seen, trained = pd.read_csv(home / "frontier.csv"), pd.read_csv(home / "utility.csv")
+    table = {row[0].split(":")[0].split(" (")[0]: row[3:] for row in rows_of("decide.md", 6)}
+    for threat, title in (("honest", "honest"), ("informed", "informed"), ("malicious-linear", "malicious")):
+        for sigma, cell in zip((0.536, 0.715, 1.114), table[title], strict=True):
+            found = seen[(seen["threat_model"] == threat) & (seen["sigma"].round(3) == sigma)]
+            counts = " and ".join(map(str, found["successes"]))
+            assert cell.endswith(f"{counts} of {found['trials'].iloc[0]}")
+    for model in ("scattering-linear", "convnet-tanh"):
+        for eps, cell in zip((8, 3, 1), table[f"accuracy, `{model}`"], strict=True):
+            found = trained[(trained["utility_model"] == model) & (trained["eps"] == eps)]
+            assert cell == f"{100 * found['accuracy'].mean():.1f} %"

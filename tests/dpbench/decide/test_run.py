@@ -73,6 +73,12 @@ def measured(script, tmp_path_factory):
     return SimpleNamespace(said=said.getvalue(), folder=folder, run=run)
 
 
+@pytest.fixture(autouse=True)
+def plain(measured, monkeypatch):
+    """One page is enough: that of the run above."""
+    monkeypatch.setattr(export, "page", SimpleNamespace(write=lambda *given: given[0].path))
+
+
 def test_each_epsilon_has_its_verdict(measured):
     kept = json.loads((measured.folder / "decide.json").read_text())["measured"]
     ((small,), (large,)) = (each["seen"] for each in kept["choices"])
@@ -122,27 +128,6 @@ def test_the_same_command_again_runs_nothing_and_says_the_same(script, measured,
     assert answering.text(answer) in capsys.readouterr().out
 
 
-def test_what_decide_left_before_makes_way(script, tmp_path, capsys):
-    script(lambda sigma: True)
-    assert main([*TRAINING, "--out", str(tmp_path)]) == 0
-    (tmp_path / "notes.txt").touch()
-    assert main([*RUN, "--quick", "--out", str(tmp_path)]) == 2
-    assert "holds other files" in capsys.readouterr().err
-    (tmp_path / "notes.txt").unlink()
-    assert main([*RUN, "--quick", "--out", str(tmp_path)]) == 0
-
-
-def test_quick_has_no_verdicts(script, tmp_path, capsys):
-    script(lambda sigma: True)
-    assert main([*RUN, "--quick", "--out", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr().out
-    kept = json.loads((tmp_path / "run" / "decide.json").read_text())["measured"]
-    assert [each["seen"][0]["verdict"] for each in kept["choices"]] == [None, None]
-    assert "instant (iterations 100) 10 of 10" in " ".join(said.split())
-    assert "leak shown" not in said
-    assert "curve without verdicts" in said
-
-
 def test_it_refuses_where_the_attacks_fail_undefended(script, tmp_path, capsys):
     script(lambda sigma: False)
     assert main([*RUN, "--out", str(tmp_path / "run")]) == 2
@@ -158,16 +143,20 @@ from dpbench_instant import Instant
 from dpbench.decide.__main__ import main
 from dpbench.frontier import command
 from dpbench.report import export
-command.PICTURES, export.plots, command.page.write = (), {}, lambda *given: None
+command.PICTURES, export.plots = (), {}
+command.page.write = lambda store, table: store.path
 datasets._items["tiny"] = lambda argument, size: tiny()
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path):
-    words = [sys.executable, "-c", REGISTER, *RUN, "--quick", "--out", str(tmp_path / "run")]
+def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
+    """It goes on in this process; `--quick` gives no verdicts."""
+    words = [*RUN, "--quick", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
-    process = subprocess.Popen(words, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", REGISTER, *words], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("run/logs/*.log"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -178,10 +167,17 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path):
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("run/cells/*")}
     assert kept
     assert not (tmp_path / "run" / "decide.json").exists()
-    subprocess.run(words, env=environment, cwd=ROOT, check=True, capture_output=True)
+    run = script(lambda sigma: True)
+    assert main(words) == 0
+    levels = len(_frontiers(tmp_path / "run")[0]["levels"])
+    assert len(kept) + len(run) == 10 * levels
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("run/cells/*")}
     assert kept.items() < after.items()
-    assert (tmp_path / "run" / "decide.json").exists()
+    said = " ".join(capsys.readouterr().out.split())
+    answer = json.loads((tmp_path / "run" / "decide.json").read_text())["measured"]
+    assert [each["seen"][0]["verdict"] for each in answer["choices"]] == [None, None]
+    assert "leak shown" not in said
+    assert "curve without verdicts" in said
 
 
 def test_ones_own_folder_of_images(script, tmp_path, capsys):
@@ -192,17 +188,8 @@ def test_ones_own_folder_of_images(script, tmp_path, capsys):
         Image.fromarray(pixels).save(home / f"{place}.png")
     script(lambda sigma: True)
     words = [*TRAINING, "--data", f"folder:{tmp_path / 'own'}", "--victim", "untrained", "--model", "lenet"]
-    words += [
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--run",
-        "--quick",
-        "--quiet",
-        "--threat-model",
-        "informed",
-    ]
+    words += "--device cpu --workers 1 --run --quick --quiet --threat-model informed".split()
+    assert main([*TRAINING, "--out", str(tmp_path / "run")]) == 0  # what it leaves makes way for the run
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     (found,) = _frontiers(tmp_path / "run")
     assert (found["threat_model"], found["attacks"]) == ("informed", ["prior-aware"])
