@@ -16,7 +16,7 @@ from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.generators import load_generator
 from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.inputs import code_of
-from dpbench.system import digest
+from dpbench.system import behaviour, digest
 from dpbench.victim import Victim
 from dpbench.victim.batch_norm import has_batch_norm
 
@@ -69,7 +69,9 @@ class OwnInputs:
     ) -> None:
         self._release, self._expected = release, expected
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
-        self._state, self._weights = victim, digest.tensors(model.state_dict())
+        self._state = victim
+        decides = {"model": behaviour.of_module(model), "loss": behaviour.of_function(loss)}
+        self._weights = digest.described(decides)
         self._batches = {
             self._digest(images, labels): (images, labels, places) for images, labels, places in batches
         }
