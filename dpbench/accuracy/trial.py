@@ -55,9 +55,14 @@ class Model:
         kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
         parts = [*kinds, self.features] if self.features else kinds
         described = {
-            "model": behaviour.of_module(model),
+            "structure": str(model),
             "code": sorted(_code(part) for part in parts),
+            "weights": digest.tensors(dict(model.state_dict())),
         }
+        # layers of PyTorch and of dpbench print all that they are, except whether they train
+        theirs = any(not kind.__module__.startswith("dpbench.") for kind in kinds)
+        if theirs or not all(p.requires_grad for p in model.parameters()):
+            described["behaviour"] = behaviour.of_module(model)
         return digest.described(described)
 
 
