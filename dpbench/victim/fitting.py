@@ -17,6 +17,7 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
 
     One forward hook picks the logits out of what the model returns. One for a single logit makes two of it;
     its usual loss is the binary cross-entropy. A model that changes images in place gets a copy of them.
+    LSTMs and the like do without cuDNN, whose backward pass is for training mode only and has no derivative.
 
     Args:
         model: changed in place.
@@ -27,6 +28,10 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
         InputError: for a model that does not take the images, whose output is no or several logits, or whose
             loss does not take a single logit.
     """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.register_forward_pre_hook(_cudnn_off)
+            module.register_forward_hook(_cudnn_as_before, always_call=True)
     output, changes = run(model, images)
     if changes:
         model.register_forward_pre_hook(_cloned)
@@ -70,6 +75,15 @@ def run(model: nn.Module, images: Tensor) -> tuple[object, bool]:
             f"{' '.join(str(error).split())}"
         ) from error
     return output, given._version != before
+
+
+def _cudnn_off(module: nn.Module, _: object) -> None:
+    module.cudnn_before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+
+
+def _cudnn_as_before(module: nn.Module, *_: object) -> None:
+    torch.backends.cudnn.enabled = module.cudnn_before
 
 
 def _cloned(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
