@@ -4,18 +4,20 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
+from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
-from dpbench.protocol.registry import Registry
+from dpbench.protocol.registry import Registry, defenses_registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
 from dpbench.protocol.spelling import meant
 
 __all__ = [
     "Candidates",
+    "Claim",
     "Declared",
     "Factorisation",
     "Guarantee",
@@ -29,8 +31,10 @@ __all__ = [
     "Registry",
     "Release",
     "Stage",
+    "classical_noise_multiplier",
     "combined",
     "declare",
+    "defenses_registry",
     "full_precision",
     "meant",
     "parameter",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dpbench.data.cifar10_like import CLASSES
 from dpbench.report.naming import number
-from dpbench.report.page.exposure import MOST_LEVELS, UNDEFENDED, Case, Panel, panels
+from dpbench.report.page.exposure import UNDEFENDED, Case, Panel, panels
 from dpbench.report.page.templating import render
 from dpbench.store import Store, schema
 
@@ -115,8 +115,7 @@ def pictures(table: pd.DataFrame, store: Store) -> Markup | None:
         views=views,
         left_out=left_out,
         galleries=galleries,
-        most_levels=MOST_LEVELS,
-        undefended=UNDEFENDED,
+        floors=any(case.floors for view in views for case in view.cases),
     )
 
 
@@ -217,7 +216,7 @@ class _Album:
 def _encoded(pixels: np.ndarray) -> dict[str, Any]:
     """A PNG of uint8 [3, H, W], without loss, and how large it is shown."""
     file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "PNG")
     height, width = pixels.shape[1:]
     scale = max(1, SIDE // max(height, width))
     source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
