@@ -19,7 +19,7 @@ from dpbench.accuracy.data import Images, checked
 from dpbench.accuracy.setting import Setting
 from dpbench.accuracy.train import fresh, train
 from dpbench.accuracy.update import CLIPPED, steps
-from dpbench.system import cache, digest, source
+from dpbench.system import behaviour, cache, digest, source
 from dpbench.system.atomic import clear_leftovers, refused_as_sentence, replacing
 
 Row = dict[str, Any]
@@ -49,15 +49,14 @@ class Model:
             return fresh(lambda: self.build(shape, num_classes), seed)
 
     def digest(self, shape: tuple[int, ...], num_classes: int, seed: int) -> str:
-        """A hash of what is trained: code, structure and first weights."""
+        """A hash of what is trained: code, structure, attributes and first weights."""
         # a model behind features is described by one of few inputs: their number follows from the images
         model = self.made((8,) if self.features else shape, num_classes, seed)
         kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
         parts = [*kinds, self.features] if self.features else kinds
         described = {
-            "structure": str(model),
+            "model": behaviour.of_module(model),
             "code": sorted(_code(part) for part in parts),
-            "weights": digest.tensors(dict(model.state_dict())),
         }
         return digest.described(described)
 

@@ -237,3 +237,23 @@ def test_a_defence_that_remembers_without_a_stream_is_refused(linear, train, tes
             utility(linear, train, test, defense="forgetful", seeds=0)
     finally:
         del defenses.defenses_registry._items["forgetful"]
+
+
+class Weighted(nn.Module):
+    """Logits times a number that is no weight."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.layers = factor, nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+
+    def forward(self, x):
+        return self.factor * self.layers(x)
+
+
+def test_a_model_with_another_attribute_is_trained_anew(train, test):
+    given = {"defense": "none", "epochs": 1, "train_batch_size": 32, "seeds": 0, "progress": False}
+    one, other = (
+        dpbench.utility(lambda f=f: Weighted(f), train, test, learning_rate=0.1, **given)["accuracy"].item()
+        for f in (1.0, 0.0)
+    )
+    assert one > other == 0.5
