@@ -12,8 +12,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from defenses.checks import check_batch, check_finite, check_loss
+from defenses.checks import check_batch, check_loss
 from defenses.copies import in_release_mode
+from defenses.mean import Gradients, mean_gradient
 from dpbench.protocol import (
     Claim,
     Declared,
@@ -25,9 +26,6 @@ from dpbench.protocol import (
     Stage,
     full_precision,
 )
-
-Gradients = tuple[Tensor, ...]
-"""One tensor per trainable parameter, in the order of `model.named_parameters()`."""
 
 
 class Aggregates(list[Gradients]):
@@ -282,28 +280,6 @@ class Chain:
 
 def _seed_of(purpose: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:4], "big")
-
-
-def mean_gradient(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Gradients:
-    """The undefended gradient of the mean loss; zero for a parameter the loss does not depend on.
-
-    Args:
-        model: a copy of the victim, in the mode its gradient is taken in.
-        loss: mean-reduced.
-        images: float [B, C, H, W].
-        labels: int64 [B].
-
-    Raises:
-        InputError: for a gradient that is not finite.
-    """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        value = loss(model(images), labels)
-    if not value.requires_grad:
-        return tuple(torch.zeros_like(p) for p in trainable)
-    gradients = torch.autograd.grad(value, trainable, materialize_grads=True)
-    check_finite(gradients)
-    return gradients
 
 
 def check_order(stages: Sequence[type[Defense]]) -> None:
