@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import NOISY
 from attacks.base import Attack, Task, attack
-from attacks.objectives import NOISY
 from dpbench.protocol import ImageStatistics, InputError, Knowledge, Reconstruction, Release, parameter
 
 SCALES = 50

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import torch
 from torch import Tensor
 
-from attacks.objectives import Objective, adapts
+from attacks.adaptation import adapts
+from attacks.objectives import Objective
 from dpbench.protocol import (
     Declared,
     InputError,

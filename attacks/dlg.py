@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks import parameters as shared
+from attacks.adaptation import adapt
 from attacks.base import Attack, Task, attack, to_images
 from attacks.engine.problem import Problem
-from attacks.objectives import SquaredL2, adapt
+from attacks.objectives import SquaredL2
 from dpbench.protocol import InputError, Knowledge, Reconstruction
 
 
@@ -26,7 +27,7 @@ class DLG(Attack):
     Attributes:
         iterations: counts gradient evaluations, line searches included.
         restarts: the search ends early once one of them explains the release.
-        adaptive: as `objectives.adapt`.
+        adaptive: as `adaptation.adapt`.
     """
 
     label_source: ClassVar[str] = "joint"

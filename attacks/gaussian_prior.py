@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.objectives import SPARSE, clip_norm
+from attacks.adaptation import SPARSE, clip_norm
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 

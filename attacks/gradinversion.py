@@ -11,13 +11,14 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import adapt, adapts
 from attacks.base import Attack, Task, attack, channel_statistics, to_images
 from attacks.batch_norm import statistics_term
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
-from attacks.objectives import Cosine, LayerL2, Objective, Scaled, adapt, adapts
+from attacks.objectives import Cosine, LayerL2, Objective, Scaled
 from attacks.registration import consensus, lazy
 from attacks.regularisers import (
     L2,
@@ -122,7 +123,7 @@ class GradInversion(Attack):
     Attributes:
         preset: a key of `PRESETS`.
         restarts: the seeds of the group.
-        adaptive: as `objectives.adapt`.
+        adaptive: as `adaptation.adapt`.
         engine: backend of the search.
     """
 
@@ -205,7 +206,7 @@ class GradInversion(Attack):
 
     @classmethod
     def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
-        """As `objectives.adapt` does with the objective of these hyper-parameters."""
+        """As `adaptation.adapt` does with the objective of these hyper-parameters."""
         matching = given.get("matching") or PRESETS[given.get("preset") or "tuned"].matching
         return adapts(stages, LayerL2 if matching == "layer-l2" else Cosine)
 

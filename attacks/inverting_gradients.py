@@ -12,12 +12,13 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import NOISY, SPARSE, adapt, adapts
 from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
-from attacks.objectives import NOISY, SPARSE, Cosine, adapt, adapts
+from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
@@ -70,7 +71,7 @@ class InvertingGradients(Attack):
 
     Attributes:
         preset: a key of `PRESETS`.
-        adaptive: as `objectives.adapt`, and weigh the prior by what is known of the defence.
+        adaptive: as `adaptation.adapt`, and weigh the prior by what is known of the defence.
         engine: backend of the search.
     """
 

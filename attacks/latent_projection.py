@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import adapt
 from attacks.base import Attack, Task, attack
 from attacks.engine import Schedule, search, warm_cosine
 from attacks.engine.problem import Problem
-from attacks.objectives import Cosine, adapt
+from attacks.objectives import Cosine
 from dpbench.protocol import InputError, Knowledge, Reconstruction
 
 CERTAIN = 4.0
@@ -54,7 +55,7 @@ class LatentProjection(Attack):
     """Cosine matching over the generator's latent space and class vector.
 
     Attributes:
-        adaptive: as `objectives.adapt`.
+        adaptive: as `adaptation.adapt`.
         engine: backend of the search.
     """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import public_gradients
-from attacks.objectives import clip_norm
+from attacks.adaptation import clip_norm
 from dpbench.protocol import InputError, Knowledge, Release
 
 ROWS = 2400

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from attacks import public_gradients
+from attacks.adaptation import clip_norm
 from attacks.gaussian_prior import Whitening
-from attacks.objectives import clip_norm
 from dpbench.protocol import Knowledge, Release
 
 REFERENCES = 400

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from attacks.adaptation import clip_norm
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
-from attacks.objectives import clip_norm
 from attacks.public_prior import PublicPrior
 from dpbench.protocol import Knowledge, Release
 

@@ -27,9 +27,9 @@ class LeastSquares(Attack):
             distance = sum((a - b).square().sum() for a, b in zip(trial, release.gradients, strict=True))
             (z.grad,) = torch.autograd.grad(distance, [z])
             adam.step()
-            task.progress(i + 1, self.iterations, float(distance))
-        found, begun = z.detach().sigmoid(), start.sigmoid()
-        return Reconstruction(found, classes, source, float(distance), begun, self.iterations, task.seconds())
+            task.progress(i + 1, self.iterations, distance.item())
+        found, more = z.detach().sigmoid(), (self.iterations, task.seconds())
+        return Reconstruction(found, classes, source, distance.item(), start.sigmoid(), *more)
 
 
 if __name__ == "__main__":

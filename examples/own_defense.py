@@ -7,21 +7,24 @@ from dpbench.protocol import parameter
 
 @defense("q8")
 class Q8(PostProcessor):
-    """Rounds each entry to a multiple of max|g| / 2**(bits - 1); the next release makes up for it."""
+    """Entries become multiples of max|g| / 2**(bits - 1); the next release makes up for the error."""
 
     remembers = True
     bits: int = parameter(8, "bits that q8 keeps of each gradient entry", at_least=2, at_most=16)
 
     def process(self, gradients, generator):
-        return self.process_all([gradients], generator)[0]
+        return self.stream(generator)(gradients)
 
-    def process_all(self, releases, generator):
-        sent, error = [], [0.0] * len(releases[0])
-        for gradients in releases:
-            wanted = [g + e for g, e in zip(gradients, error, strict=True)]
-            sent.append(tuple(map(self.rounded, wanted)))
-            error = [w - s for w, s in zip(wanted, sent[-1], strict=True)]
-        return sent
+    def stream(self, generator):
+        error = {}  # of each tensor: what its earlier releases left out
+
+        def send(gradients):
+            wanted = [g + error.get(i, 0) for i, g in enumerate(gradients)]
+            sent = tuple(map(self.rounded, wanted))
+            error.update(enumerate(w - s for w, s in zip(wanted, sent, strict=True)))
+            return sent
+
+        return send
 
     def rounded(self, g):
         step = g.abs().max().clamp_min(1e-30) / 2 ** (self.bits - 1)

@@ -11,7 +11,7 @@ from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, L
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
-from dpbench.protocol.registry import Registry
+from dpbench.protocol.registry import Registry, defenses_registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
 from dpbench.protocol.spelling import meant
 
@@ -34,6 +34,7 @@ __all__ = [
     "classical_noise_multiplier",
     "combined",
     "declare",
+    "defenses_registry",
     "full_precision",
     "meant",
     "parameter",

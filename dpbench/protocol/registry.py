@@ -87,5 +87,9 @@ class Registry(Generic[T], Mapping[str, T]):
         return name in self._load()
 
 
+defenses_registry: Registry[type[Declared]] = Registry("defense", "dpbench.defenses")
+"""Here, because attacks import no defence, but an adaptive attacker knows the code of the one it faces."""
+
+
 def _home(item: Any) -> str:
     return f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', item)}".strip(".")

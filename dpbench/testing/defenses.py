@@ -98,7 +98,7 @@ def what_it_remembers_does_not_outlive_a_call(name: str) -> None:
     several, again = released(model, name, count=2), released(model, name, count=2)
     claim(
         all(equal(a, b) for a, b in zip(several, again, strict=True)),
-        f"{name} gives other releases when it is called again: keep its state in `process_all`, not in the "
+        f"{name} gives other releases when it is called again: keep its state in `stream`, not in the "
         "object or the module.",
     )
     claim(

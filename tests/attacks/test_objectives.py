@@ -1,17 +1,8 @@
 import pytest
 import torch
 
-from attacks.objectives import (
-    Cosine,
-    FittedScale,
-    LayerL2,
-    Masked,
-    MatchedNorm,
-    SoftClamp,
-    SquaredL2,
-    adapt,
-    adapts,
-)
+from attacks.adaptation import adapt, adapts
+from attacks.objectives import Cosine, FittedScale, LayerL2, Masked, MatchedNorm, SoftClamp, SquaredL2
 from dpbench.protocol import Release, Stage, combined
 
 SHAPES = [(4, 3), (4,), (2, 3, 5)]

@@ -27,6 +27,7 @@ FILES = {
     *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
     *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
+    *("search.png", "shares.png", "tradeoff.png"),
 }
 
 
@@ -79,6 +80,17 @@ def test_tables_and_sentence_are_shown_on_the_terminal(copied, capsys):
     assert "floor:mean-image" in said
     assert "Against the early convnet" in said
     assert "results.parquet" in said
+
+
+def test_columns_change_what_is_shown_and_nothing_else(copied, capsys, monkeypatch):
+    monkeypatch.setattr(local, "run_cell", lambda *_, **__: pytest.fail("a finished cell was run again"))
+    before = (copied / "config.toml").read_bytes()
+    assert run(copied, "--defense", "dp", "--eps", "1", "--columns", "psnr_q90,seconds") == 0
+    header = capsys.readouterr().out.split("Batch of 1")[0].split()
+    assert header[-3:] == ["PSNR", "q90", "seconds"]
+    assert (copied / "config.toml").read_bytes() == before
+    assert run(copied, "--defense", "dp", "--eps", "1", "--columns", "psnr_q9") == 2
+    assert "(did you mean 'psnr_q90'?)" in capsys.readouterr().err
 
 
 def test_quiet_says_nothing(copied, capfd):
@@ -236,7 +248,7 @@ def bad_lines(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "--victim trained --data imagenet-samples": "--victim untrained",
         f"--weights {tmp_path}/w.pt": "w.pt",
         f"--weights {tmp_path}/none.pt": "none.pt",
-        "--engine steam": "invalid choice",
+        "--engine steam": "--engine does not take 'steam'",
         "--resume": "--out",
         f"--resume --out {tmp_path}/nowhere": "config.toml",
         "--eps one": "--eps",

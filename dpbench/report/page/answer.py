@@ -15,7 +15,7 @@ from dpbench.report.page.figures import at_most, figure, share
 from dpbench.report.page.frontiers import sentences
 from dpbench.report.page.templating import render
 from dpbench.report.page.trainings import accuracies, trainings, without_defence
-from dpbench.report.page.verdicts import verdicts
+from dpbench.report.page.verdicts import PICKED, picked, verdicts
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
@@ -47,6 +47,8 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         more=more,
         blocks=verdicts(table),
         first=FIRST,
+        picked=picked(lines, naming),
+        titles=PICKED,
         said=sentence(table).split("\n"),
         bound=informed.sentence(lines, naming),
         ends=sentences(store),

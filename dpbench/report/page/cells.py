@@ -18,7 +18,7 @@ from dpbench.store.columns import conditions
 
 LONGEST_LOG = 8_000
 """Characters of a log that are shown: its end, where it says what happened."""
-ALL_LOGS = 4_000_000
+ALL_LOGS = 2_000_000
 """Characters of all logs of a page."""
 _READ = 1_000_000
 

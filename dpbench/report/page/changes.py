@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.report.evidence import originals
 from dpbench.report.page.beside import from_json
 from dpbench.report.rows import ended_well, is_defended, is_floor
 from dpbench.store import Store
@@ -71,11 +72,8 @@ def _scene(rows: pd.DataFrame) -> str:
 
 
 def _images(rows: pd.DataFrame) -> str:
-    known = rows[rows["original_index"].notna()]
-    if len(known) < len(rows):
-        return f"{len(rows):,} reconstructions were judged"
-    images = len(known.drop_duplicates(["data", "original_index"]))
-    return f"{len(rows):,} reconstructions of {images:,} images were judged"
+    images = originals(rows).nunique()
+    return f"There are {len(rows):,} results for {images:,} image{'s' if images > 1 else ''}"
 
 
 def _person(store: Store) -> str:

@@ -57,6 +57,19 @@ def share(value: Any, spec: str = ".0f") -> Markup:
     return _marked(value, EMPTY if _missing(value) else f"{number(100 * float(value), spec)} %")
 
 
+def at_most_share(value: Any) -> Markup:
+    """A share that is an upper bound as HTML, in per cent, rounded up to a tenth.
+
+    Example:
+        >>> print(at_most_share(0.15462))
+        <data value="0.15462">15.5 %</data>
+    """
+    if _missing(value):
+        return Markup(EMPTY)
+    exact = 100 * Decimal(repr(float(value)))
+    return _marked(value, f"{exact.quantize(Decimal('0.1'), ROUND_CEILING)} %")
+
+
 def _marked(value: Any, shown: str) -> Markup:
     if _missing(value):
         return Markup(EMPTY)

@@ -19,7 +19,7 @@ from dpbench.report.plots.registry import WIDTHS
 from dpbench.store import Store
 from dpbench.system.paths import listed
 
-MOST = 8_000_000
+MOST = 4_000_000
 """Bytes of all drawings of a page; what is above that is named only."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -1,4 +1,4 @@
-"""What the attack that gets furthest reached, undefended and under each defence: the table on the card."""
+"""What attackers reached, undefended and under each defence: the tables on the card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from dpbench.report.naming import Naming
-from dpbench.report.page.figures import figure
+from dpbench.report.page.figures import at_most_share, figure, share
 from dpbench.report.rows import is_floor, only_labels
 from dpbench.report.sentence import counted
 from dpbench.report.settings import Results, Setting
@@ -22,6 +22,8 @@ WORDS = {
     "unknown": "no floor to judge by",
 }
 """What the verdicts of `dpbench.report.verdict` are called on the card."""
+PICKED = ("Trials", "Picked", "95 % interval", "Bound", "Member", "95 % interval", "Bound")
+"""The columns of `picked`, beside the defence."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,25 @@ def _line(label: str, best: Judged, naming: Naming) -> Line:
         counted(best.evidence.strongest),
     )
     return Line(label, best.verdict, WORDS[best.verdict], cells)
+
+
+def picked(attacked: pd.DataFrame, naming: Naming) -> list[tuple[str, tuple[Markup, ...]]]:
+    """What the informed attacker got: each defence and its cells, the columns of `PICKED`.
+
+    Args:
+        attacked: summary of the results, floors left out.
+        naming: of the results.
+    """
+    several = attacked["batch_size"].nunique() > 1
+    found = []
+    for row in attacked[attacked["success"].notna()].to_dict("records"):
+        words = [naming.defence(row), *naming.attack_settings(row)]
+        if several:
+            words.append(f"batch of {row['batch_size']}")
+        cells = [figure(row["trials"], ",.0f")]
+        for name in ("success", "membership"):
+            low, high = (share(row[f"{name}_{end}"], ".1f") for end in ("low", "high"))
+            cells += [share(row[name], ".1f"), Markup("{} to {}").format(low, high)]
+            cells.append(at_most_share(row[f"{name}_bound"]))
+        found.append((", ".join(words), tuple(cells)))
+    return found

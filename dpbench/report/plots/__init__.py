@@ -1,18 +1,19 @@
 """One file per picture; each registers what it draws under the name of its file."""
 
-# isort: off (the order is that of the page: the answer first, then what explains it)
+# The order is that of the page: the answer first, then what explains it.
+# isort: off
 from dpbench.report.plots import (  # noqa: F401 (each registers its plot)
-    batches,
-    confidence,
-    frontier,
     leakage,
     noise,
-    pictures,
-    search,
-    shares,
-    threats,
-    tradeoff,
     utility,
+    tradeoff,
+    frontier,
+    threats,
+    shares,
+    search,
+    batches,
+    confidence,
+    pictures,
 )
 
 # isort: on

@@ -80,8 +80,7 @@ def settle(figure: Figure) -> None:
     """Run the figure's layout once and for all: every later drawing uses what was found."""
     engine = figure.get_layout_engine()
     if engine is not None:
-        for _ in range(2):  # ticks are chosen by the size of the panel, and panels by that of the ticks
-            engine.execute(figure)
+        engine.execute(figure)
         figure.set_layout_engine("none")
 
 

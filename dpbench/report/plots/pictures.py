@@ -23,7 +23,12 @@ _ORIGINAL = "original"
 _PLACE = ["batch_size", "data", "label_draw", "batch_seed", "image"]  # which original: one column each
 
 
-@plot("reconstructions.png")
+@plot(
+    "reconstructions.png",
+    title="Originals and what was rebuilt of them",
+    alt="A grid of pictures: the originals in the first row, and below them what each floor and each attack "
+    "made of them, without and with defences, with PSNR and LPIPS above each.",
+)
 def reconstructions(table: pd.DataFrame, store: Store, width: float = PAGE[0]) -> Figure | None:
     """Draw the originals on top and under them what each attack made of them, with PSNR and LPIPS.
 

@@ -139,7 +139,8 @@ def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches:
             history = found[row["key"]]
             steps = float(row["iterations"] if pd.isna(row["max_iterations"]) else row["max_iterations"])
             own_share = np.arange(1, len(history) + 1) / len(history)
-            axis.plot(own_share * steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=row["key"])
+            if len(rows) > 1:
+                axis.plot(own_share * steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=row["key"])
             each.append(np.interp(share, own_share, np.where(np.isfinite(history), history, np.nan)))
         middle = np.nanmedian(each, axis=0)
         axis.plot(share * steps, middle, color=colour, linestyle=dashes, gid=name)
@@ -147,6 +148,7 @@ def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches:
     lowest = min(line.get_ydata().min() for line in axis.lines)
     if lowest > 0:
         axis.set_yscale("log")
+        axis.minorticks_off()
     axis.set_xlim(left=0)
     axis.set_xlabel("iterations")
     axis.margins(x=0)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from dpbench.report import escape
-from dpbench.report.naming import Naming
+from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, LIGHT, MARKERS, MOST, SMALL
@@ -116,15 +116,15 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
 
 
 def _words(part: pd.DataFrame, curve: str, recovered: str) -> str:
-    ranks = ", ".join(f"{sign} {_rank(part, sign, recovered)}" for sign in _SIGNS)
-    return f"{curve}; rank correlation: {ranks}"
+    ranks = [f"{sign} {rank}" for sign in _SIGNS if (rank := _rank(part, sign, recovered)) != EMPTY]
+    return f"{curve}; rank correlation: {', '.join(ranks)}" if ranks else curve
 
 
 def _rank(part: pd.DataFrame, sign: str, recovered: str) -> str:
     """Spearman's rank correlation as a word; a dash where there are too few images or no ranks."""
     part = part[part[sign].notna()]
     if len(part) < FEWEST or part[sign].nunique() < 2 or part[recovered].nunique() < 2:
-        return "–"
+        return EMPTY
     return f"{spearmanr(part[sign].astype(float), part[recovered].astype(float)).statistic:+.2f}"
 
 

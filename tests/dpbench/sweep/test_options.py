@@ -40,6 +40,10 @@ def test_noise_multiplier_leaves_eps_to_itself():
     assert (options.noise_multiplier, options.eps) == ((0.5,), ())
 
 
+def test_what_is_shown_is_no_part_of_a_runs_configuration():
+    assert parse(["--columns", "all"]).configuration() == parse([]).configuration()
+
+
 def test_weights_are_called_trained():
     assert parse(["--weights", "w.pt"]).victim == ("trained",)
     assert parse(["--weights", "w.pt", "--victim", "early"]).victim == ("early",)

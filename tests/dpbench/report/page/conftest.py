@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dpbench.report import page
-from dpbench.report.export import export
+from dpbench.report.export import export_data
+from dpbench.report.plots import files, plots
 from dpbench.store import open_run
 
 
@@ -89,7 +90,9 @@ def finished(store_of, make_run):
     run = store_of(make_run())
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=page.FILE)  # no section breaks
-        export(run)
+        export_data(run)
+        files.draw(plots["leakage.png"], run.frame(), run)  # drawing all of them takes long
+        page.write(run, run.frame())
     return run
 
 

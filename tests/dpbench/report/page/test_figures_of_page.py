@@ -1,15 +1,20 @@
 """Whatever number stands on the page stands in the files beside it."""
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from dpbench.privacy.intervals import clopper_pearson
 from dpbench.privacy.tradeoff import trade_off
 from dpbench.report.page import figures
 from dpbench.report.page.images import FLAGS
 from dpbench.report.sentence import sentence
 from dpbench.report.sheet import sheets
+from dpbench.store import Store, load
+
+REFERENCE = Path(__file__).parents[4] / "results" / "reference"
 
 
 def same(shown, said):
@@ -104,9 +109,29 @@ def test_the_verdicts_of_the_card_are_those_of_the_summary(finished, found):
     assert [row[1]["text"] for row in rows] == ["rebuilt", "too few images to say", "too few images to say"]
 
 
+def test_the_informed_attacker_has_a_table_of_its_own(read):
+    """Batches of one budget and number of releases stand in one line."""
+    csv = pd.read_csv(REFERENCE / "rero" / "results.csv")
+    csv = csv[csv["success"].notna()].assign(right=csv["success"] * csv["trials"])
+    groups = csv.groupby(["eps_release", "releases"], dropna=False)
+    told = groups.agg(trials=("trials", "sum"), right=("right", "sum"), bound=("success_bound", "mean"))
+    found = read(Store(REFERENCE / "rero"), load(REFERENCE / "rero" / "results.csv"))
+    _, *rows = found.tables["Informed attacker"]
+    shown = sorted([float(value) for cell in row[1:5] for value in cell["values"]] for row in rows)
+    wanted = []
+    for line in told.itertuples():
+        interval = clopper_pearson(round(line.right), line.trials)
+        bound = [] if math.isnan(line.bound) else [line.bound]  # undefended there is none
+        wanted.append([line.trials, line.right / line.trials, *interval, *bound])
+    assert len(shown) == len(wanted) > 10
+    for line, other in zip(shown, sorted(wanted), strict=True):
+        assert line == pytest.approx(other, rel=1e-6)
+
+
 def test_bounds_are_never_rounded_down():
     assert [figures.rounded_up(v) for v in (0.15462, 0.9991, 3.8701, 0.1)] == [0.155, 1.0, 3.88, 0.1]
     assert figures.rounded_up(math.inf) == math.inf
+    assert figures.at_most_share(0.35001) == '<data value="0.35001">35.1 %</data>'
     assert figures.at_most(0.35001) == '<data value="0.35001">0.351</data>'
 
 

@@ -102,11 +102,18 @@ def test_search_draws_the_histories_that_cells_keep(table, tmp_path):
     for key, history in histories.items():
         store.write(key, table[table["key"] == key].to_dict("records"), history=history.tolist())
     (axis,) = search(table, store).axes
-    for key, history in histories.items():
+    for name, end in (("no defence", 0.1), ("dp ε=3", 0.2), ("dp ε=0.625", 0.3)):
+        x, y = line(axis, name).get_data()
+        assert (x[0], x[-1]) == (0.5, 50)
+        assert y[-1] == pytest.approx(end)
+    again = table[table["defense"] == "none"].assign(key="again", batch_seed=3)
+    store.write("again", again.to_dict("records"), history=[3.0, 0.7, 0.5])
+    (axis,) = search(pd.concat([table, again]), store).axes
+    for key, history in (("again", [3.0, 0.7, 0.5]), (table["key"].iloc[0], histories[table["key"].iloc[0]])):
         x, y = line(axis, key).get_data()
         assert y == pytest.approx(history, rel=1e-6)
-        assert (x[0], x[-1]) == (2.5, 50)
-    assert line(axis, "no defence").get_ydata()[-1] == pytest.approx(0.1)
+        assert x == pytest.approx(50 * np.arange(1, len(history) + 1) / len(history))
+    assert line(axis, "no defence").get_ydata()[-1] == pytest.approx((0.1 + 0.5) / 2)
     assert axis.get_yscale() == "log"
 
 

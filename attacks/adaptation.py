@@ -1,0 +1,114 @@
+"""How an objective answers a defence that the attacker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.objectives import (
+    FittedScale,
+    LayerL2,
+    Masked,
+    MatchedNorm,
+    Objective,
+    Simulated,
+    SoftClamp,
+    SquaredL2,
+    dot,
+)
+from dpbench.protocol import Release, defenses_registry
+
+CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
+"""Stages that scale each sample's gradient."""
+SCALED = CLIPS | {"local-dp"}
+"""Stages that leave a release of unknown scale; `local-dp` clips that of the whole batch."""
+SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector"})
+"""Stages that put in zeros which say little about the images."""
+NOISY = frozenset({"dp", "dp-ftrl", "noise", "local-dp"})
+"""Stages that add Gaussian noise of a known level."""
+CLAMPS = {"percentile": "percentile_gamma", "sparse-vector": "svt_gamma", "sign": None}
+"""Stages that forget how large large entries are, and which parameter says what they clamp to."""
+ANSWERED = SPARSE | CLAMPS.keys()
+"""Stages with an answer of ours where they are the last."""
+
+
+def clip_norm(release: Release) -> float | None:
+    """The least bound that was put on each sample's gradient norm; None without one.
+
+    `local-dp` clips the mean of the batch, which bounds a sample's gradient where it is alone.
+    """
+    bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
+    if release.batch_size == 1:
+        bounds += [float(s.parameters["clipping_norm"]) for s in release.defense if s.name == "local-dp"]
+    return min(bounds, default=None)
+
+
+def answered(stage: str) -> bool:
+    """Whether `adapt` has an answer to a last stage of that name."""
+    if stage in ANSWERED or stage not in defenses_registry:
+        return stage in ANSWERED
+    kind = defenses_registry[stage]
+    return hasattr(kind, "adapt") or hasattr(kind, "differentiable")
+
+
+def adapts(stages: Sequence[str], kind: type[Objective]) -> bool:
+    """Whether `adapt` has an answer for objectives of this kind to a defence of these stages.
+
+    It depends on names alone, so that it can be said before anything is released.
+    """
+    return answered(stages[-1]) or (issubclass(kind, SquaredL2 | LayerL2) and not SCALED.isdisjoint(stages))
+
+
+def adapt(objective: Objective, release: Release) -> Objective:
+    """The objective adapted to the defence, as far as `adapts` says.
+
+    Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
+    if it clamps or sends signs, after the same is done to the trial, smoothly. A defence from elsewhere is
+    answered by its own `adapt(objective, release)`, or by its `differentiable(gradients)` on the trial. Noise
+    changes nothing here: the squared distance is its negative log-likelihood already.
+    """
+    if not release.defense:
+        return objective
+    stages, last = {stage.name: stage for stage in release.defense}, release.defense[-1]
+    clip = next((stages[name] for name in SCALED if name in stages), None)
+    if clip and isinstance(objective, SquaredL2 | LayerL2):
+        norm = dot(release.gradients, release.gradients).sqrt()
+        # One sample's release of a norm below C was not clipped: its norm is the gradient's own.
+        untouched = clip.name == "clip" and release.batch_size == 1 and len(stages) == 1
+        if not (untouched and norm < (1 - 1e-4) * clip.parameters["max_grad_norm"]):
+            objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)
+    if last.name in SPARSE:
+        objective = Masked(objective, [m.to(release.gradients[0].dtype) for m in support(release)])
+    if last.name in CLAMPS:
+        clamp = CLAMPS[last.name]
+        objective = SoftClamp(objective, None if clamp is None else last.parameters[clamp])
+    if last.name not in ANSWERED and answered(last.name):
+        stage = defenses_registry[last.name](**last.parameters)
+        if hasattr(stage, "adapt"):
+            return stage.adapt(objective, release)
+        return Simulated(objective, stage)
+    return objective
+
+
+def support(release: Release) -> list[Tensor]:
+    """What share of each gradient entry is in the release, by its last stage, which sparsifies: 0 to 1.
+
+    `topk` sends later what it left out: T releases of one gradient, the last t of them with an entry, carry
+    t times that entry, which is t / T of it in their mean. `soteria` touches the head's weight alone; in a
+    batch each sample has its own features masked, so that nothing is known of any column.
+    """
+    name, gradients = release.defense[-1].name, release.gradients
+    if name == "topk" and release.repeats:
+        count = len(release.repeats)
+        order = torch.arange(1, count + 1, device=gradients[0].device)
+        sent = [torch.stack(same) != 0 for same in zip(*release.repeats, strict=True)]
+        return [(s * order.view(-1, *[1] * (s.ndim - 1))).amax(0) / count for s in sent]
+    if name != "soteria":
+        return [g != 0 for g in gradients]
+    head = max(i for i, g in enumerate(gradients) if g.ndim == 2)
+    masks = [torch.ones_like(g, dtype=torch.bool) for g in gradients]
+    columns = (gradients[head] != 0).any(0) if release.batch_size == 1 else masks[head].new_zeros(())
+    masks[head] = masks[head] & columns
+    return masks
