@@ -10,7 +10,7 @@ import pandas as pd
 from dpbench.report import informed
 from dpbench.report.evidence import Measure
 from dpbench.report.naming import number
-from dpbench.report.rows import is_defended, is_floor, only_labels
+from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged
 from dpbench.store import schema
@@ -205,7 +205,7 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
         )
     if len(measured) and table["lpips"].isna().all():
         terms.append("LPIPS is empty")
-    failed = int(results.lines["failed"].sum())
+    failed = table.loc[~ended_well(table), "key"].nunique()
     if failed:
         terms.append(f"{failed} cell{'s have' if failed > 1 else ' has'} no result")
     return f" ({'; '.join(terms)})" if terms else ""
