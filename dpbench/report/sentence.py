@@ -14,6 +14,7 @@ from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged
 from dpbench.store import schema
+from dpbench.system.once import once
 
 SHOWN = 4
 """Defences of one verdict that are all named; of more, the first and the last."""
@@ -25,6 +26,7 @@ _MEASURES = {
 }
 
 
+@once
 def sentence(table: pd.DataFrame) -> str:
     """Say in one sentence per victim what the results mean, batch size by batch size.
 
@@ -36,7 +38,7 @@ def sentence(table: pd.DataFrame) -> str:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
     """
-    table = schema.conform(table).reset_index(drop=True)
+    table = schema.numbered(table)
     # the attack that rebuilds no image is judged by its labels, and only where it is alone
     labels_alone = only_labels(table)
     if not is_floor(table[~labels_alone]).all():
