@@ -62,7 +62,8 @@ def train(
         tell: is given the number of steps that are done.
 
     Raises:
-        InputError: for a model that does not fit the data or the defence, and for weights that overflow.
+        InputError: for a model that does not fit the data or the defence or that fails on a batch, and for
+            weights that overflow.
     """
     (images, labels), test = data
     with (
@@ -84,13 +85,26 @@ def train(
         seconds, began = 0.0, time.monotonic()
         for done, drawn in enumerate(sampler, 1):
             chosen = torch.tensor(drawn, dtype=torch.long)
-            step(scaled(images[chosen]).to(device), labels[chosen].to(device))
+            try:
+                step(scaled(images[chosen]).to(device), labels[chosen].to(device))
+            except InputError:
+                raise
+            except (ValueError, RuntimeError) as error:  # of somebody's model
+                raise InputError(_failure(len(chosen), error)) from error
             seconds += time.monotonic() - began
             tell(done)
             began = time.monotonic()
         if not all(bool(p.isfinite().all()) for p in model.parameters()):
             raise InputError("The weights are no longer finite: give a smaller `learning_rate`.")
         return Outcome(accuracy(model, test, device), seconds)
+
+
+def _failure(count: int, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+    return (
+        f"The model fails on a batch of size {count} ({reason}): use one that takes batches of every size, as "
+        "sampling draws them; batch norm, say, takes none of one image."
+    )
 
 
 def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -257,3 +257,19 @@ def test_a_model_with_another_attribute_is_trained_anew(train, test):
         for f in (1.0, 0.0)
     )
     assert one > other == 0.5
+
+
+def test_a_model_that_fails_on_a_batch_is_a_failed_row(train, test):
+    """Poisson sampling draws batches of one image, of which batch norm has no variance."""
+
+    def make_model():
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    few = tuple(each[:16] for each in train)
+    given = {"defense": ["prune", "dp"], "epochs": 4, "train_batch_size": 2, "seeds": 0, "progress": False}
+    with pytest.raises(InputError, match="batch norm by GroupNorm"):
+        dpbench.utility(make_model, few, test, **given)
+    with pytest.raises(
+        InputError, match=r"Nothing could be trained.*batch of size 1 \(.*takes batches of every size"
+    ):
+        dpbench.utility(make_model, few, test, **given | {"defense": "prune"})
