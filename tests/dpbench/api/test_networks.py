@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import dpbench
 from dpbench.protocol import InputError
+from dpbench.sweep.own_model import copied
 from dpbench.victim.fitting import fit
 from tests.helpers.networks import CLASSES, NETWORKS, SIZE, Returns
 
@@ -159,3 +160,10 @@ def test_batch_norm_in_training_mode_runs_where_no_image_needs_a_gradient_of_its
     rows = table[table["floor"].isna()].drop_duplicates("defense").set_index("defense")
     assert rows["status"].to_dict() == {"none": "ok", "clip": "skipped", "dp": "skipped", "prune": "ok"}
     assert rows["error"]["clip"] == BATCH_NORM.split("run. ")[1]
+
+
+def test_weights_in_low_precision_are_computed_in_single_precision_and_that_is_said():
+    model = NETWORKS["bfloat16 weights"].build()
+    with pytest.warns(UserWarning, match="weights are bfloat16; all is computed in float32"):
+        assert {p.dtype for p in copied(model).parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
