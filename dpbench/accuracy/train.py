@@ -102,8 +102,8 @@ def train(
 def _failure(count: int, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
     return (
-        f"The model fails on a batch of size {count} ({reason}): use one that takes batches of every size, as "
-        "sampling draws them; batch norm, say, takes none of one image."
+        f"The model fails on a batch of size {count} ({reason}): use one that takes batches of every size, "
+        "as sampling draws them; batch norm, say, takes none of one image."
     )
 
 

@@ -18,7 +18,7 @@ from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.rows import ended_well, has_exact_chance, is_floor
 from dpbench.report.summary import pooled
 from dpbench.store import Store, schema
 
@@ -73,9 +73,9 @@ def points(table: pd.DataFrame) -> list[Point]:
     table = schema.conform(table)
     given = table["noise_multiplier"].notna() & table["eps_release"].notna()
     table = table[ended_well(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
+    table = table[has_exact_chance(table)]
     ranked = table["ranked_first"].notna()
-    known = (table["gallery_labels"] == "any") & (table["labels"] != "inferred")
-    choices = table["candidates"].fillna(table["gallery_size"].mask(known)).mask(ranked, 200)
+    choices = table["candidates"].fillna(table["gallery_size"]).mask(ranked, 200)
     table = table.assign(choices=choices, **_correlation(table))
     by = ["threat_model", "attack", *_CURVE, "choices"]
     found = []
