@@ -22,19 +22,26 @@ from dpbench.protocol import Release, defenses_registry
 
 CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
 """Stages that scale each sample's gradient."""
-SPARSE = frozenset({"prune", "topk", "percentile", "soteria"})
+SCALED = CLIPS | {"local-dp"}
+"""Stages that leave a release of unknown scale; `local-dp` clips that of the whole batch."""
+SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector"})
 """Stages that put in zeros which say little about the images."""
-NOISY = frozenset({"dp", "dp-ftrl", "noise"})
+NOISY = frozenset({"dp", "dp-ftrl", "noise", "local-dp"})
 """Stages that add Gaussian noise of a known level."""
-CLAMPED = frozenset({"percentile", "sign"})
-"""Stages that forget how large large entries are."""
-ANSWERED = SPARSE | CLAMPED
+CLAMPS = {"percentile": "percentile_gamma", "sparse-vector": "svt_gamma", "sign": None}
+"""Stages that forget how large large entries are, and which parameter says what they clamp to."""
+ANSWERED = SPARSE | CLAMPS.keys()
 """Stages with an answer of ours where they are the last."""
 
 
 def clip_norm(release: Release) -> float | None:
-    """The least bound that a stage of `CLIPS` put on each sample's gradient norm; None without one."""
+    """The least bound that was put on each sample's gradient norm; None without one.
+
+    `local-dp` clips the mean of the batch, which bounds a sample's gradient where it is alone.
+    """
     bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
+    if release.batch_size == 1:
+        bounds += [float(s.parameters["clipping_norm"]) for s in release.defense if s.name == "local-dp"]
     return min(bounds, default=None)
 
 
@@ -51,7 +58,7 @@ def adapts(stages: Sequence[str], kind: type[Objective]) -> bool:
 
     It depends on names alone, so that it can be said before anything is released.
     """
-    return answered(stages[-1]) or (issubclass(kind, SquaredL2 | LayerL2) and not CLIPS.isdisjoint(stages))
+    return answered(stages[-1]) or (issubclass(kind, SquaredL2 | LayerL2) and not SCALED.isdisjoint(stages))
 
 
 def adapt(objective: Objective, release: Release) -> Objective:
@@ -65,7 +72,7 @@ def adapt(objective: Objective, release: Release) -> Objective:
     if not release.defense:
         return objective
     stages, last = {stage.name: stage for stage in release.defense}, release.defense[-1]
-    clip = next((stages[name] for name in CLIPS if name in stages), None)
+    clip = next((stages[name] for name in SCALED if name in stages), None)
     if clip and isinstance(objective, SquaredL2 | LayerL2):
         norm = dot(release.gradients, release.gradients).sqrt()
         # One sample's release of a norm below C was not clipped: its norm is the gradient's own.
@@ -74,8 +81,9 @@ def adapt(objective: Objective, release: Release) -> Objective:
             objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)
     if last.name in SPARSE:
         objective = Masked(objective, [m.to(release.gradients[0].dtype) for m in support(release)])
-    if last.name in CLAMPED:
-        objective = SoftClamp(objective, last.parameters.get("percentile_gamma"))
+    if last.name in CLAMPS:
+        clamp = CLAMPS[last.name]
+        objective = SoftClamp(objective, None if clamp is None else last.parameters[clamp])
     if last.name not in ANSWERED and answered(last.name):
         stage = defenses_registry[last.name](**last.parameters)
         if hasattr(stage, "adapt"):

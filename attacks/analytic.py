@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import NOISY
 from attacks.base import Attack, Task, attack
 from dpbench.protocol import ImageStatistics, InputError, Knowledge, Reconstruction, Release, parameter
 
@@ -44,7 +45,7 @@ class Analytic(Attack):
     @classmethod
     def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
         """To noise whose level is declared."""
-        return not {"noise", "dp", "dp-ftrl"}.isdisjoint(stages)
+        return not NOISY.isdisjoint(stages)
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; of several releases only the mean matters."""

@@ -22,10 +22,14 @@ RULES: tuple[str, ...] = get_args(Rule)
 def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
     """Gradients of the last layer's weight [K, features] and bias [K] (None where it has none).
 
+    Two classes may share a single logit z, which stands for the logits (0, z). Their rows are of equal size
+    and opposite sign.
+
     Raises:
         InputError: where no weight matrix with K rows was released.
     """
-    weights = [i for i, g in enumerate(release.gradients) if g.dim() == 2 and len(g) == num_classes]
+    rows = (1, 2) if num_classes == 2 else (num_classes,)
+    weights = [i for i, g in enumerate(release.gradients) if g.dim() == 2 and len(g) in rows]
     if not weights:
         raise InputError(
             f"No fully connected layer with {num_classes} outputs to read labels from; use `labels` known."
@@ -33,7 +37,10 @@ def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
     last = weights[-1]
     stem = release.names[last].removesuffix("weight")
     biases = [g for name, g in zip(release.names, release.gradients, strict=True) if name == f"{stem}bias"]
-    return release.gradients[last], biases[0] if biases else None
+    weight, bias = release.gradients[last], biases[0] if biases else None
+    if len(weight) < num_classes:
+        return torch.cat([-weight, weight]), None if bias is None else torch.cat([-bias, bias])
+    return weight, bias
 
 
 def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:

@@ -13,24 +13,18 @@ from defenses import (  # noqa: F401  (registers them)
     censor,
     dp_ftrl,
     dp_sgd,
+    local_dp,
     noise,
     outpost,
     percentile,
     pruning,
     quantisation,
     soteria,
+    sparse_vector,
     topk,
 )
-from defenses.base import (
-    NONE,
-    Aggregator,
-    Chain,
-    Defense,
-    PostProcessor,
-    check_order,
-    defense,
-    defenses_registry,
-)
+from defenses.base import Aggregator, Defense, PostProcessor, defense, defenses_registry
+from defenses.chain import NONE, Chain, check_order
 from defenses.copies import in_release_mode
 from dpbench.protocol import InputError, meant
 

@@ -21,9 +21,13 @@ def refuse_batch_statistics(model: nn.Module) -> None:
     """InputError for batch norm that normalises by the batch."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            if module.training:
+                state, other = "in training mode", "use its running statistics (model.eval())"
+            else:
+                state, other = "without running statistics", "make it with track_running_stats=True"
             raise InputError(
-                f"{named(model, module)} is batch norm in training mode, which mixes the samples of a "
-                "batch: use frozen statistics (`norm` frozen-bn) or group norm (`norm` gn)."
+                f"{named(model, module)} is batch norm {state}, which mixes the samples of a batch: {other}, "
+                "or put group norm in its place."
             )
 
 

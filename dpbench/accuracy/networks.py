@@ -62,8 +62,8 @@ def linear(shape: Sequence[int], num_classes: int) -> nn.Module:
 MODELS = {
     each.name: each
     for each in (
-        Model("convnet-tanh", convnet_tanh, 2e-3),
-        Model("scattering-linear", linear, 1e-3, scattered),
+        Model("convnet-tanh", convnet_tanh, 2e-3, 2e-3),
+        Model("scattering-linear", linear, 5e-4, 1e-4, scattered),
     )
 }
 """By name. How the learning rates were chosen: docs/utility.md."""

@@ -93,7 +93,7 @@ def _trained(trial: Trial, held: dict[str, tuple[Split, Split]], display: Displa
         data,
         sampling=setting.sampling,
         batch_size=setting.train_batch_size,
-        learning_rate=model.learning_rate,
+        learning_rate=trial.learning_rate,
         seed=trial.seed,
         device=trial.device,
         tell=partial(display.step, trial),

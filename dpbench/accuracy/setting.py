@@ -91,6 +91,12 @@ class Setting:
         return Chain(self._stages)
 
     @property
+    def noisy(self) -> bool:
+        """Whether a stage adds Gaussian noise to what the step is made with."""
+        names = [stage.name for stage in defenses.stages(self.defence.name)]
+        return "dp" in names or "noise" in names
+
+    @property
     def _own(self) -> dict[str, Plain]:
         """The parameters of the stages."""
         return {name: v for name, v in self.defence.parameters if name not in parameters(Budget)}

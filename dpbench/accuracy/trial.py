@@ -34,13 +34,15 @@ class Model:
     Attributes:
         name: in the column `utility_model`.
         build: (shape of an input, classes) -> the model, its weights drawn from PyTorch's random state.
-        learning_rate: of Adam, whatever the defence.
+        learning_rate: of Adam, where the defence adds Gaussian noise.
+        without_noise: of Adam, under all other defences and none.
         features: what is computed of each image once, before any training; None where nothing is.
     """
 
     name: str
     build: Callable[[tuple[int, ...], int], nn.Module]
     learning_rate: float
+    without_noise: float
     features: Callable[[Tensor, Tell], Tensor] | None = None
 
     def made(self, shape: tuple[int, ...], num_classes: int, seed: int = 0) -> nn.Module:
@@ -95,7 +97,7 @@ class Trial:
         shape = tuple(images.train[0].shape[1:])
         described = {
             "model": self.model.digest(shape, images.num_classes, self.seed),
-            "learning_rate": self.model.learning_rate,
+            "learning_rate": self.learning_rate,
             "images": images.digest,
             "seed": self.seed,
             "device": self.device,
@@ -109,12 +111,17 @@ class Trial:
         }
         return digest.described(described)
 
+    @property
+    def learning_rate(self) -> float:
+        """Of Adam."""
+        return self.model.learning_rate if self.setting.noisy else self.model.without_noise
+
     def row(self) -> Row:
         """The columns that are known before the training."""
         return self.setting.row() | {
             "utility_model": self.model.name,
             "utility_seed": self.seed,
-            "learning_rate": self.model.learning_rate,
+            "learning_rate": self.learning_rate,
             "test_size": len(self.images.test[1]),
             "chance": self.images.chance,
         }

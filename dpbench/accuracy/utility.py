@@ -29,6 +29,7 @@ from dpbench.system.paths import absolute
 
 LEARNING_RATE = 1e-3
 """Of Adam, for a model of somebody's own."""
+_RATES = ("learning_rate", "without_noise")
 
 
 def utility(
@@ -135,11 +136,13 @@ def checked_values(given: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 def _model(make_model: Any, learning_rate: float | None, name: str | None) -> Model:
     if isinstance(make_model, str):
         own = networks.named(make_model)
-        return replace(own, name=name or own.name, learning_rate=_rate(learning_rate, own.learning_rate))
+        rates = {} if learning_rate is None else dict.fromkeys(_RATES, _rate(learning_rate))
+        return replace(own, name=name or own.name, **rates)
     if not callable(make_model) or isinstance(make_model, nn.Module):
         raise InputError("`make_model` must be a function that makes the model anew for each training.")
     name = name or getattr(make_model, "__name__", type(make_model).__name__)
-    return Model(name, lambda shape, classes: make_model(), _rate(learning_rate, LEARNING_RATE))
+    rate = LEARNING_RATE if learning_rate is None else _rate(learning_rate)
+    return Model(name, lambda shape, classes: make_model(), rate, rate)
 
 
 def _made(model: Model, images: data.Images) -> nn.Module:
@@ -164,9 +167,7 @@ def _made(model: Model, images: data.Images) -> nn.Module:
     return made
 
 
-def _rate(given: float | None, usual: float) -> float:
-    if given is None:
-        return usual
+def _rate(given: float) -> float:
     if not 0 < given < float("inf"):
         raise InputError(f"`learning_rate` must be a finite number above 0, not {given}.")
     return float(given)

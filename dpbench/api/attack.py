@@ -22,8 +22,9 @@ from dpbench.cell import parts, registered
 from dpbench.cell.spec import Part
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss, Release
-from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
+from dpbench.sweep.own_checks import checked_batches, checked_others
 from dpbench.sweep.own_inputs import OwnInputs
+from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
 
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
@@ -56,8 +57,9 @@ def attack(
 
     Args:
         release: of `Release.from_optimizer`, `Release.from_gradients` or `capture`.
-        model: as it was before the step; it takes images in [0, 1] and returns logits [B, K].
-        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], and their labels.
+        model: as it was before the step; as `benchmark` takes it.
+        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], or
+            grey [B, 1, H, W], and their labels.
         attacks: names of `attacks.names()` or objects, one or several.
         labels_known: whether the attacker is told the labels.
         others: public images and labels, as for `benchmark`.
@@ -84,10 +86,10 @@ def attack(
     """
     with process.clean_state():
         registered.load()
-        kept = unwrapped(model).cpu().float()
+        kept = copied(unwrapped(model))
         batches = checked_batches(*_pair(originals), None, ())
         images, labels, _ = batches[0]
-        num_classes = check_model(kept, batches)
+        loss, num_classes = suited(kept, loss, batches)
         if others is not None:
             others = checked_others(others, batches, num_classes)
         for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
@@ -97,7 +99,7 @@ def attack(
         sent = _fitted(release, kept, len(images))
         for line in doubts(sent, kept, loss, images, labels):
             warnings.warn(line, stacklevel=2)
-        public = public_of(others, mean, std, mean_image, images.shape[2:])
+        public = public_of(others, mean, std, mean_image, images.shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
         budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
         values = settings("attack", parameters) | {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from dpbench.api.session import Progress, carry_out
 from dpbench.cell import registered
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import Loss
-from dpbench.sweep.own_checks import check_model, checked_batches, checked_others
+from dpbench.sweep.own_checks import checked_batches, checked_others
 from dpbench.sweep.own_inputs import OwnInputs
+from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
 
 
@@ -48,10 +48,12 @@ def benchmark(
     """Attack the gradients of `model` on your images, undefended and under each defence.
 
     Args:
-        model: takes images in [0, 1] (normalise inside), returns logits [B, K]; used in the mode it is in,
-            in single precision, and left as it is.
-        images: float [B, 3, H, W] in [0, 1], the batch whose gradient is released; or a list of such batches;
-            or a data set that gives (image [3, H, W], label), of which `batch_size` are drawn.
+        model: takes images in [0, 1] (normalise inside), returns logits [B, K], or a tuple, mapping or object
+            that holds them, or a single logit for each image; used in the mode it is in, in single
+            precision, and left as it is (docs/own-model.md).
+        images: float [B, 3, H, W], or [B, 1, H, W] for grey ones, in [0, 1], the batch whose gradient is
+            released; or a list of such batches; or a data set that gives (image [3, H, W], label), of which
+            `batch_size` are drawn.
         labels: int64 [B] in [0, K), one for each image; or a list of them; None with a data set.
         attacks: names of `attacks.names()` or objects of `attacks.create(...)`, one or several.
         defense: names of `defenses.names()`, chained by `+`, or objects of `defenses.create(...)`, one or
@@ -60,7 +62,8 @@ def benchmark(
         others: public images like those attacked, float [G, 3, H, W] in [0, 1], and their labels int64 [G]:
             statistics for `malicious-linear`, candidates for `informed`, and the gallery for `identified`
             (candidates and gallery are taken from the first 199). Needed for these two threat models.
-        loss: (logits [B, K], labels [B]) -> mean over the batch.
+        loss: (logits [B, K], labels [B]) -> mean over the batch; of a single logit, its binary
+            cross-entropy unless given.
         mean: public per-channel mean of the data in [0, 1], which attacks start from.
         std: public per-channel standard deviation.
         mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the mean of `others`, or
@@ -101,12 +104,12 @@ def benchmark(
     """
     with process.clean_state():
         registered.load()
-        kept = copy.deepcopy(model).cpu().float()
+        kept = copied(model)
         batches = checked_batches(images, labels, batch_size and int(batch_size), several(batch_seed))
-        num_classes = check_model(kept, batches)
+        loss, num_classes = suited(kept, loss, batches)
         if others is not None:
             others = checked_others(others, batches, num_classes)
-        public = public_of(others, mean, std, mean_image, batches[0][0].shape[2:])
+        public = public_of(others, mean, std, mean_image, batches[0][0].shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
         values = settings("benchmark", parameters) | {
             "attack": tuple(map(part, several(attacks))),

@@ -12,6 +12,7 @@ from torch import Tensor
 import defenses as defences
 from attacks import Attack
 from dpbench.cell.spec import Part
+from dpbench.data.channels import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, meant
 from dpbench.sweep.axes import options
 from dpbench.sweep.own_inputs import Public
@@ -77,10 +78,26 @@ def public_of(
     mean: Sequence[float],
     std: Sequence[float],
     mean_image: Tensor | None,
-    size: Sequence[int],
+    shape: Sequence[int],
 ) -> Public:
-    """What is publicly known of the images; arguments as those of `benchmark`, `size` is height and width."""
-    return Public(_floats(mean), _floats(std), _mean_image(mean_image, others, mean, size), others)
+    """What is publicly known of the images; arguments as those of `benchmark`, `shape` is that of an image.
+
+    Raises:
+        InputError: for statistics of another number of channels, or a mean image of another shape.
+    """
+    mean, std = _floats(mean), _floats(std)
+    if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD) and shape[0] == 1:
+        mean, std = GREY_MEAN, GREY_STD
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != shape[0]:
+            raise InputError(
+                f"`{name}` has {len(values)} numbers and the images have {shape[0]} channels: give one for "
+                "each."
+            )
+    image = _mean_image(mean_image, others, mean, shape[1:])
+    if image.shape != torch.Size(shape):
+        raise InputError(f"`mean_image` must be {list(shape)} like the images, not {list(image.shape)}.")
+    return Public(mean, std, image, others)
 
 
 def _mean_image(

@@ -47,9 +47,10 @@ def audit(
 
     Args:
         defense: of `defenses.create`, or a `Chain` of your own stages.
-        claimed_eps: what to check; that of the defence's own guarantee unless given.
+        claimed_eps: what to check; that of the defence's own guarantee unless given, or else what its makers
+            claim (`Defense.claim`).
         max_grad_norm: C, by which the canaries are sized where the defence has no guarantee that says it.
-        delta: in (0, 1); that of the guarantee where there is one.
+        delta: in (0, 1); that of the guarantee or the makers' claim where there is one.
         batch_size: B, at least 2.
         releases: for each canary, half of them with it, at least 400; 20,000 show a sensitivity of 1.2 C
             at eps 1.
@@ -64,6 +65,9 @@ def audit(
     claim = defense.guarantee
     if claim is not None:
         max_grad_norm, delta = claim.max_grad_norm, claim.delta
+    said = defense.claim(SIZE) if claim is None and claimed_eps is None else None
+    if said is not None:
+        claimed_eps, delta = said.eps, said.delta or delta
     for good, complaint in (
         (claim is None or claim.releases == 1, "The audit makes single releases: give the guarantee of one."),
         (0 < delta < 1, f"delta must lie strictly between 0 and 1, not {delta:g}."),
@@ -76,7 +80,12 @@ def audit(
     ):
         if not good:
             raise InputError(complaint)
-    gaussian = claimed_eps is None and claim is not None and _is_gaussian(claim)
+    multiplier, sensitivity = None, max_grad_norm
+    if said is not None and said.noise_multiplier is not None and said.sensitivity is not None:
+        multiplier, sensitivity = said.noise_multiplier, said.sensitivity * batch_size
+    elif claimed_eps is None and claim is not None and _is_gaussian(claim):
+        multiplier = claim.noise_multiplier
+    gaussian = multiplier is not None
     planted = canaries(max_grad_norm, batch_size, seed)
     source = Source(
         defense, seed=seed, count=releases * len(planted), portions=4 * len(planted), progress=progress
@@ -88,8 +97,8 @@ def audit(
         findings.append(_finding(canary, source, releases // 2, moments, delta, alpha))
     noise = checks(
         moments,
-        claim.noise_multiplier if gaussian else None,
-        max_grad_norm,
+        multiplier,
+        sensitivity,
         NOISE_SHARE * (1 - confidence),
     )
     if claimed_eps is None and claim is not None:

@@ -14,6 +14,11 @@ def no_images() -> Tensor:
     return torch.empty(0, 3, 1, 1)
 
 
+def picture(images: Tensor) -> Tensor:
+    """`images` [B, 3, H, W], or grey ones [B, 1, H, W], as float32 [B, 3, H, W] on the CPU."""
+    return images.float().cpu().expand(-1, 3, -1, -1)
+
+
 @dataclass(frozen=True)
 class CellResult:
     """One row per image, then one per image of the start; `images[i]` and `originals[i]` are `rows[i]`'s.

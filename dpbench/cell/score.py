@@ -11,7 +11,7 @@ from torch import Tensor
 from dpbench import metrics
 from dpbench.cell import parts, rows
 from dpbench.cell.floors import Floor
-from dpbench.cell.result import CellResult
+from dpbench.cell.result import CellResult, picture
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
 from dpbench.protocol import Guarantee, Reconstruction
@@ -55,7 +55,7 @@ def scored(
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
-    return CellResult(made, found_images.images.float().cpu(), scene.images.cpu(), history=history)
+    return CellResult(made, picture(found_images.images), picture(scene.images), history=history)
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:

@@ -72,9 +72,12 @@ def _decide(given: dict) -> int:
         answer = answering.answers(chosen, found)
         print("", *map(output.plain, answering.text(answer).splitlines()), sep="\n", flush=True)
     if out is not None:
+        print()
         files = write(out, training, chosen, answer)
-        files += measured.export(out) if run else []
-        print(output.plain(f"\n{out}/  {'  '.join(sorted({file.name for file in files}))}"))
+        if run:
+            measured.export(out)
+        names = ["report.html"] if run else [file.name for file in files]
+        print(output.plain(f"{out}/  {'  '.join(names)}"))
     return 0
 
 

@@ -99,7 +99,7 @@ def text(answer: Plain) -> str:
     blocks = [_wrapped(head), _block("No defence", [], answer["undefended"])]
     for each in answer["choices"]:
         bound = percent(each["rero_release"])
-        most = f"rebuilt from one gradient in at most {bound}, {PRIOR_SUCCESS:.0%} without it"
+        most = f"rebuilt from one gradient in at most {bound}, {100 * PRIOR_SUCCESS:g} % without it"
         name = f"ε = {three(each['eps'])}, σ = {places(each['noise_multiplier'])}"
         blocks.append(_block(name, [("certified", most)], each))
     if answer["without_accuracy"]:

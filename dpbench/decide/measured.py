@@ -88,13 +88,13 @@ def measure(
     return Measured(found, accuracy, why_not)
 
 
-def export(out: str | Path) -> list[Path]:
+def export(out: str | Path) -> None:
     """Write everything else that a run's folder holds: tables, plots and the page.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    return exporting.export(Store(absolute(out)))
+    exporting.export(Store(absolute(out)))
 
 
 def _make_way(home: Path) -> None:

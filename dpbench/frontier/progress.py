@@ -53,7 +53,7 @@ class Display:
 
     def level(self, threat_model: str, sigma: float, watch: Watch) -> None:
         """A noise level begins."""
-        self._where = f"{threat_model}, {'no defence' if sigma == 0 else f'σ {sigma:g}'}"
+        self._where = f"{threat_model}, {'no defence' if sigma == 0 else f'σ {sigma:.3g}'}"
         self._attacks = len(watch.successes)
         self._bar.reset(self._task, total=watch.most, description=self._where, state="")
 

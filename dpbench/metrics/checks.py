@@ -11,15 +11,18 @@ def checked_pair(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
     """Both batches detached, on the device of `images`, clamped to [0, 1].
 
     Args:
-        images: floating point [B, 3, H, W] with B >= 1.
+        images: floating point [B, 3, H, W], or [B, 1, H, W] for grey images, with B >= 1.
         originals: the same shape.
 
     Raises:
         InputError: for another shape, unequal shapes, integer pixels, or NaN and infinity among them.
     """
     for name, batch in (("images", images), ("originals", originals)):
-        if batch.ndim != 4 or batch.shape[1] != 3 or batch.numel() == 0:
-            raise InputError(f"{name} must be a batch [B, 3, H, W] of RGB images; got {tuple(batch.shape)}.")
+        if batch.ndim != 4 or batch.shape[1] not in (1, 3) or batch.numel() == 0:
+            raise InputError(
+                f"{name} must be a batch [B, 3, H, W] of RGB images, or [B, 1, H, W] of grey ones; got "
+                f"{tuple(batch.shape)}."
+            )
         if not batch.is_floating_point():
             raise InputError(
                 f"{name} must be floating point in [0, 1]; got {batch.dtype}: divide by 255 first."

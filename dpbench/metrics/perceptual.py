@@ -103,7 +103,7 @@ def embed(images: Tensor, net: str = "alex") -> Tensor:
     """Vectors whose squared Euclidean distances are LPIPS.
 
     Args:
-        images: floating point [B, 3, H, W] in [0, 1], on any device.
+        images: floating point [B, 3, H, W] in [0, 1] (or grey, [B, 1, H, W]), on any device.
         net: `alex` or `vgg`.
 
     Returns:
@@ -121,7 +121,7 @@ def pooled(images: Tensor, net: str = "alex") -> Tensor:
     """The trunk's last convolutional features, averaged over the image.
 
     Args:
-        images: floating point [B, 3, H, W] in [0, 1], on any device.
+        images: floating point [B, 3, H, W] in [0, 1] (or grey, [B, 1, H, W]), on any device.
         net: `alex` (256 features) or `vgg` (512).
 
     Returns:
@@ -140,7 +140,8 @@ def _in_chunks(work: Callable[[LpipsEmbedding, Tensor], Tensor], images: Tensor,
     network = _embedding(net, _trunk(net), images.device)
     # TF32, PyTorch's default for convolutions on CUDA, would move the third digit.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        return torch.cat([work(network, chunk.float()) for chunk in images.split(CHUNK)])
+        colours = images.expand(-1, 3, -1, -1)  # a grey image is one of three equal channels
+        return torch.cat([work(network, chunk.float()) for chunk in colours.split(CHUNK)])
 
 
 def lpips(images: Tensor, originals: Tensor, net: str = "alex") -> Tensor:

@@ -20,6 +20,7 @@ _HOMES = {
         "dpbench.privacy.calibration",
     ),
     **dict.fromkeys(("TradeOff", "trade_off"), "dpbench.privacy.tradeoff"),
+    **dict.fromkeys(("local_dp_epsilon", "sparse_vector_epsilon"), "dpbench.privacy.filters"),
     "grouped": "dpbench.privacy.group",
     "nearest_gaussian": "dpbench.privacy.gaussian_dp",
     **dict.fromkeys(("noise_for_advantage", "noise_for_bound"), "dpbench.privacy.targets"),
@@ -34,12 +35,14 @@ __all__ = [
     "epsilon",
     "gaussian_claim",
     "grouped",
+    "local_dp_epsilon",
     "membership_bound",
     "nearest_gaussian",
     "noise_for_advantage",
     "noise_for_bound",
     "noise_multiplier",
     "reconstruction_bound",
+    "sparse_vector_epsilon",
     "trade_off",
 ]
 

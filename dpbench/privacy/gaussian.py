@@ -34,9 +34,9 @@ def analytic_epsilon(sigma: float, delta: float) -> float:
         return 0.0
     high = 1.0
     while excess(high, sigma) > 0:
-        high *= 2
-        if high > LARGEST_EPS:
+        if high >= LARGEST_EPS:
             return math.inf
+        high = min(2 * high, LARGEST_EPS)
     return float(brentq(excess, 0.0, high, args=(sigma,), xtol=1e-24, rtol=1e-13))
 
 

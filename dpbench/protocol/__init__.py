@@ -4,6 +4,7 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
+from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
@@ -16,6 +17,7 @@ from dpbench.protocol.spelling import meant
 
 __all__ = [
     "Candidates",
+    "Claim",
     "Declared",
     "Factorisation",
     "Guarantee",
@@ -29,6 +31,7 @@ __all__ = [
     "Registry",
     "Release",
     "Stage",
+    "classical_noise_multiplier",
     "combined",
     "declare",
     "defenses_registry",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import sent
+from dpbench.protocol.claim import classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 
@@ -126,14 +127,19 @@ class Release:
     def noise_on_sum(self) -> float:
         """Standard deviation of the noise on the SUM of gradients in each single release; 0 without noise.
 
-        `dp` adds sigma * C to the sum, `noise` its standard deviation to the mean; pruning is not counted.
-        Divided by the root of the number of releases it is that of `gradients`. For the correlated noise of
-        `dp-ftrl`, it is the level of independent noise that would leave as much on `gradients`.
+        `dp` adds sigma * C to the sum, `noise` and `local-dp` their standard deviation to the mean. Pruning
+        and Laplace noise are not counted. Divided by the root of the number of releases it is that of
+        `gradients`. For the correlated noise of `dp-ftrl`, it is the level of independent noise that would
+        leave as much on `gradients`.
         """
         variance, releases = 0.0, len(self.each)
         for stage in self.defense:
             if stage.name == "noise":
                 variance += (stage.parameters["noise_std"] * self.batch_size) ** 2
+            if stage.name == "local-dp":
+                given = stage.parameters
+                multiplier = classical_noise_multiplier(given["nominal_eps"], given["nominal_delta"])
+                variance += (multiplier * given["nominal_sensitivity"] * self.batch_size) ** 2
             if stage.name in ("dp", "dp-ftrl"):
                 level = (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
                 bands = _bands(stage)

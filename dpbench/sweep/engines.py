@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import attacks
-from attacks.adaptation import ANSWERED, CLIPS, answered
+from attacks.adaptation import ANSWERED, SCALED, answered
 from attacks.engine import auto, checked
 from dpbench.cell import parts
 from dpbench.cell.spec import Cell, Part
@@ -51,7 +51,7 @@ def _program(cell: Cell, attack: attacks.Attack) -> tuple[object, ...]:
     words = [(name, values[name]) for name, each in parameters(type(attack)).items() if each.kind is str]
     stages = cell.defence.name.split("+") if values.get("adaptive", True) else []
     victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, batch.batch_size)
-    known = tuple(name for name in stages[-1:] if answered(name)), not CLIPS.isdisjoint(stages)
+    known = tuple(name for name in stages[-1:] if answered(name)), not SCALED.isdisjoint(stages)
     if stages and answered(stages[-1]) and stages[-1] not in ANSWERED:  # its own code runs in the iteration
         known = (*known, *cell.defence.given.items())
     return (*victim, told.bn_stats, told.generator, cell.runtime.device, attack.name, *words, *known)

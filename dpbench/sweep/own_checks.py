@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from dpbench.data import Dataset, draw_disjoint
@@ -71,35 +70,6 @@ def checked_others(others: Any, batches: Sequence[Batch], num_classes: int) -> t
     return public, labels
 
 
-def check_model(model: nn.Module, batches: Sequence[Batch]) -> int:
-    """K, the number of the model's outputs, once images and labels fit it.
-
-    Raises:
-        InputError: for a model that cannot be trained, or does not take the images.
-    """
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("The model has no trainable parameter, so there is no gradient to attack.")
-    classes = 0
-    for images, labels, _ in batches:
-        try:
-            with torch.no_grad():
-                logits = copy.deepcopy(model)(images)
-        except RuntimeError as error:
-            raise InputError(
-                f"The model does not take images of shape {tuple(images.shape)}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-            raise InputError("The model must return logits [B, K], one row for each image.")
-        classes = logits.shape[1]
-        if not bool(((labels >= 0) & (labels < max(classes, 2))).all()):
-            raise InputError(
-                f"labels must lie in 0 ... {max(classes, 2) - 1}, the model's outputs; theirs reach from "
-                f"{int(labels.min())} to {int(labels.max())}."
-            )
-    return classes
-
-
 def _drawn(data: Any, batch_size: int | None, seeds: Sequence[int]) -> list[Batch]:
     if isinstance(data, Dataset):
         if batch_size is None:
@@ -137,10 +107,10 @@ def _pair(images: Any, labels: Any, what: str = "images") -> tuple[Tensor, Tenso
         images, labels = torch.as_tensor(images).detach().cpu(), torch.as_tensor(labels).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} and labels must be tensors or arrays ({error}).") from None
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not images.is_floating_point():
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images) or not images.is_floating_point():
         raise InputError(
-            f"{what} must be a float tensor [B, 3, H, W] with values in [0, 1], not {images.dtype} of shape "
-            f"{tuple(images.shape)}; divide bytes by 255 and repeat a grey channel three times."
+            f"{what} must be a float tensor [B, 3, H, W], or [B, 1, H, W] for grey images, with values in "
+            f"[0, 1], not {images.dtype} of shape {tuple(images.shape)}; divide bytes by 255."
         )
     if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
         raise InputError(

@@ -16,7 +16,8 @@ from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.generators import load_generator
 from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.inputs import code_of
-from dpbench.system import behaviour, digest
+from dpbench.sweep.own_code import code_behind, state
+from dpbench.system import digest
 from dpbench.victim import Victim
 from dpbench.victim.batch_norm import has_batch_norm
 
@@ -69,9 +70,7 @@ class OwnInputs:
     ) -> None:
         self._release, self._expected = release, expected
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
-        self._state = victim
-        decides = {"model": behaviour.of_module(model), "loss": behaviour.of_function(loss)}
-        self._weights = digest.described(decides)
+        self._state, self._weights = victim, state(model, loss)
         self._batches = {
             self._digest(images, labels): (images, labels, places) for images, labels, places in batches
         }
@@ -113,8 +112,8 @@ class OwnInputs:
         return digest.tensors(found.state_dict())
 
     def code(self, cell: Cell) -> str:
-        """A hash of the code that decides the cell's outcome, the classes of the model's modules included."""
-        return code_of(cell, *{type(module) for module in self._model.modules()})
+        """A hash of the code that decides the cell's outcome, that of the model and the loss included."""
+        return code_of(cell, *code_behind(self._model, self._loss))
 
     def scene(self, batch: BatchSpec) -> Scene:
         """What is attacked in the cells of `batch`."""

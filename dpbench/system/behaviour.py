@@ -88,5 +88,7 @@ def _value(value: Any) -> Any:
         return sorted(str(_value(each)) for each in value)
     if isinstance(value, nn.Module):
         return of_module(value)
+    if isinstance(value, functools.partial):
+        return of_function(value)
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

@@ -183,12 +183,20 @@ def test_soteria_s_columns_are_left_out_for_one_image_and_its_tensor_for_several
     [
         *[(name,) for name in ("clip", "dp", "dp-ftrl", "noise", "prune", "topk", "percentile", "soteria")],
         *[(name,) for name in ("outpost", "sign", "quantize", "censor")],
+        *[(name,) for name in ("local-dp", "sparse-vector")],
+        ("local-dp", "prune"),
         ("clip", "prune"),
         ("prune", "noise"),
     ],
 )
 def test_what_is_said_to_adapt_is_what_adapts(kind, names):
-    given = {"max_grad_norm": 0.1, "percentile_gamma": 0.1, "bands": 2, "noise_multiplier": 1.0}
+    given = {
+        "max_grad_norm": 0.1,
+        "percentile_gamma": 0.1,
+        "svt_gamma": 0.1,
+        "bands": 2,
+        "noise_multiplier": 1.0,
+    }
     objective = kind()
     changed = adapt(objective, make([stage(name, **given) for name in names], draw(2))) is not objective
     assert changed == adapts(names, kind)

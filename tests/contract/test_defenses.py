@@ -21,7 +21,7 @@ CHAINS = (
     "quantize+topk",
 )
 NAMES = (*defenses.names(), *CHAINS)
-COARSE = {"quantize", "outpost"}
+COARSE = {"quantize", "outpost", "sparse-vector"}
 """Their random draws may leave a small tensor as it was."""
 NOISY = [
     name

@@ -103,7 +103,7 @@ def _panel(axis: Axes, found: dict[str, Any], width: float) -> None:
         axis.axhline(rate, color="0.5", linestyle=":", linewidth=0.9)
         axis.text(right, rate, f" {said}", va="center", **words)
     inches = width - _BESIDE
-    at_values(axis, sigmas, [f"{sigma:g}" for sigma in sigmas], inches, also=(none, "no\ndefence"))
+    at_values(axis, sigmas, [f"{sigma:.3g}" for sigma in sigmas], inches, also=(none, "no\ndefence"))
     axis.set_yticks(
         [0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "0.5 %", "5.5 %", "20 %", "50 %", "100 %"]
     )
@@ -188,7 +188,7 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     for axis in panels.flat:
         axis.axis("off")
     for line, ((_, sigma), part) in zip(panels, rows, strict=True):
-        name = "no defence" if sigma == 0 else f"σ {sigma:g}"
+        name = "no defence" if sigma == 0 else f"σ {sigma:.3g}"
         name = wrap(name, 0.55, SMALL)
         line[0].text(-0.1, 0.5, name, fontsize=SMALL, ha="right", va="center", transform=line[0].transAxes)
         pairs = zip(line[::2], line[1::2], strict=True)

@@ -97,7 +97,7 @@ def test_progress_is_told():
 
 BAD_CALLS = [
     ({"images": torch.zeros(2, 3, 16, 16, dtype=torch.uint8)}, "divide bytes by 255"),
-    ({"images": torch.rand(2, 1, 16, 16)}, "repeat a grey channel"),
+    ({"images": torch.rand(2, 1, 16, 16)}, "repeat a grey channel three times"),
     ({"images": torch.rand(2, 3, 16, 16) * 255}, r"images must lie in \[0, 1\]"),
     ({"images": torch.full((2, 3, 16, 16), float("nan"))}, r"images must lie in \[0, 1\]"),
     ({"images": torch.rand(2, 3, 20, 20)}, "does not take images of shape"),

@@ -16,19 +16,22 @@ import pytest
 import torch
 from PIL import Image
 
-from dpbench.accuracy import command
+from dpbench.accuracy import command as trainings
 from dpbench.accuracy.networks import MODELS
 from dpbench.data import datasets
 from dpbench.decide import answer as answering
 from dpbench.decide import attacked, costs
 from dpbench.decide.__main__ import main
-from dpbench.decide.choices import Training, choices
+from dpbench.decide.choices import Training
+from dpbench.frontier import command
 from dpbench.frontier.ranking import Ranking
 from dpbench.protocol import InputError
+from dpbench.report import export
 from tests.helpers.tiny import tiny
 
 ROOT = Path(__file__).parents[3]
-TRAINING = ["--train-size", "800", "--train-batch-size", "40", "--epochs", "0.1", "--eps", "1", "8"]
+TRAINING = ["--train-size", "800", "--train-batch-size", "800", "--epochs", "1", "--eps", "1", "8"]
+TRAINING += ["--images-per-user", "1"]
 SETTING = ["--data", "tiny", "--attack", "instant", "--victim", "untrained", "--model", "lenet"]
 RUN = [*TRAINING, *SETTING, "--device", "cpu", "--run", "--workers", "1", "--quiet"]
 
@@ -39,6 +42,10 @@ def script(instant, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
+        # figures have tests of their own, and take longer than all cells together
+        patch.setattr(command, "PICTURES", ())
+        patch.setattr(command, "page", SimpleNamespace(write=lambda *given: None))  # the export makes one
+        patch.setattr(export, "plots", {})
 
         def write(succeeds):
             run = []
@@ -103,7 +110,8 @@ def test_the_levels_hold_the_choices_and_reach_beyond_the_certified_frontier(mea
 
 
 def test_the_folder_holds_a_whole_run(measured):
-    assert {"results.csv", "frontier.png", "table.md", "decide.png"} <= set(os.listdir(measured.folder))
+    expected = {"results.csv", "frontier.csv", "table.md", "decide.png", "report.html"}
+    assert expected <= set(os.listdir(measured.folder))
 
 
 def test_the_same_command_again_runs_nothing_and_says_the_same(script, measured, capsys):
@@ -148,6 +156,9 @@ from dpbench.data import datasets
 from tests.helpers.tiny import tiny
 from dpbench_instant import Instant
 from dpbench.decide.__main__ import main
+from dpbench.frontier import command
+from dpbench.report import export
+command.PICTURES, export.plots, command.page.write = (), {}, lambda *given: None
 datasets._items["tiny"] = lambda argument, size: tiny()
 sys.exit(main(sys.argv[1:]))
 """
@@ -213,11 +224,12 @@ def test_the_sets_are_those_of_the_data():
 
 
 def test_levels_near_a_choice_are_left_out_and_the_largest_stays():
-    training = Training(train_size=50_000, train_batch_size=256, epochs=10.0, delta=1e-5)
-    chosen = choices(training, eps=[1, 3, 8])
-    found = attacked.levels(chosen)
-    assert [round(sigma, 3) for sigma in found] == [0.01, 0.034, 0.12, 0.39, 0.536, 0.715, 1.114, 4.5]
-    assert attacked.levels(choices(training, eps=[0.1]))[-1] == max(4.5, found[-1])
+    def levels(*noise):
+        return attacked.levels([SimpleNamespace(noise_multiplier=sigma) for sigma in noise])
+
+    assert levels(1.11, 0.71, 0.53) == (0.01, 0.034, 0.12, 0.39, 0.53, 0.71, 1.11, 4.5)
+    assert levels(3.9) == (0.01, 0.034, 0.12, 0.39, 1.3, 3.9, 4.5)
+    assert levels(5.0) == (0.01, 0.034, 0.12, 0.39, 1.3, 5.0)
 
 
 @pytest.fixture
@@ -225,10 +237,10 @@ def small(script, monkeypatch):
     """CIFAR-10 with 60 images of 8 pixels a side, and a model that is trained in milliseconds."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    for module in (costs, command):
+    for module in (costs, trainings):
         monkeypatch.setattr(module, "cifar10", lambda split: (images, torch.arange(60) % 2))
-    monkeypatch.setattr(command, "MODELS", {"convnet-tanh": MODELS["convnet-tanh"]})
-    monkeypatch.setattr(command, "SEEDS", (0, 1))
+    monkeypatch.setattr(trainings, "MODELS", {"convnet-tanh": MODELS["convnet-tanh"]})
+    monkeypatch.setattr(trainings, "SEEDS", (0, 1))
 
 
 def test_accuracy_stands_beside_what_was_seen(small, script, tmp_path, capsys, monkeypatch):
