@@ -15,16 +15,15 @@ from dpbench.protocol import Claim, parameter
 class SparseVector(PostProcessor):
     """Sends c = ceil(fraction * n) of n entries that passed a noisy threshold, clipped, with Laplace noise.
 
-    The rule of NVFlare's `SVTPrivacy` as of version 2.8, for one local step. Entries are clipped to +-gamma.
-    Those whose magnitude plus Lap(2 c gamma / eps_2) reaches tau + Lap(gamma / eps_1) are accepted; the
-    others are asked again, until c are accepted or more. c draws among the accepted leave, with Lap(2 gamma /
-    `svt_noise_var`) on each. eps_1 + eps_2 is `nominal_eps`, and eps_2 / eps_1 is (2 c)^(2/3) (Lyu, Su
-    & Li 2017). A tensor of a single number without dimensions leaves as it is.
+    The rule of NVFlare's `SVTPrivacy` since its pull request 4470, for one local step. Entries are clipped
+    to +-gamma. Those whose magnitude plus Lap(2 c gamma / eps_2) reaches tau + Lap(gamma / eps_1) are
+    accepted; the others are asked again, until c or more are accepted. c draws among the accepted leave, with
+    Lap(2 gamma / `svt_noise_var`) on each. eps_1 + eps_2 is `nominal_eps`, and eps_2 / eps_1 is (2 c)^(2/3)
+    (Lyu, Su & Li 2017). A tensor of a single number without dimensions leaves as it is.
 
-    **No guarantee is carried.** NVFlare's own sum is `nominal_eps` + c * `svt_noise_var`, which is thousands
-    for a model of a hundred thousand entries; the second half of it is exact, and the first is not proven:
-    a pass accepts as many as reach the threshold, not c. `dpbench.privacy.sparse_vector_epsilon` says what
-    is proven.
+    **No guarantee is carried.** NVFlare's own sum is `nominal_eps` + c * `svt_noise_var`, 1,000 for a model
+    of 100,000 entries. The second half of it is exact. The first is not proven: a pass accepts as many as
+    reach the threshold, not c. `dpbench.privacy.sparse_vector_epsilon` says what is proven.
 
     Attributes:
         svt_fraction: c / n, in (0, 1].

@@ -44,8 +44,8 @@ def rows(trials: Sequence[Trial], console: Console, quiet: bool) -> Iterator[Row
             if found is None:
                 try:
                     found = asdict(_trained(trial, held, display))
-                except InputError as error:
-                    row |= {"status": "failed", "error": str(error)}
+                except (ValueError, RuntimeError) as error:  # also of somebody's model
+                    row |= {"status": "failed", "error": _failure(error)}
                     display.finished(trial, row)
                     yield row
                     continue
@@ -97,6 +97,16 @@ def _trained(trial: Trial, held: dict[str, tuple[Split, Split]], display: Displa
         seed=trial.seed,
         device=trial.device,
         tell=partial(display.step, trial),
+    )
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+    return (
+        f"The model fails in training ({reason}): use one that takes batches of every size, as sampling "
+        "draws them; batch norm, say, takes none of one image."
     )
 
 

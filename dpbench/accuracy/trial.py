@@ -19,7 +19,7 @@ from dpbench.accuracy.data import Images, checked
 from dpbench.accuracy.setting import Setting
 from dpbench.accuracy.train import fresh, train
 from dpbench.accuracy.update import CLIPPED, steps
-from dpbench.system import cache, digest, source
+from dpbench.system import behaviour, cache, digest, source
 from dpbench.system.atomic import clear_leftovers, refused_as_sentence, replacing
 
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ class Model:
             return fresh(lambda: self.build(shape, num_classes), seed)
 
     def digest(self, shape: tuple[int, ...], num_classes: int, seed: int) -> str:
-        """A hash of what is trained: code, structure and first weights."""
+        """A hash of what is trained: code, structure, attributes and first weights."""
         # a model behind features is described by one of few inputs: their number follows from the images
         model = self.made((8,) if self.features else shape, num_classes, seed)
         kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith(("torch.", "opacus."))}
@@ -61,6 +61,10 @@ class Model:
             "code": sorted(_code(part) for part in parts),
             "weights": digest.tensors(dict(model.state_dict())),
         }
+        # layers of PyTorch and of dpbench print all that they are, except whether they train
+        theirs = any(not kind.__module__.startswith("dpbench.") for kind in kinds)
+        if theirs or not all(p.requires_grad for p in model.parameters()):
+            described["behaviour"] = behaviour.of_module(model)
         return digest.described(described)
 
 

@@ -22,7 +22,6 @@ from dpbench.cell import parts, registered
 from dpbench.cell.spec import Part
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss, Release
-from dpbench.protocol.sent import plain_name
 from dpbench.sweep.own_checks import checked_batches, checked_others
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
@@ -96,6 +95,7 @@ def attack(
         for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
+        release = _declared(release)
         sent = _fitted(release, kept, len(images))
         for line in doubts(sent, kept, loss, images, labels):
             warnings.warn(line, stacklevel=2)
@@ -120,25 +120,50 @@ def _pair(originals: Any) -> tuple[Any, Any]:
     return images, labels
 
 
+def _name(release: Release) -> tuple[str, dict[str, Any]]:
+    """The release's defence by name, and the parameters of all its stages."""
+    name = "+".join(stage.name for stage in release.defense) or "none"
+    return name, {key: value for stage in release.defense for key, value in stage.parameters.items()}
+
+
+def _declared(release: Release) -> Release:
+    """The release with all parameters of its stages, also those that were left at their defaults.
+
+    Raises:
+        InputError: for an unknown stage, or a parameter that it does not take.
+    """
+    name, given = _name(release)
+    return replace(release, defense=tuple(s.stage() for s in defenses.create(name, **given).stages))
+
+
 def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     """The release under the model's names, as a mean over the images that were there.
 
     Poisson sampling draws batches of any size and divides by the expected one; attacks rebuild a batch.
 
     Raises:
-        InputError: for gradients of other shapes than the model's trainable parameters.
+        InputError: for gradients of other shapes than the model's trainable parameters or with entries that
+            are not finite, and for another number of images than the release is the mean of.
     """
     wanted = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-    given = [plain_name(name) for name in release.names]
-    if set(given) == set(wanted):
-        found = dict(zip(given, release.gradients, strict=True))
+    gradients = release.gradients
+    if set(release.names) == set(wanted):
+        found = dict(zip(release.names, gradients, strict=True))
         gradients = tuple(found[name] for name in wanted)
-    else:  # an optimiser knows no names, but has the parameters in the model's order
-        gradients = release.gradients
+    # else an optimiser read them, which knows no names, but has the parameters in the model's order
     if [g.shape for g in gradients] != list(wanted.values()):
         raise InputError(
             "The release's gradients do not fit the model's trainable parameters: give the model that they "
             "were taken from, with the same parameters frozen."
+        )
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise InputError("Some entry of the release is not finite: take another step of your training.")
+    names = {stage.name for stage in release.defense}
+    by_expected = bool(names & {"clip", "dp"}) and "noise" not in names
+    if release.batch_size != count and not by_expected:
+        raise InputError(
+            f"The release is a mean over {release.batch_size} images and `originals` has {count}: give all "
+            "images of the step."
         )
     scale = release.batch_size / count
     scaled = tuple(gradient.detach().cpu().float() * scale for gradient in gradients)
@@ -149,12 +174,10 @@ def _defence(release: Release, budget: dict[str, Any]) -> Part:
     """The defence that the release went through, with the budget of the training it is from.
 
     Raises:
-        InputError: for an unknown stage, or a budget where there is no guarantee.
+        InputError: for a budget where there is no guarantee.
     """
-    name = "+".join(stage.name for stage in release.defense) or "none"
+    name, given = _name(release)
     declared = parts.defence_parameters(name)
-    given = {key: value for stage in release.defense for key, value in stage.parameters.items()}
-    defenses.create(name, **given)
     if not parts.is_calibrated(name):
         if budget:
             raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")

@@ -6,13 +6,12 @@ import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from dpbench.protocol import InputError, Release
-from dpbench.protocol.sent import plain_name
+from dpbench.protocol import InputError, Release, sent
 
 
 @dataclass
@@ -51,7 +50,8 @@ class Captured:
 def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) -> Iterator[Captured]:
     """Keeps what each optimiser step inside the block sends, and the model that the gradient is of.
 
-    The training goes on as without it. What is kept is what a server sees that gets every gradient.
+    The training goes on as without it. What is kept is what a server sees that gets every gradient: that of
+    the parameters which the optimiser steps. In the copy of the model, all others are frozen.
 
     Args:
         model: the model in training, as `optimizer` steps it; Opacus' `GradSampleModule` is unwrapped.
@@ -62,8 +62,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         Its `release` and `model` can be read once the step is done.
 
     Raises:
-        InputError: without a `batch_size` that is needed, and inside the step for an optimiser whose release
-            cannot be read.
+        InputError: without a `batch_size` that is needed, for an optimiser of another model or one whose
+            release cannot be read, and inside a step with a closure.
 
     Example:
         >>> import torch
@@ -76,18 +76,29 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         (3, ('weight', 'bias'))
     """
     inner = getattr(optimizer, "original_optimizer", None)
-    if inner is None and batch_size is None:
+    if inner is not None:
+        sent.check_kind(optimizer)
+    elif batch_size is None:
         raise InputError(
             "Give `batch_size`, the images in the step's batch: this optimiser does not know it."
         )
+    sent.stepped(model, optimizer)
     found = Captured()
 
-    def keep(*_: Any) -> None:
+    def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if any(map(callable, (*args, *kwargs.values()))):
+            raise InputError(
+                "A step with a closure computes its gradient after it has begun, once or more often: call "
+                "`backward()` before a `step()` without one."
+            )
         if inner is None:
-            sent = Release.from_gradients(model, batch_size=batch_size)
+            release = _plain(model, optimizer, batch_size)
         else:
-            sent = Release.from_optimizer(optimizer)
-        found.steps.append((unwrapped(model), sent))
+            release = Release.from_optimizer(optimizer, model)
+        before = unwrapped(model)
+        for name, parameter in before.named_parameters():
+            parameter.requires_grad_(name in release.names)
+        found.steps.append((before, release))
 
     # Opacus hands over to the optimiser it wraps once the noise is added
     handle = (inner or optimizer).register_step_pre_hook(keep)
@@ -97,6 +108,20 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         handle.remove()
 
 
+def _plain(model: nn.Module, optimizer: Any, batch_size: int) -> Release:
+    """The gradients that a PyTorch optimiser steps with, as `Release.from_gradients`."""
+    whole = Release.from_gradients(model, batch_size=batch_size)
+    held = sent.stepped(model, optimizer)
+    # a fused optimiser undoes the scaling of mixed precision itself, within the step
+    scale = getattr(optimizer, "grad_scale", None)
+    gradients = {
+        name: gradient if scale is None else gradient / scale.to(gradient.device)
+        for name, gradient in zip(whole.names, whole.gradients, strict=True)
+        if name in held
+    }
+    return replace(whole, names=tuple(gradients), gradients=tuple(gradients.values()))
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """A copy of `model` without what Opacus, DistributedDataParallel or torch.compile put around it.
 
@@ -104,9 +129,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
         Linear(in_features=2, out_features=1, bias=True)
     """
-    while len(children := dict(model.named_children())) == 1 and plain_name(f"{next(iter(children))}.") == "":
-        model = next(iter(children.values()))
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(sent.bare(model))
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._backward_hooks):
             for key in [key for key, hook in hooks.items() if _of_opacus(hook)]:

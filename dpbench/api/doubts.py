@@ -20,8 +20,8 @@ _TOLERANCE = 0.1
 def doubts(release: Release, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[str]:
     """One sentence for each way in which the release does not fit the model, the images or its own claim.
 
-    The gradient is computed anew, without noise, and compared. Only undefended, clipped and `dp` releases can
-    be compared so; of others nothing is said.
+    The gradient is computed anew, without noise, and compared. Only releases without a defence, or with
+    clipping or noise alone or together, can be compared so; of others nothing is said.
 
     Args:
         release: a mean over the `images`, under the model's names.
@@ -35,25 +35,32 @@ def doubts(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
 
 def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> Iterator[str]:
     stages = {stage.name: stage.parameters for stage in release.defense}
-    if len(stages) > 1 or not stages.keys() <= {"clip", "dp"}:
+    if list(stages) not in ([], ["clip"], ["dp"], ["noise"], ["clip", "noise"]):
         return
     chain = defenses.create("none")
-    if stages:
-        (given,) = stages.values()
-        chain = defenses.create("clip", max_grad_norm=given["max_grad_norm"])
+    if list(stages) not in ([], ["noise"]):
+        clip = next(iter(stages.values()))["max_grad_norm"]
+        chain = defenses.create("clip", max_grad_norm=clip)
     wanted = _flat(chain.release(model, loss, images, labels, seed=0).gradients)
     found = _flat(release.gradients)
     off = found - wanted
-    if "dp" not in stages:
+    level = release.noise_on_sum() / release.batch_size
+    if level == 0:
         distance = float(off.norm() / wanted.norm().clamp_min(1e-12))
-        if distance > _TOLERANCE:
+        factor = float(found @ wanted / wanted.square().sum().clamp_min(1e-24))
+        if distance > _TOLERANCE and factor and (found / factor - wanted).norm() < _TOLERANCE * wanted.norm():
+            yield (
+                f"The release is {factor:.3g} times the gradient of these images in this model: it was "
+                "clipped as a whole, scaled, or summed over several backward passes. Capture it without "
+                "that, or divide it by the factor: some attacks go by its length."
+            )
+        elif distance > _TOLERANCE:
             yield (
                 f"The release differs by {distance:.0%} from the gradient of these images in this model: "
                 "give the model as it was before the step, and the images as it got them."
             )
         return
-    level = release.noise_on_sum() / release.batch_size
-    if len(off) < FEWEST or level == 0:
+    if len(off) < FEWEST:
         return
     # the root mean square of n normal draws deviates by 1 / sqrt(2 n); four of them are allowed, and 2 %
     ratio, room = float(off.double().square().mean().sqrt()) / level, 4 / math.sqrt(2 * len(off)) + 0.02

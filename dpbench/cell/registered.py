@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable
 
 import attacks
@@ -14,7 +11,7 @@ from dpbench.cell import threats
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError
 from dpbench.store.columns import add_parameters
-from dpbench.system.paths import expanded, open_file
+from dpbench.system.plugins import imported
 
 
 def load(plugins: Iterable[str] = ()) -> None:
@@ -27,7 +24,7 @@ def load(plugins: Iterable[str] = ()) -> None:
         InputError: for a module that cannot be imported, or a part whose parameters clash with a column.
     """
     for name in plugins:
-        _import(name)
+        imported(name)
     try:
         _add_columns()
     except TypeError as error:
@@ -40,29 +37,3 @@ def _add_columns() -> None:
         add_parameters(part, "attack")
     for part in (Budget, *defenses.defenses_registry.values()):
         add_parameters(part, "defence")
-
-
-def _import(name: str) -> None:
-    try:
-        if not name.endswith(".py"):
-            importlib.import_module(name)
-            return
-        path = expanded(name).resolve()
-        open_file(path).close()  # a pipe would be waited for
-        if known := sys.modules.get(path.stem):
-            if getattr(known, "__file__", None) == str(path):
-                return
-            raise InputError(f"The plugin {name} has the name of the module {path.stem}: rename the file.")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[path.stem]
-            raise
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever its author got wrong
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"The plugin {name} cannot be imported ({reason}).") from error

@@ -18,6 +18,7 @@ from dpbench.metrics import draw_others
 from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.system import digest, seeds
 from dpbench.victim import Victim
+from dpbench.victim.fitting import outputs
 
 OTHERS = 199
 """Images outside the batch that an attacker may know, at most."""
@@ -102,7 +103,7 @@ def prepare(spec: BatchSpec) -> Scene:
         batch.images,
         batch.labels,
         batch.indices,
-        network.model.fc.out_features,
+        outputs(network.model, batch.images[:1]),
         data.mean,
         data.std,
         data.mean_image,
@@ -122,6 +123,8 @@ def images_digest(batch: Batch) -> str:
 def scaled(network: Victim, logit_scale: float) -> Victim:
     """A copy with its last layer times `logit_scale`: as accurate, and less confident if that is below 1."""
     model = copy.deepcopy(network.model)
+    if not isinstance(getattr(model, "fc", None), nn.Linear):
+        raise InputError("`logit_scale` changes the last layer `fc`, which this model lacks: leave it out.")
     with torch.no_grad():
         for parameter in model.fc.parameters():
             parameter.mul_(logit_scale)

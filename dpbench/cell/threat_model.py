@@ -33,7 +33,7 @@ class ThreatModel(Declared, ABC):
     releases: int = parameter(
         1,
         "noisy gradients of the same batch that the attacker gets",
-        symbol="T",
+        symbol="releases",
         at_least=1,
         below=1_000_001,
         only_if={"repeatable": True},

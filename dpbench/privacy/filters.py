@@ -95,7 +95,7 @@ def sparse_vector_epsilon(
     svt_noise_var: float = 0.1,
     delta: float = 1e-5,
 ) -> SparseVectorEpsilon:
-    """What is proven of NVFlare's sparse vector filter (version 2.8) for an update of so many entries.
+    """What is proven of NVFlare's sparse vector filter for an update of so many entries.
 
     Selection: shifting the threshold by gamma costs eps_1, and each accepted entry 2 gamma over the scale of
     its noise, eps_2 / c (Lyu, Su & Li 2017, algorithm 7). Their algorithm stops after c accepted ones. The

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +105,7 @@ def pld_epsilon(
     return best
 
 
+@lru_cache(maxsize=1024)  # the last sigma of a search is asked for again, by others
 def _on_grid(sigma: float, delta: float, sample_rate: float, steps: int, grid: int) -> float:
     composed = loss_distribution(sigma, sample_rate, steps, grid)
     if composed is None:

@@ -87,17 +87,20 @@ class Release:
     per_sample: str = ""
 
     @classmethod
-    def from_optimizer(cls, optimizer: Any) -> Release:
+    def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:
         """What a step of Opacus' `DPOptimizer` sent: its noisy mean gradient, sigma, C and expected batch.
 
         Args:
             optimizer: after `step()` and before `zero_grad()`. It clips the whole gradient to one norm.
+            model: the one it steps; needed where the optimiser has several groups of parameters.
 
         Raises:
-            InputError: for another optimiser, or one that has not added its noise yet.
+            InputError: for another optimiser, one that has not added its noise yet, or several groups of
+                parameters without the model.
         """
-        stage, expected, gradients = sent.of_optimizer(optimizer)
-        return cls(sent.numbered(gradients), gradients, expected, (Stage("dp", stage),), per_sample="opacus")
+        names, gradients, expected, setting = sent.of_optimizer(optimizer, model)
+        stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
+        return cls(names, gradients, expected, (stage,), per_sample="opacus")
 
     @classmethod
     def from_gradients(cls, model: nn.Module, *, batch_size: int, defense: Sequence[Stage] = ()) -> Release:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,86 +10,131 @@ from torch import Tensor, nn
 
 from dpbench.protocol.errors import InputError
 
-_WRAPPERS = ("_module.", "module.", "_orig_mod.")
-"""What Opacus, DistributedDataParallel and torch.compile put before a parameter's name."""
+Names = tuple[str, ...]
+Tensors = tuple[Tensor, ...]
+Setting = dict[str, float]
 
 
-def of_model(model: nn.Module) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+def of_model(model: nn.Module) -> tuple[Names, Tensors]:
     """Names and `.grad` of all trainable parameters, detached copies; zero where there is no gradient.
 
     Raises:
         InputError: where no parameter has a gradient.
     """
-    held = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not any(p.grad is not None for _, p in held):
+    return of_parameters({name: p for name, p in bare(model).named_parameters() if p.requires_grad})
+
+
+def of_parameters(held: Mapping[str, nn.Parameter]) -> tuple[Names, Tensors]:
+    """Likewise of some parameters by name."""
+    if not any(p.grad is not None for p in held.values()):
         raise InputError("The model holds no gradient: read it after `backward()` and before `zero_grad()`.")
-    names = tuple(plain_name(name) for name, _ in held)
-    return names, tuple(_copied(p) for _, p in held)
+    return tuple(held), tuple(_copied(p) for p in held.values())
 
 
-def of_optimizer(optimizer: Any) -> tuple[dict[str, float], int, tuple[Tensor, ...]]:
+def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names, Tensors, int, Setting]:
     """What an Opacus `DPOptimizer` holds after its step.
 
     Args:
         optimizer: of flat clipping with one clip norm.
+        model: whose parameters it steps; None where they are in the model's order, in one group.
 
     Returns:
-        The parameters of its `dp` stage, its expected batch, and the noisy mean gradient of every trainable
-        parameter.
+        Names and noisy mean gradients of its trainable parameters, in the model's order if there is one; the
+        expected batch, over all processes; and the parameters of a `dp` stage, those of `clip` without noise.
 
     Raises:
-        InputError: for another optimiser, another kind of clipping, or where the optimiser has not yet
-            clipped and added its noise.
+        InputError: for another optimiser, another kind of clipping, parameters whose order is not known, or
+            where the optimiser has not yet clipped and added its noise.
     """
+    check_kind(optimizer)
+    trained = [p for p in optimizer.params if p.requires_grad]
+    # Opacus marks the clipped sums once it has added noise; before that, `.grad` is the plain gradient
+    if not all(getattr(getattr(p, "summed_grad", None), "_processed", False) for p in trained):
+        raise InputError(
+            "The optimiser has not added its noise yet: read the release after `step()` and before "
+            "`zero_grad()`."
+        )
+    if optimizer.expected_batch_size is None:
+        raise InputError(
+            "The optimiser has no `expected_batch_size`, so the sum has no divisor: give it one."
+        )
+    # of several processes each expects its share, and the gradient is that of all of them
+    shares = getattr(optimizer, "world_size", 1)
+    count = round(optimizer.expected_batch_size * optimizer.accumulated_iterations * shares)
+    divisor = 1 if optimizer.loss_reduction == "mean" else count
+    if model is not None:
+        held = stepped(model, optimizer)
+    elif len(optimizer.param_groups) == 1:
+        held = {f"parameter {i}": p for i, p in enumerate(trained)}
+    else:
+        raise InputError(
+            "The optimiser has several groups of parameters, whose order need not be the model's: give the "
+            "`model`."
+        )
+    gradients = tuple(_copied(p) / divisor for p in held.values())
+    setting = {"noise_multiplier": optimizer.noise_multiplier, "max_grad_norm": optimizer.max_grad_norm}
+    return tuple(held), gradients, count, {name: float(value) for name, value in setting.items() if value}
+
+
+def check_kind(optimizer: Any) -> None:
+    """Raises InputError for what is not an Opacus optimiser whose noise and clip norm are what they say."""
     from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
     from opacus.optimizers.ddpoptimizer import DistributedDPOptimizer
+    from opacus.optimizers.ddpoptimizer_fast_gradient_clipping import (
+        DistributedDPOptimizerFastGradientClipping,
+    )
 
     if not isinstance(optimizer, DPOptimizer):
         raise InputError(
             f"{type(optimizer).__name__} is no optimiser of Opacus: use "
             "`Release.from_gradients(model, batch_size=...)`."
         )
-    if type(optimizer) not in (DPOptimizer, DPOptimizerFastGradientClipping, DistributedDPOptimizer):
+    distributed = (DistributedDPOptimizer, DistributedDPOptimizerFastGradientClipping)
+    flat = type(optimizer) in (DPOptimizer, DPOptimizerFastGradientClipping, *distributed)
+    # Opacus' adaptive clipping changes the noise and the norm of an optimiser from outside
+    if not flat or hasattr(optimizer, "_adjusted_noise_multiplier"):
         raise InputError(
-            f"{type(optimizer).__name__} clips by another rule than one norm for the whole gradient; dpbench "
-            "knows no guarantee for it. Use `Release.from_gradients` and name its defence."
+            f"{type(optimizer).__name__} clips by another rule than one fixed norm for the whole gradient; "
+            "dpbench knows no guarantee for it. Use `Release.from_gradients` and name its defence."
         )
-    trainable = [p for p in optimizer.params if p.requires_grad]
-    # Opacus marks the clipped sums once it has added noise; before that, `.grad` is the plain gradient
-    if not all(getattr(getattr(p, "summed_grad", None), "_processed", False) for p in trainable):
-        raise InputError(
-            "The optimiser has not added its noise yet: read the release after `step()` and before "
-            "`zero_grad()`."
-        )
-    expected = optimizer.expected_batch_size
-    if expected is None:
-        raise InputError(
-            "The optimiser has no `expected_batch_size`, so the sum has no divisor: give it one."
-        )
-    count = expected * optimizer.accumulated_iterations
-    divisor = 1 if optimizer.loss_reduction == "mean" else count
-    stage = {
-        "noise_multiplier": float(optimizer.noise_multiplier),
-        "max_grad_norm": float(optimizer.max_grad_norm),
-    }
-    return stage, count, tuple(_copied(p) / divisor for p in trainable)
+    if type(optimizer) in distributed and optimizer.rank != 0:
+        raise InputError("Only the process of rank 0 adds noise: read the release there.")
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name without what wrappers put before it.
+def stepped(model: nn.Module, optimizer: Any) -> dict[str, nn.Parameter]:
+    """The parameters of `model` that train and that `optimizer` steps, by name, in the model's order.
+
+    Raises:
+        InputError: where there are none, or where the optimiser steps others as well.
+    """
+    held = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    own = {id(p) for p in held}
+    found = {name: p for name, p in bare(model).named_parameters() if id(p) in own}
+    if not found or len(found) < len(own):
+        raise InputError("The optimiser steps parameters that are not the model's: give the model it steps.")
+    return found
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """`model` without what Opacus, DataParallel or torch.compile put around it.
 
     Example:
-        >>> plain_name("_module.module.fc.weight")
-        'fc.weight'
+        >>> bare(nn.DataParallel(nn.Linear(2, 1)))
+        Linear(in_features=2, out_features=1, bias=True)
     """
-    for prefix in _WRAPPERS * 2:
-        name = name.removeprefix(prefix)
-    return name
+    while (name := _child(model)) is not None:
+        model = getattr(model, name)
+    return model
 
 
-def numbered(gradients: Iterable[Tensor]) -> tuple[str, ...]:
-    """Names for gradients whose parameters' names are not known."""
-    return tuple(f"parameter {i}" for i, _ in enumerate(gradients))
+def _child(model: nn.Module) -> str | None:
+    """The name of the module that a wrapper wraps; None for any other module."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return "module"
+    if type(model).__module__.startswith("opacus."):
+        return next((name for name in ("_module", "module") if name in model._modules), None)
+    # by name: to import torch.compile's machinery takes seconds
+    return "_orig_mod" if type(model).__name__ == "OptimizedModule" else None
 
 
 def _copied(parameter: nn.Parameter) -> Tensor:

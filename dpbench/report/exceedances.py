@@ -63,7 +63,7 @@ def exceedances(table: pd.DataFrame) -> list[str]:
     Returns:
         One line per exceedance; nothing where all is as it should be.
     """
-    return [text for _, text in exceeding(table.reset_index(drop=True))]
+    return [text for _, text in exceeding(schema.numbered(table))]
 
 
 def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:

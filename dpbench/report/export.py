@@ -18,6 +18,7 @@ from dpbench.report.published import published
 from dpbench.report.summary import summary
 from dpbench.store import Store, environment, schema
 from dpbench.system.atomic import written
+from dpbench.system.once import kept
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
@@ -37,10 +38,11 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
     Raises:
         InputError: the disk is full or the folder cannot be written; older files stay as they were.
     """
-    table = schema.conform(store.frame() if table is None else table)
-    made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
-    made += _entry(store, table)
-    return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
+    with kept():
+        table = schema.conform(store.frame() if table is None else table)
+        made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
+        made += _entry(store, table)
+        return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:

@@ -13,6 +13,7 @@ import pandas as pd
 from dpbench.report.naming import Naming, settings
 from dpbench.report.rows import ended_well
 from dpbench.store import schema
+from dpbench.system.once import once
 
 _SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
 
@@ -63,6 +64,7 @@ FIGURES = (
 )
 
 
+@once
 def published(table: pd.DataFrame) -> list[str]:
     """A line for each published figure that some rows of ours belong beside, ours with it.
 

@@ -6,11 +6,13 @@ import pandas as pd
 
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.store.columns import conditions
+from dpbench.system.once import once
 
 METRICS = ("psnr", "lpips")
 _IMAGE = ["data", "label_draw", "batch_size", "batch_seed", "image"]
 
 
+@once
 def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What each floor reaches on the images of the attacks' rows.
 

@@ -61,6 +61,15 @@ def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
     return table.iloc[order]
 
 
+def has_exact_chance(table: pd.DataFrame) -> pd.Series:
+    """Whether a blind choice is right in one of as many cases as there are choices.
+
+    Whoever knows the label does better in a gallery that has images of other labels, too.
+    """
+    mixed = (table["gallery_labels"] == "any") & table["candidates"].isna() & table["ranked_first"].isna()
+    return ~(mixed & (table["labels"] != "inferred"))
+
+
 def _add_keys(keys: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> None:
     known = columns()
     for name in names:

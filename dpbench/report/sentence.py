@@ -10,10 +10,11 @@ import pandas as pd
 from dpbench.report import informed
 from dpbench.report.evidence import Measure
 from dpbench.report.naming import number
-from dpbench.report.rows import is_defended, is_floor, only_labels
+from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged
 from dpbench.store import schema
+from dpbench.system.once import once
 
 SHOWN = 4
 """Defences of one verdict that are all named; of more, the first and the last."""
@@ -25,6 +26,7 @@ _MEASURES = {
 }
 
 
+@once
 def sentence(table: pd.DataFrame) -> str:
     """Say in one sentence per victim what the results mean, batch size by batch size.
 
@@ -36,7 +38,7 @@ def sentence(table: pd.DataFrame) -> str:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
     """
-    table = schema.conform(table).reset_index(drop=True)
+    table = schema.numbered(table)
     # the attack that rebuilds no image is judged by its labels, and only where it is alone
     labels_alone = only_labels(table)
     if not is_floor(table[~labels_alone]).all():
@@ -205,7 +207,7 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
         )
     if len(measured) and table["lpips"].isna().all():
         terms.append("LPIPS is empty")
-    failed = int(results.lines["failed"].sum())
+    failed = table.loc[~ended_well(table), "key"].nunique()
     if failed:
         terms.append(f"{failed} cell{'s have' if failed > 1 else ' has'} no result")
     return f" ({'; '.join(terms)})" if terms else ""

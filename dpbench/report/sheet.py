@@ -14,6 +14,7 @@ from dpbench.report.notes import details, notes
 from dpbench.report.rows import is_floor, is_informed
 from dpbench.report.summary import summary
 from dpbench.store import schema
+from dpbench.system.once import once
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,14 @@ def sheets(table: pd.DataFrame, columns: str | Sequence[str] = SHORT, *, paper: 
         columns: what is shown beside the names, as of `dpbench.report.fields.fields`.
         paper: no more columns than a page of paper has room for.
     """
-    table = schema.conform(table)
+    chosen = columns if isinstance(columns, str) else tuple(columns)
+    return list(_sheets(schema.conform(table), chosen, paper))
+
+
+@once
+def _sheets(table: pd.DataFrame, columns: str | tuple[str, ...], paper: bool) -> tuple[Sheet, ...]:
     accountants = list(table["accountant"].dropna().unique()) or [None]
-    return [
+    return tuple(
         _sheet(
             table[table["accountant"].isna() | (table["accountant"] == accountant).fillna(False)],
             accountant,
@@ -66,7 +72,7 @@ def sheets(table: pd.DataFrame, columns: str | Sequence[str] = SHORT, *, paper: 
             paper,
         )
         for accountant in accountants
-    ]
+    )
 
 
 def _sheet(table: pd.DataFrame, accountant: str | None, columns: str | Sequence[str], paper: bool) -> Sheet:

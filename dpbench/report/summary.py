@@ -10,6 +10,7 @@ from dpbench.report.rows import ended_well, ordered
 from dpbench.store import schema
 from dpbench.store.columns import Column, columns
 from dpbench.store.columns import conditions as condition_columns
+from dpbench.system.once import once
 
 _QUANTILES = ("psnr", "lpips")
 """Metrics whose 10 % and 90 % quantiles are told, too."""
@@ -52,9 +53,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         `membership` over all `trials`, each with its exact 95 % interval (`*_low`, `*_high`) and its bound
         (`*_bound`).
     """
-    return grouped(table.reset_index(drop=True))[0].reset_index(drop=True)
+    return grouped(schema.numbered(table))[0].reset_index(drop=True)
 
 
+@once
 def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """The summary, and for each row of `table` the index of its condition in the summary.
 

@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 
 from dpbench import __version__, metrics, store
-from dpbench.accuracy import command as utility
-from dpbench.accuracy.trial import Trial
 from dpbench.cell import parts
 from dpbench.cell.rows import describe
 from dpbench.cell.scene import dataset
@@ -39,7 +37,11 @@ from dpbench.sweep.options import (
 from dpbench.sweep.plan import Plan, plan
 from dpbench.sweep.session import Session
 from dpbench.system import digest, interrupts, output, process
+from dpbench.system.once import kept
 from dpbench.system.paths import absolute, expanded, kind_of, read_toml
+
+if TYPE_CHECKING:
+    from dpbench.accuracy.trial import Trial
 
 PATIENCE = 2.0
 """Seconds after which planning says that it goes on."""
@@ -96,9 +98,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     )
     if options.dry_run:
         return _dry_run(planned, folder, executor.slots)
-    trials = utility.trials(options, runtime.device) if options.utility else []
-    if trials:
-        note(utility.note(trials))
+    trials = _trials(options, runtime.device, note) if options.utility else []
     results = store.open_run(absolute(folder), configuration)
     session = Session.begin(results, planned.cells)
     for line in session.sort_out():
@@ -149,6 +149,15 @@ def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
     for cell in checked.values():
         parts.defence_of(cell)
     return replace(planned, cells=tuple(engines.choose(planned.cells)))
+
+
+def _trials(options: Options, device: str, note: Note) -> list[Trial]:
+    from dpbench.accuracy import command as utility  # Opacus, which takes seconds to import
+
+    trials = utility.trials(options, device)
+    if trials:
+        note(utility.note(trials))
+    return trials
 
 
 def _patiently(note: Note) -> Callable[[int], None]:
@@ -208,15 +217,19 @@ def _resumed(options: Options) -> Options:
 def _finish(session: Session, options: Options, folder: Path, trials: list[Trial]) -> int:
     """Tables, pictures and the exit status."""
     table = store.attach_floors(session.results.frame(session.cells))
-    files = export(session.results, table)
-    if trials:
-        accuracies = utility.carry_out(trials, session.results.path, options.quiet)
-        files = export(session.results, table)  # once more, with accuracies
-    asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
-    if not options.quiet:
-        show(table, folder, files, chosen(options.columns) if options.columns is not None else SHORT)
+    with kept():
+        files = export(session.results, table)
         if trials:
-            utility.show(accuracies)
+            from dpbench.accuracy import command as utility
+
+            accuracies = utility.carry_out(trials, session.results.path, options.quiet)
+            files = export(session.results, table)  # once more, with accuracies
+        if not options.quiet:
+            show(table, folder, files, chosen(options.columns) if options.columns is not None else SHORT)
+            if trials:
+                utility.show(accuracies)
+        above = exceedances(table)
+    asked = table[table["floor"].isna() & table["defense"].isin(options.defense)]
     if not (asked["status"] == "ok").any():
         reason = asked["error"].iloc[0] if len(asked) else "No cell left a result."
         raise InputError(f"Nothing that was asked for could be run. {reason}")
@@ -226,7 +239,6 @@ def _finish(session: Session, options: Options, folder: Path, trials: list[Trial
             f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
             file=sys.stderr,
         )
-    above = exceedances(table)
     for line in above:
         print(output.plain(f"Above what differential privacy allows: {line}."), file=sys.stderr)
     return 1 if lost or above or (table["status"] == "failed").any() else 0

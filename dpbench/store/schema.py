@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow
 
 from dpbench.store.columns import Column, columns
+from dpbench.system.once import once
 
 Row = dict[str, Any]
 _ARROW: dict[str, pyarrow.DataType] = {
@@ -117,12 +118,29 @@ def to_pandas(table: pyarrow.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=kinds.get, split_blocks=True, self_destruct=True)
 
 
+@once
 def conform(table: pd.DataFrame) -> pd.DataFrame:
-    """Give a table the schema's columns in order and dtype; missing ones are empty, unknown ones go last."""
+    """Give a table the schema's columns in order and dtype; missing ones are empty, unknown ones go last.
+
+    Where there is nothing to do, it is the table itself.
+    """
     table = _with_floors(table)
-    others = [name for name in table.columns if name not in columns()]
-    dtypes = {name: column.dtype for name, column in columns().items()}
-    return table.reindex(columns=[*columns(), *others]).astype(dtypes)
+    wanted = [*columns(), *(name for name in table.columns if name not in columns())]
+    dtypes = {name: pd.api.types.pandas_dtype(column.dtype) for name, column in columns().items()}
+    if list(table.columns) == wanted and dict(table.dtypes[list(dtypes)]) == dtypes:
+        return table
+    return table.reindex(columns=wanted).astype(dtypes)
+
+
+def numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """`conform`, with the rows numbered from 0; likewise the table itself where there is nothing to do."""
+    table = conform(table)
+    return table if table.index.identical(pd.RangeIndex(len(table))) else _renumbered(table)
+
+
+@once
+def _renumbered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.reset_index(drop=True)
 
 
 def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +149,10 @@ def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
         return table
     attack = table["attack"].astype("string")
     named = attack.str.removeprefix("floor:").where(attack.str.startswith("floor:"))
-    return table.assign(floor=table["floor"].fillna(named) if "floor" in table else named)
+    if "floor" not in table:
+        return table.assign(floor=named)
+    lacking = (table["floor"].isna() & named.notna()).any()
+    return table.assign(floor=table["floor"].fillna(named)) if lacking else table
 
 
 def _storable(value: str | int | float | bool) -> bool:

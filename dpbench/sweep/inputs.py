@@ -20,6 +20,7 @@ from dpbench.privacy import Budget
 from dpbench.protocol import InputError
 from dpbench.system import digest, source
 from dpbench.victim.batch_norm import has_batch_norm
+from dpbench.victim.given import Factory
 from dpbench.victim.networks import build, models
 
 
@@ -68,7 +69,7 @@ class Inputs:
 
     def has_batch_norm(self, batch: BatchSpec) -> bool:
         """Whether the victim has batch-norm layers, so that their statistics say something."""
-        return _normed(batch.model, batch.norm)
+        return _normed(batch.model, batch.norm, self._size())
 
     def generator_digest(self, generator: str, batch: BatchSpec) -> str:
         """A hash of the generator's weights; empty where the cell that wants it will say why it has none."""
@@ -81,7 +82,10 @@ class Inputs:
 
     def code(self, cell: Cell) -> str:
         """A hash of the code that decides the cell's outcome."""
-        return code_of(cell, models[cell.batch.model])
+        return code_of(cell, *_makers(cell.batch.model, self._size()))
+
+    def _size(self) -> int:
+        return dataset(self._data, self._image_size).images.shape[-1]
 
     def _images(self, size: int, seed: int, draw: str) -> str:
         return images_digest(draw_disjoint(dataset(self._data, self._image_size), size, seed, draw))
@@ -110,5 +114,14 @@ def _code(attack: str | None, defence: str, threat: str, networks: frozenset[Any
 
 
 @cache
-def _normed(model: str, norm: str) -> bool:
-    return has_batch_norm(build(model, norm=norm))
+def _makers(model: str, size: int) -> tuple[type | Callable[..., Any], ...]:
+    """What makes a network: of one that the user gave, the factory and the classes of its modules."""
+    made = models[model]
+    if not isinstance(made, Factory):
+        return (made,)
+    return (Factory, made.function, *{type(module) for module in build(model, size=size).modules()})
+
+
+@cache
+def _normed(model: str, norm: str, size: int) -> bool:
+    return has_batch_norm(build(model, norm=norm, size=size))

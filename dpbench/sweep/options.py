@@ -14,6 +14,7 @@ from dpbench.sweep.axes import options
 from dpbench.sweep.option import GROUPS, Option
 from dpbench.sweep.own_options import OWN
 from dpbench.sweep.reading import as_flags, named_plugins, read_options
+from dpbench.victim.given import is_given, training_of
 from dpbench.victim.networks import models
 
 COMMAND = "python -m dpbench.run"
@@ -101,7 +102,12 @@ def checked(given: Options) -> Options:
     if given.weights is not None and (len(given.model) > 1 or len(given.victim) > 1):
         raise InputError("`weights` is one network's file: give one `model` and one `victim` with it.")
     attack = tuple(attacks.names()) if "all" in given.attack else given.attack
-    victim = given.victim or (("early",) if given.weights is None else ("trained",))
+    states = {training_of(name) if is_given(name) else "early" for name in given.model}
+    if given.weights is None and not given.victim and len(states) > 1:
+        raise InputError(
+            f"These models are {' and '.join(sorted(states))}: say `victim`, or run them one after the other."
+        )
+    victim = given.victim or (tuple(states) if given.weights is None else ("trained",))
     return given.replaced(attack=attack, victim=victim)
 
 

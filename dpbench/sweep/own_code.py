@@ -10,10 +10,9 @@ from typing import Any
 from torch import nn
 
 from dpbench.protocol import Loss
-from dpbench.system import digest
+from dpbench.system import behaviour, digest
 from dpbench.victim.outputs import SingleLogitLoss
 
-_PLAIN = (bool, int, float, str, type(None))
 Code = frozenset[type | Callable[..., Any]]
 
 
@@ -43,12 +42,9 @@ def state(model: nn.Module, loss: Loss) -> str:
     hooks = [each for each in model._forward_hooks.values() if hasattr(each, "__dataclass_fields__")]
     return digest.described(
         {
-            "weights": digest.tensors(model.state_dict()),
-            "layout": repr(model),  # strides, groups, shares of dropout, ...
-            "trained": [name for name, p in model.named_parameters() if p.requires_grad],
-            "training": [name for name, module in model.named_modules() if module.training],
+            "model": behaviour.of_module(model),
             "outputs": repr(hooks),
-            "loss": _settings(loss),
+            "loss": behaviour.of_function(loss),
         }
     )
 
@@ -60,14 +56,3 @@ def _code(given: Any) -> list[type | Callable[..., Any]]:
         return [SingleLogitLoss, *_code(given.loss)]
     given = getattr(given, "__func__", given)
     return [given] if inspect.isfunction(given) else [type(given)]
-
-
-def _settings(given: Any) -> list[Any]:
-    """Plain values that a loss was made with, and the tensors it holds."""
-    if isinstance(given, functools.partial):
-        return [repr(given.args), repr(given.keywords), *_settings(given.func)]
-    if isinstance(given, SingleLogitLoss):
-        return [given.flat, given.form, *_settings(given.loss)]
-    held = vars(given) if hasattr(given, "__dict__") else {}
-    found = [[name, repr(value)] for name, value in sorted(held.items()) if isinstance(value, _PLAIN)]
-    return [*found, digest.tensors(given.state_dict())] if isinstance(given, nn.Module) else found

@@ -60,7 +60,8 @@ OWN = (
         "model",
         str,
         ("convnet",),
-        "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50",
+        "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50; or your own, FILE.py:FUNCTION "
+        "or module:FUNCTION, torchvision:NAME, timm:NAME (docs/own-model.md)",
     ),
     _option(
         SCENE,

@@ -81,13 +81,14 @@ def _distributions() -> Mapping[str, list[str]]:
 def _closure(start: str) -> frozenset[str]:
     """`start` and all modules of its package that it imports, directly or not."""
     home = ".".join(start.split(".")[:2]) if start.startswith("dpbench.") else start.split(".")[0]
+    followed = (home, *SHARED)
     reached, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
         if name in reached:
             continue
         reached.add(name)
-        waiting += [other for other in _imported(name) if _within(other, (home, *SHARED))]
+        waiting += [other for other in _imported(name, followed) if _within(other, followed)]
     return frozenset(reached)
 
 
@@ -95,12 +96,17 @@ def _within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _imported(name: str) -> Iterable[str]:
+def _imported(name: str, followed: tuple[str, ...]) -> Iterable[str]:
+    """The modules that a module imports, as far as they are in the packages `followed` or hold one.
+
+    No other package is looked into: to find a module within it, Python would have to import it.
+    """
     path = _file(name)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in _parsed(path.read_text(encoding="utf-8"))[0]:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _file(alias.name))
+            names = (alias.name for alias in node.names if _within(alias.name, followed))
+            yield from filter(_file, names)
         else:
             base = node.module or ""
             if node.level:
@@ -109,7 +115,8 @@ def _imported(name: str) -> Iterable[str]:
             for alias in node.names:
                 # a module of that name, or else a name that the package's own file makes
                 inner = f"{base}.{alias.name}"
-                yield from [inner] if _file(inner) else [base] if _file(base) else []
+                if _within(inner, followed):
+                    yield from [inner] if _file(inner) else [base] if _file(base) else []
 
 
 @cache

@@ -9,13 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
 from dpbench import assets
 from dpbench.data import Dataset
 from dpbench.protocol import InputError, Loss
+from dpbench.system import digest
 from dpbench.system.paths import expanded
+from dpbench.victim.fitting import fit, outputs
+from dpbench.victim.given import is_given
 from dpbench.victim.networks import build
 from dpbench.victim.weights import Weights, load_weights, read
 
@@ -52,6 +56,10 @@ def weights_digest(
         InputError: where that victim does not exist, was trained on other classes or another size, or where
             the file of weights does not fit.
     """
+    if is_given(model):
+        found = None if weights is None else read(weights_file(weights))
+        network = _given(model, norm, found, data, size)
+        return found.digest if found else digest.tensors(network.state_dict())
     build_shape(model, norm)
     if weights is not None:
         found = read(weights_file(weights))
@@ -103,7 +111,12 @@ def load(
     Raises:
         InputError: for weights that do not exist, do not fit, or have changed since.
     """
-    if weights is not None:
+    if is_given(model):
+        found = None if weights is None else read(weights_file(weights), planned)
+        network = _given(model, norm, found, data, size)
+        if found is None:
+            digest.unchanged(f"The model {model}", planned, digest.tensors(network.state_dict()))
+    elif weights is not None:
         network = _with_weights(model, norm, read(weights_file(weights), planned), data, size)
     elif training != "untrained":
         # the shipped victims learnt behind CIFAR-10's own statistics, whatever data is shown to them
@@ -134,6 +147,24 @@ def _with_weights(model: str, norm: str, weights: Weights, data: Dataset, size: 
             "use weights for these classes."
         )
     return load_weights(build(model, classes, norm, size, data.mean, data.std), weights)
+
+
+def _given(model: str, norm: str, weights: Weights | None, data: Dataset, size: int) -> nn.Module:
+    """A network that the user named, which returns logits."""
+    classes = data.num_classes if weights is None else weights.last()
+    network = build(model, classes, norm, size, data.mean, data.std)
+    if weights is not None:
+        load_weights(network, weights)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise InputError(f"{model} has no trainable parameter, so there is no gradient to attack.")
+    seen = torch.zeros(2, len(data.mean), size, size)
+    fit(network.float(), F.cross_entropy, seen)
+    if (found := outputs(network, seen)) < data.num_classes:
+        raise InputError(
+            f"{model} has {found} outputs, and labels of {data.name} reach {data.num_classes - 1}: use a "
+            "model for these classes."
+        )
+    return network
 
 
 def _shipped(name: str) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Registry
+from dpbench.victim.given import factory, is_given
 from dpbench.victim.layers import NORMS, FrozenBatchNorm2d, Normalise, norm_layer
 
 __all__ = [
@@ -28,7 +29,19 @@ __all__ = [
 ]
 
 Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
-models: Registry[Callable[..., nn.Module]] = Registry("model", group="dpbench.models")
+
+
+class Models(Registry[Callable[..., nn.Module]]):
+    """Constructors by name; those that users give (`file.py:factory`) are known by what they are called."""
+
+    def __getitem__(self, name: str) -> Callable[..., nn.Module]:
+        return factory(name) if is_given(name) else super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return (isinstance(name, str) and is_given(name)) or super().__contains__(name)
+
+
+models = Models("model", group="dpbench.models")
 """Constructors `(num_classes, norm, size, mean, std) -> network`."""
 
 

@@ -52,6 +52,10 @@ class Weights:
             raise InputError(f"{self.path} does not fit this model: it lacks fc.weight.")
         return len(last)
 
+    def last(self) -> int:
+        """The rows of the last matrix in the file: as a rule, how many outputs the network has."""
+        return next((len(t) for t in reversed(list(self.tensors.values())) if t.ndim > 1), 0)
+
 
 def read(path: Path | str, planned: str = "") -> Weights:
     """The weights in a file.

@@ -55,9 +55,10 @@ def forest(comparison: Comparison, said: Said) -> Figure | None:
     axes[0].set_ylim(-sum(heights), 0)
     first = comparison.runs[0].letter
     more = f"; {SHOWN} of {len(said.blocks)} settings" if len(said.blocks) > SHOWN else ""
-    heading = f"Mean paired difference from {first}, 95 % intervals{more}"
-    if len(others) == 1:
-        heading = heading.replace("difference from", f"difference of {others[0]} from")
+    pair = f", {others[0]} - {first}" if len(others) == 1 else f" from {first}"
+    means = [each for _, _, each in found if math.isnan(each.low)]
+    hollow = "; hollow: too few batches for one" if means else ""
+    heading = f"Mean paired difference{pair}, with its 95 % interval{hollow}{more}"
     figure.suptitle(escape.matplotlib(heading), fontsize=_SMALL + 1)
     if len(others) > 1:
         handles = [

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from dpbench.report.flags.floors import FAILS
+
 BAND = 10
 """Points of accuracy that a band is wide."""
 
@@ -56,7 +58,8 @@ class Board:
         attacks: what attacked.
         protocol: hash of these attacks with their settings.
         band: the accuracy, as text.
-        ranked: (rank, item), in a rank by the upper end of the interval; no rank where nothing was measured.
+        ranked: (rank, item), in a rank by the upper end of the interval; no rank where nothing was measured,
+            or where the attack fails undefended, so that what it misses is to nobody's credit.
     """
 
     suite: str
@@ -69,7 +72,10 @@ class Board:
 
 
 def boards(items: Iterable[Item]) -> list[Board]:
-    """Sort results onto boards: those of one suite, threat model, scene, attacks and utility band."""
+    """Sort results onto boards: those of one suite, threat model, scene, attacks and utility band.
+
+    Accuracies of different models say nothing of defences, so a band is of one model.
+    """
     found: dict[tuple[str, ...], list[Item]] = {}
     for item in items:
         found.setdefault(_place(item), []).append(item)
@@ -87,23 +93,27 @@ def ranks(intervals: list[tuple[float, float]]) -> list[int]:
 
 
 def band(accuracy: dict[str, Any] | None) -> str:
-    """The utility band of an accuracy, `BAND` points wide.
+    """The utility band of an accuracy, `BAND` points wide, with its model.
 
     Example:
-        >>> band({"mean": 0.634}), band({"mean": 1.0}), band(None)
-        ('accuracy 60 to 70 %', 'accuracy 90 to 100 %', 'accuracy not measured')
+        >>> band({"mean": 0.634, "utility_model": "scattering-linear"}), band(None)
+        ('accuracy 60 to 70 % (scattering-linear)', 'accuracy not measured')
     """
     if accuracy is None:
         return "accuracy not measured"
     least = min(math.floor(100 * accuracy["mean"] / BAND + 1e-9) * BAND, 100 - BAND)
-    return f"accuracy {least} to {least + BAND} %"
+    return f"accuracy {least} to {least + BAND} % ({accuracy['utility_model']})"
 
 
 def _ranked(items: list[Item]) -> list[tuple[int | None, Item]]:
-    measured = [item for item in items if item.success]
+    measured = [item for item in items if item.success and not _attack_fails(item)]
     places = ranks([(item.success["low"], item.success["high"]) for item in measured])
     in_order = sorted(zip(places, measured, strict=True), key=lambda each: (each[0], each[1].success["high"]))
-    return [*in_order, *((None, item) for item in items if not item.success)]
+    return [*in_order, *((None, item) for item in items if item not in measured)]
+
+
+def _attack_fails(item: Item) -> bool:
+    return any(flag["kind"] == FAILS for flag in item.flags)
 
 
 def _place(item: Item) -> tuple[str, ...]:

@@ -88,13 +88,20 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
         return [str(error).removesuffix(".")]
     faults = [said for name in _RECOMPUTED if (said := differing(found[name], again[name], name))]
     # there may be more of them: an audit that was made of the defence need not lie beside the entry
-    faults += [f"a flag is missing: {flag['text']}" for flag in again["flags"] if flag not in found["flags"]]
+    faults += [f"a flag is missing: {flag['text']}" for flag in again["flags"] if not _raised(flag, found)]
     stated, kept = found["provenance"]["cells"], again["provenance"]["cells"]
     if stated and not kept:
         unchecked.append("its cells are not beside it")
     elif stated != kept:
         faults.append("the cells are not those that the entry was made from")
     return faults
+
+
+def _raised(flag: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether an entry has a flag, in whatever words: another version may word it otherwise."""
+    return any(
+        each["kind"] == flag["kind"] and {*flag["results"]} <= {*each["results"]} for each in found["flags"]
+    )
 
 
 def _other(name: str, stated: dict[str, str], there: dict[str, str]) -> bool:

@@ -42,7 +42,7 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
         folder: the run's.
         table: as `write`.
     """
-    table = schema.conform(table).reset_index(drop=True)
+    table = schema.numbered(table)
     found, trained = settings(table), utility(folder)
     today = datetime.now(UTC).date().isoformat()
     submission = {"name": folder.absolute().name or "run", "authors": [], "date": today}

@@ -16,7 +16,7 @@ from dpbench.system.paths import absolute, kind_of
 
 
 def write(folder: str | Path, out: str | Path) -> tuple[Path, int, int]:
-    """Write the leaderboard of the entries in `folder` and below; those with faults are listed, not ranked.
+    """Write the leaderboard of the entries in `folder` and below; copies and faulty ones are not ranked.
 
     Returns:
         The page, the number of entries on it and of those left out.
@@ -27,7 +27,7 @@ def write(folder: str | Path, out: str | Path) -> tuple[Path, int, int]:
     page, home = absolute(out), absolute(folder)
     if kind_of(page) == "folder":
         raise InputError(f"{out} is a folder; give a file for the page, {out}/leaderboard.html say.")
-    items, left_out, entries = [], [], 0
+    items, left_out, entries, seen = [], [], 0, {}
     for path in find(folder):
         name = str(path.relative_to(home)) if path.is_relative_to(home) else path.name
         try:
@@ -38,6 +38,11 @@ def write(folder: str | Path, out: str | Path) -> tuple[Path, int, int]:
         if checked.faults:
             left_out.append((name, "; ".join(checked.faults)))
             continue
+        results = checked.found["provenance"]["files"]["results.csv"]
+        if results in seen:
+            left_out.append((name, f"it has the same results as {seen[results]}"))
+            continue
+        seen[results] = name
         entries += 1
         items += [Item(checked.found, result, checked.unchecked) for result in checked.found["results"]]
     text = html(items, left_out)

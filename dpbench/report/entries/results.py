@@ -60,8 +60,13 @@ def settings(table: pd.DataFrame) -> list[Setting]:
     numbers = setting.groupby(list(setting), dropna=False, sort=False).ngroup()
     found = []
     for _, rows in usable.groupby(numbers, sort=False):
-        described = {name: str(value) for name, value in setting.loc[rows.index[0]].items()}
-        found.append(Setting(digest.described(described)[:8], rows, texts.loc[rows.index]))
+        head = rows.iloc[0]  # without what is empty: a column that a later version adds changes no id
+        described = setting.loc[rows.index[0]].drop([name for name in labels if pd.isna(head[name])]).dropna()
+        found.append(
+            Setting(
+                digest.described({n: str(v) for n, v in described.items()})[:8], rows, texts.loc[rows.index]
+            )
+        )
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from dpbench.report.flags.adaptive import adaptive
@@ -9,7 +11,8 @@ from dpbench.report.flags.claims import audited, exceeded, tuned
 from dpbench.report.flags.flag import Flag, Raise, Results
 from dpbench.report.flags.floors import beaten, fails
 from dpbench.report.flags.releases import too_long, unrepeatable, zero
-from dpbench.store import Store
+from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 __all__ = ["RAISED", "Flag", "flags"]
 
@@ -39,5 +42,10 @@ def flags(table: pd.DataFrame, store: Store | None = None) -> list[Flag]:
     Returns:
         Errors first, then attacks that are too weak, then the images.
     """
-    results = Results(table, store)
-    return [flag for raised in RAISED for flag in raised(results)]
+    return list(_raised(schema.numbered(table), None if store is None else store.path.absolute()))
+
+
+@once
+def _raised(table: pd.DataFrame, folder: Path | None) -> tuple[Flag, ...]:
+    results = Results(table, None if folder is None else Store(folder))
+    return tuple(flag for raised in RAISED for flag in raised(results))

@@ -44,7 +44,7 @@ class Results:
     """
 
     def __init__(self, table: pd.DataFrame, store: Store | None = None) -> None:
-        self.table = schema.conform(table).reset_index(drop=True)
+        self.table = schema.numbered(table)
         self.store = store
         self.naming = Naming(self.table)
 

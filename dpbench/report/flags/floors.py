@@ -77,14 +77,16 @@ def _without_result(results: Results) -> Iterator[Flag]:
     table = results.table[~is_floor(results.table)]
     bare = ~is_defended(table)
     for line, rows in results.settings(table[bare]):
-        if not ended_well(rows).any():
+        alike = _alike(results, line)
+        # an attack that has no result at all credits nobody
+        if not ended_well(rows).any() and (ended_well(alike) & is_defended(alike)).any():
             lost = count(rows["key"].nunique(), "cell")
             yield Flag(
                 FAILS,
                 f"{results.naming.attack(line)} has no undefended result ({lost} failed or skipped; "
                 f"{results.batch(line)}), so nothing that it misses under a defence is to that defence's "
                 "credit.",
-                keys(_alike(results, line)),
+                keys(alike),
             )
 
 

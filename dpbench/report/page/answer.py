@@ -66,13 +66,15 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup]]]:
     trained = trainings(store)
     reached = [accuracies(each.row, trained) for each in found]
     which = "one release" if _single(found) else "attacked releases"
+    # a budget of releases has no training: no sampling, and no steps beside these releases
+    told = [(each, not pd.isna(each.row["eps"])) for each in found]
     rows = [
         ("ε of the training", [figure(each.row["eps"]) for each in found]),
         (f"ε of {which}", [at_most(each.row["eps_release"]) for each in found]),
         ("releases", [figure(None if _single(found) else each.row["releases"], "d") for each in found]),
         ("noise multiplier σ", [figure(each.row["noise_multiplier"]) for each in found]),
-        ("sample rate q", [figure(each.row["sample_rate"]) for each in found]),
-        ("steps T", [figure(each.row["steps"], ",d") for each in found]),
+        ("sample rate q", [figure(e.row["sample_rate"] if t else None) for e, t in told]),
+        ("steps T", [figure(e.row["steps"] if t else None, ",d") for e, t in told]),
         ("δ", [figure(each.row["delta"], "g") for each in found]),
         (f"bound, {which}", [at_most(each.row["rero_release"]) for each in found]),
         ("bound, training", [at_most(each.bound) for each in found]),

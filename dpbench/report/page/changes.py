@@ -38,15 +38,15 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
             + (", and only the bound holds for all of them." if len(private) else "."),
         )
     ]
-    if not rows.loc[is_defended(rows), "adaptive"].fillna(True).all():
+    if unaware := _unaware(rows):
         found.append(
-            Change("An attack that knows the defence", "Some defences were attacked by one that does not.")
+            Change(
+                "An attack that knows the defence", f"Not tried against {_listed(unaware)} (--adaptive yes)."
+            )
         )
     tried = set(rows["threat_model"].fillna("honest"))
     if untried := [name for name in columns()["threat_model"].choices if name not in tried]:
-        found.append(
-            Change("An attacker who knows or may do more", f"Not tried: {_listed(untried)} (--threat-model).")
-        )
+        found.append(Change("Another attacker", f"Not tried: {_listed(untried)} (--threat-model)."))
     found += [
         Change("Another victim or other images", f"These results are for {_scene(rows)}."),
         Change("More images", f"{_images(rows)}. Intervals say how much that leaves open."),
@@ -63,12 +63,19 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
     return found
 
 
+def _unaware(rows: pd.DataFrame) -> list[str]:
+    """Defences that no attack which knows them was tried against."""
+    tried = rows.loc[is_defended(rows), "adaptive"].fillna(True).astype(bool)
+    known = tried.groupby(rows.loc[tried.index, "defense"], sort=False).any()
+    return [str(defence) for defence in known.index[~known]]
+
+
 def _scene(rows: pd.DataFrame) -> str:
     victims = rows[["victim", "model"]].drop_duplicates().fillna("").itertuples(index=False, name=None)
     words = [" ".join(filter(None, (f"the {victim}" if victim else "", model))) for victim, model in victims]
     sizes = _listed(sorted(rows["batch_size"].dropna().unique()))
     data = _listed(rows["data"].dropna().unique())
-    return f"{_listed(words)}, images of {data}, and attacked batches of {sizes}"
+    return f"{_listed(words)}, images of the data set {data}, and attacked batches of {sizes}"
 
 
 def _images(rows: pd.DataFrame) -> str:

@@ -49,7 +49,7 @@ def write(store: Store, table: pd.DataFrame) -> Path:
 
 def html(store: Store, table: pd.DataFrame) -> str:
     """The page as text. A section that fails is left out with a warning, and the page says so."""
-    table = schema.conform(table).reset_index(drop=True)
+    table = schema.numbered(table)
     made = [_Made(section, body) for section in SECTIONS if (body := _body(section, table, store))]
     return str(
         render(

@@ -91,7 +91,7 @@ def pictures(table: pd.DataFrame, store: Store) -> Markup | None:
     """
     if not store.counts()[0]:
         return None
-    table = schema.conform(table).reset_index(drop=True)
+    table = schema.numbered(table)
     album, views, left_out = _Album(store), [], []
     count = size = 0
     for panel in panels(table):

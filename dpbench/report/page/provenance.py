@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench import __version__
 from dpbench.report.page import beside
 from dpbench.report.page.templating import render
 from dpbench.store import Store
@@ -30,6 +31,8 @@ def provenance(table: pd.DataFrame, store: Store) -> Markup | None:
     return render(
         "provenance",
         command=None if config is None else command(config),
+        made_by=[each for each in _versions(table, config or "") if each != __version__],
+        version=__version__,
         config=config,
         packages=[(n, v) for n, v in packages.items() if v] if isinstance(packages, dict) else [],
         facts=[
@@ -45,6 +48,20 @@ def provenance(table: pd.DataFrame, store: Store) -> Markup | None:
     )
 
 
+def _versions(table: pd.DataFrame, config: str) -> list[str]:
+    """Those that wrote the rows; without any row, the one in the configuration."""
+    written = [str(each) for each in table["version"].dropna().unique()]
+    found = None if written else _read(config).get("version")
+    return written or ([str(found)] if found else [])
+
+
+def _read(config: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return {}
+
+
 def command(config: str) -> str | None:
     r"""The line that makes a run of this configuration; None where it was none of a command line.
 
@@ -52,10 +69,7 @@ def command(config: str) -> str | None:
         >>> command('defense = ["dp"]\neps = [1.0]\nadaptive = [true]\ndevice = "cpu"\nversion = "0.2.0"')
         'python -m dpbench.run --defense dp --eps 1.0 --adaptive yes --device cpu'
     """
-    try:
-        found = tomllib.loads(config)
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return None
+    found = _read(config)
     if not isinstance(found.get("defense"), list):  # `benchmark()` writes its arguments down as text
         return None
     program = "frontier" if "levels" in found else "run"

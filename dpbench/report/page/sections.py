@@ -44,7 +44,7 @@ class Section:
 SECTIONS = (
     Section("answer", "The answer", answer),
     Section("decide", "Which epsilon", decided),
-    Section("frontier", "Where leaks end", frontiers),
+    Section("frontier", "The measured frontier", frontiers),
     Section("utility", "What it costs", utility),
     Section("pictures", "Pictures", pictures),
     Section("state", "What is here, and what is missing", state),

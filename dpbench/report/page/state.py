@@ -18,6 +18,9 @@ _FILES = {
     "utility.csv": "accuracy under each defence",
 }
 
+_SUMS = ("summary.csv", "table.md")
+"""What says something of results even where these were not kept."""
+
 
 def state(table: pd.DataFrame, store: Store) -> Markup:
     """How many cells there are of how many, why some failed, and which files the page was made from."""
@@ -39,5 +42,6 @@ def state(table: pd.DataFrame, store: Store) -> Markup:
         pictures=any(store.counts()[0]),
         reasons=failed["error"].dropna().drop_duplicates().head(3).tolist(),
         others=any(beside.content(store.path / name) is not None for name in list(_FILES)[2:]),
+        summed=[name for name in _SUMS if beside.content(store.path / name) is not None],
         absent=[(n, what) for n, what in _FILES.items() if beside.content(store.path / n) is None],
     )

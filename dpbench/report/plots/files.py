@@ -59,6 +59,7 @@ def draw(plot: Plot, table: pd.DataFrame, store: Store) -> list[Path]:
     """
     top, folder = store.path / plot.name, store.path / FOLDER
     files: list[Path] = []
+    alt = None
     for suffix, width in WIDTHS.items():
         # a figure that does not lay itself out keeps the size that it was made for
         figure = plot(table, store, width if suffix else None)
@@ -67,7 +68,8 @@ def draw(plot: Plot, table: pd.DataFrame, store: Store) -> list[Path]:
             return []
         with refused_as_sentence(folder):
             folder.mkdir(exist_ok=True)
-        made = dict(_saved(figure, folder / f"{top.stem}{suffix}", plot.alt(table, store)))
+        alt = plot.alt(table, store) if alt is None else alt
+        made = dict(_saved(figure, folder / f"{top.stem}{suffix}", alt))
         if not suffix:
             files.append(_own(figure, top, made))
         files += made.values()

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
+from dpbench.protocol import Factorisation
 from dpbench.report import escape
 from dpbench.report.naming import Naming
 from dpbench.report.plots import labels
@@ -49,8 +50,9 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
     """Draw PSNR and LPIPS over sigma: medians, the middle 80 % of images, and the most exposed image.
 
     Both epsilons stand on the upper axis. The undefended attack is drawn at the left. Dashed lines are the
-    medians of the best floor. Vertical lines are the certified frontiers, sigma =
-    sqrt(releases) / (Phi^-1(kappa + .05) - Phi^-1(kappa)); the run's own measured frontier is shaded.
+    medians of the best floor. Vertical lines are the certified frontiers, sigma = s / (Phi^-1(kappa + .05) -
+    Phi^-1(kappa)); s is how far a sample moves all releases: sqrt(T) for T of independent noise. The run's
+    own measured frontier is shaded.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -182,10 +184,10 @@ def _scale(axis: Axes, private: pd.DataFrame, inches: float, *, top: bool, botto
 
 
 def _certified(private: pd.DataFrame) -> dict[float, float]:
-    """Prior to the sigma from which on nobody gets more than `MARGIN` above it, for as many releases."""
-    releases = private["releases"].dropna().max()
-    steps = 1 if pd.isna(releases) else int(releases)
-    return {k: math.sqrt(steps) / float(ndtri(k + MARGIN) - ndtri(k)) for k in PRIORS}
+    """Prior to the sigma from which on nobody gets more than `MARGIN` above it, by whatever was released."""
+    released = private[["releases", "bands"]].fillna(1).drop_duplicates().itertuples(index=False)
+    moved = max(Factorisation(int(count), int(bands)).sensitivity() for count, bands in released)
+    return {k: moved / float(ndtri(k + MARGIN) - ndtri(k)) for k in PRIORS}
 
 
 def _frontiers(axis: Axes, private: pd.DataFrame, store: Store | None) -> None:

@@ -19,7 +19,7 @@ from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLUMN, FULL, SMALL
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.rows import ended_well, has_exact_chance, is_floor
 from dpbench.report.summary import pooled
 from dpbench.store import Store, schema
 
@@ -88,7 +88,8 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
-    return table[ended_well(table) & ~is_floor(table) & table["eps_release"].notna()]
+    private = table["eps_release"].notna() & has_exact_chance(table)
+    return table[ended_well(table) & ~is_floor(table) & private]
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,12 +12,13 @@ from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.protocol import Factorisation
 from dpbench.report import escape
 from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.rows import ended_well, has_exact_chance, is_floor
 from dpbench.report.summary import pooled
 from dpbench.store import Store, schema
 
@@ -27,7 +28,8 @@ _ATTACKERS = {
     "informed": "informed attacker",
 }
 _HIGH, _NAMES = 3.1, 0.95  # of the figure; beside the panel, for the names of curves, inches
-_CURVE = ["noise_multiplier", "releases"]
+_CURVE = ["noise_multiplier", "releases", "bands"]
+_Curve = tuple[float, int, int]
 _TICKS = (1e-4, 1e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _APART = 0.02  # of the width of the panel, between points of one chance
 
@@ -39,7 +41,7 @@ class Point:
     Attributes:
         threat_model: whose it is.
         attack: the attack's name.
-        curve: the noise multiplier and the number of releases.
+        curve: the noise multiplier, the number of releases, and how many of them share a draw of noise.
         chance: share that a blind choice is right in, exactly.
         right: successes.
         trials: of so many.
@@ -47,7 +49,7 @@ class Point:
 
     threat_model: str
     attack: str
-    curve: tuple[float, int]
+    curve: _Curve
     chance: float
     right: int
     trials: int
@@ -61,8 +63,9 @@ class Point:
 def points(table: pd.DataFrame) -> list[Point]:
     """Attackers of releases whose noise is known, where chance is exact.
 
-    That is so for the informed attacker's candidates, for the original in a gallery, and for a frontier's
-    ranks. Attackers who see the sample with a chance below 1 have another bound, and are left out.
+    That is so for the informed attacker's candidates, for a frontier's ranks, and for the original in a
+    gallery, unless the attacker knows the label and the gallery has images of others. Attackers who see the
+    sample with a chance below 1 have another bound, and are left out.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -70,16 +73,17 @@ def points(table: pd.DataFrame) -> list[Point]:
     table = schema.conform(table)
     given = table["noise_multiplier"].notna() & table["eps_release"].notna()
     table = table[ended_well(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
+    table = table[has_exact_chance(table)]
     ranked = table["ranked_first"].notna()
     choices = table["candidates"].fillna(table["gallery_size"]).mask(ranked, 200)
-    table = table.assign(choices=choices, releases=table["releases"].fillna(1))
+    table = table.assign(choices=choices, **_correlation(table))
     by = ["threat_model", "attack", *_CURVE, "choices"]
     found = []
-    for (threat_model, attack, sigma, releases, among), rows in table.groupby(by):
+    for (threat_model, attack, sigma, releases, bands, among), rows in table.groupby(by):
         asked = rows["ranked_first"].dropna()
         right, trials = (int(asked.sum()), len(asked)) if len(asked) else pooled(rows)
         if trials:
-            curve = float(sigma), int(releases)
+            curve = float(sigma), int(releases), int(bands)
             found.append(Point(str(threat_model), str(attack), curve, 1 / float(among), right, trials))
     return found
 
@@ -100,9 +104,10 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 def tradeoff(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -> Figure | None:
     """Draw success over chance: a trade-off curve 1 - f for each noise, and the measured attackers.
 
-    A curve is that of the attacked release or releases, all other samples known: Phi(Phi^-1(x) + sqrt(T) /
-    sigma). A point has the colour of the curve that bounds it; bars are 95 % Clopper-Pearson intervals. A
-    point whose whole bar lies above its curve is an error somewhere, and `exceedances` names it.
+    A curve is that of the attacked release or releases, all other samples known: Phi(Phi^-1(x) + s / sigma).
+    s is how far a sample moves them all: sqrt(T) for T of independent noise. A point has the colour of the
+    curve that bounds it; bars are 95 % Clopper-Pearson intervals. A point whose whole bar lies above its
+    curve is an error somewhere, and `exceedances` names it.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -115,7 +120,7 @@ def tradeoff(table: pd.DataFrame, store: Store | None = None, width: float = 6.5
     found = points(table)
     if not found:
         return None
-    every = sorted({p.curve for p in found}, key=lambda curve: curve[1] ** 0.5 / curve[0])
+    every = sorted({p.curve for p in found}, key=_separation)
     curves = _told_apart(every, min(p.chance for p in found))
     figure = Figure(figsize=(width, _HIGH), layout="constrained")
     axis = figure.subplots()
@@ -157,7 +162,7 @@ def tradeoff(table: pd.DataFrame, store: Store | None = None, width: float = 6.5
     return figure
 
 
-def _told_apart(every: list[tuple[float, int]], chance: float) -> list[tuple[float, int]]:
+def _told_apart(every: list[_Curve], chance: float) -> list[_Curve]:
     """Of many curves those whose heights at `chance` are spread most evenly."""
     if len(every) <= MOST:
         return every
@@ -166,20 +171,32 @@ def _told_apart(every: list[tuple[float, int]], chance: float) -> list[tuple[flo
     return [every[i] for i in sorted({int(np.abs(heights - height).argmin()) for height in wanted})]
 
 
-def _bound(curve: tuple[float, int], chance: float) -> float:
-    return privacy.reconstruction_bound(curve[0], 1.0, curve[1], kappa=chance)
+def _bound(curve: _Curve, chance: float) -> float:
+    return privacy.reconstruction_bound(1 / _separation(curve), kappa=chance)
 
 
-def _budgets(table: pd.DataFrame) -> dict[tuple[float, int], float]:
-    """Epsilon of the release by noise and number of releases."""
-    table = schema.conform(table).assign(releases=lambda rows: rows["releases"].fillna(1))
-    by = table.groupby(_CURVE)["eps_release"].median()
-    return {(float(sigma), int(releases)): eps for (sigma, releases), eps in by.items()}
+def _separation(curve: _Curve) -> float:
+    sigma, releases, bands = curve
+    return Factorisation(releases, bands).sensitivity() / sigma
 
 
-def _named(curve: tuple[float, int], budgets: dict[tuple[float, int], float]) -> str:
-    releases = f", {curve[1]} releases" if curve[1] > 1 else ""
-    return f"σ {short(curve[0])}{releases}, ε {short(budgets[curve])}"
+def _correlation(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Releases and bands of each row; 1 where a table does not say."""
+    return {name: table[name].fillna(1) for name in ("releases", "bands")}
+
+
+def _budgets(table: pd.DataFrame) -> dict[_Curve, float]:
+    """Epsilon of the release by noise, number of releases and bands."""
+    table = schema.conform(table)
+    by = table.assign(**_correlation(table)).groupby(_CURVE)["eps_release"].median()
+    return {(float(sigma), int(releases), int(bands)): eps for (sigma, releases, bands), eps in by.items()}
+
+
+def _named(curve: _Curve, budgets: dict[_Curve, float]) -> str:
+    sigma, count, bands = curve
+    releases = f", {count} releases" if count > 1 else ""
+    releases += f", {bands} bands" if min(count, bands) > 1 else ""
+    return f"σ {short(sigma)}{releases}, ε {short(budgets[curve])}"
 
 
 def _attacker(point: Point) -> str:

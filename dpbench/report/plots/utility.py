@@ -29,6 +29,8 @@ _OF_THE_BUDGET = {
     *("delta", "train_size", "train_batch_size", "epochs", "accountant"),
 }
 """What follows from noise and training, or says the same in another way: no part of a defence's identity."""
+_RECIPE = ("train_size", "train_batch_size", "epochs", "learning_rate")
+"""What decides an accuracy beside the defence."""
 _DIGITS = 5
 """Digits to which numbers of the two tables agree."""
 _MEASURES = {
@@ -43,7 +45,8 @@ _HIGH = 2.6  # of a panel, inches
 def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     """What leaks and what accuracy is left, for each defence, strength and model of `utility.csv`.
 
-    Rows belong together where the defence and all its parameters that both tables have agree.
+    Rows belong together where the defence and all its parameters that both tables have agree. Trainings of
+    another length, batch or learning rate are points of their own, and their names say so.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -75,12 +78,21 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     }
     found = []
     trained = trained.assign(_key=_keys(trained, same))
-    for (key, model), part in trained.groupby(["_key", "utility_model"], sort=False):
+    recipe = [n for n in _RECIPE if n in trained]
+    by = ["_key", "utility_model", *recipe]
+    for (key, model, *values), part in trained.groupby(by, sort=False, dropna=False):
         if key in leaks:
+            others = trained.loc[trained["utility_model"] == model, recipe]
+            told = [
+                f"{name.replace('_', ' ')} {value:g}"
+                for name, value in zip(recipe, values, strict=True)
+                if others[name].nunique() > 1 and not pd.isna(value)
+            ]
             accuracy = part["accuracy"]
             spread = {"mean": accuracy.mean(), "least": accuracy.min(), "most": accuracy.max()}
             named = {"defense": part["defense"].iloc[0], "utility_model": str(model)}
-            found.append(leaks[key] | named | spread)
+            name = ", ".join([leaks[key]["name"], *told])
+            found.append(leaks[key] | named | spread | {"name": name})
     return pd.DataFrame(found, columns=columns)
 
 

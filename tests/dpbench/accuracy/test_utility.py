@@ -237,3 +237,51 @@ def test_a_defence_that_remembers_without_a_stream_is_refused(linear, train, tes
             utility(linear, train, test, defense="forgetful", seeds=0)
     finally:
         del defenses.defenses_registry._items["forgetful"]
+
+
+class Weighted(nn.Module):
+    """Logits times a number that is no weight."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.layers = factor, nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+
+    def forward(self, x):
+        return self.factor * self.layers(x)
+
+
+def test_a_model_with_another_attribute_is_trained_anew(train, test):
+    given = {"defense": "none", "epochs": 1, "train_batch_size": 32, "seeds": 0, "progress": False}
+    one, other = (
+        dpbench.utility(lambda f=f: Weighted(f), train, test, learning_rate=0.1, **given)["accuracy"].item()
+        for f in (1.0, 0.0)
+    )
+    assert one > other == 0.5
+
+
+def test_freezing_a_layer_is_another_training(train, test):
+    def make_model(frozen):
+        made = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+        made[1].weight.requires_grad_(not frozen)
+        return made
+
+    given = {"defense": "none", "epochs": 1, "train_batch_size": 32, "seeds": 0, "progress": False}
+    free, frozen = (
+        dpbench.utility(lambda f=f: make_model(f), train, test, learning_rate=0.1, **given)["accuracy"].item()
+        for f in (False, True)
+    )
+    assert free > frozen
+
+
+def test_a_model_that_fails_on_a_batch_is_a_failed_row(train, test):
+    """Poisson sampling draws batches of one image, of which batch norm has no variance."""
+
+    def make_model():
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    few = tuple(each[:16] for each in train)
+    given = {"defense": ["prune", "dp"], "epochs": 4, "train_batch_size": 2, "seeds": 0, "progress": False}
+    with pytest.raises(InputError, match="batch norm by GroupNorm"):
+        dpbench.utility(make_model, few, test, **given)
+    with pytest.raises(InputError, match=r"could be trained.*fails in training.*every size"):
+        dpbench.utility(make_model, few, test, **given | {"defense": "prune"})

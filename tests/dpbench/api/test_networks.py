@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 import dpbench
 from dpbench.protocol import InputError
+from dpbench.sweep.own_model import copied
+from dpbench.victim.fitting import fit
 from tests.helpers.networks import CLASSES, NETWORKS, SIZE, Returns
 
 DEFENCES = ["none", "clip", "dp", "prune"]
@@ -127,3 +129,41 @@ def test_freezing_a_layer_or_another_loss_is_another_cell(tmp_path):
     frozen = keys(F.cross_entropy)
     assert plain.isdisjoint(smooth)
     assert plain.isdisjoint(frozen)
+
+
+@pytest.mark.parametrize("name", ["tuple", "one logit [B]", "VisionTransformer", "in place"])
+def test_a_compiled_search_is_traced_through_what_was_added(name, traces):
+    options = {"defense": "none", "noise_multiplier": None, "attacks": "inverting-gradients"}
+    compiled = benched(name, 1, engine="compiled", **options)
+    assert len(traces) > 0
+    eager = benched(name, 1, **options)
+    for table in (compiled, eager):
+        assert (table["status"] == "ok").all()
+    pairs = (t[t["attack"] == "inverting-gradients"]["psnr"].item() for t in (compiled, eager))
+    assert next(pairs) == pytest.approx(next(pairs), abs=0.01)
+
+
+def test_recurrent_layers_run_without_cudnn_and_leave_it_as_it_was():
+    seen = []
+    model = NETWORKS["LSTM over rows"].build()
+    fit(model, F.cross_entropy, torch.rand(1, 3, SIZE, SIZE))
+    model.lstm.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    model(torch.rand(1, 3, SIZE, SIZE))
+    with pytest.raises(RuntimeError):
+        model.lstm(torch.rand(1, 2, 5))
+    assert seen == [False, False]
+    assert torch.backends.cudnn.enabled
+
+
+def test_batch_norm_in_training_mode_runs_where_no_image_needs_a_gradient_of_its_own():
+    table = benched("ResNet, batch norm in training mode", attacks="inverting-gradients", bn_stats="none")
+    rows = table[table["floor"].isna()].drop_duplicates("defense").set_index("defense")
+    assert rows["status"].to_dict() == {"none": "ok", "clip": "skipped", "dp": "skipped", "prune": "ok"}
+    assert rows["error"]["clip"] == BATCH_NORM.split("run. ")[1]
+
+
+def test_weights_in_low_precision_are_computed_in_single_precision_and_that_is_said():
+    model = NETWORKS["bfloat16 weights"].build()
+    with pytest.warns(UserWarning, match="weights are bfloat16; all is computed in float32"):
+        assert {p.dtype for p in copied(model).parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -244,7 +244,7 @@ def test_one_line_for_messages(given, said):
         (cell("dlg", part("clip", max_grad_norm=2.0)), "dlg on clip C=2"),
         (cell(part("gradinversion", matching="layer-l2")), "gradinversion matching=layer-l2 on none"),
         (cell("analytic", threat="malicious-linear"), "analytic on none malicious-linear"),
-        (cell("dlg", "noise", part("honest", releases=3)), "dlg on noise honest T=3"),
+        (cell("dlg", "noise", part("honest", releases=3)), "dlg on noise honest releases=3"),
         (cell("dlg", "nothing"), "dlg on nothing"),
     ],
 )

@@ -129,7 +129,7 @@ def test_metrics_need_no_gradient():
 GOOD = torch.zeros(2, 3, 32, 32)
 BAD = {
     "no batch": (GOOD[0], GOOD[0], r"\[B, 3, H, W\].*\(3, 32, 32\)"),
-    "grey": (GOOD[:, :1], GOOD[:, :1], r"\[B, 3, H, W\]"),
+    "two channels": (GOOD[:, :2], GOOD[:, :2], r"\[B, 3, H, W\]"),
     "channels last": (GOOD.movedim(1, -1), GOOD.movedim(1, -1), r"\[B, 3, H, W\]"),
     "empty": (GOOD[:0], GOOD[:0], r"\[B, 3, H, W\]"),
     "broadcast": (GOOD[:1], GOOD, "same shape"),
@@ -146,6 +146,12 @@ def test_bad_input_is_one_clear_sentence(metric, case):
     images, originals, sentence = BAD[case]
     with pytest.raises(InputError, match=sentence):
         metric(images, originals)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_grey_image_scores_as_one_of_three_equal_channels(metric):
+    grey, other = GOOD[:, :1], GOOD[:, 1:2]
+    assert torch.allclose(metric(grey, other), metric(*(x.expand(-1, 3, -1, -1) for x in (grey, other))))
 
 
 def test_ssim_refuses_images_smaller_than_its_window():

@@ -278,3 +278,25 @@ def test_a_release_budget_is_of_all_attacked_releases_together():
     assert guarantee.noise_multiplier == pytest.approx(2 * 0.6002, rel=1e-3)
     assert guarantee.rero_release == pytest.approx(0.650, abs=1e-3)
     assert (guarantee.sample_rate, guarantee.steps, guarantee.accountant) == (1.0, 1, "analytic")
+
+
+def test_no_distribution_is_composed_twice_for_one_account(monkeypatch):
+    composed = []
+
+    def noted(*given, compose=pld.loss_distribution):
+        composed.append(given)
+        return compose(*given)
+
+    monkeypatch.setattr(pld, "loss_distribution", noted)
+    pld._on_grid.cache_clear()
+    calibration.calibrate(
+        eps=2.0,
+        noise_multiplier=None,
+        eps_scope="training",
+        delta=1e-5,
+        train_size=5_000,
+        train_batch_size=100,
+        epochs=2,
+        max_grad_norm=1.0,
+    )
+    assert len(composed) == len(set(composed)) > 3

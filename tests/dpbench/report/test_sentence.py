@@ -105,6 +105,9 @@ def test_failures_and_nothing(make_run, make_rows):
     failed = frame(make_rows("inverting-gradients", "clip", 1, 0, 0, status="failed", key="bad"))
     assert "1 cell has no result" in sentence(pd.concat([make_run(), failed], ignore_index=True))
     assert sentence(failed) == "There is nothing to say: no attack ended well (1 cell has no result)."
+    floor = failed.assign(key="floor", floor="mean-image", attack="floor:mean-image")
+    said = sentence(pd.concat([make_run(), failed, floor], ignore_index=True))
+    assert "2 cells have no result" in said  # as the notes under the table count them
     assert sentence(frame([])).startswith("There is nothing to say")
 
 

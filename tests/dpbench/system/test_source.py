@@ -125,6 +125,16 @@ def test_every_way_to_import_is_followed(package, line):
     assert found[0] != found[1]
 
 
+def test_modules_of_other_packages_are_not_imported(package, tmp_path):
+    """To find a module within a package, Python imports the package: that would be Opacus, say."""
+    (tmp_path / "whitehouse").mkdir()
+    for name in ("__init__.py", "room.py"):
+        (tmp_path / "whitehouse" / name).write_text("")
+    inside = "def later():\n    import whitehouse.room\n    from whitehouse.room import wall\n\n\nclass Blur:"
+    source.digest(package("blur.py", "class Blur:", inside).Blur)
+    assert "whitehouse" not in sys.modules
+
+
 def installed(folder, version, *, local):
     """What an installer writes beside the package in `folder`."""
     for old in folder.glob("greyhouse-*"):

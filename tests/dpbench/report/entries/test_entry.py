@@ -11,10 +11,11 @@ import pytest
 from dpbench import __main__ as program
 from dpbench import load
 from dpbench.privacy.intervals import clopper_pearson
-from dpbench.report.entries import FILE, entry, write
+from dpbench.report.entries import FILE, entry, results, write
 from dpbench.report.entries.check import check
 from dpbench.report.entries.schema import misshapen
 from dpbench.store import Store
+from dpbench.store.schema import frame
 
 REFERENCE = Path(__file__).parents[4] / "results" / "reference"
 
@@ -258,3 +259,24 @@ def test_what_cannot_be_checked_is_refused(enter, gallery, tmp_path, capsys):
         assert status == 2
         assert said in err
         assert len(err.splitlines()) == 1
+
+
+def test_a_flag_that_is_worded_otherwise_is_none_that_is_missing(enter, gallery, make_rows):
+    floors = make_rows("floor:mean-image", "none", 1, 11.0, 0.6)
+    path = enter("run", floors + gallery(0, 1, defense="none") + gallery(0, 1))
+    found = read(path)
+    assert found["flags"]
+    changed = [flag | {"text": "As another version says it."} for flag in found["flags"]]
+    path.write_text(json.dumps(found | {"flags": changed}))
+    assert check(path).faults == ()
+
+
+def test_a_column_without_values_changes_no_id(gallery, monkeypatch):
+    table = frame(gallery(0, 2))
+    (before,) = results.settings(table)
+    names = results.really_run()
+    assert table["prune_ratio"].isna().all()
+    assert "prune_ratio" in names
+    monkeypatch.setattr(results, "really_run", lambda: tuple(n for n in names if n != "prune_ratio"))
+    (after,) = results.settings(table)
+    assert after.id == before.id

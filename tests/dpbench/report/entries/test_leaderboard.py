@@ -1,13 +1,14 @@
 """Ranks only where results can be compared and told apart."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
 from dpbench import __main__ as program
 from dpbench.report.entries.boards import Item, band, boards, ranks
-from dpbench.report.entries.leaderboard import html
+from dpbench.report.entries.leaderboard import html, write
 
 HOSTILE = '"><script>alert(1)</script>\u202e'
 
@@ -24,12 +25,12 @@ def test_ties_within_the_interval_share_a_rank():
 
 
 def test_bands_are_ten_points_wide():
-    assert [band({"mean": value}) for value in (0.0, 0.5999, 0.6, 0.7, 1.0)] == [
-        "accuracy 0 to 10 %",
-        "accuracy 50 to 60 %",
-        "accuracy 60 to 70 %",
-        "accuracy 70 to 80 %",
-        "accuracy 90 to 100 %",
+    assert [band({"mean": value, "utility_model": "m"}) for value in (0.0, 0.5999, 0.6, 0.7, 1.0)] == [
+        "accuracy 0 to 10 % (m)",
+        "accuracy 50 to 60 % (m)",
+        "accuracy 60 to 70 % (m)",
+        "accuracy 70 to 80 % (m)",
+        "accuracy 90 to 100 % (m)",
     ]
 
 
@@ -57,6 +58,7 @@ def test_what_cannot_be_compared_is_on_boards_of_its_own(enter, gallery, dp):
         enter("other data", gallery(0, data="cifar10")),
         enter("other gallery", [row | {"gallery_size": 20} for row in gallery(0)]),
         enter("accuracy", gallery(1), pd.DataFrame([trained])),
+        enter("other model", gallery(1), pd.DataFrame([trained | {"utility_model": "convnet-tanh"}])),
         enter("suite", gallery(1), config={"eps_scope": ["release"], "attack": ["prior-aware"]}),
         enter("undefended", gallery(30, defense="none", releases=None)),
     ]
@@ -67,11 +69,18 @@ def test_what_cannot_be_compared_is_on_boards_of_its_own(enter, gallery, dp):
             ["a", "suite", "undefended"],
             *(
                 [name]
-                for name in ("accuracy", "other attack", "other data", "other gallery", "weaker attack")
+                for name in (
+                    *("accuracy", "other attack", "other data", "other gallery", "other model"),
+                    "weaker attack",
+                )
             ),
         ]
     )
-    assert {board.band for board in found} == {"accuracy not measured", "accuracy 60 to 70 %"}
+    assert {board.band for board in found} == {
+        "accuracy not measured",
+        "accuracy 60 to 70 % (scattering-linear)",
+        "accuracy 60 to 70 % (convnet-tanh)",
+    }
 
 
 def test_a_result_without_a_success_has_no_rank(enter, gallery):
@@ -120,3 +129,19 @@ def test_bad_input_is_one_sentence(arguments, said, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     assert program.main(["compare", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_attack_that_fails_undefended_ranks_no_defence(enter, gallery, make_rows):
+    floors = [
+        row for seed in range(40) for row in make_rows("floor:mean-image", "none", 1, 15.0, 0.3, seed=seed)
+    ]
+    path = enter("weak", floors + gallery(0, defense="none") + gallery(0))
+    assert [rank for board in boards(items(path)) for rank, _ in board.ranked] == [None, None]
+
+
+def test_a_copy_is_not_ranked_twice(enter, gallery, tmp_path):
+    path = enter("run", gallery(1))
+    shutil.copytree(path.parent, path.parent.with_name("then"))
+    page, entries, left_out = write(tmp_path / "runs", tmp_path / "board.html")
+    assert (entries, left_out) == (1, 1)
+    assert "it has the same results as run/dpbench-entry.json" in page.read_text(encoding="utf-8")

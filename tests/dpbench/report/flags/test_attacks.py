@@ -128,3 +128,10 @@ def test_attackers_who_rebuild_no_image_are_not_compared_with_floors(make_run, m
     labels = make_rows("label-restoration", "none", 1, 0, 0)
     labels = [{k: v for k, v in row.items() if k not in ("psnr", "lpips", "psnr_floor")} for row in labels]
     assert flags(pd.concat([make_run(), frame(informed + labels)])) == []
+
+
+def test_an_attack_without_any_result_credits_nobody(make_run, raised):
+    """All attacks on all victims hold many that do not apply; none of their rows can be misread."""
+    table = make_run(batch_sizes=(1,))
+    table.loc[table["attack"] == "inverting-gradients", "status"] = "skipped"
+    assert raised(table) == []

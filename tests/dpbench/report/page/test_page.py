@@ -10,6 +10,7 @@ from dpbench.report import page
 from dpbench.report.__main__ import main
 from dpbench.report.page import document, folder, sections
 from dpbench.report.page.cells import cells
+from dpbench.report.page.changes import changes
 from dpbench.report.page.decided import decided
 from dpbench.report.page.provenance import command
 from dpbench.store import Store, open_run
@@ -116,6 +117,7 @@ def test_tables_without_cells_are_enough(tmp_path, read, capsys):
     found = read(*folder.read(tmp_path / "main"))
     assert "The folder has tables and no cells" in found.text
     assert any(of.get("src", "").startswith("data:image/png;base64,") and of["alt"] for _, of in found.tags)
+    assert "It was run with dpbench" not in found.text
     (tmp_path / "main" / "config.toml").unlink()
     assert len(folder.read(tmp_path / "main")[1]) == 30
 
@@ -194,3 +196,40 @@ def test_the_line_that_makes_the_run_again_is_understood_by_the_command_line():
             values = value if isinstance(value, list) else [value]  # older runs had one accountant
             found = options[option] if isinstance(options[option], tuple) else (options[option],)
             assert found == tuple({"yes": True, "no": False}.get(each, each) for each in values), option
+
+
+def test_what_was_not_kept_is_not_called_absent(read):
+    """The rows of `labels` are too large to be kept; its summary and its table are there."""
+    found = read(*folder.read(REFERENCE / "labels"))
+    assert "There are no results" not in found.text
+    assert "were not kept in this folder" in found.text
+    assert "summary.csv and table.md" in found.text
+
+
+@pytest.mark.parametrize("name", ["labels", "rero"])
+def test_the_line_that_makes_an_old_run_again_is_for_its_version(read, name):
+    found = read(*folder.read(REFERENCE / name))
+    assert "It was run with dpbench 0.1.0." in " ".join(found.text.split())
+
+
+def test_a_budget_of_releases_has_no_steps(read):
+    """`rero` has 10 releases: q = 1 and one step beside them would contradict that."""
+    found = read(*folder.read(REFERENCE / "rero"))
+    titles = [row[0]["text"] for row in found.tables["Budgets"]]
+    assert "releases" in titles
+    assert not {"sample rate q", "steps T"} & set(titles)
+    assert "dp ε=0.5, releases=10" in [row[0]["text"] for row in found.tables["Informed attacker"]]
+
+
+def test_what_would_change_the_verdict_is_what_was_not_tried(make_run, make_rows, dp):
+    rows = [
+        *make_rows("dlg", "none", 1, 25, 0.01),
+        *make_rows("dlg", "dp", 1, 14, 0.3, **(dp | {"adaptive": True})),
+        *make_rows("dlg", "dp", 1, 14, 0.3, **(dp | {"adaptive": False})),
+        *make_rows("dlg", "clip", 1, 14, 0.3, adaptive=False),
+    ]
+    found = {each.what: each.why for each in changes(frame(rows), Store(REFERENCE / "main"))}
+    assert found["An attack that knows the defence"] == "Not tried against clip (--adaptive yes)."
+    informed = frame([row | {"threat_model": "informed"} for row in rows])
+    found = {each.what: each.why for each in changes(informed, Store(REFERENCE / "main"))}
+    assert "honest" in found["Another attacker"]  # who knows less, not more

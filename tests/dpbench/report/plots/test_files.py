@@ -46,6 +46,18 @@ def test_each_width_is_drawn_once_and_saved_as_each_kind(made):
         assert int.from_bytes(made[f"plots/{name}.png"][16:20]) == 200 * width
 
 
+def test_a_figure_is_drawn_once_for_each_file(tmp_path, monkeypatch):
+    drawn = []
+
+    def counted(figure, renderer, draw=Figure.draw):
+        drawn.append(figure)
+        return draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    draw(Plot(wide, "wide.png"), NOTHING, Store(tmp_path))
+    assert len(drawn) == 2 * len(KINDS)
+
+
 def test_an_svg_stands_alone_and_its_ids_are_its_own(made):
     for name in ("wide", "wide-column"):
         text = made[f"plots/{name}.svg"].decode()

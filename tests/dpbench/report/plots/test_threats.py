@@ -120,6 +120,15 @@ def test_the_planted_layer_is_named(table):
     assert said[1].startswith(planted)
 
 
+def test_a_gallery_of_other_labels_is_left_out_where_the_label_is_known(table):
+    said = threats.alt(table.assign(gallery_labels="any", labels="known"), None)
+    assert "malicious" in threats.alt(table.assign(gallery_labels="any", labels="inferred"), None)
+    assert "informed" in said
+    assert "malicious" not in said
+    alone = table[table["threat_model"] != "informed"].assign(gallery_labels="any", labels="known")
+    assert threats(alone) is None
+
+
 def test_curves_take_the_attack_that_succeeds_most(table):
     better = table[table["attack"] == "inverting-gradients"].assign(attack="dlg", identified=True)
     found = curves(pd.concat([table, better])[lambda t: t["eps_release"].notna()])

@@ -8,7 +8,8 @@ import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest, spearmanr
 
-from dpbench.report.plots.noise import noise
+from dpbench.protocol import Factorisation
+from dpbench.report.plots.noise import _certified, noise
 from dpbench.report.plots.search import search
 from dpbench.report.plots.shares import shares
 from dpbench.report.plots.tradeoff import points, tradeoff
@@ -56,7 +57,7 @@ def test_noise_has_medians_worst_images_floors_and_frontiers(table):
 def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
     found = points(table)
     assert [(p.curve, p.chance, p.right, p.trials) for p in found] == [
-        ((sigma, 1), 1 / 20, 1, 4) for sigma in SIGMAS
+        ((sigma, 1, 1), 1 / 20, 1, 4) for sigma in SIGMAS
     ]
     axis = tradeoff(table).axes[0]
     curves = {each.get_label(): each for each in axis.lines if each.get_label().startswith("σ")}
@@ -76,6 +77,28 @@ def test_attackers_with_another_bound_are_no_points(table):
     assert points(table.assign(inclusion=0.5)) == []
     ranked = points(table.assign(ranked_first=table["image"] == 0))
     assert {(p.chance, p.right, p.trials) for p in ranked} == {(1 / 200, 1, 4)}
+
+
+def test_who_knows_the_label_has_a_better_chance_than_a_mixed_gallery_says(table):
+    mixed = table.assign(gallery_labels="any")
+    assert points(mixed.assign(labels="known")) == []
+    assert (
+        len(points(mixed.assign(labels="inferred"))) == len(points(mixed.assign(gallery_labels="same"))) == 2
+    )
+
+
+def test_correlated_noise_has_a_curve_of_its_own(table):
+    releases, bands = 16, 4
+    several = table.assign(releases=releases, bands=bands)
+    sensitivity = Factorisation(releases, bands).sensitivity()
+    assert sensitivity > 1.5 * releases**0.5  # so it is no detail
+    curves = [each for each in tradeoff(several).axes[0].lines if each.get_label().startswith("σ")]
+    assert curves[0].get_label() == "σ 0.5, 16 releases, 4 bands, ε 12"
+    for sigma, curve in zip(SIGMAS, curves, strict=True):
+        x, y = curve.get_data()
+        assert y == pytest.approx(ndtr(ndtri(x) + sensitivity / sigma))
+    marks = _certified(several[several["noise_multiplier"].notna()])
+    assert marks[0.1] == pytest.approx(sensitivity / (ndtri(0.15) - ndtri(0.1)))
 
 
 def test_shares_are_times_an_equal_share(table):
@@ -141,6 +164,19 @@ def test_utility_joins_what_leaks_with_what_is_left_of_the_accuracy(table, tmp_p
         drawn = [(bar[0].get_xdata()[0], bar[0].get_ydata()[0]) for bar in axis.containers]
         assert drawn == [pytest.approx(pair) for pair in zip(found["mean"], found[measure], strict=True)]
     assert line(leak, "front convnet-tanh").get_xdata() == pytest.approx([0.71, 0.5])
+
+
+def test_trainings_of_several_lengths_are_not_averaged(table, tmp_path):
+    trained = [
+        {"defense": "none", "accuracy": accuracy, "epochs": epochs, "utility_seed": seed}
+        for epochs, accuracies in ((1, (0.3, 0.32)), (10, (0.7, 0.72)))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    trained += [{"defense": "dp", "noise_multiplier": 2.0, "accuracy": 0.5, "epochs": 10}]
+    pd.DataFrame(trained).assign(utility_model="convnet-tanh").to_csv(tmp_path / "utility.csv", index=False)
+    found = joined(table, Store(tmp_path))
+    assert found["mean"].tolist() == pytest.approx([0.31, 0.71, 0.5])
+    assert found["name"].str.endswith(("epochs 1", "epochs 10")).all()
 
 
 def test_alt_texts_say_the_numbers(table, tmp_path):

@@ -1,0 +1,91 @@
+"""Lets a classifier return logits [B, K], whatever it returns by itself, by hooks."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpbench.protocol import InputError, Loss
+from dpbench.victim.outputs import TwoLogits, logits_among, single_logit_loss
+
+
+def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
+    """Hooks `model` so that it returns logits [B, K], and gives the loss of these.
+
+    One forward hook picks the logits out of what the model returns. One for a single logit makes two of it;
+    its usual loss is the binary cross-entropy. A model that changes images in place gets a copy of them.
+    LSTMs and the like do without cuDNN, whose backward pass is for training mode only and has no derivative.
+
+    Args:
+        model: changed in place.
+        loss: mean-reduced, of what the model returns.
+        images: [B, C, H, W], what it is to take.
+
+    Raises:
+        InputError: for a model that does not take the images, whose output is no or several logits, or whose
+            loss does not take a single logit.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.register_forward_pre_hook(_cudnn_off)
+            module.register_forward_hook(_cudnn_as_before, always_call=True)
+    output, changes = run(model, images)
+    if changes:
+        model.register_forward_pre_hook(_cloned)
+    if (pick := logits_among(output, len(images))) is not None:
+        model.register_forward_hook(pick)
+        output = pick(model, (images,), output)
+    if output.numel() == len(output) == len(images) and output.ndim in (1, 2):
+        model.register_forward_hook(TwoLogits())
+        given = F.binary_cross_entropy_with_logits if loss is F.cross_entropy else loss
+        loss = single_logit_loss(given, flat=output.ndim == 1)
+    return loss
+
+
+def outputs(model: nn.Module, images: Tensor) -> int:
+    """K, the number of the model's logits.
+
+    Raises:
+        InputError: for a model that does not take the images, or returns anything but logits.
+    """
+    logits, _ = run(model, images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        raise InputError("The model must return logits [B, K], one row for each image.")
+    return logits.shape[1]
+
+
+def run(model: nn.Module, images: Tensor) -> tuple[object, bool]:
+    """What a copy of `model` returns, and whether it changes its input in place.
+
+    Raises:
+        InputError: for a model that does not take the images.
+    """
+    given = images.clone()
+    before = given._version
+    try:
+        with torch.no_grad():
+            output = copy.deepcopy(model)(given)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        advice = " (repeat a grey channel three times if it wants colours)" if images.shape[1] == 1 else ""
+        raise InputError(
+            f"The model does not take images of shape {tuple(images.shape)}{advice}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    return output, given._version != before
+
+
+def _cudnn_off(module: nn.Module, _: object) -> None:
+    module.cudnn_before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+
+
+def _cudnn_as_before(module: nn.Module, *_: object) -> None:
+    torch.backends.cudnn.enabled = module.cudnn_before
+
+
+def _cloned(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Forward pre-hook of a model that would overwrite its input."""
+    return (inputs[0].clone(), *inputs[1:])

@@ -1,0 +1,146 @@
+"""Networks that users name on the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import dpbench
+from dpbench.protocol import InputError
+from dpbench.run import main
+from dpbench.victim.given import Factory, factory
+from dpbench.victim.networks import build
+
+torch.set_num_threads(1)
+SMALL = ["--image-size", "8", "--batch-size", "1", "--iterations", "1", "--device", "cpu", "--quiet"]
+FILE = """
+from torch import nn
+
+def plain(num_classes, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, num_classes))
+
+class Tuple(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = plain(num_classes, 8)
+
+    def forward(self, images):
+        return self.body(images), images
+
+def few(size):
+    return plain(3, size)
+
+def fails():
+    raise ValueError("no checkpoint")
+
+def frozen(num_classes, size):
+    return plain(num_classes, size).requires_grad_(False)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "given_network.py"
+    path.write_text(FILE)
+    yield path
+    sys.modules.pop("given_network", None)
+    factory.cache_clear()
+
+
+def ran(tmp_path, *words):
+    folder = tmp_path / "out"
+    assert main(["--defense", "clip", *words, *SMALL, "--out", str(folder)]) == 0
+    return dpbench.load(folder)
+
+
+def refused(capsys, *words):
+    assert main([*words, *SMALL]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["plain", "Tuple"])
+def test_a_factory_in_a_file(name, file, tmp_path):
+    table = ran(tmp_path, "--model", f"{file}:{name}")
+    assert (table["status"] == "ok").all()
+    assert set(table["model"]) == {f"{file}:{name}"}
+    assert set(table["norm"]) == {"own"}
+    assert set(table["victim"]) == {"trained"}
+
+
+def test_a_factory_in_a_module(file, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert (ran(tmp_path, "--model", "given_network:plain")["status"] == "ok").all()
+
+
+def test_weights_of_its_own(file, tmp_path, monkeypatch):
+    model = factory(f"{file}:plain").function(10, 8)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    table = ran(tmp_path, "--model", f"{file}:plain", "--weights", str(tmp_path / "weights.pt"))
+    assert table["weights"].notna().all()
+    images = dpbench.data.draw_disjoint(dpbench.data.load_data("samples", size=8), 1, 0, "distinct")
+    loss = nn.functional.cross_entropy(model(images.images), images.labels)
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]).norm()
+    rows = table[(table["defense"] == "none") & table["floor"].isna()]
+    assert rows["release_norm"].item() == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_other_code_is_another_cell(file, tmp_path, monkeypatch):
+    words = ("--model", f"{file}:plain", "--attack", "label-restoration")
+    before = set(ran(tmp_path, *words)["key"])
+    file.write_text(FILE.replace("nn.Flatten(), ", "nn.Flatten(), nn.Tanh(), "))
+    sys.modules.pop("given_network")
+    for known in (factory, *_caches()):
+        known.cache_clear()
+    after = set(ran(tmp_path / "again", *words)["key"])
+    assert before.isdisjoint(after)
+
+
+def _caches():
+    from dpbench.sweep import inputs
+    from dpbench.system import source
+
+    return inputs._makers, inputs._code, source._closure, source._file
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("few", "has 3 outputs, and labels of samples reach 9"),
+        ("fails", "cannot be made (ValueError: no checkpoint)"),
+        ("frozen", "has no trainable parameter"),
+        ("number", "has no function or class 'number'"),
+        ("absent", "has no function or class 'absent'"),
+    ],
+)
+def test_what_cannot_be_used_is_said(name, said, file, capsys):
+    assert said in " ".join(refused(capsys, "--model", f"{file}:{name}").split())
+
+
+def test_dpbenchs_own_settings_are_refused(file, capsys):
+    said = refused(capsys, "--model", f"{file}:plain", "--norm", "gn")
+    assert "has its own: leave it out" in " ".join(said.split())
+
+
+def test_torchvision_by_name_keeps_the_names_of_its_parameters():
+    model = build("torchvision:squeezenet1_1", num_classes=3, size=32)
+    names = {name for name, _ in model.named_parameters()}
+    assert "features.0.weight" in names
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_a_library_that_is_not_installed_is_asked_for(monkeypatch):
+    monkeypatch.setattr("dpbench.victim.given.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs timm: pip install timm"):
+        factory("timm:vit_tiny_patch16_224_missing")
+
+
+def test_timm_by_name(file):
+    pytest.importorskip("timm")
+    assert isinstance(factory("timm:vit_tiny_patch16_224"), Factory)
+    model = build("timm:vit_tiny_patch16_224", num_classes=3, size=32)
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
