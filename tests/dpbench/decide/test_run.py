@@ -188,17 +188,8 @@ def test_ones_own_folder_of_images(script, tmp_path, capsys):
         Image.fromarray(pixels).save(home / f"{place}.png")
     script(lambda sigma: True)
     words = [*TRAINING, "--data", f"folder:{tmp_path / 'own'}", "--victim", "untrained", "--model", "lenet"]
-    words += [
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--run",
-        "--quick",
-        "--quiet",
-        "--threat-model",
-        "informed",
-    ]
+    words += ["--device", "cpu", "--workers", "1", "--run", "--quick", "--quiet"]
+    words += ["--threat-model", "informed"]
     assert main([*TRAINING, "--out", str(tmp_path / "run")]) == 0  # what it leaves makes way for the run
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     (found,) = _frontiers(tmp_path / "run")
