@@ -93,7 +93,7 @@ class Naming:
         budget = next((name for name in _BUDGETS if _given(row, name)), None)
         if eps and budget is not None:
             symbol = columns()["eps" if budget == "eps_release" else budget].symbol
-            words.append(f"{symbol}={number(row[budget], '.3g' if budget == 'noise_multiplier' else 'g')}")
+            words.append(f"{symbol}={number(row[budget], '.3g' if budget == 'noise_multiplier' else '.4g')}")
         words += settings(row, self._defence.get(row["defense"], ()))
         if budget == "noise_multiplier":  # there would be an epsilon, had nothing else left the client
             words.append("without a guarantee")

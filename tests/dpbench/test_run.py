@@ -27,7 +27,7 @@ FILES = {
     *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
     *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
-    *("search.png", "shares.png", "tradeoff.png"),
+    *("search.png", "shares.png"),
 }
 
 

@@ -34,6 +34,9 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
     lines = lines[~is_floor(lines)]
     naming = Naming(table)
     found, more = budgets(lines, naming)
+    ends = sentences(store)
+    # a frontier ends its batches by what they show, and tests for a number fixed beforehand do not hold then
+    fixed = not ends
     return render(
         "answer",
         flags=flags(table, store),
@@ -45,13 +48,14 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         single=_single(found),
         trained=any(each.bound is not None for each in found),
         more=more,
-        blocks=verdicts(table),
+        fixed=fixed,
+        blocks=verdicts(table) if fixed else [],
         first=FIRST,
-        picked=picked(lines, naming),
+        picked=picked(lines, naming) if fixed else [],
         titles=PICKED,
-        said=sentence(table).split("\n"),
+        said=sentence(table).split("\n") if fixed else [],
         bound=informed.sentence(lines, naming),
-        ends=sentences(store),
+        ends=ends,
         changes=changes(table, store),
     )
 

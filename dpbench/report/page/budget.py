@@ -15,7 +15,7 @@ from dpbench.report.naming import Naming
 
 SHOWN = 8
 """Budgets on one page, at most; accounting takes up to seconds for each."""
-_ONE = ["eps", "eps_release", "noise_multiplier", "delta", "sample_rate", "steps", "releases", "inclusion"]
+_ONE = ["eps", "eps_release", "noise_multiplier", "delta", "sample_rate", "steps", "releases"]
 
 
 @dataclass(frozen=True)

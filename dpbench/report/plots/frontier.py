@@ -176,8 +176,11 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
         The figure; None where no image was ranked.
     """
     table = schema.conform(table)
-    rows = _most_exposed(table)
-    if store is None or not rows:
+    if store is None:
+        return None
+    there = {key: store.has(key) for key in table["key"].dropna().unique()}
+    rows = _most_exposed(table[table["key"].map(there).eq(True)])  # tables may have come without their cells
+    if not rows:
         return None
     few = EXPOSED if width > COLUMN else EXPOSED - 2
     across = 2 * few

@@ -54,6 +54,13 @@ def test_a_frontier_is_shown_level_by_level(run, measured, read):
     assert "over its prior 0.1 from σ 4.08 on" in found.text
 
 
+def test_tests_for_a_fixed_number_of_images_are_left_out_where_a_frontier_chose_it(run, measured, read):
+    (run.path / "frontier.json").rename(run.path / "kept")
+    assert "What attackers got" in read(run, run.frame()).text
+    (run.path / "kept").rename(run.path / "frontier.json")
+    assert "What attackers got" not in read(run, run.frame()).text
+
+
 def test_accuracies_are_summarised_over_seeds_and_stand_on_the_card(run, read, dp):
     of = {name: dp[name] for name in ("delta", "sample_rate", "steps", "train_size", "epochs")}
     shared = {"utility_model": "scattering-linear", "status": "ok", "chance": 0.1, "defense": "dp"} | of
