@@ -214,7 +214,9 @@ def test_one_command_for_all(capsys):
         assert all(name in said for name in ("run", "decide", "audit", "assets"))
     assert program.main(["rum"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("dpbench has no 'rum': give one of run, decide, frontier, audit, report, compare,")
+    assert said.startswith(
+        "dpbench has no 'rum' (did you mean 'run'?): give one of run, decide, frontier, audit,"
+    )
     assert program.main(["run", "--eps", "0"]) == 2
     assert program.main(["audit", "--eps", "0"]) == 2
     assert program.main(["assets", "fetch"]) == 2
