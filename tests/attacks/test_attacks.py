@@ -22,7 +22,8 @@ SHORT = {
 def test_the_table_is_complete():
     others = {"analytic", "prior-aware", "gradinversion", "deepinversion"}
     others |= {"latent-projection", "label-restoration", "lmmse", "map", "peel", "posterior-mean", "spear"}
-    assert set(attacks.names()) == {*ALL, *others}  # these have tests of their own
+    ours = {name for name in attacks.names() if attacks.kind(name).__module__.startswith("attacks.")}
+    assert ours == {*ALL, *others}  # these have tests of their own
     with pytest.raises(InputError, match=r"known: .*dlg"):
         attacks.create("nonsense")
     with pytest.raises(TypeError):

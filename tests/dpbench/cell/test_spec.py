@@ -25,6 +25,7 @@ CHANGES = [
     {"batch_size": 3},
     {"label_draw": "random"},
     {"logit_scale": 0.5},
+    {"expected": 256},
     {"data": "imagenet-samples"},
     {"image_size": 16},
     {"images_digest": "other"},
