@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import attacks
@@ -30,12 +31,15 @@ KNOWLEDGE = {
     "candidates": "candidates for the image",
 }
 """What an attack may need, in words."""
-WIDTH = "88"
+WIDTH = "80"
 """Columns of a help text that is shown as it is printed."""
 
 
 def attack(name: str) -> str:
-    """What an attack's class says and declares: whose attack it is, which defences it answers, parameters."""
+    """What an attack's class says and declares: whose attack it is, which defences it answers, parameters.
+
+    Of its description the first sentence is left out, in whose place the page has more.
+    """
     kind = attacks.kind(name)
     needs = ", ".join(KNOWLEDGE.get(field, field) for field in sorted(kind.needs))
     answered = [each for each in defenses.defenses_registry if kind.adapts((each,), {})]
@@ -46,7 +50,8 @@ def attack(name: str) -> str:
         if "adaptive" in parameters(kind)
         else "",
     }
-    return f"{_described(kind)}\n\n{_facts(facts)}\n\n{_parameters(parameters(kind))}"
+    more = _described(kind).partition("\n\n")[2]
+    return f"{more}\n\n{_facts(facts)}\n\n{_parameters(parameters(kind), _presets(kind))}"
 
 
 def defence(name: str) -> str:
@@ -118,9 +123,28 @@ def _facts(facts: Mapping[str, str]) -> str:
     return "\n".join(f"- {title}: {said}" for title, said in facts.items() if said)
 
 
-def _parameters(declared: Mapping[str, Parameter]) -> str:
+def _presets(kind: type) -> dict[str, str]:
+    """What stands for a None among an attack's defaults: the value of each preset."""
+    declared = parameters(kind)
+    if "preset" not in declared:
+        return {}
+    resolved = {word: kind(preset=word).resolved() for word in declared["preset"].choices}
+    return {
+        name: ", ".join(f"{word} {_default(getattr(each, name))}" for word, each in resolved.items())
+        for name, parameter in declared.items()
+        if parameter.default is None
+    }
+
+
+def _parameters(declared: Mapping[str, Parameter], instead: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A table of parameters; `instead` has what to show for some defaults."""
     rows = [
-        (_flag(each.name), _default(each.default), _values(each), _code(each.help))
+        (
+            _flag(each.name),
+            instead.get(each.name) or _default(each.default),
+            _values(each),
+            _code(each.help),
+        )
         for each in declared.values()
     ]
     return _table(("Parameter", "Default", "Values", "Meaning"), rows) if rows else "It has no parameters."
@@ -170,7 +194,7 @@ def _values(each: Parameter) -> str:
         ("below", each.below),
         ("at most", each.at_most),
     )
-    said = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
+    said = [f"{word} {limit:,.10g}" for word, limit in limits if limit is not None]
     kind = "whole number" if each.kind is int else "number"
     words = "".join(f", or `{word}`" for word in each.words)
     return ", ".join([kind + (f" in {each.unit}" if each.unit else ""), *said]) + words
