@@ -31,7 +31,6 @@ from dpbench.assets import __main__ as assets
 from dpbench.audit import options as audit
 from dpbench.audit.__main__ import main as audited
 from dpbench.decide import options as decide
-from dpbench.frontier import options as frontier
 from dpbench.protocol import InputError
 from dpbench.report import __main__ as report
 from dpbench.report.compare import __main__ as compare
@@ -79,20 +78,20 @@ def read_audit(words):
     defenses.stages(given["defense"].replace("NAME", "dp"))
 
 
-def read_frontier(words):
-    """With a folder where the page leaves it out."""
-    frontier.parse([*words, *([] if "--out" in words else ["--out", "DIR"])], "frontier", "")
-
-
 PARSERS = {
     "run": read_run,
-    "decide": decide.parse,
-    "frontier": read_frontier,
     "audit": read_audit,
+    "decide": decide.parse,
     "report": lambda words: read(report.Options, words, "report"),
     "compare": lambda words: read(compare.Options, words, "compare"),
     "assets": lambda words: subcommand(ASSETS, words, "assets"),
 }
+"""Other commands have `options.parse(words, command, description)`, and need a folder."""
+
+
+def options_of(name):
+    """The module with the options of a command."""
+    return importlib.import_module(f"{COMMANDS[name][0].removesuffix('.__main__')}.options")
 
 
 def read_command(name, words):
@@ -100,8 +99,11 @@ def read_command(name, words):
     if name in ("COMMAND", "--version"):
         return
     assert name in COMMANDS, name
-    if words and words != ["--help"]:
+    if name in PARSERS and words and words != ["--help"]:
         PARSERS[name](words)
+    elif name not in PARSERS and words != ["--help"]:
+        folder = [] if "--out" in words else ["--out", "DIR"]  # pages may leave it out
+        options_of(name).parse([*words, *folder], name, "")
 
 
 def read_module(name, words):
@@ -245,7 +247,8 @@ def test_there_are_commands_on_most_pages():
 
 
 def test_options_within_sentences_are_options_of_some_command():
-    known = {name for each in (sweep, decide, audit, frontier) for name in each.options()} | OTHERS
+    declared = [sweep, decide, audit, *(options_of(name) for name in COMMANDS.keys() - PARSERS.keys())]
+    known = {name for each in declared for name in each.options()} | OTHERS
     for path in (ROOT / "benchmarks").glob("[a-z]*.py"):
         known |= set(getattr(benchmark_options(f"benchmarks.{path.stem}"), "__dataclass_fields__", ()))
     found = {

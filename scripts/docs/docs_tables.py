@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +32,8 @@ KNOWLEDGE = {
     "candidates": "candidates for the image",
 }
 """What an attack may need, in words."""
+ELSEWHERE = {"run": "dpbench.sweep"}
+"""Packages that declare the options of a command in the place of its own."""
 WIDTH = "80"
 """Columns of a help text that is shown as it is printed."""
 
@@ -74,11 +77,10 @@ def options(command: str) -> str:
     """The options of a command, group by group; or its help, where they are few."""
     if command not in COMMANDS:
         raise LookupError(f"no command {command!r}")
-    about = {"run": "dpbench.sweep.axes", "frontier": "dpbench.frontier.options"}
-    about |= {"audit": "dpbench.audit.options", "decide": "dpbench.decide.options"}
-    if command not in about:
+    package = ELSEWHERE.get(command, COMMANDS[command][0].removesuffix(".__main__"))
+    if find_spec(f"{package}.options") is None:
         return f"```text\n{_help(command)}\n```"
-    found: Mapping[str, Option] = import_module(about[command]).options()
+    found: Mapping[str, Option] = import_module(f"{package}.options").options()
     groups = list(dict.fromkeys(each.group for each in found.values()))
     return "\n\n".join(f"**{group[0].upper()}{group[1:]}**\n\n{_options(found, group)}" for group in groups)
 
