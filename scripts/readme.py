@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 import jinja2
-from reference_figures import FIGURES, FILTERS
+from figure_words import FILTERS
+from reference_figures import FIGURES
 
 HOME = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- figures: ([a-z-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -28,7 +29,9 @@ def pages() -> list[Path]:
 def filled(text: str) -> str:
     """A page with its blocks as the stored results have them."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "blocks")
-    templates = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    templates = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+    )
     templates.filters |= FILTERS
 
     def block(match: re.Match[str]) -> str:

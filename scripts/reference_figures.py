@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from scipy.stats import binom
 
 import dpbench
 from dpbench.cell import registered
@@ -65,61 +65,6 @@ def identified(rows: pd.DataFrame) -> dict[str, Any]:
     return share(rows["identified"].sum(), len(rows))
 
 
-def percent(value: float) -> str:
-    """A share without its sign; a decimal only where 0 or 100 would not be true.
-
-    Example:
-        >>> [percent(x) for x in (0, 0.0005, 0.123, 0.9949, 0.9996, 1)]
-        ['0', '0.1', '12', '99', '99.9', '100']
-    """
-    scaled = 100 * value
-    if 0 < scaled < 0.5:
-        return f"{max(scaled, 0.1):.1f}"
-    if 99.5 <= scaled < 100:
-        return f"{min(scaled, 99.9):.1f}"
-    return f"{scaled:.0f}"
-
-
-def upper(value: float) -> str:
-    """A bound as percent with one decimal, rounded up so that what is printed holds.
-
-    Example:
-        >>> upper(0.15462), upper(0.155)
-        ('15.5', '15.5')
-    """
-    return f"{math.ceil(round(1000 * value, 6)) / 10:.1f}"
-
-
-def release(version: str) -> str:
-    """A version without its last number.
-
-    Example:
-        >>> release("0.2.0")
-        '0.2'
-    """
-    return ".".join(version.split(".")[:2])
-
-
-def verdicts(found: Mapping[str, str]) -> str:
-    """At which budgets a leak was shown and at which none was seen, in words.
-
-    Example:
-        >>> verdicts({"8": "leak shown", "3": "leak shown", "1": "not seen by these attacks"})
-        'is shown to find images at ε = 3 and 8 and is not seen to at ε = 1'
-    """
-    at = {
-        said: " and ".join(sorted((e for e in found if found[e] == said), key=float))
-        for said in found.values()
-    }
-    shown, unseen = at["leak shown"], at["not seen by these attacks"]
-    return f"is shown to find images at ε = {shown} and is not seen to at ε = {unseen}"
-
-
-def ends(found: Mapping[str, float]) -> str:
-    """An interval of shares, as `12 to 36 %`."""
-    return f"{percent(found['low'])} to {percent(found['high'])} %"
-
-
 def terminal() -> str:
     """What the terminal shows of the run `main`, down to the table's end."""
     registered.load()
@@ -144,15 +89,29 @@ def epsilon() -> dict[str, Any]:
     """Suite `epsilon`: what `lmmse` identifies at each budget, and its controls."""
     rows = results("epsilon")
     dp = rows[rows["floor"].isna() & (rows["defense"] == "dp")]
+    class_mean = rows[rows["floor"] == "start"].set_index("original_index")["psnr"]
     return {
         "images": rows["original_index"].nunique(),
-        "class_mean": rows.loc[rows["floor"] == "start", "psnr"].mean(),
+        "class_mean": class_mean.mean(),
         "undefended": rows.loc[rows["floor"].isna() & (rows["defense"] == "none"), "psnr"].mean(),
         "constant": rows.loc[rows["floor"] == "constant-image", "psnr"].mean(),
         "fed_noise": identified(rows[rows["floor"] == "noise-gradient"]),
-        "at": {f"{eps:g}": identified(found) for eps, found in dp.groupby("eps_release")},
+        "at": {f"{eps:g}": _of_lmmse(found, class_mean) for eps, found in dp.groupby("eps_release")},
         "gallery": int(dp["gallery_size"].iloc[0]),
         "public_images": int(dp["public_images"].iloc[0]),
+    }
+
+
+def _of_lmmse(rows: pd.DataFrame, class_mean: pd.Series) -> dict[str, Any]:
+    found, rows = identified(rows), rows.set_index("original_index")
+    gain = rows["psnr"] - class_mean
+    chance = 1 / rows["gallery_size"].iloc[0]
+    return found | {
+        "sigma": rows["noise_multiplier"].iloc[0],
+        "p": binom.sf(found["count"] - 1, found["of"], chance),
+        "psnr": rows["psnr"].mean(),
+        "gain": gain.mean(),
+        "error": gain.std() / len(gain) ** 0.5,
     }
 
 
@@ -196,6 +155,9 @@ def peel() -> dict[str, Any]:
                 "above": share((found["psnr"] > 60).sum(), len(found)),
                 "median": found["psnr"].median(),
                 "worst": found["psnr"].min(),
+                "worst_certified": found.loc[found["certified"], "psnr"].min(),
+                "seconds": found["seconds"].median(),
+                "most_seconds": found["seconds"].max(),
             }
             for (victim, defence), found in rows[which].groupby(["victim", "defense"])
         }
@@ -226,6 +188,14 @@ def malicious() -> dict[str, Any]:
             for eps, found in informed[informed["releases"] == 1].groupby("eps_release")
         },
     }
+
+
+def labels() -> dict[str, Any]:
+    """Suite `labels`: the share of labels restored, by victim, rule, draw and batch size."""
+    rows = results("labels")
+    rows = rows[rows["floor"].isna()]
+    found = rows.groupby(["victim", "label_rule", "label_draw", "batch_size"])["label_correct"].mean()
+    return {"sizes": sorted(rows["batch_size"].unique()), "restored": found.to_dict()}
 
 
 def trained() -> dict[str, Any]:
@@ -303,9 +273,9 @@ FIGURES = Figures(
     clip=clip,
     peel=peel,
     malicious=malicious,
+    labels=labels,
     trained=trained,
     presets=presets,
     decide=decide,
     decide_run=decide_run,
 )
-FILTERS = {"percent": percent, "ends": ends, "upper": upper, "release": release, "verdicts": verdicts}

@@ -54,10 +54,14 @@ def test_the_readmes_plain_facts():
 
 
 def test_words_for_figures(readme):
-    figures = importlib.import_module("reference_figures")
-    assert [figures.percent(x) for x in (0, 0.0005, 0.123, 0.9949, 0.9996, 1)] == [
-        *("0", "0.1", "12", "99", "99.9", "100"),
-    ]
-    assert [figures.upper(x) for x in (0.15462, 0.155)] == ["15.5", "15.5"]
-    assert figures.release("0.2.0") == "0.2"
-    assert figures.verdicts({"8": "leak shown", "1": "not seen by these attacks"}).endswith("to at ε = 1")
+    words = importlib.import_module("figure_words")
+    said = [words.percent(x) for x in (0, 0.0005, 0.123, 0.9949, 0.9996, 1)]
+    assert said == ["0", "0.1", "12", "99", "99.9", "100"]
+    assert [words.upper(x) for x in (0.15462, 0.155)] == ["15.5", "15.5"]
+    assert [words.plain(x, 3, True) for x in (-0.0584, 0.02)] == ["−.058", "+.020"]
+    assert [words.plain(x, 1) for x in (-0.04, 21.34)] == ["−0.0", "21.3"]
+    assert [words.power(x) for x in (1, 0.22, 1.2e-4, 8.9e-116)] == ["1", ".2", "1e-4", "9e-116"]
+    assert words.decimals({"count": 49, "of": 50, "low": 0.8935, "high": 0.9995}) == "49: .98 [.89, 1.00]"
+    assert words.release("0.2.0") == "0.2"
+    verdicts = {"8": "leak shown", "3": "leak shown", "1": "not seen by these attacks"}
+    assert words.verdicts(verdicts) == "is shown to find images at ε = 3 and 8 and is not seen to at ε = 1"
