@@ -172,10 +172,14 @@ def malicious() -> dict[str, Any]:
     fed_noise = rows[(rows["floor"] == "noise-gradient")]
     informed = attacked[attacked["attack"] == "prior-aware"]
     informed = photographs(informed).assign(right=lambda t: (t["success"] * t["trials"]).round())
+    at = attacked[(attacked["attack"] == "analytic") & (attacked["releases"] == 1)]
+    probe = at[(at["eps_release"] == 2) & (at["batch_seed"] == 0)].iloc[0]
+    constant = rows[(rows["floor"] == "constant-image") & (rows["batch_seed"] == 0)]
     return {
         "version": rows["version"].iloc[0],
         "images": rows["original_index"].nunique(),
         "gallery": int(rows["gallery_size"].max()),
+        "probe": probe.to_dict() | {"constant": constant["psnr"].iloc[0]},
         "identified": {
             (attack, f"{eps:g}", int(releases)): identified(found)
             for (attack, eps, releases), found in attacked.groupby(["attack", "eps_release", "releases"])
