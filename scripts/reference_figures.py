@@ -6,22 +6,20 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+import gradinversion_figures
 import pandas as pd
 from rich.console import Console
 from scipy.stats import binom
+from stored_results import HOME, identified, photographs, results, share
 
 import dpbench
 from dpbench.cell import registered
 from dpbench.decide.choices import Choice, Training
 from dpbench.decide.table import text as decide_text
-from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.compare.intervals import bootstrap
 from dpbench.report.tables import rich_table
-
-HOME = Path(__file__).parents[1] / "results" / "reference"
 
 
 class Figures(Mapping[str, Any]):
@@ -38,31 +36,6 @@ class Figures(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._makers)
-
-
-def results(name: str) -> pd.DataFrame:
-    """The rows of a stored run that ended well."""
-    registered.load()
-    table = dpbench.load(HOME / name)
-    return table[table["status"] == "ok"]
-
-
-def photographs(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each photograph and setting: a photograph in two batches is no new evidence."""
-    names = ["original_index", "victim", "defense", "attack", "floor", "floor_of", "eps_release", "releases"]
-    return table.drop_duplicates([name for name in names if name in table])
-
-
-def share(successes: Any, trials: int) -> dict[str, Any]:
-    """A count with its exact 95 % interval."""
-    low, high = clopper_pearson(int(successes), trials)
-    return {"count": int(successes), "of": trials, "low": low, "high": high}
-
-
-def identified(rows: pd.DataFrame) -> dict[str, Any]:
-    """How many photographs were identified."""
-    rows = photographs(rows)
-    return share(rows["identified"].sum(), len(rows))
 
 
 def terminal() -> str:
@@ -270,6 +243,20 @@ def _verdict_at(seen: pd.DataFrame, eps: float) -> str:
     return str(seen.loc[nearest, "verdict"])
 
 
+def filters() -> dict[str, Any]:
+    """What `lmmse` makes of each product's filter."""
+    rows = results("filters")
+    return {
+        name: {
+            "psnr": found["psnr"].mean(),
+            "least": found["psnr"].min(),
+            "most": found["psnr"].max(),
+            "identified": identified(found),
+        }
+        for name, found in rows[rows["floor"].isna()].groupby("defense")
+    }
+
+
 FIGURES = Figures(
     terminal=terminal,
     main=main_run,
@@ -282,4 +269,9 @@ FIGURES = Figures(
     presets=presets,
     decide=decide,
     decide_run=decide_run,
+    filters=filters,
+    methods=gradinversion_figures.methods,
+    terms=gradinversion_figures.terms,
+    statistics=gradinversion_figures.statistics,
+    confidence=gradinversion_figures.confidence,
 )

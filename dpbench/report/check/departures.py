@@ -32,16 +32,16 @@ def compare(there: Stored, here: Stored) -> Findings:
     pairs = pair(a, b, there.asked)
     _single(a.loc[pairs.only_there], there.asked, here.asked, "stored and not in this run", found)
     _single(b.loc[pairs.only_here], here.asked, there.asked, "in this run and not stored", found)
-    _single_columns(a, b, found)
+    both_wrote = there.both_wrote(here)
+    _single_columns(a, b, both_wrote, found)
     a, b = a.loc[pairs.there].reset_index(drop=True), b.loc[pairs.here].reset_index(drop=True)
-    same_version = there.asked.get("version") == here.asked.get("version")
     exact = pd.Series(False, index=a.index)
     if there.same_machine(here):
         exact = (column(a, "key") == column(b, "key")).fillna(False).astype(bool)
     for kind, by in pairs.by.items():
         rows = (a["attack"] == kind[0]) & (a["defense"] == kind[1])
         if rows.any():
-            _kind(Matched(kind, a[rows], b[rows], exact[rows], same_version), by, found)
+            _kind(Matched(kind, a[rows], b[rows], exact[rows], both_wrote), by, found)
     return found
 
 
@@ -77,8 +77,8 @@ def _member(held: pd.Series, values: Iterable[Any]) -> pd.Series:
     return held.isin(list(values))
 
 
-def _single_columns(a: pd.DataFrame, b: pd.DataFrame, found: Findings) -> None:
-    known = {name for name, each in columns().items() if each.role != "provenance"}
+def _single_columns(a: pd.DataFrame, b: pd.DataFrame, both_wrote: frozenset[str], found: Findings) -> None:
+    known = {name for name, each in columns().items() if each.role != "provenance"} - both_wrote
     for names, where in (
         ([name for name in a if name in known and name not in b], "are empty in this run"),
         ([name for name in b if name in known and name not in a], "are empty in what was stored"),
@@ -99,7 +99,7 @@ def _kind(pairs: Matched, by: list[str], found: Findings) -> None:
     settings = {*settings_of(pairs.there, {}), *settings_of(pairs.here, {}), *_EQUAL} - {*by}
     for name in sorted(settings):
         x, y = (text(values.to_frame(name), [name])[name] for values in pairs.column(name))
-        differ = (x != y) & (pairs.same_version | ((x != "") & (y != "")))
+        differ = (x != y) & ((name in pairs.both_wrote) | ((x != "") & (y != "")))
         for (one, two), rows in pd.DataFrame({"x": x, "y": y})[differ].groupby(["x", "y"]):
             said = f"{one or 'empty'} there, {two or 'empty'} here"
             found.departures.append(Departure(pairs.kind, name, len(rows), said))

@@ -37,7 +37,7 @@ def compare(pairs: Matched, by: Sequence[str], found: Findings) -> None:
             usable = (networks[0] == networks[1]).fillna(False).astype(bool)
             if not usable.all():
                 found.left_out.append(f"{name} of {' on '.join(pairs.kind)}: another network, or none")
-        lost = usable & (there.isna() != here.isna()) & pairs.same_version
+        lost = usable & (there.isna() != here.isna()) & (name in pairs.both_wrote)
         if lost.any():
             found.departures.append(pairs.departure(name, lost))
         usable &= there.notna() & here.notna()

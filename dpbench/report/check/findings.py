@@ -56,14 +56,14 @@ class Matched:
         there: stored rows.
         here: this run's.
         exact: whether a pair has to be equal to the last digit.
-        same_version: whether one version wrote both; else what only one of them fills is not compared.
+        both_wrote: columns of both; of any other, what only one of them fills is not compared.
     """
 
     kind: tuple[str, str]
     there: pd.DataFrame
     here: pd.DataFrame
     exact: pd.Series
-    same_version: bool
+    both_wrote: frozenset[str]
 
     def __getitem__(self, which: pd.Series) -> Matched:
         return replace(self, there=self.there[which], here=self.here[which], exact=self.exact[which])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet
 
 from dpbench import store
 from dpbench.protocol import InputError
@@ -27,12 +28,14 @@ class Stored:
         table: its rows, columns of `dpbench.store.columns`; those that it never had are left out.
         asked: its `config.toml`.
         environment: its `environment.json`; empty where there is none.
+        columns: those that its file has, filled or not.
     """
 
     path: str
     table: pd.DataFrame
     asked: Mapping[str, Any]
     environment: Mapping[str, Any]
+    columns: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -40,6 +43,11 @@ class Stored:
         commit = (self.environment.get("git") or {}).get("commit")
         at = f", commit {commit[:7]}" if commit else ""
         return f"{self.path} (dpbench {self.asked.get('version', 'of unknown version')}{at})"
+
+    def both_wrote(self, other: Stored) -> frozenset[str]:
+        """The columns in which an empty value is a value: those of both files, if one version wrote them."""
+        same_version = self.asked.get("version") == other.asked.get("version")
+        return self.columns & other.columns if same_version else frozenset()
 
     def same_machine(self, other: Stored) -> bool:
         """Whether both ran on one kind of machine with the same packages, so that every digit is equal."""
@@ -65,7 +73,19 @@ def read(folder: str | Path) -> Stored:
     table = store.load(path)
     if table.empty:
         raise InputError(f"{folder} holds no rows (results.csv or results.parquet) to check against.")
-    return Stored(str(folder), table.dropna(axis=1, how="all"), read_toml(path / "config.toml"), _json(path))
+    asked, filled = read_toml(path / "config.toml"), table.dropna(axis=1, how="all")
+    return Stored(str(folder), filled, asked, _json(path), _columns(path) or frozenset(table.columns))
+
+
+def _columns(folder: Path) -> frozenset[str]:
+    """The columns of the file of results; none where there are cells only."""
+    if kind_of(folder / "results.parquet"):
+        with open_file(folder / "results.parquet") as opened:
+            return frozenset(pyarrow.parquet.read_schema(opened).names)
+    if kind_of(folder / "results.csv"):
+        with open_file(folder / "results.csv") as opened:
+            return frozenset(pd.read_csv(opened, nrows=0).columns)
+    return frozenset()
 
 
 def _json(folder: Path) -> dict[str, Any]:

@@ -174,8 +174,11 @@ def test_results_of_another_version(stored):
     assert (found.compared, found.exact) == (14, 0)
     (line,) = found.left_out
     assert line == "columns that are empty in what was stored: learning_rate, image_loss"
-    found = check.compare(replace(old, asked=stored.asked), stored)
-    assert {each.column for each in found.departures} == {"learning_rate", "image_loss"}
+    earlier = replace(old, asked=stored.asked, columns=stored.columns - {"learning_rate", "image_loss"})
+    assert check.compare(earlier, stored).left_out == [line]
+    emptied = check.compare(replace(old, asked=stored.asked), stored)
+    assert {each.column for each in emptied.departures} == {"learning_rate", "image_loss"}
+    assert emptied.left_out == []
 
 
 def test_other_photographs_are_not_compared(stored):
