@@ -71,7 +71,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     if options.columns is not None:
         chosen(options.columns)  # a name that is none is said before anything is run
     process.configure()
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, emoji=False)
 
     def note(line: str) -> None:
         if not options.quiet:
