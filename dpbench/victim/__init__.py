@@ -1,6 +1,6 @@
 """The network whose gradient is attacked: architectures, weights, batch-norm statistics."""
 
-from dpbench.victim.loading import Victim, accuracy, load, weights_digest
+from dpbench.victim.loading import Victim, accuracy, data_for, load, weights_digest
 from dpbench.victim.networks import network, usual_norm
 
 # isort: off
@@ -15,6 +15,7 @@ __all__ = [
     "Victim",
     "accuracy",
     "convnet",
+    "data_for",
     "lenet",
     "load",
     "mlp",
