@@ -72,10 +72,19 @@ def dataset(spec: str, size: int | None) -> Dataset:
     return load_data(spec, size=size)
 
 
-@lru_cache(maxsize=2)
 def data_for(model: str, spec: str, size: int | None) -> Dataset:
-    """`dataset` as the network `model` takes it, in colour or in grey."""
-    return victim.data_for(model, dataset(spec, size))
+    """`dataset` as the network `model` takes it, in colour or in grey.
+
+    Raises:
+        InputError: for a network that cannot be made, and for images in colour where it takes grey ones.
+    """
+    data = dataset(spec, size)
+    return _in_grey(spec, size) if victim.takes_grey(model, data) else data
+
+
+@lru_cache(maxsize=2)
+def _in_grey(spec: str, size: int | None) -> Dataset:
+    return dataset(spec, size).in_grey()
 
 
 def prepare(spec: BatchSpec) -> Scene:

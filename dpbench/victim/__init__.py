@@ -1,6 +1,6 @@
 """The network whose gradient is attacked: architectures, weights, batch-norm statistics."""
 
-from dpbench.victim.loading import Victim, accuracy, data_for, load, weights_digest
+from dpbench.victim.loading import Victim, accuracy, load, takes_grey, weights_digest
 from dpbench.victim.networks import network, usual_norm
 
 # isort: off
@@ -15,12 +15,12 @@ __all__ = [
     "Victim",
     "accuracy",
     "convnet",
-    "data_for",
     "lenet",
     "load",
     "mlp",
     "network",
     "resnet",
+    "takes_grey",
     "usual_norm",
     "weights_digest",
 ]

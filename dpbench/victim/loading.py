@@ -82,16 +82,17 @@ def weights_digest(
     return read(_shipped(name)).digest
 
 
-def data_for(model: str, data: Dataset) -> Dataset:
-    """`data` as a network takes it: in grey for one that a user named and that takes one channel, not three.
+def takes_grey(model: str, data: Dataset) -> bool:
+    """Whether a network is one that a user named, and takes one channel and not three.
+
+    Args:
+        model: by name.
+        data: images in colour, which are not looked at.
 
     Raises:
-        InputError: for a network that cannot be made, and for images in colour where it takes grey ones.
+        InputError: for a network that cannot be made.
     """
-    if not is_given(model):
-        return data
-    grey = _grey(model, data.num_classes, data.images.shape[-1], data.mean, data.std)
-    return data.in_grey() if grey else data
+    return is_given(model) and _grey(model, data.num_classes, data.images.shape[-1], data.mean, data.std)
 
 
 @cache
