@@ -53,7 +53,8 @@ def benchmark(
             precision, and left as it is (docs/own-model.md).
         images: float [B, 3, H, W], or [B, 1, H, W] for grey ones, in [0, 1], the batch whose gradient is
             released; or a list of such batches; or a data set that gives (image [3, H, W], label), of which
-            `batch_size` are drawn.
+            `batch_size` are drawn. With `clients=n` the gradient of each batch is summed with those of the
+            n - 1 that follow it; after the last one comes the first (docs/aggregation.md).
         labels: int64 [B] in [0, K), one for each image; or a list of them; None with a data set.
         attacks: names of `attacks.names()` or objects of `attacks.create(...)`, one or several.
         defense: names of `defenses.names()`, chained by `+`, or objects of `defenses.create(...)`, one or
