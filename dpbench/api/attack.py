@@ -30,6 +30,10 @@ from dpbench.system import process
 
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
 """What states the training that a release is from."""
+_SENT = (
+    *("eps", "noise_multiplier", "max_grad_norm", "unit", "clients", "noise", "threat_model", "releases"),
+)
+"""What the release says itself."""
 
 
 def attack(
@@ -96,7 +100,7 @@ def attack(
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
             others = checked_others(others, batches, num_classes, form)
-        for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
+        for name in _SENT:
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
         release = _declared(release)

@@ -33,8 +33,10 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
     *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials"),
+    *("clients", "noise", "unit"),
 )
-"""Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
+"""Options of a sweep that a frontier sets itself, that make no sense where batches follow each other, or that
+would make it one of something else than a client's records."""
 
 
 def frontier(

@@ -18,7 +18,7 @@ from dpbench.protocol.factorisation import Factorisation
 
 @dataclass(frozen=True)
 class Guarantee:
-    """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
+    """The differential privacy that a release carries. Adjacency is add/remove of one unit, sensitivity C.
 
     Attributes:
         eps: budget of the whole training run with Poisson sampling; None where only the release counts.
@@ -26,7 +26,7 @@ class Guarantee:
             attacked sample was drawn for each of them.
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
-        max_grad_norm: C, the l2 bound of each sample's gradient.
+        max_grad_norm: C, the l2 bound of each unit's gradient.
         sample_rate: q, the training's expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
@@ -35,7 +35,8 @@ class Guarantee:
         rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
         releases: how many noisy gradients of the batch `eps_release` and `rero_release` are about.
-        eps_replace: `eps_release` for the replacement of one sample by another (sensitivity 2C).
+        eps_replace: `eps_release` for the replacement of one unit by another (sensitivity 2C).
+        unit: what is added, removed or replaced: a `record`, or a `user` with all its records.
     """
 
     eps: float | None
@@ -51,6 +52,7 @@ class Guarantee:
     adjacency: str = "add-remove"
     releases: int = 1
     eps_replace: float | None = None
+    unit: str = "record"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Release:
         per_sample: what computed each sample's gradient before it was clipped: `opacus` (its hooks),
             `functorch` or `loop` (one backward pass for each sample), checked against plain gradients; empty
             where nothing was clipped.
+        clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
     """
 
     names: tuple[str, ...]
@@ -85,6 +88,7 @@ class Release:
     guarantee: Guarantee | None = None
     repeats: tuple[tuple[Tensor, ...], ...] = ()
     per_sample: str = ""
+    clients: int = 1
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:

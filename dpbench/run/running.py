@@ -148,7 +148,7 @@ def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
     planned = plan(
         values, Inputs(options.data, options.image_size, options.weights), runtime, _patiently(note)
     )
-    checked = {(cell.defence, cell.threat, cell.batch.batch_size): cell for cell in planned.cells}
+    checked = {(c.defence, c.threat, c.batch.batch_size, c.batch.clients): c for c in planned.cells}
     for cell in checked.values():
         parts.defence_of(cell)
     return replace(planned, cells=tuple(engines.choose(planned.cells)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from dpbench.cell import parts
 from dpbench.cell.scene import FEWEST, Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
@@ -45,7 +46,8 @@ class MaliciousLinear(Honest):
     def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
         """PSNR of the unbiased estimate of each image from its row of the layer, where it has its own."""
         guarantee, network = release.guarantee, scene.victim
-        if guarantee is None or cell.defence.name != "dp":
+        by_record = parts.unit_of(cell) == "record" or scene.of_each_client == 1
+        if guarantee is None or cell.defence.name != "dp" or not by_record:
             return [{} for _ in scene.images]
         noise = guarantee.noise_multiplier / math.sqrt(self.releases)
         norm, found = guarantee.max_grad_norm, []
