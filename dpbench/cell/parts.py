@@ -68,6 +68,7 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
+        "local": lambda values: values.get("local_epochs") is not None,
     }
 
 
@@ -224,7 +225,8 @@ def _correlated(
 def shown(cell: Cell) -> dict[str, Plain]:
     """The columns of all parameters that play a role in a cell, with the values that hold there."""
     name = cell.attack.name if cell.attack else None
-    known = facts(cell.defence, cell.told.labels, name) | (cell.attack.given if cell.attack else {})
+    known = facts(cell.defence, cell.told.labels, name) | cell.threat.given
+    known |= cell.attack.given if cell.attack else {}
     declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
     if cell.attack:

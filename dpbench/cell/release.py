@@ -66,6 +66,7 @@ def each_release(
         seed=cell.release_seed(trial),
         count=count,
         expected_batch_size=len(scene.images),
+        local=parts.threat_of(cell).local(len(scene.images)),
     )
     guarantee = parts.guarantee_of(cell, chain)
     return [replace(release, guarantee=guarantee) for release in made]

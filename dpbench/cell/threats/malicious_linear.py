@@ -24,8 +24,12 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: where there are too few other images.
+            InputError: where there are too few other images, or the client takes several local steps.
         """
+        if self.local_epochs is not None:
+            raise InputError(
+                "`threat_model` malicious-linear reads a gradient: leave out `local_epochs`, or use honest."
+            )
         scene = with_statistics(scene)
         statistics = scene.statistics
         if scene.others is None or statistics is None:

@@ -145,6 +145,8 @@ def test_a_floor_takes_the_attack_that_it_is_of():
 def test_facts():
     facts = parts.facts(dp(1.0), "inferred", "latent-projection")
     assert facts.pop("adapts")({}) is False
+    assert [facts["local"]({"local_epochs": epochs}) for epochs in (None, 1)] == [False, True]
+    assert facts.pop("local")({}) is False
     assert facts == {
         "defended": True,
         "repeatable": True,
