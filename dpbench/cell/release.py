@@ -61,13 +61,13 @@ def each_release(
     aggregation.check(cell, scene)
     chains, each, seed = aggregation.clients_of(cell), scene.of_each_client, cell.release_seed(trial)
     sizes = [len(images) - (len(chains) - 1) * each, *[each] * (len(chains) - 1)]
-    sent = []
+    sent, local = [], parts.threat_of(cell).local(each)
     for i, (chain, x, y) in enumerate(zip(chains, images.split(sizes), labels.split(sizes), strict=True)):
         loss = scene.victim.loss
         if not len(x):  # nobody is in the batch: a public image without a loss stands for nobody
             x, y, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
         own = seeds.seed("client", seed, i) if i else seed
-        more = {"seed": own, "count": count, "expected_batch_size": each}
+        more = {"seed": own, "count": count, "expected_batch_size": each, "local": local}
         sent.append(chain.releases(scene.victim.model, loss, x, y, **more))
     guarantee = parts.guarantee_of(cell, parts.defence_of(cell))
     made = (aggregation.mean(same, cell) for same in zip(*sent, strict=True))

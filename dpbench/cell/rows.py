@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from defenses import Chain
-from dpbench.cell import aggregation, parts
+from dpbench.cell import aggregation, columns, parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
@@ -30,7 +30,7 @@ def conditions(cell: Cell) -> Row:
     Raises:
         InputError: for an unknown part.
     """
-    return parts.shown(cell) | _of_cell(cell)
+    return columns.shown(cell) | _of_cell(cell)
 
 
 def _of_cell(cell: Cell) -> Row:

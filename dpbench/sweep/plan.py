@@ -107,7 +107,8 @@ def _attacked(
                 # what attack and threat model share, the threat model decides
                 own = {key: each for key, each in parameters(kind).items() if key not in threat}
                 for threat_given in _combinations(threat, values, known):
-                    for attack_given in _asked(asked, own, values, known):
+                    met = known | dict(threat_given)
+                    for attack_given in _asked(asked, own, values, met):
                         for seed, source in product(
                             values["attack_seed"], values["generator"] if known["generator"] else (None,)
                         ):

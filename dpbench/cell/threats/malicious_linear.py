@@ -25,8 +25,13 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: for inputs that are not pictures, and where there are too few other images.
+            InputError: for inputs that are not pictures, where there are too few other images, and where the
+                client takes several local steps.
         """
+        if self.local_epochs is not None:
+            raise InputError(
+                "`threat_model` malicious-linear reads a gradient: leave out `local_epochs`, or use honest."
+            )
         if scene.images.ndim != 4:
             raise InputError(
                 "`threat_model` malicious-linear plants a layer for pictures: it takes no inputs of shape "
