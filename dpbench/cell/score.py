@@ -52,8 +52,9 @@ def scored(
     if cell.attack and scene.gallery:
         seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys
         common["decoys_known"] = seen or (scene.shared and scene.fitted)
-    each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
-    made = [common | image | values | said | more for image, values, said, more in each]
+    images = zip(rows.of_images(scene), rows.of_tuning(cell, scene), strict=True)
+    each = zip(images, measured, own, extra or [{}] * len(measured), strict=True)
+    made = [common | image | tuned | values | said | more for (image, tuned), values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
     return CellResult(made, picture(found_images.images), picture(scene.images), history=history)
 
