@@ -92,6 +92,7 @@ class Attack(Declared, ABC):
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
+        most_images: the largest batch that it takes; None for any.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
             defences in a way of its own, and then any, unless it overrides `adapts`.
     """
@@ -102,6 +103,7 @@ class Attack(Declared, ABC):
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    most_images: ClassVar[int | None] = None
     matches: ClassVar[type[Objective] | None] = None
 
     def __call__(
@@ -123,8 +125,14 @@ class Attack(Declared, ABC):
             progress: called with (iterations done, iterations in all, objective value).
 
         Raises:
-            InputError: for a release that does not fit the model or is not finite.
+            InputError: for a release that does not fit the model or is not finite, or a batch that is too
+                large for the attack.
         """
+        if self.most_images is not None and release.batch_size > self.most_images:
+            raise InputError(
+                f"{self.name} takes {self.most_images} image at a time and the batch has "
+                f"{release.batch_size}: use `batch_size` {self.most_images}."
+            )
         shapes = {name: p.shape for name, p in knowledge.model.named_parameters() if p.requires_grad}
         fits = len(release.names) == len(release.gradients)
         if not fits or shapes != {n: g.shape for n, g in zip(release.names, release.gradients, strict=True)}:

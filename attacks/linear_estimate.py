@@ -8,7 +8,6 @@ rank n at most, so all is done in their inner products: one factorisation serves
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from attacks import labels as label_rules
 from attacks import public_gradients
 from attacks.adaptation import clip_norm
+from attacks.reading import linear, needs_expectation
 from dpbench.protocol import InputError, Knowledge, Release
 
 ROWS = 2400
@@ -74,7 +74,8 @@ def estimate(release: Release, knowledge: Knowledge, count: int, device: torch.d
     Raises:
         InputError: where there are too few public images of a label.
     """
-    if knowledge.labels is None and release.batch_size == 1 and release.noise_on_sum() > 0:
+    weighed = release.noise_on_sum() > 0 and not needs_expectation(release)
+    if knowledge.labels is None and release.batch_size == 1 and weighed:
         return _over_classes(release, knowledge, count, device)
     labels, source = label_rules.given_or_inferred(release, knowledge)
     images, means, _, _ = _given_labels(release, knowledge, labels, count, device)
@@ -121,9 +122,8 @@ def _given_labels(
             raise InputError(f"There are no {FEWEST} public images of label {label}: give more of them.")
     lengths = [len(found) for found in each]
     images, owners = torch.cat(each), classes.repeat_interleave(torch.tensor(lengths, device=device))
-    factors, seen = _inner_products(release, knowledge, images, owners, lengths, sizes.tolist())
+    factors, seen, noise = _inner_products(release, knowledge, images, owners, lengths, sizes.tolist())
     along = factors.vectors.T @ (factors.weights * _centred(seen, lengths) - factors.offset)
-    noise = release.noise_on_sum() / math.sqrt(len(release.each))
     variance = max(noise**2, RIDGE * float(factors.values[-1]), LEAST)
     shares = (factors.vectors @ (along / (factors.values + variance))).float() / factors.weights.float()
     means = {int(label): x.mean(0) for label, x in zip(classes, each, strict=True)}
@@ -169,8 +169,11 @@ def _inner_products(
     owners: Tensor,
     lengths: list[int],
     sizes: list[int],
-) -> tuple[_Factors, Tensor]:
+) -> tuple[_Factors, Tensor, float]:
     """What is known before the release, and the public gradients' inner products [N] with the released sum.
+
+    Of entries that the defence spoilt by more noise than others, less is counted; the third result is the
+    standard deviation of the noise that is left on all of them.
 
     Args:
         release: what left the client.
@@ -180,14 +183,17 @@ def _inner_products(
         lengths: how many there are of each label.
         sizes: how many attacked images have that label.
     """
-    mask = _support(release)
-    name = public_gradients.fingerprint(knowledge, images, owners, mask)
-    products, norms = public_gradients.remembered(
-        name, lambda: public_gradients.inner_products(knowledge, images, owners, mask)
-    )
-    flat = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
     clip = clip_norm(release)
-    if release.noise_on_sum() == 0 and release.batch_size == 1:
+    known = linear(
+        release, lambda: public_gradients.expectation(knowledge, images, owners, lengths, sizes, clip)
+    )
+    weights = None if known.weights is None else known.weights.float()
+    name = public_gradients.fingerprint(knowledge, images, owners, weights)
+    products, norms = public_gradients.remembered(
+        name, lambda: public_gradients.inner_products(knowledge, images, owners, weights)
+    )
+    flat = known.weighted(known.values)
+    if known.noise == 0 and release.batch_size == 1:
         # the direction alone, as the length varies a lot from image to image
         clip, norms = 0.0, products.diagonal().sqrt()
         flat = flat / flat.norm().clamp_min(torch.finfo(flat.dtype).tiny)
@@ -195,7 +201,8 @@ def _inner_products(
     factors = public_gradients.remembered(
         (name, clip, *sizes), lambda: _factorised(scale[:, None] * products * scale, lengths, sizes)
     )
-    return factors, public_gradients.products_with(knowledge, images, owners, flat) * scale
+    seen = public_gradients.products_with(knowledge, images, owners, known.weighted(flat).float())
+    return factors, seen * scale, known.noise
 
 
 def _scale(norms: Tensor, clip: float | None) -> Tensor:
@@ -219,10 +226,3 @@ def _factorised(products: Tensor, lengths: list[int], sizes: list[int]) -> _Fact
 def _centred(rows: Tensor, lengths: list[int]) -> Tensor:
     """Each block of rows less its mean."""
     return torch.cat([block - block.mean(0) for block in rows.split(lengths)])
-
-
-def _support(release: Release) -> Tensor | None:
-    """[P], 1 for the entries that pruning kept; None where it was not the last stage."""
-    if not release.defense or release.defense[-1].name != "prune":
-        return None
-    return torch.cat([(g != 0).flatten() for g in release.gradients]).float()

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from attacks import public_gradients
 from attacks.adaptation import clip_norm
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
 from attacks.public_prior import PublicPrior
+from attacks.reading import linear
 from dpbench.protocol import Knowledge, Release
 
 LEAST = 1e-6
 """Least noise variance, relative to the squared norm of the released sum: a release without noise is matched
 to a thousandth of its norm."""
 
+EXPECTED = 400
+"""Public images of a label from which is learnt what entries are like, where a defence asks for that."""
+
 
 class Posterior:
     """Minus the log-likelihood of entries of a prior, in nats, less its constant.
 
     |sum over samples of clipped gradients - released sum|^2 / (2 tau^2), tau the noise on the sum. Clipping
-    is done sample by sample, as the defence does it; after pruning only the kept entries count.
+    is done sample by sample, as the defence does it. Entries count as their noise says, those of which
+    nothing is known do not.
 
     Args:
         release: what left the client; of several releases only the mean matters.
@@ -33,12 +37,12 @@ class Posterior:
     def __init__(self, release: Release, knowledge: Knowledge, labels: Tensor, prior: PublicPrior) -> None:
         self.knowledge, self.labels, self.prior = knowledge, labels, prior
         self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
-        self.target = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
         self.clip = clip_norm(release)
-        pruned = release.defense and release.defense[-1].name == "prune"
-        self.mask = (self.target != 0).to(self.target) if pruned else None
-        noise = release.noise_on_sum() / math.sqrt(len(release.each))
-        self.variance = torch.clamp_min(LEAST * self.target.square().sum(), noise**2)
+        seen = linear(release, lambda: _expected(knowledge, labels, self.clip))
+        self.weights, self.target = seen.weights, seen.weighted(seen.values)
+        self.variance = torch.clamp_min(LEAST * self.target.square().sum(), seen.noise**2)
+        if not bool(self.variance > 0):  # nothing is known of any entry
+            self.variance = torch.ones_like(self.variance)
 
     def __call__(self, entries: Tensor) -> tuple[Tensor, Tensor]:
         """Nats (a scalar) and their gradient [B, C, H, W] at `entries`; the prior's are not counted.
@@ -52,7 +56,7 @@ class Posterior:
         try:
             with torch.enable_grad(), twice_differentiable():
                 total = self._sum(images)
-                total = total if self.mask is None else total * self.mask
+                total = total if self.weights is None else total * self.weights
                 nats = (total - self.target).square().sum() / (2 * self.variance)
                 (gradient,) = torch.autograd.grad(nats, entries)
         except RuntimeError as error:
@@ -75,3 +79,12 @@ class Posterior:
         loss = self.knowledge.loss(self.knowledge.model(images), labels)
         found = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
         return torch.cat([g.flatten() for g in found])
+
+
+def _expected(knowledge: Knowledge, labels: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the sum beforehand, from public images of the labels."""
+    classes, sizes = labels.unique(return_counts=True)
+    each = [knowledge.public_images.of(int(label), EXPECTED).to(labels.device) for label in classes]
+    lengths = [len(images) for images in each]
+    owners = classes.repeat_interleave(torch.tensor(lengths, device=labels.device))
+    return public_gradients.expectation(knowledge, torch.cat(each), owners, lengths, sizes.tolist(), clip)

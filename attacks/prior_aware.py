@@ -5,19 +5,17 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task, attack
+from attacks.reading import alone, linear
 from dpbench.protocol import InputError, Reconstruction, Release, parameter
 
 
-def log_likelihood(
-    sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0, kept: Tensor | None = None
-) -> Tensor:
+def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
     """Log-likelihood ratio of the releases with each candidate in the batch to the releases with none.
 
     sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)] (Hayes et al. 2023,
@@ -29,8 +27,6 @@ def log_likelihood(
         gradients: the candidates' clipped gradients, [n, P].
         noise: sigma * C, 0 or more.
         inclusion: q, the chance that the sample was in a release's batch (Poisson sampling).
-        kept: bool [T, P], the entries that pruning left in each release; the others are not looked at. All
-            of them unless given.
 
     Returns:
         float64 [n]. Above 0 the sample is likelier in the batch than not: its sign infers membership.
@@ -41,11 +37,7 @@ def log_likelihood(
         tensor([ 2., -2.], dtype=torch.float64)
     """
     sums, gradients = sums.double(), gradients.double()
-    if kept is None:
-        norms = gradients.square().sum(1)
-    else:
-        sums, norms = sums * kept, kept.double() @ gradients.square().T
-    exponents = sums @ gradients.T - norms / 2
+    exponents = sums @ gradients.T - gradients.square().sum(1) / 2
     if noise == 0:
         return (exponents if inclusion == 1 else exponents.clamp(min=0)).sum(0)
     exponents = exponents / noise**2
@@ -59,8 +51,9 @@ def log_likelihood(
 def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
-    Where pruning or top-k came last, only the entries that they kept are compared. In the others a release is
-    zero, so that less the known samples it would speak of those samples alone.
+    Entries count as the last stage of the defence says: not at all where it sent nothing of them, or a bound
+    only, and less where it rounded. A release is zero in what was not sent, so that less the known samples it
+    would speak of those samples alone.
 
     Args:
         release: of one or several gradients.
@@ -68,17 +61,17 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
         gradients: the candidates' clipped gradients, [n, P].
         inclusion: as for `log_likelihood`.
     """
-    seen, noise = torch.stack([flat(each) for each in release.each]), release.noise_on_sum()
-    pruned = bool(release.defense) and release.defense[-1].name in ("prune", "topk")
-    if inclusion == 1 and not pruned:  # the mean with least noise says all that they do, correlated or not
-        seen, noise = flat(release.gradients)[None], noise / math.sqrt(len(seen))
-    return log_likelihood(
-        seen * release.batch_size - known,
-        gradients,
-        noise,
-        inclusion,
-        kept=seen != 0 if pruned else None,
-    )
+
+    def expected() -> tuple[Tensor, Tensor]:
+        return known + gradients.mean(0), gradients.std(0, correction=0)
+
+    # all releases of one batch at once say what they do together, correlated or not
+    each = [linear(one, expected) for one in ([release] if inclusion == 1 else alone(release))]
+    found = torch.zeros(len(gradients), dtype=torch.float64, device=gradients.device)
+    for seen in each:
+        sums, rows = seen.weighted(seen.values - known), seen.weighted(gradients)
+        found += log_likelihood(sums[None], rows, seen.noise, inclusion)
+    return found
 
 
 def flat(gradients: Iterable[Tensor]) -> Tensor:
@@ -90,7 +83,7 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 class PriorAware(Attack):
     """The likeliest of n candidates for the one sample that the attacker does not know.
 
-    It uses the noise level that the defence declares, and after pruning the entries that were kept. Its
+    It uses the noise level that the defence declares, and of its last stage what each entry says. Its
     reconstruction is that one sample, whatever the size of the batch.
     """
 
