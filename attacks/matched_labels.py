@@ -79,7 +79,7 @@ def matched(
     images, labels = (x.to(weight.device) for x in given)
     clip = clip_norm(release)
     names = (_name(release, weight), None if bias is None else _name(release, bias))
-    seen = linear(release, lambda: _anything(knowledge, images, labels, release.batch_size, clip))
+    seen = linear(release)
     rows, weights = (_rows(v, release, names) for v in (seen.values, seen.weights))
     known = public_gradients.fingerprint(knowledge, images, labels, weights)
     expected = public_gradients.remembered(
@@ -108,14 +108,6 @@ def _rows(flat: Tensor | None, release: Release, names: tuple[str, str | None]) 
     named = {n: part.view_as(g) for n, part, g in zip(release.names, parts, release.gradients, strict=True)}
     classes = len(named[names[0]])
     return torch.cat([named[n].reshape(classes, -1) for n in names if n], 1).float()
-
-
-def _anything(
-    knowledge: Knowledge, images: Tensor, labels: Tensor, count: int, clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [P] beforehand of the summed gradients of `count` images of any label."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
-    return public_gradients.expectation(knowledge, images[order], labels[order], [len(order)], [count], clip)
 
 
 def _name(release: Release, gradient: Tensor) -> str:

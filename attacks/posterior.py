@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks import public_gradients
 from attacks.adaptation import clip_norm
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
 from attacks.public_prior import PublicPrior
@@ -15,9 +14,6 @@ from dpbench.protocol import Knowledge, Release
 LEAST = 1e-6
 """Least noise variance, relative to the squared norm of the released sum: a release without noise is matched
 to a thousandth of its norm."""
-
-EXPECTED = 400
-"""Public images of a label from which is learnt what entries are like, where a defence asks for that."""
 
 
 class Posterior:
@@ -38,7 +34,7 @@ class Posterior:
         self.knowledge, self.labels, self.prior = knowledge, labels, prior
         self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
         self.clip = clip_norm(release)
-        seen = linear(release, lambda: _expected(knowledge, labels, self.clip))
+        seen = linear(release)
         self.weights, self.target = seen.weights, seen.weighted(seen.values)
         self.variance = torch.clamp_min(LEAST * self.target.square().sum(), seen.noise**2)
         if not bool(self.variance > 0):  # nothing is known of any entry
@@ -79,12 +75,3 @@ class Posterior:
         loss = self.knowledge.loss(self.knowledge.model(images), labels)
         found = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
         return torch.cat([g.flatten() for g in found])
-
-
-def _expected(knowledge: Knowledge, labels: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the sum beforehand, from public images of the labels."""
-    classes, sizes = labels.unique(return_counts=True)
-    each = [knowledge.public_images.of(int(label), EXPECTED).to(labels.device) for label in classes]
-    lengths = [len(images) for images in each]
-    owners = classes.repeat_interleave(torch.tensor(lengths, device=labels.device))
-    return public_gradients.expectation(knowledge, torch.cat(each), owners, lengths, sizes.tolist(), clip)

@@ -6,13 +6,14 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task, attack
-from attacks.reading import alone, linear
-from dpbench.protocol import InputError, Reconstruction, Release, parameter
+from attacks.reading import alone, linear, made
+from dpbench.protocol import InputError, Reconstruction, Release, defenses_registry, parameter
 
 
 def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
@@ -51,9 +52,11 @@ def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: flo
 def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
-    Entries count as the last stage of the defence says: not at all where it sent nothing of them, or a bound
-    only, and less where it rounded. A release is zero in what was not sent, so that less the known samples it
-    would speak of those samples alone.
+    Where nothing is random, the attacker does to each candidate what was done, and compares: half the squared
+    distance of the release to what would be sent without the candidate, less that with it. Else entries count
+    as the last stage of the defence says: not at all where it sent nothing of them, or a bound only, and less
+    where it rounded. A release is zero in what was not sent, so that less the known samples it would speak
+    of those samples alone.
 
     Args:
         release: of one or several gradients.
@@ -61,17 +64,40 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
         gradients: the candidates' clipped gradients, [n, P].
         inclusion: as for `log_likelihood`.
     """
-
-    def expected() -> tuple[Tensor, Tensor]:
-        return known + gradients.mean(0), gradients.std(0, correction=0)
-
+    if inclusion == 1 and (later := _certain(release)):
+        return _compared(release, known, gradients, later)
     # all releases of one batch at once say what they do together, correlated or not
-    each = [linear(one, expected) for one in ([release] if inclusion == 1 else alone(release))]
+    each = [linear(one) for one in ([release] if inclusion == 1 else alone(release))]
     found = torch.zeros(len(gradients), dtype=torch.float64, device=gradients.device)
     for seen in each:
         sums, rows = seen.weighted(seen.values - known), seen.weighted(gradients)
         found += log_likelihood(sums[None], rows, seen.noise, inclusion)
     return found
+
+
+def _certain(release: Release) -> list[Any]:
+    """The stages after a clip, if there are some, their code is known and none of them draws at random."""
+    later = [stage for stage in release.defense if stage.name != "clip"]
+    kinds = [defenses_registry[stage.name] for stage in later if stage.name in defenses_registry]
+    if len(kinds) < len(later) or not all(hasattr(k, "process_all") and not k.repeatable for k in kinds):
+        return []
+    return [made(stage) for stage in later]
+
+
+def _compared(release: Release, known: Tensor, gradients: Tensor, later: list[Any]) -> Tensor:
+    """How much closer to the release each candidate brings what would be sent, float64 [n]."""
+    sizes, count = [g.numel() for g in release.gradients], len(release.each)
+    seen = torch.cat([flat(each) for each in release.each]).double()
+
+    def distance(total: Tensor) -> Tensor:
+        parts = (total / release.batch_size).split(sizes)
+        sent = [tuple(v.view_as(g) for v, g in zip(parts, release.gradients, strict=True))] * count
+        for stage in later:
+            sent = stage.process_all(sent, torch.Generator(device=total.device))
+        return (torch.cat([flat(each) for each in sent]) - seen).square().sum() / 2
+
+    without = distance(known)
+    return torch.stack([without - distance(known + gradient) for gradient in gradients])
 
 
 def flat(gradients: Iterable[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import torch
@@ -95,37 +95,6 @@ def inner_products(
         for block in blocks[i + 1 :]:
             rows[i].append((first @ gradients(knowledge, *block).T).double())
     return torch.cat([torch.cat(row, 1) for row in rows]), torch.cat(norms)
-
-
-def expectation(
-    knowledge: Knowledge,
-    images: Tensor,
-    labels: Tensor,
-    lengths: Sequence[int],
-    sizes: Sequence[int],
-    clip: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [P] of a sum of gradients of random images, entry by entry.
-
-    Args:
-        knowledge: the victim and its loss.
-        images: public ones, [n, C, H, W], label by label.
-        labels: int64 [n].
-        lengths: how many images there are of each label.
-        sizes: how many images of each label are in the sum.
-        clip: what gradients are clipped to; None for no clipping.
-    """
-    mean, variance = 0.0, 0.0
-    for x, y, count in zip(images.split(list(lengths)), labels.split(list(lengths)), sizes, strict=True):
-        first, second = 0.0, 0.0
-        for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-            rows = _chunk(knowledge, *part).double()
-            if clip is not None:
-                rows = rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)
-            first, second = first + rows.sum(0), second + rows.square().sum(0)
-        own = first / len(x)
-        mean, variance = mean + count * own, variance + count * (second / len(x) - own.square()).clamp_min(0)
-    return mean, variance.sqrt()
 
 
 def products_with(knowledge: Knowledge, images: Tensor, labels: Tensor, vector: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpbench.protocol import Expected, Reading, Release, defenses_registry, parameters
+from dpbench.protocol import InputError, Reading, Release, Stage, defenses_registry, parameters
 
 EXACT = 1e-2
 """Variance of an entry without noise, relative to the least of those with noise."""
@@ -37,37 +37,32 @@ class Linear:
         return rows if self.weights is None else rows * self.weights
 
 
-def reading_of(release: Release, expected: Expected | None = None) -> Reading | None:
+def reading_of(release: Release) -> Reading | None:
     """What the last stage says of itself; None where it says nothing or its code is not known here."""
     if not release.defense or release.defense[-1].name not in defenses_registry:
         return None
-    last = release.defense[-1]
-    kind = defenses_registry[last.name]
-    if not hasattr(kind, "read"):
-        return None
-    given = {name: value for name, value in last.parameters.items() if name in parameters(kind)}
-    return kind(**given).read(release, expected)
+    last = made(release.defense[-1])
+    return last.read(release) if hasattr(last, "read") else None
 
 
-def needs_expectation(release: Release) -> bool:
-    """Whether the last stage says something only to those who know what entries are like beforehand."""
-    last = release.defense[-1].name if release.defense else ""
-    return last in defenses_registry and getattr(defenses_registry[last], "reads_expected", False)
+def made(stage: Stage) -> Any:
+    """The defence that a stage describes.
 
-
-def linear(release: Release, expected: Callable[[], tuple[Tensor, Tensor]] | None = None) -> Linear:
-    """The released sum as it is known.
-
-    Args:
-        release: what left the client.
-        expected: gives mean and standard deviation [P] of the sum of the batch's gradients beforehand; called
-            only where the last stage asks for it.
+    Raises:
+        InputError: where nothing of that name is registered.
     """
+    if stage.name not in defenses_registry:
+        raise InputError(
+            f"No defence is registered as {stage.name}, so its releases cannot be simulated: register it."
+        )
+    kind = defenses_registry[stage.name]
+    return kind(**{name: value for name, value in stage.parameters.items() if name in parameters(kind)})
+
+
+def linear(release: Release) -> Linear:
+    """The released sum as it is known; of several releases only the mean matters."""
     noise = release.noise_on_sum() / math.sqrt(len(release.each))
-    given = None
-    if needs_expectation(release) and expected is not None:
-        given = _shaped(*expected(), noise, release)
-    seen = reading_of(release, given)
+    seen = reading_of(release)
     if seen is None:
         return Linear(_flat(release.gradients) * release.batch_size, None, noise, None)
     shares, own = _flat(seen.shares), _flat(seen.variances) * release.batch_size**2
@@ -84,17 +79,6 @@ def linear(release: Release, expected: Callable[[], tuple[Tensor, Tensor]] | Non
     variances = variances.clamp_min(EXACT * float(variances[kept & (variances > 0)].min()))
     least = variances[kept].min()
     return Linear(values, kept, float(least.sqrt()), (least / variances).sqrt() * kept)
-
-
-def _shaped(mean: Tensor, deviation: Tensor, noise: float, release: Release) -> Expected:
-    """Of the mean gradient that the last stage is given, noise included."""
-    size, sizes = release.batch_size, [g.numel() for g in release.gradients]
-    parts = (mean / size, (deviation.square() + noise**2 * len(release.each)).sqrt() / size)
-    means, deviations = (
-        tuple(v.view_as(g).to(g) for v, g in zip(part.split(sizes), release.gradients, strict=True))
-        for part in parts
-    )
-    return Expected(means, deviations)
 
 
 def _flat(tensors: tuple[Tensor, ...]) -> Tensor:

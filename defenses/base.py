@@ -14,7 +14,6 @@ from defenses.checks import check_finite
 from dpbench.protocol import (
     Claim,
     Declared,
-    Expected,
     Guarantee,
     InputError,
     Loss,
@@ -54,13 +53,11 @@ class Defense(Declared, ABC):
         repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
         remembers: what it releases depends on its earlier releases; these differ, too, and are no
             independent draws.
-        reads_expected: its `read` needs to know what entries are like beforehand.
     """
 
     name: ClassVar[str]
     repeatable: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
-    reads_expected: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
@@ -74,7 +71,7 @@ class Defense(Declared, ABC):
         """
         return None
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading | None:
+    def read(self, release: Release) -> Reading | None:
         """What a release of which this is the last stage says of the gradient that the stage was given.
 
         Attackers know it, as they know the code. None where the release is that gradient as it stands, or
@@ -82,7 +79,6 @@ class Defense(Declared, ABC):
 
         Args:
             release: of one or several gradients.
-            expected: what entries are like beforehand, where somebody knows.
         """
         return None
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
-from dpbench.protocol import Expected, Loss, Reading, Release, parameter
+from dpbench.protocol import Loss, Reading, Release, parameter
 
 
 @defense("censor")
@@ -47,7 +47,7 @@ class Censor(Aggregator):
         losses = [self._after(model, loss, images, labels, draw) for draw in draws]
         return draws[int(torch.stack(losses).argmin())]
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """Nothing: the release is orthogonal to the gradient, so that no entry is an estimate of it."""
         return read_shares(release, [torch.zeros_like(g) for g in release.gradients])
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, sparse_reading
-from dpbench.protocol import Expected, Reading, Release, parameter
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("percentile")
@@ -44,7 +44,7 @@ class Percentile(PostProcessor):
         cutoff, gamma = self._cutoff(torch.cat([g.abs().flatten() for g in gradients])), self.percentile_gamma
         return tuple(torch.where(g.abs() >= cutoff, g, 0.0).clamp(-gamma, gamma) for g in gradients)
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """The entries that are not zero; of those at +-gamma only that they are as large at least."""
         clamped = tuple(
             torch.stack([g.abs() >= self.percentile_gamma * (1 - 1e-6) for g in same]).any(0)

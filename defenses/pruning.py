@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, sparse_reading
-from dpbench.protocol import Expected, Reading, Release, parameter
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("prune")
@@ -51,7 +51,7 @@ class Prune(PostProcessor):
             thresholds = [self._threshold(torch.cat([g.flatten() for g in gradients]))] * len(gradients)
         return tuple(torch.where(g.abs() >= t, g, 0.0) for g, t in zip(gradients, thresholds, strict=True))
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """The entries that are not zero."""
         return sparse_reading(release)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, read_shares
-from dpbench.protocol import Expected, Reading, Release, parameter
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("quantize")
@@ -47,7 +47,7 @@ class Quantize(PostProcessor):
             rounded.append(g.sign() * (place.floor() + (draw < place.frac())) * (norm / levels))
         return tuple(rounded)
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """All entries, under rounding noise of one variance for each tensor.
 
         Rounding is unbiased, so that on average it adds its variance to the squared norm. A tensor of which
@@ -65,12 +65,6 @@ class Quantize(PostProcessor):
 
 FEW = 100
 """Entries of a tensor below which its squared norm tells too little of its rounding."""
-SURE = 3.0
-"""Standard deviations from 0 beyond which an expected entry counts as no further away."""
-LEAST = 1e-2
-"""Least standard deviation expected of an entry, relative to its tensor: those few images are not all."""
-EXACT = 1e-3
-"""Least variance of a sign's reading, in units of the variance that was expected."""
 
 
 def rounding_variance(rounded: Tensor, levels: int) -> Tensor:
@@ -114,7 +108,6 @@ class Sign(PostProcessor):
         (tensor([ 2., -2.]),)
     """
 
-    reads_expected = True
     sign_scale: Literal["none", "mean"] = parameter(
         "none", "what sign multiplies the signs of a tensor by", symbol="scale"
     )
@@ -124,25 +117,3 @@ class Sign(PostProcessor):
         if self.sign_scale == "none":
             return tuple(g.sign() for g in gradients)
         return tuple(g.abs().mean() * g.sign() for g in gradients)
-
-    def read(self, release: Release, expected: Expected | None = None) -> Reading | None:
-        """All entries, as the signs of normal variables; None where nothing is expected.
-
-        A normal variable given its sign is a truncated one. The reading is the value under noise that would
-        leave the same mean and variance (a site of expectation propagation, Minka 2001).
-        """
-        if expected is None:
-            return None
-        values, variances = [], []
-        for g, mean, deviation in zip(release.gradients, expected.mean, expected.deviation, strict=True):
-            sign, typical = g.sign().double(), deviation.double().square().mean().sqrt()
-            s = torch.maximum(deviation.double(), LEAST * typical).clamp_min(
-                torch.finfo(g.dtype).tiny ** 0.25
-            )
-            alpha = (sign * mean / s).clamp(-SURE, SURE)
-            hazard = torch.exp(-(alpha**2) / 2 - torch.special.log_ndtr(alpha)) / math.sqrt(2 * math.pi)
-            value = mean + sign * s / (hazard + alpha)
-            variance = s**2 * (1 / (hazard * (hazard + alpha)) - 1).clamp_min(EXACT)
-            values.append(torch.where(sign == 0, 0.0, value).to(g))
-            variances.append(torch.where(sign == 0, EXACT * s**2, variance).to(g))
-        return Reading(tuple(values), tuple(torch.ones_like(g) for g in values), tuple(variances))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
 from defenses.checks import check_finite
-from dpbench.protocol import Expected, InputError, Loss, Reading, Release, parameter
+from dpbench.protocol import InputError, Loss, Reading, Release, parameter
 
 CHUNK = 64
 """Features whose Jacobians are computed together."""
@@ -79,7 +79,7 @@ class Soteria(Aggregator):
         """The same gradient `count` times."""
         return [self.aggregate(model, loss, images, labels, generator)] * count
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """All but the masked columns of the last weight matrix.
 
         In a batch each sample has its own features masked, so that nothing is known of any column.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, sparse_reading
-from dpbench.protocol import Claim, Expected, Reading, Release, parameter
+from dpbench.protocol import Claim, Reading, Release, parameter
 
 
 @defense("sparse-vector")
@@ -39,7 +38,6 @@ class SparseVector(PostProcessor):
     """
 
     repeatable = True
-    reads_expected = True
     svt_fraction: float = parameter(
         0.1, "share of entries that sparse-vector sends", symbol="c/n", above=0, at_most=1
     )
@@ -83,25 +81,9 @@ class SparseVector(PostProcessor):
             for part, g in zip(parts, gradients, strict=True)
         )
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
-        """The entries that were sent, under Laplace noise and clipping.
-
-        A clipped normal variable is its own chance not to be clipped, times itself, plus what is uncorrelated
-        to it (Bussgang 1952). Where nothing is expected, entries are taken for unclipped.
-        """
-        seen, gamma, count = sparse_reading(release), self.svt_gamma, len(release.each)
-        noise = 2 * (2 * gamma / self.svt_noise_var) ** 2 / count
-        laplace = [noise / s.clamp_min(1 / (2 * count)) for s in seen.shares]
-        if expected is None:
-            return replace(seen, variances=tuple(laplace))
-        values, variances = [], []
-        for value, own, mean, deviation in zip(
-            seen.values, laplace, expected.mean, expected.deviation, strict=True
-        ):
-            slope, centre, rest = linearised_clamp(mean, deviation, gamma)
-            values.append(mean + (value - centre) / slope)
-            variances.append((own + rest) / slope**2)
-        return replace(seen, values=tuple(values), variances=tuple(variances))
+    def read(self, release: Release) -> Reading:
+        """The entries that are not zero; their noise and the clamp are left out."""
+        return sparse_reading(release)
 
     def _sent(self, entries: int) -> int:
         return min(math.ceil(entries * self.svt_fraction), entries)
@@ -121,31 +103,6 @@ class SparseVector(PostProcessor):
         waiting = _exponential(len(magnitudes), device, generator)
         passes = (waiting / -torch.log1p(-chance)).ceil().clamp_min(1.0)
         return passes <= passes.kthvalue(count).values
-
-
-def linearised_clamp(mean: Tensor, deviation: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The linear regression of clamp(v, +-bound) on a normal v: its slope, its mean and what it leaves over.
-
-    By Stein's lemma the slope is the chance of -bound < v < bound.
-
-    Example:
-        >>> one = torch.ones(1, dtype=torch.float64)
-        >>> [round(float(v), 3) for v in linearised_clamp(0 * one, one, 1.0)]
-        [0.683, 0.0, 0.05]
-    """
-    deviation = deviation.clamp_min(1e-6 * bound)
-    low, high = (-bound - mean) / deviation, (bound - mean) / deviation
-    below, above = torch.special.ndtr(low), torch.special.ndtr(-high)
-    slope = (1 - below - above).clamp_min(1e-6)
-    left, right = (torch.exp(-(v**2) / 2) / math.sqrt(2 * math.pi) for v in (low, high))
-    # moments of the standard normal between the two
-    first, second = left - right, slope + low * left - high * right
-    centre = bound * (above - below) + mean * slope + deviation * first
-    square = (
-        bound**2 * (above + below) + mean**2 * slope + 2 * mean * deviation * first + deviation**2 * second
-    )
-    rest = (square - centre**2 - (slope * deviation) ** 2).clamp_min(0)
-    return slope, centre, rest
 
 
 def _exponential(size: int, device: torch.device, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, read_shares
-from dpbench.protocol import Expected, Reading, Release, parameter
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("topk")
@@ -54,7 +54,7 @@ class TopK(PostProcessor):
 
         return send
 
-    def read(self, release: Release, expected: Expected | None = None) -> Reading:
+    def read(self, release: Release) -> Reading:
         """The entries that are not zero; what was left out is sent later.
 
         T releases of one gradient, the last t of them with an entry, carry t times that entry: t / T of it in

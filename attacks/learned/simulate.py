@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks import public_gradients
-from dpbench.protocol import InputError, Knowledge, Release, Stage, combined, defenses_registry
+from attacks.reading import made
+from dpbench.protocol import Knowledge, Release, combined
 
 Gradients = tuple[Tensor, ...]
 
@@ -47,19 +48,6 @@ def simulated(
             for stage in others:
                 released = stage.process_all(released, generator)
             yield combined([Release(like.names, tuple(g), 1, like.defense) for g in released]).gradients
-
-
-def made(stage: Stage) -> object:
-    """The defence that a stage describes.
-
-    Raises:
-        InputError: where nothing of that name is registered.
-    """
-    if stage.name not in defenses_registry:
-        raise InputError(
-            f"No defence is registered as {stage.name}, so its releases cannot be simulated: register it."
-        )
-    return defenses_registry[stage.name](**stage.parameters)
 
 
 def _shaped(row: Tensor, sizes: Sequence[int], like: Release) -> Gradients:

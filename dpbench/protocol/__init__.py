@@ -11,7 +11,7 @@ from dpbench.protocol.kept import cache_folder
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
-from dpbench.protocol.reading import Expected, Reading
+from dpbench.protocol.reading import Reading
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry, defenses_registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
@@ -21,7 +21,6 @@ __all__ = [
     "Candidates",
     "Claim",
     "Declared",
-    "Expected",
     "Factorisation",
     "Guarantee",
     "ImageStatistics",

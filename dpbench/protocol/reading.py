@@ -8,19 +8,6 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What is known of each entry of a gradient beforehand, one tensor per parameter.
-
-    Attributes:
-        mean: expectation.
-        deviation: standard deviation about it, noise of earlier stages included.
-    """
-
-    mean: tuple[Tensor, ...]
-    deviation: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
 class Reading:
     """A release read as the gradient itself under noise, one tensor per parameter in each field.
 

@@ -99,37 +99,6 @@ def test_rounding_is_noise_of_the_variance_that_it_says(bits, count):
         assert float(said[:, part].mean()) == pytest.approx(float(errors[:, part].mean()), rel=0.3)
 
 
-def test_clipped_entries_are_read_without_bias_and_under_the_noise_that_is_said():
-    """Of sparse-vector, over normal gradients with means other than zero: slope 1, and the variance."""
-    mean, deviation = 0.5 * numbers(seed=5), 0.5 + torch.rand(39, generator=torch.Generator().manual_seed(6))
-    given = {"svt_gamma": 1.0, "svt_noise_var": 2.0, "svt_fraction": 0.9}
-    total = torch.zeros(4)
-    for i, g in enumerate(mean + deviation * numbers(1500, seed=7)):
-        seen = linear(defended("sparse-vector", g, seed=i, **given), lambda: (mean, deviation))
-        error, centred = (seen.values - g)[seen.kept], (g - mean)[seen.kept]
-        said = (seen.noise / seen.weights[seen.kept]).square()
-        total += torch.stack(
-            [(error * centred).sum(), centred.square().sum(), error.square().sum(), said.sum()]
-        )
-    assert float(total[0] / total[1]) == pytest.approx(0, abs=0.1)
-    assert float(total[2] / total[3]) == pytest.approx(1, abs=0.1)
-
-
-def test_a_sign_leaves_a_normal_entry_as_one_with_the_moments_of_a_truncated_one():
-    """Prior times reading, against draws of each entry that have the sign."""
-    mean, deviation = numbers(seed=5), 0.5 + torch.rand(39, generator=torch.Generator().manual_seed(6))
-    draws = mean + deviation * numbers(200_000, seed=7)
-    g = draws[0]
-    seen = linear(defended("sign", g), lambda: (mean, deviation))
-    precision = (seen.weights / seen.noise).square()
-    variance = 1 / (1 / deviation.square() + precision)
-    found = variance * (mean / deviation.square() + precision * seen.values)
-    for i in range(39):
-        same = draws[:, i][draws[:, i].sign() == g[i].sign()]
-        assert float(found[i]) == pytest.approx(float(same.mean()), abs=0.02)
-        assert float(variance[i].sqrt()) == pytest.approx(float(same.std()), abs=0.02)
-
-
 def test_nothing_is_read_from_what_is_orthogonal_to_the_gradient(tiny):
     images, label = smooth_images(40), torch.tensor([2])
     knowledge = know(tiny, label, (3, 8, 8), 4, public_images=PublicImages(images[1:], torch.full((39,), 2)))
@@ -230,13 +199,16 @@ def test_prior_aware_weighs_entries_and_finds_the_truth():
         ("quantize", {"quantize_bits": 2}),
         ("topk", {"topk_ratio": 0.3}),
     ):
-        right = 0
+        right = asked = 0
         for truth in range(8):
             release = defended(name, (candidates[truth] + known) / 2, batch=2, seed=truth, **given)
             found = attacks.create("prior-aware")(release, knowledge, seed=0)
             right += int(found.labels) == truth
-            assert scores(release, known, candidates).shape == (8,)
-        assert right >= 7, name
+            without = defended(name, known / 2, batch=2, seed=truth, **given)
+            for sent, member in ((release, True), (without, False)):
+                asked += bool(scores(sent, known, candidates[truth][None]) > 0) == member
+        assert right == 8, name
+        assert asked >= 15, name
     described = (create("censor").stages[0].stage(),)
     hidden = Release(NAMES, (torch.randn(CLASSES, PIXELS), torch.randn(CLASSES)), 2, described)
     assert not scores(hidden, known, candidates).any()
@@ -261,15 +233,7 @@ def test_labels_are_matched_on_what_was_kept(tiny):
     assert found["told"] > 60
 
 
-def test_signs_that_say_nothing_leave_the_mean_image():
-    """Every pixel is above 0, so that its sign is known beforehand."""
-    label = torch.tensor([1])
-    knowledge, release = told(label), defended("sign", gradients(draw(label).clamp(min=0.1), label)[0])
-    found = attacks.create("lmmse")(release, knowledge, seed=0)
-    torch.testing.assert_close(found.images, found.start, atol=0.02, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["sign", "percentile", "quantize", "soteria", "topk"])
+@pytest.mark.parametrize("name", ["percentile", "quantize", "soteria", "topk"])
 def test_the_linear_estimate_reads_defended_gradients_of_a_network(tiny, name):
     """Of a conv net, over ten images: closer than the mean image, and closer than without a word of it."""
     given = {
