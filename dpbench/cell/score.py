@@ -55,7 +55,9 @@ def scored(
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
-    return CellResult(made, picture(found_images.images), picture(scene.images), history=history)
+    steps = () if found is None else tuple(int(step) for step in found.history_steps)
+    pictures = picture(found_images.images), picture(scene.images)
+    return CellResult(made, *pictures, history=history, history_steps=steps)
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:
@@ -73,4 +75,5 @@ def joined(first: CellResult, second: CellResult) -> CellResult:
         torch.cat([first.images, second.images]),
         torch.cat([first.originals, second.originals]),
         history=first.history,
+        history_steps=first.history_steps,
     )

@@ -137,6 +137,9 @@ def test_search_draws_the_histories_that_cells_keep(table, tmp_path):
         assert y == pytest.approx(history, rel=1e-6)
         assert x == pytest.approx(50 * np.arange(1, len(history) + 1) / len(history))
     assert line(axis, "no defence").get_ydata()[-1] == pytest.approx((0.1 + 0.5) / 2)
+    store.write("again", again.to_dict("records"), history=[3.0, 0.7, 0.5], history_steps=[1, 5, 30])
+    (axis,) = search(pd.concat([table, again]), store).axes
+    assert line(axis, "again").get_xdata().tolist() == [1, 5, 30]  # as they were, not evenly apart
     assert axis.get_yscale() == "log"
 
 
