@@ -41,6 +41,7 @@ class Report:
         delta: of all epsilons.
         claimed_eps: for one release; None where nothing is claimed.
         gaussian: the claim is that of a Gaussian release, so bounds on mu and checks of the noise count.
+        asked: for each canary, before the time limit.
         reach: the epsilon so many releases would show if they gave the canary away every time; no claim above
             it can be refuted by a bound.
     """
@@ -53,6 +54,7 @@ class Report:
     claimed_eps: float | None
     gaussian: bool
     reach: float
+    asked: int = 0
 
     @property
     def eps(self) -> float:
@@ -105,9 +107,10 @@ def tables(report: Report, name: str) -> tuple[Table, Table]:
 def sentence(report: Report, name: str) -> str:
     """What was found of the defence called `name`, and whether its claim stands."""
     least = down_places(max(finding.eps for finding in report.findings))
+    fewer = f", of {report.asked:,} asked for," if report.releases < report.asked else ""
     found = (
-        f"{report.releases:,} releases for each of {len(report.findings)} canaries: a release of {name} "
-        f"spends at least eps {least} at delta {report.delta:g}"
+        f"{report.releases:,} releases{fewer} for each of {len(report.findings)} canaries: "
+        f"a release of {name} spends at least eps {least} at delta {report.delta:g}"
     )
     if report.gaussian:
         found += f", and {down_places(report.eps)} if it is Gaussian as it claims"
