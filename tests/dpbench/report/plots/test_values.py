@@ -189,3 +189,18 @@ def test_alt_texts_say_the_numbers(table, tmp_path):
     assert "25 % of 4" in tradeoff.alt(table)
     assert "lmmse, no defence: 4 images" in shares.alt(table)
     assert json.dumps(search.alt(table, Store(tmp_path)))
+
+
+def test_a_frontiers_folder_has_no_floors_but_ranks(table, tmp_path):
+    table = table.assign(psnr_floor=None, ranked_first=table["defense"] == "none")
+    trained = [
+        {"defense": "none", "accuracy": 0.7},
+        {"defense": "dp", "noise_multiplier": 2.0, "accuracy": 0.5},
+    ]
+    pd.DataFrame(trained).assign(utility_model="net").to_csv(tmp_path / "utility.csv", index=False)
+    found = joined(table, Store(tmp_path)).set_index("defense")
+    assert found["over_floor"].isna().all()
+    assert found["ranked"].to_dict() == {"none": 1.0, "dp": 0.0}
+    figure = utility(table, Store(tmp_path))
+    assert "ranks first of 200" in figure.axes[0].get_ylabel()
+    assert "ranks 100.0 % of images first of 200" in utility.alt(table, Store(tmp_path))
