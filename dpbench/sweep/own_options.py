@@ -61,7 +61,7 @@ OWN = (
         str,
         ("convnet",),
         "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50; or your own, FILE.py:FUNCTION "
-        "or module:FUNCTION, torchvision:NAME, timm:NAME (docs/own-model.md)",
+        "or module:FUNCTION, torchvision:NAME, timm:NAME, transformers:NAME (docs/own-model.md)",
     ),
     _option(
         SCENE,
@@ -231,6 +231,15 @@ OWN = (
         str,
         None,
         "show how far the run in this folder is, and do nothing else",
+        decides=False,
+        hint="no folder",
+    ),
+    _option(
+        OUTPUT,
+        "check",
+        str,
+        None,
+        "compare the results with those stored in this folder and end with status 1 where they depart",
         decides=False,
         hint="no folder",
     ),
