@@ -30,18 +30,19 @@ def scored(
     Args:
         cell: what was run.
         scene: what was attacked.
-        outputs: the attack's images, [B, 3, H, W] in [0, 1], in an order of its own.
+        outputs: the attack's images, of the shape of the scene's, in [0, 1], in an order of its own.
         found: what else the attack reports; None for a guess.
         guarantee: the privacy of the release.
         extra: more columns of each original's row.
     """
+    gallery = scene.gallery and (_scorable(scene.gallery[0]), scene.gallery[1])
     found_images = metrics.matched(
-        outputs,
-        scene.images,
+        _scorable(outputs),
+        _scorable(scene.images),
         scene.labels,
-        scene.mean_image,
+        _scorable(scene.mean_image[None])[0],
         found_labels=None if found is None else found.labels,
-        others=scene.gallery,
+        others=gallery,
         lpips_net=cell.runtime.lpips_net,
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
@@ -55,7 +56,14 @@ def scored(
     each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
     made = [common | image | values | said | more for image, values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
-    return CellResult(made, picture(found_images.images), picture(scene.images), history=history)
+    return CellResult(
+        made, picture(outputs[found_images.order].clamp(0, 1)), picture(scene.images), history=history
+    )
+
+
+def _scorable(images: Tensor) -> Tensor:
+    """`images`; signals [B, C, L] as volumes of one line, as metrics refuse a picture that is no batch."""
+    return images[:, :, None, None] if images.ndim == 3 else images
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:

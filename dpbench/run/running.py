@@ -73,7 +73,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         chosen(options.columns)  # a name that is none is said before anything is run
     stored = check.read(expanded(options.check)) if options.check is not None else None
     process.configure()
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, emoji=False)
 
     def note(line: str) -> None:
         if not options.quiet:

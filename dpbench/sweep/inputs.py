@@ -11,7 +11,7 @@ import attacks
 import defenses
 from dpbench import metrics, victim
 from dpbench.cell import parts
-from dpbench.cell.scene import dataset, images_digest
+from dpbench.cell.scene import data_for, dataset, images_digest
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threats import threat_models
 from dpbench.data import draw_disjoint
@@ -48,7 +48,7 @@ class Inputs:
         for (model, norm), state in product(networks, values["victim"]):
             for size, seed, draw, scale in product(*(values[name] for name in axes)):
                 try:
-                    weights, images = self._victims(model, norm, state), self._images(size, seed, draw)
+                    weights, images = self._victims(model, norm, state), self._images(model, size, seed, draw)
                 except InputError as error:
                     left_out[str(error)] = None
                     continue
@@ -87,11 +87,12 @@ class Inputs:
     def _size(self) -> int:
         return dataset(self._data, self._image_size).images.shape[-1]
 
-    def _images(self, size: int, seed: int, draw: str) -> str:
-        return images_digest(draw_disjoint(dataset(self._data, self._image_size), size, seed, draw))
+    def _images(self, model: str, size: int, seed: int, draw: str) -> str:
+        data = data_for(model, self._data, self._image_size)
+        return images_digest(draw_disjoint(data, size, seed, draw))
 
     def _victims(self, model: str, norm: str, state: str) -> str:
-        data = dataset(self._data, self._image_size)
+        data = data_for(model, self._data, self._image_size)
         return victim.weights_digest(model, norm, state, self._weights, data, data.images.shape[-1])
 
 
