@@ -91,6 +91,7 @@ class Attack(Declared, ABC):
         rebuilds_images: False where only the labels in its answer mean anything.
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
+        local_steps: it takes the update of a client that made several local steps (`Release.local`).
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
         pictures_only: it is refused inputs that are not pictures [C, H, W], such as volumes and tables.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
@@ -102,6 +103,7 @@ class Attack(Declared, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
+    local_steps: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     pictures_only: ClassVar[bool] = True
     matches: ClassVar[type[Objective] | None] = None
@@ -125,9 +127,15 @@ class Attack(Declared, ABC):
             progress: called with (iterations done, iterations in all, objective value).
 
         Raises:
-            InputError: for a release that does not fit the model or is not finite, and for inputs that the
-                attack does not take.
+            InputError: for a release that does not fit the model or is not finite, for inputs that the attack
+                does not take, and for the update of several local steps where it needs a gradient.
         """
+        steps = 1 if release.local is None else release.local.steps(release.batch_size)
+        if steps > 1 and not self.local_steps:
+            raise InputError(
+                f"{self.name} needs the gradient of one step, and this is the update of {steps} local steps: "
+                "use inverting-gradients, gradinversion, latent-projection, dlg or idlg."
+            )
         shapes = {name: p.shape for name, p in knowledge.model.named_parameters() if p.requires_grad}
         fits = len(release.names) == len(release.gradients)
         if not fits or shapes != {n: g.shape for n, g in zip(release.names, release.gradients, strict=True)}:

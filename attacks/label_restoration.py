@@ -17,6 +17,7 @@ class LabelRestoration(Attack):
     rebuilds_images = False
     noise_floor = False
     pictures_only = False
+    local_steps = True
 
     label_rule: label_rules.Rule = shared.label_rule("minimum")
 

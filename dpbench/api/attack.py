@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ from dpbench.system import process
 
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
 """What states the training that a release is from."""
+_SENT = (
+    *("eps", "noise_multiplier", "max_grad_norm", "unit", "clients", "noise", "threat_model", "releases"),
+    *("local_epochs", "local_batch_size", "local_lr"),
+)
+"""What the release says itself."""
 
 
 def attack(
@@ -57,10 +62,10 @@ def attack(
     in the batch, though under Poisson sampling the number is not public.
 
     Args:
-        release: of `Release.from_optimizer`, `Release.from_gradients` or `capture`.
+        release: of `Release.from_optimizer`, `Release.from_gradients`, `Release.from_update` or `capture`.
         model: as it was before the step; as `benchmark` takes it.
         originals: the step's images as the model got them, in a form that `benchmark` takes, and their
-            labels.
+            labels; of an update all the client's, in the order it trained in.
         attacks: names of `attacks.names()` or objects, one or several.
         labels_known: whether the attacker is told the labels.
         others: public images and labels, as for `benchmark`.
@@ -96,7 +101,7 @@ def attack(
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
             others = checked_others(others, batches, num_classes, form)
-        for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
+        for name in _SENT:
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
         release = _declared(release)
@@ -112,6 +117,8 @@ def attack(
             "labels": ("known" if labels_known else "inferred",),
             "threat_model": ("honest",),
         }
+        if release.local is not None:
+            values |= {f"local_{name}": (value,) for name, value in asdict(release.local).items()}
         engine = parameters.get("engine", "auto")
         return carry_out(inputs, values, device=device, engine=engine, out=out, progress=progress)
 
@@ -134,10 +141,14 @@ def _declared(release: Release) -> Release:
     """The release with all parameters of its stages, also those that were left at their defaults.
 
     Raises:
-        InputError: for an unknown stage, or a parameter that it does not take.
+        InputError: for an unknown stage, or a parameter that it does not take, and for a stage that has no
+            place in an update.
     """
     name, given = _name(release)
-    return replace(release, defense=tuple(s.stage() for s in defenses.create(name, **given).stages))
+    chain = defenses.create(name, **given)
+    if release.local is not None:
+        chain.check_update()
+    return replace(release, defense=tuple(stage.stage() for stage in chain.stages))
 
 
 def _fitted(release: Release, model: nn.Module, count: int) -> Release:
@@ -150,9 +161,8 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
             are not finite, and for another number of images than the release is the mean of.
     """
     wanted = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-    gradients = release.gradients
-    if set(release.names) == set(wanted):
-        found = dict(zip(release.names, gradients, strict=True))
+    gradients, found = release.gradients, _by_name(release, model)
+    if set(found) == set(wanted):
         gradients = tuple(found[name] for name in wanted)
     # else an optimiser read them, which knows no names, but has the parameters in the model's order
     if [g.shape for g in gradients] != list(wanted.values()):
@@ -165,6 +175,11 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     names = {stage.name for stage in release.defense}
     by_expected = bool(names & {"clip", "dp"}) and "noise" not in names
     if release.batch_size != count and not by_expected:
+        if release.local is not None:
+            raise InputError(
+                f"The release is the update of {release.batch_size} images and `originals` has {count}: say "
+                "how many `images` the client has in `Release.from_update`, and give them all."
+            )
         raise InputError(
             f"The release is a mean over {release.batch_size} images and `originals` has {count}: give all "
             "images of the step."
@@ -172,6 +187,19 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     scale = release.batch_size / count
     scaled = tuple(gradient.detach().cpu().float() * scale for gradient in gradients)
     return replace(release, names=tuple(wanted), gradients=scaled, batch_size=count)
+
+
+def _by_name(release: Release, model: nn.Module) -> dict[str, Tensor]:
+    """The gradients by name, less what a state dict has beside trainable parameters: frozen and tied ones."""
+    every = dict(model.named_parameters(remove_duplicate=False))
+    once = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    twice = {name for name, p in every.items() if name not in once and any(p is q for q in once.values())}
+    idle = {name for name, p in every.items() if not p.requires_grad} | dict(model.named_buffers()).keys()
+    return {
+        name: gradient
+        for name, gradient in zip(release.names, release.gradients, strict=True)
+        if name not in twice and (name not in idle or bool(gradient.any()))
+    }
 
 
 def _defence(release: Release, budget: dict[str, Any]) -> Part:

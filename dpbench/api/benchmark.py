@@ -57,7 +57,8 @@ def benchmark(
             [B, H, W], in [0, 1] or as bytes, the channels also last; volumes [B, C, D, H, W]; rows of a table
             [B, F] in [0, 1] (docs/own-images.md). Or a list of such batches; or a data set that gives
             (image, label), of which `batch_size` are drawn; or PyTorch's loader of one, whose order does not
-            matter.
+            matter. With `clients=n` the gradient of each batch is summed with those of the n - 1 that follow
+            it; after the last one comes the first (docs/aggregation.md).
         labels: int64 [B] in [0, K), one for each image; or a list of them; None with a data set.
         attacks: names of `attacks.names()` or objects of `attacks.create(...)`, one or several.
         defense: names of `defenses.names()`, chained by `+`, or objects of `defenses.create(...)`, one or

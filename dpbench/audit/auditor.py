@@ -65,8 +65,8 @@ def audit(
         planned: called once with the number that will be made in all.
 
     Raises:
-        InputError: for a value outside its range, a guarantee of several releases, or a release that is not
-            finite.
+        InputError: for a value outside its range, a guarantee of several releases or of users, or a release
+            that is not finite.
     """
     claim = defense.guarantee
     if claim is not None:
@@ -76,6 +76,10 @@ def audit(
         claimed_eps, delta = said.eps, said.delta or delta
     for good, complaint in (
         (claim is None or claim.releases == 1, "The audit makes single releases: give the guarantee of one."),
+        (
+            claim is None or claim.unit == "record",
+            "The audit adds and removes records, and this guarantee is about users: use `unit` record.",
+        ),
         (0 < delta < 1, f"delta must lie strictly between 0 and 1, not {delta:g}."),
         (0 < confidence < 1, f"The confidence must lie strictly between 0 and 1, not {confidence:g}."),
         (0 < max_grad_norm < math.inf, f"The clip norm must be above 0 and finite, not {max_grad_norm:g}."),

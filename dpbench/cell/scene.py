@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dpbench import generators, victim
 from dpbench.cell.public import AT_MOST, PublicSource
 from dpbench.cell.spec import BatchSpec, Cell
-from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
+from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data, with_clients
 from dpbench.metrics import draw_others
 from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.system import digest, seeds
@@ -32,8 +32,9 @@ class Scene:
 
     Attributes:
         victim: model, loss and accuracy; the model is on the CPU.
-        images: float32 [B, C, H, W] in [0, 1]; of volumes, signals and rows of a table [B, C, ...].
-        labels: int64 [B].
+        images: float32 [n B, C, H, W] in [0, 1], of n clients, the attacked one first; of volumes, signals
+            and rows of a table [n B, C, ...].
+        labels: int64 [n B].
         indices: place of each image in the data set.
         num_classes: K.
         mean: public per-channel mean of the data.
@@ -47,6 +48,7 @@ class Scene:
         fitted: the statistics were made from `others`.
         public: further images for attacks that need many; None where there are none.
         release: what somebody's training sent for this batch; None where dpbench makes the releases.
+        clients: n.
     """
 
     victim: Victim
@@ -64,6 +66,12 @@ class Scene:
     fitted: bool = False
     public: PublicSource | None = None
     release: Release | None = None
+    clients: int = 1
+
+    @property
+    def of_each_client(self) -> int:
+        """B, the images of one client."""
+        return len(self.images) // self.clients
 
 
 @lru_cache(maxsize=2)
@@ -96,6 +104,7 @@ def prepare(spec: BatchSpec) -> Scene:
     """
     data = data_for(spec.model, spec.data, spec.image_size)
     batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
+    batch = with_clients(data, batch, spec.clients, spec.batch_seed, spec.label_draw)
     if spec.images_digest and images_digest(batch) != spec.images_digest:
         raise digest.changed(f"The batch of {data.name}")
     height, width = batch.images.shape[2:]
@@ -127,6 +136,7 @@ def prepare(spec: BatchSpec) -> Scene:
         shared,
         data.statistics,
         public=_public(data, batch, known[:AT_MOST], shared),
+        clients=spec.clients,
     )
 
 

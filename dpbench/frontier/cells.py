@@ -49,7 +49,7 @@ class Attacker:
 
     def undefended(self) -> Attacker:
         """The same without what plays a role under a defence only."""
-        known = parts.facts(Part(name="none"), self.told.labels, self.attack.name)
+        known = parts.facts(Part(name="none"), self.told.labels, self.attack.name) | self.threat.given
         declared = parameters(attacks.kind(self.attack.name)) | parameters(threat_models[self.threat.name])
 
         def without(part: Part) -> Part:

@@ -8,6 +8,7 @@ from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
+from dpbench.protocol.local_training import LocalTraining
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reconstruction import Reconstruction
@@ -24,6 +25,7 @@ __all__ = [
     "ImageStatistics",
     "InputError",
     "Knowledge",
+    "LocalTraining",
     "Loss",
     "Parameter",
     "PublicImages",

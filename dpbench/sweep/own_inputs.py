@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -72,9 +73,9 @@ class OwnInputs:
         self._release, self._expected = release, expected
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
         self._state, self._weights = victim, state(model, loss)
-        self._batches = {
-            self._digest(images, labels): (images, labels, places) for images, labels, places in batches
-        }
+        # one that is given twice is one
+        self._given = list({self._digest(*each[:2]): each for each in batches}.values())
+        self._batches: dict[str, tuple[Tensor, Tensor, tuple[int, ...]]] = {}
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -86,11 +87,19 @@ class OwnInputs:
         self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
     ) -> Iterator[BatchSpec]:
         """Every batch, in the order given; the seed is its place."""
-        for seed, (key, (images, _, _)) in enumerate(self._batches.items()):
+        for (seed, given), clients in product(enumerate(self._given), values["clients"]):
+            try:
+                images, labels, places = self._with_clients(seed, clients)
+            except InputError as error:
+                left_out[str(error)] = None
+                continue
+            key = self._digest(images, labels)
+            self._batches[key] = images, labels, places
             yield BatchSpec(
                 data=OWN,
                 images_digest=key,
-                batch_size=len(images),
+                batch_size=len(given[0]),
+                clients=clients,
                 batch_seed=seed,
                 label_draw=OWN,
                 model=type(self._model).__name__,
@@ -99,6 +108,17 @@ class OwnInputs:
                 weights_digest=self._weights,
                 expected=self._expected,
             )
+
+    def _with_clients(self, place: int, clients: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """The batch at `place` and the `clients` - 1 that follow it; after the last one comes the first."""
+        found = (self._given[place:] + self._given[:place])[:clients]
+        if len(found) < clients or len({len(images) for images, _, _ in found}) > 1:
+            raise InputError(
+                f"A sum over {clients} `clients` needs {clients} batches of one size: give {clients} or more "
+                "as a list, or as many values of `batch_seed` with a data set."
+            )
+        images, labels, places = zip(*found, strict=True)
+        return torch.cat(images), torch.cat(labels), sum(places, ())
 
     def has_batch_norm(self, batch: BatchSpec) -> bool:
         """Whether the model has batch-norm layers."""
@@ -136,6 +156,7 @@ class OwnInputs:
             shared=True,
             public=None if public.others is None else PublicSource(lambda: public.others, decoys=True),
             release=self._release,
+            clients=batch.clients,
         )
         return with_statistics(scene)
 

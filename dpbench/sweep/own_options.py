@@ -41,6 +41,15 @@ OWN = (
     _option(SCENE, "batch_size", int, (1, 4), "images per attacked gradient", at_least=1, below=10**6),
     _option(
         SCENE,
+        "clients",
+        int,
+        (1,),
+        "clients with a batch each, of whose gradients the server sees the sum alone (docs/aggregation.md)",
+        at_least=1,
+        below=10**6,
+    ),
+    _option(
+        SCENE,
         "batch_seed",
         int,
         (0,),
@@ -128,6 +137,14 @@ OWN = (
         (0,),
         "seeds of the attack's start and of the defence's noise",
         **_SEED,
+    ),
+    _option(
+        ATTACKS,
+        "tuned",
+        str,
+        None,
+        "the tuned.toml of `python -m dpbench.tune`, for the attack's parameters under each defence",
+        hint="the defaults",
     ),
     _option(
         ATTACKS,
