@@ -78,6 +78,7 @@ class InvertingGradients(Attack):
 
     matches = Cosine
     local_steps = True
+    pictures_only = False
 
     preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)
@@ -96,7 +97,7 @@ class InvertingGradients(Attack):
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         regularisers, note = self.regularisers(release, knowledge)
         variables = None
-        if preset.frequencies:
+        if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         path = path_of(release, self.update)
         problem = Problem(knowledge, release.gradients, objective, regularisers, variables, path=path)
@@ -151,6 +152,8 @@ class InvertingGradients(Attack):
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
         """What the search believes of images, and a sentence where it has to do without the prior."""
+        if len(knowledge.image_shape) == 1:  # the features of a table have no neighbours
+            return [], "Rows of a table have no neighbouring pixels, so they were searched without a prior."
         own, statistics, note = self.resolved(), knowledge.image_statistics, ""
         found: list[Regulariser] = []
         tv = own.tv

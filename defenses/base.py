@@ -51,11 +51,14 @@ class Defense(Declared, ABC):
         repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
         remembers: what it releases depends on its earlier releases; these differ, too, and are no
             independent draws.
+        adds_up: the mean of several clients' releases is what it would release of all their images, but for
+            the level of the noise. So an attack on the mean has to know nothing else of it.
     """
 
     name: ClassVar[str]
     repeatable: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
@@ -77,6 +80,30 @@ class Aggregator(Defense):
     def guarantee(self) -> Guarantee | None:
         """The differential privacy of what `aggregate` returns; post-processing keeps it."""
         return None
+
+    @property
+    def takes_updates(self) -> bool:
+        """Whether it can do without each sample's gradient, so that `of_update` has an answer."""
+        return False
+
+    def of_update(
+        self, update: Gradients, images: int, generator: torch.Generator, count: int
+    ) -> list[Gradients]:
+        """`count` releases of the update of a client that made several local steps (FedAvg).
+
+        Args:
+            update: the mean gradient of its steps, see `Release.local`.
+            images: how many it has.
+            generator: the source of randomness, on the device of the update.
+            count: at least 1.
+
+        Raises:
+            InputError: unless `takes_updates`.
+        """
+        raise InputError(
+            f"{self.name} works on each sample's gradient, and here the client sends an update of its local "
+            "steps: leave out `local_epochs`, or use a defence of whole gradients or `unit` user."
+        )
 
     def sensitivity(self, releases: int) -> float:
         """How far a sample in each of `releases` moves all of them together, in units of the clip norm.

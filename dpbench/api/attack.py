@@ -23,15 +23,18 @@ from dpbench.cell.spec import Part
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.own_checks import checked_batches, checked_others
+from dpbench.sweep.own_forms import form_for
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
 
-_AS_SENT = ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases")
-_AS_SENT += ("local_epochs", "local_batch_size", "local_lr")
-"""Parameters that the release has already."""
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
 """What states the training that a release is from."""
+_SENT = (
+    *("eps", "noise_multiplier", "max_grad_norm", "unit", "clients", "noise", "threat_model", "releases"),
+    *("local_epochs", "local_batch_size", "local_lr"),
+)
+"""What the release says itself."""
 
 
 def attack(
@@ -61,15 +64,15 @@ def attack(
     Args:
         release: of `Release.from_optimizer`, `Release.from_gradients`, `Release.from_update` or `capture`.
         model: as it was before the step; as `benchmark` takes it.
-        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], or
-            grey [B, 1, H, W], and their labels; of an update all the client's, in the order it trained in.
+        originals: the step's images as the model got them, in a form that `benchmark` takes, and their
+            labels; of an update all the client's, in the order it trained in.
         attacks: names of `attacks.names()` or objects, one or several.
         labels_known: whether the attacker is told the labels.
         others: public images and labels, as for `benchmark`.
         loss: (logits [B, K], labels [B]) -> mean over the batch, as in the training.
         mean: public per-channel mean of the data in [0, 1].
         std: public per-channel standard deviation.
-        mean_image: [3, H, W], the mean of OTHER images.
+        mean_image: of the shape of one image, the mean of OTHER images.
         victim: what to call the model's state in the table.
         device: `cpu`, `cuda`, or None for the graphics card if there is one.
         out: a folder to keep the run in; None keeps nothing.
@@ -91,11 +94,14 @@ def attack(
         registered.load()
         kept = copied(unwrapped(model))
         batches = checked_batches(*_pair(originals), None, ())
-        images, labels, _ = batches[0]
+        form = form_for(kept, batches[0][0])
+        images, labels, places = batches[0]
+        images = form(images)
+        batches = [(images, labels, places)]
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
-            others = checked_others(others, batches, num_classes)
-        for name in _AS_SENT:
+            others = checked_others(others, batches, num_classes, form)
+        for name in _SENT:
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
         release = _declared(release)
@@ -140,8 +146,12 @@ def _declared(release: Release) -> Release:
     """
     name, given = _name(release)
     chain = defenses.create(name, **given)
-    if release.local is not None:
-        chain.check_update()
+    first = chain.stages[0] if chain.stages else None
+    if release.local is not None and isinstance(first, defenses.Aggregator) and not first.takes_updates:
+        raise InputError(
+            f"{first.name} works on each sample's gradient, which no update has: say what was done to the "
+            "update itself, such as clipping with `unit` user."
+        )
     return replace(release, defense=tuple(stage.stage() for stage in chain.stages))
 
 

@@ -39,8 +39,9 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
         return
     chain = defenses.create("none")
     if list(stages) not in ([], ["noise"]):
-        clip = next(iter(stages.values()))["max_grad_norm"]
-        chain = defenses.create("clip", max_grad_norm=clip)
+        clip = next(iter(stages.values()))
+        unit = clip.get("unit", "record")
+        chain = defenses.create("clip", max_grad_norm=clip["max_grad_norm"], unit=unit)
     (again,) = chain.releases(model, loss, images, labels, seed=0, count=1, local=release.local)
     wanted = _flat(again.gradients)
     found = _flat(release.gradients)

@@ -24,11 +24,13 @@ class ThreatModel(Declared, ABC):
         name: what it is registered under.
         title: what pictures call its success, as in `honest server, image identified`.
         rebuilds_images: its outcome are images, so that floors belong beside it.
+        is_server: it is the server, which sees the clients' sum before any noise that it adds itself.
     """
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
     rebuilds_images: ClassVar[bool] = True
+    is_server: ClassVar[bool] = True
 
     releases: int = parameter(
         1,

@@ -19,7 +19,7 @@ from dpbench.protocol.local_training import LocalTraining, Weights, update_of
 
 @dataclass(frozen=True)
 class Guarantee:
-    """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
+    """The differential privacy that a release carries. Adjacency is add/remove of one unit, sensitivity C.
 
     Attributes:
         eps: budget of the whole training run with Poisson sampling; None where only the release counts.
@@ -27,7 +27,7 @@ class Guarantee:
             attacked sample was drawn for each of them.
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
-        max_grad_norm: C, the l2 bound of each sample's gradient.
+        max_grad_norm: C, the l2 bound of each unit's gradient.
         sample_rate: q, the training's expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
@@ -36,7 +36,8 @@ class Guarantee:
         rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
         releases: how many noisy gradients of the batch `eps_release` and `rero_release` are about.
-        eps_replace: `eps_release` for the replacement of one sample by another (sensitivity 2C).
+        eps_replace: `eps_release` for the replacement of one unit by another (sensitivity 2C).
+        unit: what is added, removed or replaced: a `record`, or a `user` with all its records.
     """
 
     eps: float | None
@@ -52,6 +53,7 @@ class Guarantee:
     adjacency: str = "add-remove"
     releases: int = 1
     eps_replace: float | None = None
+    unit: str = "record"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Release:
         local: the client's local training, where it sent the update of its weights (FedAvg) and not a
             gradient; `gradients` are then (weights before - weights after) / (lr K), the mean gradient of
             its K steps, and the batch is all its images. The server asked for this training, so it is public.
+        clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
     """
 
     names: tuple[str, ...]
@@ -90,6 +93,7 @@ class Release:
     repeats: tuple[tuple[Tensor, ...], ...] = ()
     per_sample: str = ""
     local: LocalTraining | None = None
+    clients: int = 1
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:

@@ -152,6 +152,7 @@ def test_facts():
         "repeatable": True,
         "eps_scope": "release",
         "labels": "inferred",
+        "aggregated": False,
         "generator": True,
     }
     facts = parts.facts(part("clip+prune"), "known", None)
