@@ -94,6 +94,7 @@ class Attack(Declared, ABC):
         local_steps: it takes the update of a client that made several local steps (`Release.local`).
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
         pictures_only: it is refused inputs that are not pictures [C, H, W], such as volumes and tables.
+        most_images: the largest batch that it takes; None for any.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
             defences in a way of its own, and then any, unless it overrides `adapts`.
     """
@@ -106,6 +107,7 @@ class Attack(Declared, ABC):
     local_steps: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     pictures_only: ClassVar[bool] = True
+    most_images: ClassVar[int | None] = None
     matches: ClassVar[type[Objective] | None] = None
 
     def __call__(
@@ -128,13 +130,19 @@ class Attack(Declared, ABC):
 
         Raises:
             InputError: for a release that does not fit the model or is not finite, for inputs that the attack
-                does not take, and for the update of several local steps where it needs a gradient.
+                does not take, for the update of several local steps where it needs a gradient, and for a
+                batch that is too large for it.
         """
         steps = 1 if release.local is None else release.local.steps(release.batch_size)
         if steps > 1 and not self.local_steps:
             raise InputError(
                 f"{self.name} needs the gradient of one step, and this is the update of {steps} local steps: "
                 "use inverting-gradients, gradinversion, latent-projection, dlg or idlg."
+            )
+        if self.most_images is not None and release.batch_size > self.most_images:
+            raise InputError(
+                f"{self.name} takes {self.most_images} image at a time and the batch has "
+                f"{release.batch_size}: use `batch_size` {self.most_images}."
             )
         shapes = {name: p.shape for name, p in knowledge.model.named_parameters() if p.requires_grad}
         fits = len(release.names) == len(release.gradients)

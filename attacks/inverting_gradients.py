@@ -77,8 +77,8 @@ class InvertingGradients(Attack):
     """
 
     matches = Cosine
-    local_steps = True
     pictures_only = False
+    local_steps = True
 
     preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)

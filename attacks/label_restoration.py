@@ -16,8 +16,8 @@ class LabelRestoration(Attack):
 
     rebuilds_images = False
     noise_floor = False
-    local_steps = True
     pictures_only = False
+    local_steps = True
 
     label_rule: label_rules.Rule = shared.label_rule("minimum")
 

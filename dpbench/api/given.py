@@ -28,7 +28,7 @@ _NOT_HERE = (
     "labels",
     "plugin",
 )
-_NOT_HERE += ("batch_size", "batch_seed", "attack", "victim")
+_NOT_HERE += ("batch_size", "batch_seed", "attack", "victim", "tuned")
 """Options of the command line that stand for the model and the images, which are given here."""
 
 MIDDLE = (0.5, 0.25)

@@ -232,7 +232,7 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     threat, unit = threat_of(cell).values(), unit_of(cell)
     asked = {
         "max_grad_norm": clip_norm(cell.defence.name, cell.defence.given),
-        "batch_size": _units(cell),
+        "batch_size": units(cell),
     }
     first = defenses.stages(cell.defence.name)[0]
     if first.remembers:
@@ -255,8 +255,8 @@ def unit_of(cell: Cell) -> str:
     return cell.defence.given.get("unit", "record")
 
 
-def _units(cell: Cell) -> int:
-    """How many of them are attacked at a time: images of one client, or clients."""
+def units(cell: Cell) -> int:
+    """How many units of a cell's guarantee are attacked at a time: images of one client, or clients."""
     batch = cell.batch
     return (
         batch.clients
@@ -286,30 +286,3 @@ def _correlated(
     far = stage.sensitivity(releases)
     one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)
     return replace(one, noise_multiplier=noise_multiplier or one.noise_multiplier * far, releases=releases)
-
-
-def shown(cell: Cell) -> dict[str, Plain]:
-    """The columns of all parameters that play a role in a cell, with the values that hold there."""
-    name = cell.attack.name if cell.attack else None
-    known = facts(cell.defence, cell.told.labels, name, cell.batch.clients) | cell.threat.given
-    known |= cell.attack.given if cell.attack else {}
-    declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
-    declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
-    if cell.attack:
-        declared.append((parameters(attacks.kind(name)), _resolved(cell.attack)))
-    found: dict[str, Plain] = {}
-    for taken, given in declared:
-        for key, each in taken.items():
-            if applies(each, known) and (key in given or each.has_default):
-                found.setdefault(each.column, given.get(key, each.default))
-    if found.get("train_batch_size") == "batch":  # the column holds numbers
-        found["train_batch_size"] = _units(cell)
-    return found
-
-
-def _resolved(attack: Part) -> dict[str, Plain]:
-    """The values of an attack's parameters, its preset's included; as given, where it cannot be made."""
-    try:
-        return attacks.create(attack.name, **attack.given).resolved().values()
-    except Exception:  # of anybody's attack: the cell's own error says what is wrong
-        return attack.given

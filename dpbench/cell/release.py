@@ -61,7 +61,7 @@ def each_release(
     aggregation.check(cell, scene)
     chains, each, seed = aggregation.clients_of(cell), scene.of_each_client, cell.release_seed(trial)
     sizes = [len(images) - (len(chains) - 1) * each, *[each] * (len(chains) - 1)]
-    local, sent = parts.threat_of(cell).local(each), []
+    sent, local = [], parts.threat_of(cell).local(each)
     for i, (chain, x, y) in enumerate(zip(chains, images.split(sizes), labels.split(sizes), strict=True)):
         loss = scene.victim.loss
         if not len(x):  # nobody is in the batch: a public image without a loss stands for nobody

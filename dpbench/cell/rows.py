@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from defenses import Chain
-from dpbench.cell import aggregation, parts
+from dpbench.cell import aggregation, columns, parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
@@ -30,7 +30,7 @@ def conditions(cell: Cell) -> Row:
     Raises:
         InputError: for an unknown part.
     """
-    return parts.shown(cell) | _of_cell(cell)
+    return columns.shown(cell) | _of_cell(cell)
 
 
 def _of_cell(cell: Cell) -> Row:
@@ -63,7 +63,7 @@ def _of_cell(cell: Cell) -> Row:
         "version": runtime.version,
         "eps": None,
         "delta": None,
-    }
+    } | ({} if cell.tuned is None else {"tuned": cell.tuned.source})
 
 
 def guaranteed(guarantee: Guarantee | None) -> Row:
@@ -130,6 +130,14 @@ def of_images(scene: Scene) -> list[Row]:
         }
         for i, (loss, share) in enumerate(image_shares(scene))
     ]
+
+
+def of_tuning(cell: Cell, scene: Scene) -> list[Row]:
+    """Whether each image is one of those that the attack's parameters were tuned on."""
+    if cell.tuned is None:
+        return [{} for _ in scene.indices]
+    places = set(cell.tuned.places) if cell.tuned.data == cell.batch.data else set()
+    return [{"tuned_on": place in places} for place in scene.indices]
 
 
 def image_shares(scene: Scene) -> list[tuple[float, float]]:

@@ -57,12 +57,13 @@ def scored(
     if cell.attack and scene.gallery:
         seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys
         common["decoys_known"] = seen or (scene.shared and scene.fitted)
-    each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
+    images = zip(rows.of_images(scene), rows.of_tuning(cell, scene), strict=True)
+    each = zip(images, measured, own, extra or [{}] * len(measured), strict=True)
     count = scene.of_each_client
-    made = [common | image | values | said | more for image, values, said, more in each][:count]
+    made = [common | image | tuned | values | said | more for (image, tuned), values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
     pictures = (picture(images[:count]) for images in (outputs[found_images.order].clamp(0, 1), scene.images))
-    return CellResult(made, *pictures, history=history)
+    return CellResult(made[:count], *pictures, history=history)
 
 
 def _scorable(images: Tensor) -> Tensor:

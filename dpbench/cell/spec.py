@@ -109,6 +109,21 @@ class Runtime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Where an attack's parameters are from that `python -m dpbench.tune` chose.
+
+    Attributes:
+        source: the file, its hash, and the batches that they were chosen on, in words.
+        data: the data set of these.
+        places: of their images in it.
+    """
+
+    source: str
+    data: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """Everything that decides one result.
 
@@ -121,6 +136,8 @@ class Cell:
         floor: which floor this is; None for an attack.
         attack_seed: of the attack's start and the defence's noise.
         runtime: where it runs.
+        tuned: where the attack's parameters are from; None where they are the user's, or the defaults. It
+            decides nothing: the parameters do.
     """
 
     batch: BatchSpec
@@ -131,6 +148,7 @@ class Cell:
     floor: Floor | None = None
     attack_seed: int = 0
     runtime: Runtime
+    tuned: Tuning | None = field(default=None, metadata={"key": False})
 
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all that differs from a default, and the name of its file."""

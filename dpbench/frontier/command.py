@@ -32,7 +32,7 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 """Where a frontier begins with something else than a sweep."""
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
-    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials"),
+    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials", "tuned"),
     *("clients", "noise", "unit"),
 )
 """Options of a sweep that a frontier sets itself, that make no sense where batches follow each other, or that

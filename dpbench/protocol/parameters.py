@@ -59,6 +59,8 @@ class Parameter:
         at_least: the number must not be smaller.
         below: the number must be smaller.
         at_most: the number must not be larger.
+        tuning: the ends, both included, of the range that `python -m dpbench.tune` searches; None where it
+            searches the parameter only if it is a word or a truth value and asked for by name.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Parameter:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    tuning: tuple[float, float] | None = None
     words: tuple[str, ...] = ()
 
     @property
@@ -150,6 +153,7 @@ def parameter(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    tuning: tuple[float, float] | None = None,
 ) -> Any:
     """A dataclass field that declares a parameter; see `Parameter` for what the arguments mean.
 
@@ -165,6 +169,7 @@ def parameter(
         at_least: inclusive lower end.
         below: exclusive upper end.
         at_most: inclusive upper end.
+        tuning: ends of the range that a tuning searches.
     """
     declared = {
         "help": help,
@@ -177,6 +182,7 @@ def parameter(
         "at_least": at_least,
         "below": below,
         "at_most": at_most,
+        "tuning": tuning,
     }
     return dataclasses.field(default=default, metadata={"parameter": declared})
 

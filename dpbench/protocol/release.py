@@ -79,10 +79,10 @@ class Release:
         per_sample: what computed each sample's gradient before it was clipped: `opacus` (its hooks),
             `functorch` or `loop` (one backward pass for each sample), checked against plain gradients; empty
             where nothing was clipped.
+        clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
         local: the client's local training, where it sent the update of its weights (FedAvg) and not a
             gradient; `gradients` are then (weights before - weights after) / (lr K), the mean gradient of
             its K steps, and the batch is all its images. The server asked for this training, so it is public.
-        clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
     """
 
     names: tuple[str, ...]
@@ -92,8 +92,8 @@ class Release:
     guarantee: Guarantee | None = None
     repeats: tuple[tuple[Tensor, ...], ...] = ()
     per_sample: str = ""
-    local: LocalTraining | None = None
     clients: int = 1
+    local: LocalTraining | None = None
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:

@@ -37,6 +37,8 @@ from dpbench.sweep.options import (
 )
 from dpbench.sweep.plan import Plan, plan
 from dpbench.sweep.session import Session
+from dpbench.sweep.tuned import Tuned
+from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import digest, interrupts, output, process
 from dpbench.system.once import kept
 from dpbench.system.paths import absolute, expanded, kind_of, read_toml
@@ -81,10 +83,15 @@ def carry_out(options: Options, arguments: list[str]) -> int:
             notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
     runtime = _runtime(options, note)
-    planned = _plan(options, runtime, note)
+    tuned = None if options.tuned is None else load_tuned(options.tuned)
+    planned = _plan(options, runtime, tuned, note)
     for line in (*(f"Left out: {reason}" for reason in planned.left_out), *_cautions(planned)):
         note(line)
     inputs = {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in planned.cells}
+    if tuned is not None:
+        inputs[tuned.digest] = ""
+        for line in (*tuned.left, *tuned.changed(planned.cells)):
+            note(line)
     configuration = options.configuration() | {
         "device": runtime.device,
         "lpips_net": runtime.lpips_net or "",
@@ -142,12 +149,12 @@ def _runtime(options: Options, note: Note) -> Runtime:
     )
 
 
-def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
+def _plan(options: Options, runtime: Runtime, tuned: Tuned | None, note: Note) -> Plan:
     """The cells; whatever is wrong with a defence or an attack comes out here, before anything is run."""
     values = {name: value for name, value in options.items() if isinstance(value, tuple)}
-    planned = plan(
-        values, Inputs(options.data, options.image_size, options.weights), runtime, _patiently(note)
-    )
+    inputs = Inputs(options.data, options.image_size, options.weights)
+    change = {} if tuned is None else {"change": tuned.applied}
+    planned = plan(values, inputs, runtime, _patiently(note), **change)
     checked = {(c.defence, c.threat, c.batch.batch_size, c.batch.clients): c for c in planned.cells}
     for cell in checked.values():
         parts.defence_of(cell)

@@ -252,6 +252,13 @@ add(
     _flag("decoys_known", "provenance", "what the attacker knew of images came from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
     _words(
+        "tuned",
+        "provenance",
+        "the file that the attack's parameters are from and the batches that they were tuned on; empty where "
+        "they are the user's or the defaults",
+    ),
+    _flag("tuned_on", "provenance", "tuned: the image is one of those that they were tuned on"),
+    _words(
         "per_sample",
         "provenance",
         "what took each sample's gradient, checked on the batch: `opacus`, `functorch` or `loop`; empty "

@@ -140,6 +140,14 @@ OWN = (
     ),
     _option(
         ATTACKS,
+        "tuned",
+        str,
+        None,
+        "the tuned.toml of `python -m dpbench.tune`, for the attack's parameters under each defence",
+        hint="the defaults",
+    ),
+    _option(
+        ATTACKS,
         "threat_model",
         str,
         EACH_ITS_OWN,

@@ -51,7 +51,11 @@ class Plan:
 
 
 def plan(
-    values: Values, inputs: Inputs, runtime: Runtime, tell: Callable[[int], None] = lambda _: None
+    values: Values,
+    inputs: Inputs,
+    runtime: Runtime,
+    tell: Callable[[int], None] = lambda _: None,
+    change: Callable[[list[Cell]], list[Cell]] = lambda cells: cells,
 ) -> Plan:
     """Expand `values`: every batch with its undefended cells, its defended cells, and its floors.
 
@@ -63,6 +67,7 @@ def plan(
         inputs: where batches, weights and code are from.
         runtime: where the cells run.
         tell: called with the number of cells so far, batch by batch.
+        change: what becomes of the cells of a batch, undefended ones first, before their floors are added.
 
     Raises:
         InputError: for an unknown part, or if nothing is left; with the first reason.
@@ -76,7 +81,7 @@ def plan(
     for batch in inputs.batches(values, left_out):
         tell(len(chosen))
         for told in _told(values, inputs, batch):
-            attacked = list(_attacked(values, inputs, batch, told, runtime))
+            attacked = change(list(_attacked(values, inputs, batch, told, runtime)))
             # floors last: some take as long as their attack, and who runs out of time has what was asked for
             for cell in (*attacked, *_floors(attacked)):
                 code = inputs.code(cell)

@@ -25,6 +25,7 @@ PURPOSES = {
     "weights": "the weights that a training starts from",
     "sampling": "which samples are in the batches of a training",
     "training noise": "the noise of a defence in all steps of a training",
+    "tuning": "which values of an attack's parameters a tuning tries",
     "frontier": "which image of a batch the frontier asks about, and among which decoys",
 }
 """The random streams of a cell, by name. Whoever adds one adds its purpose here."""

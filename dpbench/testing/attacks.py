@@ -22,8 +22,13 @@ from dpbench.testing.scenes import CLASSES, SHAPE, noise_release, psnr, scene
 
 def short(kind: type[Attack], iterations: int = 5) -> Attack:
     """The attack with its search cut short."""
-    asked = {"iterations": iterations, "restarts": 2}
+    asked = {"iterations": iterations, "restarts": 2, "training_steps": iterations}
     return kind(**{name: value for name, value in asked.items() if name in parameters(kind)})
+
+
+def some(kind: type[Attack]) -> int:
+    """Images of a batch: three, or as many as the attack takes."""
+    return min(3, kind.most_images or 3)
 
 
 def is_registered(kind: type[Attack]) -> None:
@@ -49,7 +54,7 @@ def is_registered(kind: type[Attack]) -> None:
 
 def answers_are_well_formed(kind: type[Attack]) -> None:
     """Shapes, types, ranges and what progress is told, with known and unknown labels."""
-    for batch, known in ((1, True), (3, True), (3, False)):
+    for batch, known in ((1, True), (some(kind), True), (some(kind), False)):
         _is_well_formed(kind, batch, known)
 
 
@@ -96,7 +101,7 @@ def _is_well_formed(kind: type[Attack], batch: int, known: bool) -> None:
 
 def the_seed_decides_everything(kind: type[Attack]) -> None:
     """Random numbers come from the task, so that the same seed gives the same answer."""
-    given, attack, answers = scene(kind, 3, known=False), short(kind), []
+    given, attack, answers = scene(kind, some(kind), known=False), short(kind), []
     with torch.random.fork_rng(devices=[]):
         for state in (0, 1):
             torch.manual_seed(state)  # which must not matter
@@ -112,7 +117,7 @@ def the_seed_decides_everything(kind: type[Attack]) -> None:
 
 def the_victim_and_the_release_stay_as_they_are(kind: type[Attack]) -> None:
     """Nothing that it is given is changed: weights, gradients, modes, hooks."""
-    given, name = scene(kind, 3), kind.name
+    given, name = scene(kind, some(kind)), kind.name
     for p in given.model.parameters():
         p.grad = torch.full_like(p, 0.5)
     before = {key: value.clone() for key, value in given.model.state_dict().items()}

@@ -25,8 +25,8 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: for inputs that are not pictures, where there are too few other images, or where the
-                client takes local steps.
+            InputError: for inputs that are not pictures, where there are too few other images, and where the
+                client takes several local steps.
         """
         if self.local_epochs is not None:
             raise InputError(

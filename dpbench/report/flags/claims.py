@@ -51,7 +51,19 @@ def exceeded(results: Results) -> Iterator[Flag]:
 
 
 def tuned(results: Results) -> Iterator[Flag]:
-    """Batches of the seeds that are kept for tuning attacks."""
+    """Images that the attack was tuned on, and batches of the seeds that are kept for tuning attacks."""
+    own = results.well[results.well["tuned"].notna()]
+    for source, attacked in own.groupby("tuned"):
+        rows = attacked[attacked["tuned_on"].fillna(False).astype(bool)]
+        if len(rows):
+            hit, all_of_them = (originals(each).nunique() for each in (rows, attacked))
+            yield Flag(
+                TUNED,
+                f"{hit} of {count(all_of_them, 'image')} are among those that the attack's parameters were "
+                f"tuned on ({source}), so it may do better on them than on others: report batches of other "
+                "images.",
+                keys(rows),
+            )
     data, first, last = TUNING
     attacked = results.well[(results.well["data"] == data).fillna(False).astype(bool)]
     rows = attacked[attacked["batch_seed"].between(first, last).fillna(False).astype(bool)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import defenses
 from attacks.prior_aware import flat
 from dpbench import privacy
-from dpbench.cell import aggregation, parts
+from dpbench.cell import aggregation, columns, parts
 from dpbench.cell import release as releasing
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
@@ -186,7 +186,7 @@ def test_a_local_budget_is_each_clients_and_the_sum_has_less():
 def test_of_a_whole_training_users_are_clients():
     given = cell("dlg", part("dp", unit="user", train_batch_size="batch", train_size=100), clients=CLIENTS)
     assert guarantee_of(given).sample_rate == CLIENTS / 100
-    assert parts.shown(given)["train_batch_size"] == CLIENTS
+    assert columns.shown(given)["train_batch_size"] == CLIENTS
     small = part("dp", unit="user", train_batch_size=2)
     with pytest.raises(InputError, match="no part of a training batch of 2"):
         parts.defence_of(cell("dlg", small, clients=CLIENTS))
@@ -282,9 +282,9 @@ def test_others_images_are_neither_known_nor_decoys():
 
 
 def test_a_plan_names_who_adds_the_noise_only_where_there_are_several():
-    assert "noise" not in parts.shown(cell("dlg", "dp"))
-    assert parts.shown(cell("dlg", "dp", clients=2))["noise"] == "distributed"
-    assert "noise" not in parts.shown(cell("dlg", "clip", clients=2))
+    assert "noise" not in columns.shown(cell("dlg", "dp"))
+    assert columns.shown(cell("dlg", "dp", clients=2))["noise"] == "distributed"
+    assert "noise" not in columns.shown(cell("dlg", "clip", clients=2))
 
 
 def test_one_client_is_the_cell_of_old():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from attacks.prior_aware import flat
 from dpbench import privacy
-from dpbench.cell import parts
+from dpbench.cell import columns, parts
 from dpbench.protocol import InputError
 from tests.helpers.cells import cell, dp, part, small_scene
 
@@ -192,4 +192,4 @@ def test_an_attack_that_contradicts_its_threat_model_is_refused():
     ],
 )
 def test_a_row_is_adaptive_only_where_the_attack_has_an_answer_to_the_defence(attack, defence, adapts):
-    assert parts.shown(cell(attack, defence)).get("adaptive", False) is adapts
+    assert columns.shown(cell(attack, defence)).get("adaptive", False) is adapts
