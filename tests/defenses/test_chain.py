@@ -90,7 +90,7 @@ def test_unknown_names_list_the_known_ones():
 
 def test_parameters_nobody_takes_and_missing_ones_are_errors():
     with pytest.raises(
-        InputError, match="does not take `prune_ratio`: it takes `max_grad_norm`, `noise_std`"
+        InputError, match="does not take `prune_ratio`: it takes `max_grad_norm`, `unit`, `noise_std`"
     ):
         defenses.create("clip+noise", prune_ratio=0.5)
     with pytest.raises(InputError, match="does not take `prune_ratio`: it takes no parameters"):
