@@ -89,7 +89,8 @@ def adapt(objective: Objective, release: Release) -> Objective:
     Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
     if it clamps or sends signs, after the same is done to the trial, smoothly. A defence from elsewhere is
     answered by its own `adapt(objective, release)`, or by its `differentiable(gradients)` on the trial. Noise
-    changes nothing here: the squared distance is its negative log-likelihood already.
+    changes no objective: the squared distance is its negative log-likelihood already, but for a factor. How
+    large the noise is decides the weight of the prior beside it, which is not set here.
     """
     if not release.defense:
         return objective

@@ -92,6 +92,7 @@ class Attack(Declared, ABC):
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
+        pictures_only: it is refused inputs that are not pictures [C, H, W], such as volumes and tables.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
             defences in a way of its own, and then any, unless it overrides `adapts`.
     """
@@ -102,6 +103,7 @@ class Attack(Declared, ABC):
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    pictures_only: ClassVar[bool] = True
     matches: ClassVar[type[Objective] | None] = None
 
     def __call__(
@@ -123,7 +125,8 @@ class Attack(Declared, ABC):
             progress: called with (iterations done, iterations in all, objective value).
 
         Raises:
-            InputError: for a release that does not fit the model or is not finite.
+            InputError: for a release that does not fit the model or is not finite, and for inputs that the
+                attack does not take.
         """
         shapes = {name: p.shape for name, p in knowledge.model.named_parameters() if p.requires_grad}
         fits = len(release.names) == len(release.gradients)
@@ -133,6 +136,11 @@ class Attack(Declared, ABC):
             )
         if not all(torch.isfinite(g).all() for g in release.gradients):
             raise InputError("The release holds NaN or infinite gradients; there is nothing to attack.")
+        if self.pictures_only and not knowledge.pictures:
+            raise InputError(
+                f"{self.name} is for pictures (C, H, W), and the inputs are {knowledge.image_shape}: choose "
+                "another attack, or set `pictures_only = False` in its class if it takes any shape."
+            )
         device, progress = torch.device(device), progress or (lambda *_: None)
         generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
         with full_precision(device) if self.exact else nullcontext():
@@ -179,8 +187,5 @@ def to_pixels(images: Tensor, knowledge: Knowledge) -> Tensor:
 
 
 def channel_statistics(knowledge: Knowledge, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C, 1, 1] on the device and in the dtype of `like`."""
-    return tuple(
-        torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
-        for values in (knowledge.mean, knowledge.std)
-    )
+    """Mean and standard deviation [C, 1, ...] on the device and in the dtype of `like`."""
+    return tuple(knowledge.per_channel(values, like) for values in (knowledge.mean, knowledge.std))

@@ -32,6 +32,7 @@ class DLG(Attack):
 
     label_source: ClassVar[str] = "joint"
     exact = True  # it stops at a distance that is below TF32's rounding
+    pictures_only = False
     matches = SquaredL2
 
     iterations: int = shared.iterations(3000)

@@ -76,6 +76,7 @@ class InvertingGradients(Attack):
     """
 
     matches = Cosine
+    pictures_only = False
 
     preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)
@@ -93,7 +94,7 @@ class InvertingGradients(Attack):
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         regularisers, note = self.regularisers(release, knowledge)
         variables = None
-        if preset.frequencies:
+        if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         problem = Problem(knowledge, release.gradients, objective, regularisers, variables)
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
@@ -147,6 +148,8 @@ class InvertingGradients(Attack):
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
         """What the search believes of images, and a sentence where it has to do without the prior."""
+        if len(knowledge.image_shape) == 1:  # the features of a table have no neighbours
+            return [], "Rows of a table have no neighbouring pixels, so they were searched without a prior."
         own, statistics, note = self.resolved(), knowledge.image_statistics, ""
         found: list[Regulariser] = []
         tv = own.tv

@@ -54,12 +54,12 @@ class Problem(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
-        self.variables = variables or Pixels(knowledge.mean, knowledge.std)
+        axes = len(knowledge.image_shape) - 1
+        self.variables = variables or Pixels(knowledge.mean, knowledge.std, axes)
         self.regularisers = nn.ModuleList(regularisers)
         like = next(iter(knowledge.model.parameters()))
         for name, values in (("mean", knowledge.mean), ("std", knowledge.std)):
-            value = torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
-            self.register_buffer(name, value)
+            self.register_buffer(name, knowledge.per_channel(values, like))
         self.register_buffer("label_weight", torch.tensor(label_weight, device=like.device, dtype=like.dtype))
         self.limit = limit
         self._trainable = tuple(name for name, p in self.model.named_parameters() if p.requires_grad)

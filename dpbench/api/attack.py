@@ -23,6 +23,7 @@ from dpbench.cell.spec import Part
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.own_checks import checked_batches, checked_others
+from dpbench.sweep.own_forms import form_for
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
@@ -62,15 +63,15 @@ def attack(
     Args:
         release: of `Release.from_optimizer`, `Release.from_gradients` or `capture`.
         model: as it was before the step; as `benchmark` takes it.
-        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], or
-            grey [B, 1, H, W], and their labels.
+        originals: the step's images as the model got them, in a form that `benchmark` takes, and their
+            labels.
         attacks: names of `attacks.names()` or objects, one or several.
         labels_known: whether the attacker is told the labels.
         others: public images and labels, as for `benchmark`.
         loss: (logits [B, K], labels [B]) -> mean over the batch, as in the training.
         mean: public per-channel mean of the data in [0, 1].
         std: public per-channel standard deviation.
-        mean_image: [3, H, W], the mean of OTHER images.
+        mean_image: of the shape of one image, the mean of OTHER images.
         victim: what to call the model's state in the table.
         device: `cpu`, `cuda`, or None for the graphics card if there is one.
         out: a folder to keep the run in; None keeps nothing.
@@ -92,10 +93,13 @@ def attack(
         registered.load()
         kept = copied(unwrapped(model))
         batches = checked_batches(*_pair(originals), None, ())
-        images, labels, _ = batches[0]
+        form = form_for(kept, batches[0][0])
+        images, labels, places = batches[0]
+        images = form(images)
+        batches = [(images, labels, places)]
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
-            others = checked_others(others, batches, num_classes)
+            others = checked_others(others, batches, num_classes, form)
         for name in _SENT:
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")

@@ -61,6 +61,16 @@ OWN = (
         at_least=1,
         below=10**9,
     ),
+    _own(
+        AUDIT,
+        "seconds",
+        float,
+        None,
+        "make fewer releases where so many would take longer than about this",
+        hint="no limit",
+        above=0,
+        unit="s",
+    ),
     _own(AUDIT, "confidence", float, 0.95, "chance of a correct defence to pass, at least", above=0, below=1),
     _own(AUDIT, "seed", int, 0, "decides canaries and noise", at_least=0),
     _own(

@@ -32,7 +32,8 @@ class Scene:
 
     Attributes:
         victim: model, loss and accuracy; the model is on the CPU.
-        images: float32 [n B, 3, H, W] in [0, 1]: of n clients, the attacked one first.
+        images: float32 [n B, C, H, W] in [0, 1], of n clients, the attacked one first; of volumes, signals
+            and rows of a table [n B, C, ...].
         labels: int64 [n B].
         indices: place of each image in the data set.
         num_classes: K.
@@ -79,6 +80,21 @@ def dataset(spec: str, size: int | None) -> Dataset:
     return load_data(spec, size=size)
 
 
+def data_for(model: str, spec: str, size: int | None) -> Dataset:
+    """`dataset` as the network `model` takes it, in colour or in grey.
+
+    Raises:
+        InputError: for a network that cannot be made, and for images in colour where it takes grey ones.
+    """
+    data = dataset(spec, size)
+    return _in_grey(spec, size) if victim.takes_grey(model, data) else data
+
+
+@lru_cache(maxsize=2)
+def _in_grey(spec: str, size: int | None) -> Dataset:
+    return dataset(spec, size).in_grey()
+
+
 def prepare(spec: BatchSpec) -> Scene:
     """Draws the batch and builds the victim that `spec` names.
 
@@ -86,7 +102,7 @@ def prepare(spec: BatchSpec) -> Scene:
         InputError: for data, a batch or a victim that does not exist, or that has changed since the run was
             planned.
     """
-    data = dataset(spec.data, spec.image_size)
+    data = data_for(spec.model, spec.data, spec.image_size)
     batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
     batch = with_clients(data, batch, spec.clients, spec.batch_seed, spec.label_draw)
     if spec.images_digest and images_digest(batch) != spec.images_digest:
@@ -178,7 +194,8 @@ def _place(index: int) -> bytes:
 
 def with_statistics(scene: Scene) -> Scene:
     """`scene` with statistics of images: those it has, or else those of `others` if there are enough."""
-    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST:
+    pictures = scene.mean_image.ndim == 3
+    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST or not pictures:
         return scene
     pixels = (scene.others[0] * 255).round().byte()
     return replace(scene, statistics=image_statistics.fit(pixels, scene.mean_image), fitted=True)

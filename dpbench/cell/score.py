@@ -32,18 +32,20 @@ def scored(
     Args:
         cell: what was run.
         scene: what was attacked.
-        outputs: the attack's images of all clients, [n B, 3, H, W] in [0, 1], in an order of its own.
+        outputs: the attack's images of all clients, of the shape of the scene's, in [0, 1], in an order of
+            its own.
         found: what else the attack reports; None for a guess.
         guarantee: the privacy of the release.
         extra: more columns of each original's row.
     """
+    gallery = scene.gallery and (_scorable(scene.gallery[0]), scene.gallery[1])
     found_images = metrics.matched(
-        outputs,
-        scene.images,
+        _scorable(outputs),
+        _scorable(scene.images),
         scene.labels,
-        scene.mean_image,
+        _scorable(scene.mean_image[None])[0],
         found_labels=None if found is None else found.labels,
-        others=scene.gallery,
+        others=gallery,
         lpips_net=cell.runtime.lpips_net,
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
@@ -59,8 +61,13 @@ def scored(
     count = scene.of_each_client
     made = [common | image | values | said | more for image, values, said, more in each][:count]
     history = () if found is None else tuple(float(value) for value in found.history)
-    pictures = (picture(images[:count]) for images in (found_images.images, scene.images))
+    pictures = (picture(images[:count]) for images in (outputs[found_images.order].clamp(0, 1), scene.images))
     return CellResult(made, *pictures, history=history)
+
+
+def _scorable(images: Tensor) -> Tensor:
+    """`images`; signals [B, C, L] as volumes of one line, as metrics refuse a picture that is no batch."""
+    return images[:, :, None, None] if images.ndim == 3 else images
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:

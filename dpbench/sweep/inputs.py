@@ -11,7 +11,7 @@ import attacks
 import defenses
 from dpbench import metrics, victim
 from dpbench.cell import parts
-from dpbench.cell.scene import dataset, images_digest
+from dpbench.cell.scene import data_for, dataset, images_digest
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threats import threat_models
 from dpbench.data import draw_disjoint, with_clients
@@ -49,7 +49,7 @@ class Inputs:
             for size, clients, seed, draw, scale in product(*(values[name] for name in axes)):
                 try:
                     weights = self._victims(model, norm, state)
-                    images = self._images(size, clients, seed, draw)
+                    images = self._images(model, size, clients, seed, draw)
                 except InputError as error:
                     left_out[str(error)] = None
                     continue
@@ -89,12 +89,12 @@ class Inputs:
     def _size(self) -> int:
         return dataset(self._data, self._image_size).images.shape[-1]
 
-    def _images(self, size: int, clients: int, seed: int, draw: str) -> str:
-        data = dataset(self._data, self._image_size)
+    def _images(self, model: str, size: int, clients: int, seed: int, draw: str) -> str:
+        data = data_for(model, self._data, self._image_size)
         return images_digest(with_clients(data, draw_disjoint(data, size, seed, draw), clients, seed, draw))
 
     def _victims(self, model: str, norm: str, state: str) -> str:
-        data = dataset(self._data, self._image_size)
+        data = data_for(model, self._data, self._image_size)
         return victim.weights_digest(model, norm, state, self._weights, data, data.images.shape[-1])
 
 

@@ -33,8 +33,8 @@ class Public:
     Attributes:
         mean: per channel, in [0, 1].
         std: per channel.
-        mean_image: [3, H, W], of other images.
-        others: other images, float32 [G, 3, H, W] in [0, 1], and their labels; None where there are none.
+        mean_image: of other images, of the shape of one.
+        others: other images, float32 [G, C, H, W] in [0, 1], and their labels; None where there are none.
     """
 
     mean: tuple[float, ...]
@@ -50,7 +50,8 @@ class OwnInputs:
         model: the victim, in the mode its gradient is taken in; a copy is kept.
         loss: mean-reduced.
         num_classes: K.
-        batches: (images float32 [B, 3, H, W] in [0, 1], labels int64 [B], places in their data set).
+        batches: (images float32 [B, C, H, W] in [0, 1], labels int64 [B], places in their data set); or
+            volumes, signals or rows of a table in place of the images.
         public: what the attacker may know.
         victim: what to call the model's state.
         release: what was really sent for the only batch, as a mean over its images; None where dpbench makes
@@ -77,9 +78,10 @@ class OwnInputs:
         self._batches: dict[str, tuple[Tensor, Tensor, tuple[int, ...]]] = {}
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        return tuple(self._public.mean_image.shape[1:])
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of pictures; None of inputs of another kind."""
+        shape = tuple(self._public.mean_image.shape)
+        return shape[1:] if len(shape) == 3 else None
 
     def batches(
         self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]

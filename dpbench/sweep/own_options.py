@@ -245,6 +245,15 @@ OWN = (
     ),
     _option(
         OUTPUT,
+        "check",
+        str,
+        None,
+        "compare the results with those stored in this folder and end with status 1 where they depart",
+        decides=False,
+        hint="no folder",
+    ),
+    _option(
+        OUTPUT,
         "dry_run",
         bool,
         False,

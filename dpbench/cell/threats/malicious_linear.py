@@ -25,8 +25,13 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: where there are too few other images.
+            InputError: for inputs that are not pictures, and where there are too few other images.
         """
+        if scene.images.ndim != 4:
+            raise InputError(
+                "`threat_model` malicious-linear plants a layer for pictures: it takes no inputs of shape "
+                f"{tuple(scene.images.shape[1:])}."
+            )
         scene = with_statistics(scene)
         statistics = scene.statistics
         if scene.others is None or statistics is None:
