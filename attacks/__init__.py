@@ -19,6 +19,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     inverting_gradients,
     label_restoration,
     latent_projection,
+    learned,
     lmmse,
     maximum_a_posteriori,
     posterior_mean,

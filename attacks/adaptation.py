@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from attacks.objectives import (
+    Clipped,
     FittedScale,
     LayerL2,
     Masked,
@@ -18,7 +18,8 @@ from attacks.objectives import (
     SquaredL2,
     dot,
 )
-from dpbench.protocol import Release, defenses_registry
+from attacks.reading import reading_of
+from dpbench.protocol import InputError, Release, defenses_registry
 
 CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
 """Stages that scale each sample's gradient."""
@@ -38,11 +39,33 @@ def clip_norm(release: Release) -> float | None:
     """The least bound that was put on each sample's gradient norm; None without one.
 
     `local-dp` clips the mean of the batch, which bounds a sample's gradient where it is alone.
+
+    Raises:
+        InputError: where the sum over several samples was clipped (`unit` user), whose shares nobody knows.
     """
+    if of_whole_clients(release):
+        raise InputError(
+            "This attack models clipping image by image, and `unit` user clips a client's whole sum: use "
+            "`unit` record, `batch_size` 1, an `attack` such as inverting-gradients, or `label_rule` counts."
+        )
     bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
     if release.batch_size == 1:
         bounds += [float(s.parameters["clipping_norm"]) for s in release.defense if s.name == "local-dp"]
     return min(bounds, default=None)
+
+
+def of_whole_clients(release: Release) -> bool:
+    """Whether the sum over several samples was clipped, not each one's gradient."""
+    by_user = any(stage.parameters.get("unit") == "user" for stage in release.defense)
+    return by_user and release.batch_size > release.clients
+
+
+def mean_bound(release: Release) -> float | None:
+    """The most that the norm of the released mean can be without its noise; None where nothing bounds it."""
+    if not of_whole_clients(release):
+        return clip_norm(release)
+    bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
+    return min(bounds) * release.clients / release.batch_size
 
 
 def answered(stage: str) -> bool:
@@ -65,14 +88,16 @@ def adapt(objective: Objective, release: Release) -> Objective:
     """The objective adapted to the defence, as far as `adapts` says.
 
     Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
-    if it clamps or sends signs, after the same is done to the trial, smoothly. A defence from elsewhere is
-    answered by its own `adapt(objective, release)`, or by its `differentiable(gradients)` on the trial. Noise
-    changes nothing here: the squared distance is its negative log-likelihood already.
+    if it clamps or sends signs, after the same is done to the trial, smoothly, and a clip before it too. A
+    defence from elsewhere is answered by its own `adapt(objective, release)`, or by its
+    `differentiable(gradients)` on the trial. Noise changes no objective: the squared distance is its negative
+    log-likelihood already, but for a factor. How large the noise is decides the weight of the prior beside
+    it, which is not set here.
     """
     if not release.defense:
         return objective
     stages, last = {stage.name: stage for stage in release.defense}, release.defense[-1]
-    clip = next((stages[name] for name in SCALED if name in stages), None)
+    clip = next((stage for stage in release.defense if stage.name in SCALED), None)
     if clip and isinstance(objective, SquaredL2 | LayerL2):
         norm = dot(release.gradients, release.gradients).sqrt()
         # One sample's release of a norm below C was not clipped: its norm is the gradient's own.
@@ -84,6 +109,9 @@ def adapt(objective: Objective, release: Release) -> Objective:
     if last.name in CLAMPS:
         clamp = CLAMPS[last.name]
         objective = SoftClamp(objective, None if clamp is None else last.parameters[clamp])
+        if clamp is not None and clip is not None:  # what was clamped had been clipped before
+            bound = "clipping_norm" if clip.name == "local-dp" else "max_grad_norm"
+            objective = Clipped(objective, float(clip.parameters[bound]))
     if last.name not in ANSWERED and answered(last.name):
         stage = defenses_registry[last.name](**last.parameters)
         if hasattr(stage, "adapt"):
@@ -93,22 +121,6 @@ def adapt(objective: Objective, release: Release) -> Objective:
 
 
 def support(release: Release) -> list[Tensor]:
-    """What share of each gradient entry is in the release, by its last stage, which sparsifies: 0 to 1.
-
-    `topk` sends later what it left out: T releases of one gradient, the last t of them with an entry, carry
-    t times that entry, which is t / T of it in their mean. `soteria` touches the head's weight alone; in a
-    batch each sample has its own features masked, so that nothing is known of any column.
-    """
-    name, gradients = release.defense[-1].name, release.gradients
-    if name == "topk" and release.repeats:
-        count = len(release.repeats)
-        order = torch.arange(1, count + 1, device=gradients[0].device)
-        sent = [torch.stack(same) != 0 for same in zip(*release.repeats, strict=True)]
-        return [(s * order.view(-1, *[1] * (s.ndim - 1))).amax(0) / count for s in sent]
-    if name != "soteria":
-        return [g != 0 for g in gradients]
-    head = max(i for i, g in enumerate(gradients) if g.ndim == 2)
-    masks = [torch.ones_like(g, dtype=torch.bool) for g in gradients]
-    columns = (gradients[head] != 0).any(0) if release.batch_size == 1 else masks[head].new_zeros(())
-    masks[head] = masks[head] & columns
-    return masks
+    """What share of each gradient entry is in the release, 0 to 1, as its last stage says."""
+    seen = reading_of(release)
+    return [g != 0 for g in release.gradients] if seen is None else list(seen.shares)

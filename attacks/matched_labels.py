@@ -7,7 +7,6 @@ What a sample of each label leaves in these K numbers, clipping included, is lea
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,13 @@ from torch import Tensor
 from attacks import public_gradients
 from attacks.adaptation import clip_norm
 from attacks.gaussian_prior import Whitening
+from attacks.reading import linear
 from dpbench.protocol import Knowledge, Release
 
 REFERENCES = 400
 """Images that the expectations are learnt from; one of each label, at least."""
+LEAST = 1e-6
+"""Least weight of an entry that is divided by it."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class _Expected:
     """What samples leave in the last layer's gradient.
 
     Attributes:
-        filter: the unit vector [features, or features + 1 with a bias] that rows are multiplied by.
+        filters: [K, features, or features + 1 with a bias], what each row is multiplied by.
         rows: [K, K], mean of the K products over samples of each label.
-        variance: of a product about that mean.
+        variances: [K], of each product about that mean.
     """
 
-    filter: Tensor
+    filters: Tensor
     rows: Tensor
-    variance: float
+    variances: Tensor
 
 
 def references(knowledge: Knowledge) -> tuple[Tensor, Tensor] | None:
@@ -77,21 +79,35 @@ def matched(
     images, labels = (x.to(weight.device) for x in given)
     clip = clip_norm(release)
     names = (_name(release, weight), None if bias is None else _name(release, bias))
-    key = (public_gradients.fingerprint(knowledge, images, labels, None), clip, names)
+    seen = linear(release)
+    rows, weights = (_rows(v, release, names) for v in (seen.values, seen.weights))
+    known = public_gradients.fingerprint(knowledge, images, labels, weights)
     expected = public_gradients.remembered(
-        key, lambda: _expected(release.names, names, knowledge, images, labels, clip)
+        (known, clip, names),
+        lambda: _expected(release.names, names, knowledge, images, labels, clip, weights),
     )
-    rows = weight if bias is None else torch.cat([weight, bias[:, None]], 1)
-    left = release.batch_size * (rows @ expected.filter)
-    noise = release.noise_on_sum() / math.sqrt(len(release.each))
-    variance = noise**2 + release.batch_size * expected.variance + torch.finfo(left.dtype).tiny
+    left = (rows * expected.filters).sum(1)
+    # the filters hold the weights squared, and entries times weights have noise of one level
+    spread = expected.filters if weights is None else expected.filters / weights.clamp_min(LEAST)
+    noise = seen.noise**2 * spread.square().sum(1)
+    variances = noise + release.batch_size * expected.variances + torch.finfo(left.dtype).tiny
     found, counts = [], torch.zeros_like(left)
     for _ in range(release.batch_size):
-        misfits = (left - expected.rows).square().sum(1) / (2 * variance)
+        misfits = ((left - expected.rows).square() / (2 * variances)).sum(1)
         found.append((misfits + torch.log1p(counts)).argmin())
         counts[found[-1]] += 1
         left = left - expected.rows[found[-1]]
     return torch.stack(found)
+
+
+def _rows(flat: Tensor | None, release: Release, names: tuple[str, str | None]) -> Tensor | None:
+    """The last layer's part of a vector [P] over all gradients, [K, features or features + 1]."""
+    if flat is None:
+        return None
+    parts = flat.split([g.numel() for g in release.gradients])
+    named = {n: part.view_as(g) for n, part, g in zip(release.names, parts, release.gradients, strict=True)}
+    classes = len(named[names[0]])
+    return torch.cat([named[n].reshape(classes, -1) for n in names if n], 1).float()
 
 
 def _name(release: Release, gradient: Tensor) -> str:
@@ -105,6 +121,7 @@ def _expected(
     images: Tensor,
     labels: Tensor,
     clip: float | None,
+    weights: Tensor | None,
 ) -> _Expected:
     """From the gradients of `images`; `order` names all gradients, `head` those of the last layer."""
     sizes = {name: p.numel() for name, p in knowledge.model.named_parameters() if p.requires_grad}
@@ -118,7 +135,10 @@ def _expected(
     everyone = torch.arange(len(rows), device=rows.device)
     own = -rows[everyone, labels].mean(0)
     direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
-    products = rows @ direction
+    # of entries under more noise less is counted, which is the matched filter for such noise
+    filters = direction.expand_as(rows[0]) if weights is None else direction * weights.square()
+    products = (rows * filters).sum(2)
     sums = torch.zeros(classes, classes, device=rows.device, dtype=rows.dtype).index_add(0, labels, products)
     means = sums / torch.bincount(labels, minlength=classes)[:, None]
-    return _Expected(direction, means, float((products - means[labels]).square().mean()))
+    variances = (products - means[labels]).square().mean(0)
+    return _Expected(filters, means, variances if weights is not None else variances.mean().expand(classes))

@@ -148,6 +148,28 @@ class MatchedNorm(Objective):
         return value, [m * (v - along * u) / n for v, u in zip(cotangent, units, strict=True)]
 
 
+class Clipped(Objective):
+    """An objective after the trial is scaled down to a norm of at most `bound`, as a clip does.
+
+    Where a clamp comes after the clip, the trial has to be as long as the release was when it was clamped.
+    It is exact for one sample; of a batch, whose samples are clipped one by one, only the bound is kept.
+    """
+
+    def __init__(self, objective: Objective, bound: float) -> None:
+        super().__init__()
+        self.objective = objective
+        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64))
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent; where the trial is scaled, less the component along it."""
+        n = dot(trial, trial).sqrt().clamp_min(torch.finfo(trial[0].dtype).tiny)
+        factor = (self.bound.to(n.dtype) / n).clamp(max=1)
+        units = [g / n for g in trial]
+        value, cotangent = self.objective([factor * g for g in trial], target)
+        along = torch.where(factor < 1, dot(cotangent, units), 0.0)
+        return value, [factor * (v - along * u) for v, u in zip(cotangent, units, strict=True)]
+
+
 class Masked(Objective):
     """An objective on what a defence let through: the zeros it put in say little about the images."""
 

@@ -42,6 +42,20 @@ def adaptive() -> Any:
     return parameter(True, "use what is publicly known of the defence", only_if={"adapts": True})
 
 
+Update = Literal["simulate", "surrogate", "single-gradient"]
+"""The ways to match the update of several local steps, see `attacks.engine.local_steps`."""
+
+
+def update() -> Any:
+    """How to match the update of several local steps, an `Update`."""
+    return parameter(
+        "simulate",
+        "FedAvg: the steps unrolled on the trial images, one gradient at weights on the way, or one at those "
+        "sent out",
+        only_if={"local": True},
+    )
+
+
 def tv(default: float | None) -> Any:
     """Weight of `regularisers.TotalVariation`."""
     return parameter(default, "weight of total variation", at_least=0, tuning=(1e-5, 0.1))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from attacks.adaptation import clip_norm
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
 from attacks.public_prior import PublicPrior
+from attacks.reading import linear
 from dpbench.protocol import Knowledge, Release
 
 LEAST = 1e-6
@@ -21,7 +20,8 @@ class Posterior:
     """Minus the log-likelihood of entries of a prior, in nats, less its constant.
 
     |sum over samples of clipped gradients - released sum|^2 / (2 tau^2), tau the noise on the sum. Clipping
-    is done sample by sample, as the defence does it; after pruning only the kept entries count.
+    is done sample by sample, as the defence does it. Entries count as their noise says, those of which
+    nothing is known do not.
 
     Args:
         release: what left the client; of several releases only the mean matters.
@@ -33,12 +33,12 @@ class Posterior:
     def __init__(self, release: Release, knowledge: Knowledge, labels: Tensor, prior: PublicPrior) -> None:
         self.knowledge, self.labels, self.prior = knowledge, labels, prior
         self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
-        self.target = torch.cat([g.flatten() for g in release.gradients]) * release.batch_size
         self.clip = clip_norm(release)
-        pruned = release.defense and release.defense[-1].name == "prune"
-        self.mask = (self.target != 0).to(self.target) if pruned else None
-        noise = release.noise_on_sum() / math.sqrt(len(release.each))
-        self.variance = torch.clamp_min(LEAST * self.target.square().sum(), noise**2)
+        seen = linear(release)
+        self.weights, self.target = seen.weights, seen.weighted(seen.values)
+        self.variance = torch.clamp_min(LEAST * self.target.square().sum(), seen.noise**2)
+        if not bool(self.variance > 0):  # nothing is known of any entry
+            self.variance = torch.ones_like(self.variance)
 
     def __call__(self, entries: Tensor) -> tuple[Tensor, Tensor]:
         """Nats (a scalar) and their gradient [B, C, H, W] at `entries`; the prior's are not counted.
@@ -52,7 +52,7 @@ class Posterior:
         try:
             with torch.enable_grad(), twice_differentiable():
                 total = self._sum(images)
-                total = total if self.mask is None else total * self.mask
+                total = total if self.weights is None else total * self.weights
                 nats = (total - self.target).square().sum() / (2 * self.variance)
                 (gradient,) = torch.autograd.grad(nats, entries)
         except RuntimeError as error:

@@ -5,19 +5,18 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attacks.base import Attack, Task, attack
-from dpbench.protocol import InputError, Reconstruction, Release, parameter
+from attacks.reading import alone, linear, made
+from dpbench.protocol import InputError, Reconstruction, Release, defenses_registry, parameter
 
 
-def log_likelihood(
-    sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0, kept: Tensor | None = None
-) -> Tensor:
+def log_likelihood(sums: Tensor, gradients: Tensor, noise: float, inclusion: float = 1.0) -> Tensor:
     """Log-likelihood ratio of the releases with each candidate in the batch to the releases with none.
 
     sum over t of log[(1 - q) + q exp((<g_t, c> - ||c||^2 / 2) / (sigma C)^2)] (Hayes et al. 2023,
@@ -29,8 +28,6 @@ def log_likelihood(
         gradients: the candidates' clipped gradients, [n, P].
         noise: sigma * C, 0 or more.
         inclusion: q, the chance that the sample was in a release's batch (Poisson sampling).
-        kept: bool [T, P], the entries that pruning left in each release; the others are not looked at. All
-            of them unless given.
 
     Returns:
         float64 [n]. Above 0 the sample is likelier in the batch than not: its sign infers membership.
@@ -41,11 +38,7 @@ def log_likelihood(
         tensor([ 2., -2.], dtype=torch.float64)
     """
     sums, gradients = sums.double(), gradients.double()
-    if kept is None:
-        norms = gradients.square().sum(1)
-    else:
-        sums, norms = sums * kept, kept.double() @ gradients.square().T
-    exponents = sums @ gradients.T - norms / 2
+    exponents = sums @ gradients.T - gradients.square().sum(1) / 2
     if noise == 0:
         return (exponents if inclusion == 1 else exponents.clamp(min=0)).sum(0)
     exponents = exponents / noise**2
@@ -59,8 +52,11 @@ def log_likelihood(
 def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float = 1.0) -> Tensor:
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
-    Where pruning or top-k came last, only the entries that they kept are compared. In the others a release is
-    zero, so that less the known samples it would speak of those samples alone.
+    Where nothing is random, the attacker does to each candidate what was done, and compares: half the squared
+    distance of the release to what would be sent without the candidate, less that with it. Else entries count
+    as the last stage of the defence says: not at all where it sent nothing of them, or a bound only, and less
+    where it rounded. A release is zero in what was not sent, so that less the known samples it would speak
+    of those samples alone.
 
     Args:
         release: of one or several gradients.
@@ -68,17 +64,40 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
         gradients: the candidates' clipped gradients, [n, P].
         inclusion: as for `log_likelihood`.
     """
-    seen, noise = torch.stack([flat(each) for each in release.each]), release.noise_on_sum()
-    pruned = bool(release.defense) and release.defense[-1].name in ("prune", "topk")
-    if inclusion == 1 and not pruned:  # the mean with least noise says all that they do, correlated or not
-        seen, noise = flat(release.gradients)[None], noise / math.sqrt(len(seen))
-    return log_likelihood(
-        seen * release.batch_size - known,
-        gradients,
-        noise,
-        inclusion,
-        kept=seen != 0 if pruned else None,
-    )
+    if inclusion == 1 and (later := _certain(release)):
+        return _compared(release, known, gradients, later)
+    # all releases of one batch at once say what they do together, correlated or not
+    each = [linear(one) for one in ([release] if inclusion == 1 else alone(release))]
+    found = torch.zeros(len(gradients), dtype=torch.float64, device=gradients.device)
+    for seen in each:
+        sums, rows = seen.weighted(seen.values - known), seen.weighted(gradients)
+        found += log_likelihood(sums[None], rows, seen.noise, inclusion)
+    return found
+
+
+def _certain(release: Release) -> list[Any]:
+    """The stages after a clip, if there are some, their code is known and none of them draws at random."""
+    later = [stage for stage in release.defense if stage.name != "clip"]
+    kinds = [defenses_registry[stage.name] for stage in later if stage.name in defenses_registry]
+    if len(kinds) < len(later) or not all(hasattr(k, "process_all") and not k.repeatable for k in kinds):
+        return []
+    return [made(stage) for stage in later]
+
+
+def _compared(release: Release, known: Tensor, gradients: Tensor, later: list[Any]) -> Tensor:
+    """How much closer to the release each candidate brings what would be sent, float64 [n]."""
+    sizes, count = [g.numel() for g in release.gradients], len(release.each)
+    seen = torch.cat([flat(each) for each in release.each]).double()
+
+    def distance(total: Tensor) -> Tensor:
+        parts = (total / release.batch_size).split(sizes)
+        sent = [tuple(v.view_as(g) for v, g in zip(parts, release.gradients, strict=True))] * count
+        for stage in later:
+            sent = stage.process_all(sent, torch.Generator(device=total.device))
+        return (torch.cat([flat(each) for each in sent]) - seen).square().sum() / 2
+
+    without = distance(known)
+    return torch.stack([without - distance(known + gradient) for gradient in gradients])
 
 
 def flat(gradients: Iterable[Tensor]) -> Tensor:
@@ -90,12 +109,13 @@ def flat(gradients: Iterable[Tensor]) -> Tensor:
 class PriorAware(Attack):
     """The likeliest of n candidates for the one sample that the attacker does not know.
 
-    It uses the noise level that the defence declares, and after pruning the entries that were kept. Its
+    It uses the noise level that the defence declares, and of its last stage what each entry says. Its
     reconstruction is that one sample, whatever the size of the batch.
     """
 
     threat_models = ("informed",)
     needs = frozenset({"candidates"})
+    pictures_only = False
     exact = True
 
     inclusion: float = parameter(

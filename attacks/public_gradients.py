@@ -78,7 +78,7 @@ def inner_products(
         knowledge: the victim and its loss.
         images: [n, C, H, W] in [0, 1].
         labels: int64 [n].
-        mask: [P], ones and zeros; entries at zero do not count in the products, and do in the norms.
+        mask: [P], what entries are multiplied by in the products, but not in the norms.
     """
     count = sum(p.numel() for p in knowledge.model.parameters() if p.requires_grad)
     size = max(1, ENTRIES // count)

@@ -17,6 +17,8 @@ from dpbench.protocol import (
     Guarantee,
     InputError,
     Loss,
+    Reading,
+    Release,
     Stage,
     defenses_registry,
 )
@@ -51,11 +53,14 @@ class Defense(Declared, ABC):
         repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
         remembers: what it releases depends on its earlier releases; these differ, too, and are no
             independent draws.
+        adds_up: the mean of several clients' releases is what it would release of all their images, but for
+            the level of the noise. So an attack on the mean has to know nothing else of it.
     """
 
     name: ClassVar[str]
     repeatable: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""
@@ -66,6 +71,17 @@ class Defense(Declared, ABC):
 
         Args:
             entries: of the gradient, all tensors together.
+        """
+        return None
+
+    def read(self, release: Release) -> Reading | None:
+        """What a release of which this is the last stage says of the gradient that the stage was given.
+
+        Attackers know it, as they know the code. None where the release is that gradient as it stands, or
+        where nobody says; noise of the stages is counted by `Release.noise_on_sum`.
+
+        Args:
+            release: of one or several gradients.
         """
         return None
 
@@ -141,6 +157,24 @@ class PostProcessor(Defense):
         """Several releases in the order they are made."""
         process = self.stream(generator)
         return [process(gradients) for gradients in releases]
+
+
+def sparse_reading(release: Release) -> Reading:
+    """The reading of releases in which an entry is either sent as it is or is zero."""
+    shares = tuple(
+        torch.stack([g != 0 for g in same]).to(same[0].dtype).mean(0)
+        for same in zip(*release.each, strict=True)
+    )
+    return read_shares(release, shares)
+
+
+def read_shares(release: Release, shares: Sequence[Tensor]) -> Reading:
+    """The reading of a release that holds these shares of the entries, and no noise of its own."""
+    values = tuple(
+        torch.where(s > 0, g / s.clamp_min(torch.finfo(g.dtype).tiny), 0.0)
+        for g, s in zip(release.gradients, shares, strict=True)
+    )
+    return Reading(values, tuple(shares), tuple(torch.zeros_like(g) for g in release.gradients))
 
 
 D = TypeVar("D", bound=type[Defense])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, defense, mean_gradient
-from dpbench.protocol import Loss, parameter
+from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
+from dpbench.protocol import Loss, Reading, Release, parameter
 
 
 @defense("censor")
@@ -46,6 +46,10 @@ class Censor(Aggregator):
             return draws[0]
         losses = [self._after(model, loss, images, labels, draw) for draw in draws]
         return draws[int(torch.stack(losses).argmin())]
+
+    def read(self, release: Release) -> Reading:
+        """Nothing: the release is orthogonal to the gradient, so that no entry is an estimate of it."""
+        return read_shares(release, [torch.zeros_like(g) for g in release.gradients])
 
     def _after(self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, step: Gradients) -> Tensor:
         names = [name for name, p in model.named_parameters() if p.requires_grad]

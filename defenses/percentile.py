@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import parameter
+from defenses.base import Gradients, PostProcessor, defense, sparse_reading
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("percentile")
@@ -41,6 +43,14 @@ class Percentile(PostProcessor):
         """The gradients less their smallest entries, clamped; the generator is not used."""
         cutoff, gamma = self._cutoff(torch.cat([g.abs().flatten() for g in gradients])), self.percentile_gamma
         return tuple(torch.where(g.abs() >= cutoff, g, 0.0).clamp(-gamma, gamma) for g in gradients)
+
+    def read(self, release: Release) -> Reading:
+        """The entries that are not zero; of those at +-gamma only that they are as large at least."""
+        clamped = tuple(
+            torch.stack([g.abs() >= self.percentile_gamma * (1 - 1e-6) for g in same]).any(0)
+            for same in zip(*release.each, strict=True)
+        )
+        return replace(sparse_reading(release), saturated=clamped)
 
     def _cutoff(self, magnitudes: Tensor) -> Tensor:
         """The percentile, interpolated linearly; `torch.quantile` takes 16 million entries at most."""

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import parameter
+from defenses.base import Gradients, PostProcessor, defense, sparse_reading
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("prune")
@@ -50,6 +50,10 @@ class Prune(PostProcessor):
         else:
             thresholds = [self._threshold(torch.cat([g.flatten() for g in gradients]))] * len(gradients)
         return tuple(torch.where(g.abs() >= t, g, 0.0) for g, t in zip(gradients, thresholds, strict=True))
+
+    def read(self, release: Release) -> Reading:
+        """The entries that are not zero."""
+        return sparse_reading(release)
 
     def _threshold(self, gradient: Tensor) -> Tensor:
         """Magnitude of the smallest entry that is kept."""

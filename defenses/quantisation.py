@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import parameter
+from defenses.base import Gradients, PostProcessor, defense, read_shares
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("quantize")
@@ -43,6 +46,50 @@ class Quantize(PostProcessor):
             draw = torch.rand(g.shape, generator=generator, device=g.device, dtype=g.dtype)
             rounded.append(g.sign() * (place.floor() + (draw < place.frac())) * (norm / levels))
         return tuple(rounded)
+
+    def read(self, release: Release) -> Reading:
+        """All entries, under rounding noise of one variance for each tensor.
+
+        Rounding is unbiased, so that on average it adds its variance to the squared norm. A tensor of which
+        nothing but zeros were sent says nothing.
+        """
+        count, levels = len(release.each), 2**self.quantize_bits - 1
+        shares, variances = [], []
+        for same in zip(*release.each, strict=True):
+            sent = [g for g in same if bool(g.any())]
+            total = sum((rounding_variance(g, levels) for g in sent), same[0].new_zeros(()))
+            shares.append(torch.full_like(same[0], len(sent) == count))
+            variances.append((total / count**2).expand(same[0].shape))
+        return replace(read_shares(release, shares), variances=tuple(variances))
+
+
+FEW = 100
+"""Entries of a tensor below which its squared norm tells too little of its rounding."""
+
+
+def rounding_variance(rounded: Tensor, levels: int) -> Tensor:
+    """Mean variance that rounding to `levels` levels of its norm put on the entries of a tensor, a scalar.
+
+    The least distance of two values is that of two levels, which tells the norm; where a small tensor skipped
+    levels, its own norm is closer. A tensor of `FEW` entries or
+    more shows the variance in its squared norm; the entries of a smaller one are taken for normal.
+
+    Example:
+        >>> rounded = torch.tensor([2.0, 0.0, -2.0] + [0.0] * 97)  # of norm 2
+        >>> rounding_variance(rounded, levels=1)
+        tensor(0.0400)
+    """
+    sizes = rounded.abs().flatten().unique()
+    if not bool(sizes[-1] > 0):
+        return sizes[-1]
+    step = torch.cat([sizes.new_zeros(1), sizes[sizes > 0]]).diff().min()
+    step = torch.minimum(step, rounded.norm() / levels)
+    if rounded.numel() >= FEW:
+        excess = (rounded.square().sum() - (levels * step) ** 2) / rounded.numel()
+        return torch.minimum(torch.maximum(excess, 1e-3 * step**2), step**2 / 4)
+    quantiles = torch.special.ndtri(torch.arange(1, 200, device=sizes.device, dtype=sizes.dtype) / 200)
+    places = quantiles.abs() * levels / math.sqrt(rounded.numel())
+    return step**2 * (places.frac() * (1 - places.frac())).mean()
 
 
 @defense("sign")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, defense, mean_gradient
+from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
 from defenses.checks import check_finite
-from dpbench.protocol import InputError, Loss, parameter
+from dpbench.protocol import InputError, Loss, Reading, Release, parameter
 
 CHUNK = 64
 """Features whose Jacobians are computed together."""
@@ -78,6 +78,17 @@ class Soteria(Aggregator):
     ) -> list[Gradients]:
         """The same gradient `count` times."""
         return [self.aggregate(model, loss, images, labels, generator)] * count
+
+    def read(self, release: Release) -> Reading:
+        """All but the masked columns of the last weight matrix.
+
+        In a batch each sample has its own features masked, so that nothing is known of any column.
+        """
+        head = max(i for i, g in enumerate(release.gradients) if g.ndim == 2)
+        shares = [torch.ones_like(g) for g in release.gradients]
+        columns = (release.gradients[head] != 0).any(0) & (release.batch_size == 1)
+        shares[head] = shares[head] * columns
+        return read_shares(release, shares)
 
     def _mask(self, features: Tensor, images: Tensor) -> Tensor:
         """[B, F]: 0 for the features of each sample that tell least of it, else 1."""

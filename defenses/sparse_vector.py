@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import Claim, parameter
+from defenses.base import Gradients, PostProcessor, defense, sparse_reading
+from dpbench.protocol import Claim, Reading, Release, parameter
 
 
 @defense("sparse-vector")
@@ -80,6 +80,10 @@ class SparseVector(PostProcessor):
             part.view_as(g).to(g.dtype) if g.ndim else g.clone()
             for part, g in zip(parts, gradients, strict=True)
         )
+
+    def read(self, release: Release) -> Reading:
+        """The entries that are not zero; their noise and the clamp are left out."""
+        return sparse_reading(release)
 
     def _sent(self, entries: int) -> int:
         return min(math.ceil(entries * self.svt_fraction), entries)

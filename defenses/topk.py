@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense
-from dpbench.protocol import parameter
+from defenses.base import Gradients, PostProcessor, defense, read_shares
+from dpbench.protocol import Reading, Release, parameter
 
 
 @defense("topk")
@@ -53,6 +53,19 @@ class TopK(PostProcessor):
             return sent
 
         return send
+
+    def read(self, release: Release) -> Reading:
+        """The entries that are not zero; what was left out is sent later.
+
+        T releases of one gradient, the last t of them with an entry, carry t times that entry: t / T of it in
+        their mean.
+        """
+        count, shares = len(release.each), []
+        for same in zip(*release.each, strict=True):
+            sent = torch.stack(same) != 0
+            order = torch.arange(1, count + 1, device=sent.device).view(-1, *[1] * (sent.ndim - 1))
+            shares.append(((sent * order).amax(0) / count).to(same[0].dtype))
+        return read_shares(release, shares)
 
     def _largest(self, gradients: Sequence[Tensor]) -> Gradients:
         """Exactly k entries of all tensors together, the rest zero; of equal ones the first."""

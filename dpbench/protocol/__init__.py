@@ -7,9 +7,12 @@ what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
+from dpbench.protocol.kept import cache_folder
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
+from dpbench.protocol.local_training import LocalTraining
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
+from dpbench.protocol.reading import Reading
 from dpbench.protocol.reconstruction import Reconstruction
 from dpbench.protocol.registry import Registry, defenses_registry
 from dpbench.protocol.release import Guarantee, Release, Stage, combined
@@ -24,13 +27,16 @@ __all__ = [
     "ImageStatistics",
     "InputError",
     "Knowledge",
+    "LocalTraining",
     "Loss",
     "Parameter",
     "PublicImages",
+    "Reading",
     "Reconstruction",
     "Registry",
     "Release",
     "Stage",
+    "cache_folder",
     "classical_noise_multiplier",
     "combined",
     "declare",

@@ -50,8 +50,9 @@ class Parameter:
         column: in the results; its name unless given.
         only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `adapts` (bool:
             the attack has an answer to the defence), `labels` (`known` or `inferred`), `repeatable` (bool:
-            the defence draws noise or remembers, so that releases differ), `eps_scope`. Elsewhere it does not
-            multiply the cells and its column is empty.
+            the defence draws noise or remembers, so that releases differ), `aggregated` (bool: there are
+            several clients), `local` (bool: the client sends the update of local steps), `eps_scope`.
+            Elsewhere it does not multiply the cells and its column is empty.
         repeats: it says how often something is repeated, so results that differ in it are pooled, not kept
             apart.
         above: the number must be larger.

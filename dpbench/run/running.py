@@ -20,6 +20,7 @@ from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Runtime
 from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
+from dpbench.report import check
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.fields import SHORT, chosen
@@ -72,8 +73,9 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         options = _resumed(options)
     if options.columns is not None:
         chosen(options.columns)  # a name that is none is said before anything is run
+    stored = check.read(expanded(options.check)) if options.check is not None else None
     process.configure()
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, emoji=False)
 
     def note(line: str) -> None:
         if not options.quiet:
@@ -115,7 +117,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
     try:
         session.run(missing, executor, notes, options.quiet)
-        return _finish(session, options, folder, trials)
+        ended = _finish(session, options, folder, trials)
+        return ended if stored is None else max(ended, _check(stored, folder, options.quiet))
     except KeyboardInterrupt:
         done = len(results.counts()[0] & session.cells.keys())
         line = f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
@@ -152,7 +155,7 @@ def _plan(options: Options, runtime: Runtime, tuned: Tuned | None, note: Note) -
     inputs = Inputs(options.data, options.image_size, options.weights)
     change = {} if tuned is None else {"change": tuned.applied}
     planned = plan(values, inputs, runtime, _patiently(note), **change)
-    checked = {(cell.defence, cell.threat, cell.batch.batch_size): cell for cell in planned.cells}
+    checked = {(c.defence, c.threat, c.batch.batch_size, c.batch.clients): c for c in planned.cells}
     for cell in checked.values():
         parts.defence_of(cell)
     return replace(planned, cells=tuple(engines.choose(planned.cells)))
@@ -219,6 +222,14 @@ def _resumed(options: Options) -> Options:
     stored, here = read_toml(file), __version__
     check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
     return from_configuration(stored, options)
+
+
+def _check(stored: check.Stored, folder: Path, quiet: bool) -> int:
+    """Says where the run in `folder` departs from what was stored; 1 if it does."""
+    found = check.compare(stored, check.read(folder))
+    if not (quiet and found.agrees):
+        print("\n".join(output.plain(line) for line in check.lines(stored, found)))
+    return 0 if found.agrees else 1
 
 
 def _finish(session: Session, options: Options, folder: Path, trials: list[Trial]) -> int:

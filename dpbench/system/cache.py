@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, cache_folder
 from dpbench.system import source
 from dpbench.system.atomic import clear_leftovers, replacing
 
@@ -21,10 +20,7 @@ LIBRARIES = ("dp-accounting", "numpy", "opacus", "scipy")
 
 def folder() -> Path:
     """Where dpbench keeps what it can make again: $DPBENCH_CACHE, else dpbench/ in the XDG cache folder."""
-    own = os.environ.get("DPBENCH_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dpbench"
+    return cache_folder()
 
 
 def remember(kind: str, arguments: Mapping[str, float | str], compute: Callable[[], float]) -> float:

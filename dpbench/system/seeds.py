@@ -15,6 +15,7 @@ import json
 
 PURPOSES = {
     "release": "the noise of a defence, in the releases of one batch",
+    "client": "the noise of each further client whose release is summed with the first one's",
     "inclusion": "the coins that say which releases the attacked sample is in",
     "candidates": "which images the informed attacker chooses among",
     "search": "the start and the steps of an attack",

@@ -14,7 +14,7 @@ import torch
 
 import attacks
 from attacks import Attack
-from dpbench.protocol import InputError, Release, parameters
+from dpbench.protocol import InputError, LocalTraining, Release, parameters
 from dpbench.testing.claims import claim, refused, same
 from dpbench.testing.ranges import other, outside
 from dpbench.testing.scenes import CLASSES, SHAPE, noise_release, psnr, scene
@@ -22,8 +22,13 @@ from dpbench.testing.scenes import CLASSES, SHAPE, noise_release, psnr, scene
 
 def short(kind: type[Attack], iterations: int = 5) -> Attack:
     """The attack with its search cut short."""
-    asked = {"iterations": iterations, "restarts": 2}
+    asked = {"iterations": iterations, "restarts": 2, "training_steps": iterations}
     return kind(**{name: value for name, value in asked.items() if name in parameters(kind)})
+
+
+def some(kind: type[Attack]) -> int:
+    """Images of a batch: three, or as many as the attack takes."""
+    return min(3, kind.most_images or 3)
 
 
 def is_registered(kind: type[Attack]) -> None:
@@ -49,7 +54,7 @@ def is_registered(kind: type[Attack]) -> None:
 
 def answers_are_well_formed(kind: type[Attack]) -> None:
     """Shapes, types, ranges and what progress is told, with known and unknown labels."""
-    for batch, known in ((1, True), (3, True), (3, False)):
+    for batch, known in ((1, True), (some(kind), True), (some(kind), False)):
         _is_well_formed(kind, batch, known)
 
 
@@ -96,7 +101,7 @@ def _is_well_formed(kind: type[Attack], batch: int, known: bool) -> None:
 
 def the_seed_decides_everything(kind: type[Attack]) -> None:
     """Random numbers come from the task, so that the same seed gives the same answer."""
-    given, attack, answers = scene(kind, 3, known=False), short(kind), []
+    given, attack, answers = scene(kind, some(kind), known=False), short(kind), []
     with torch.random.fork_rng(devices=[]):
         for state in (0, 1):
             torch.manual_seed(state)  # which must not matter
@@ -112,7 +117,7 @@ def the_seed_decides_everything(kind: type[Attack]) -> None:
 
 def the_victim_and_the_release_stay_as_they_are(kind: type[Attack]) -> None:
     """Nothing that it is given is changed: weights, gradients, modes, hooks."""
-    given, name = scene(kind, 3), kind.name
+    given, name = scene(kind, some(kind)), kind.name
     for p in given.model.parameters():
         p.grad = torch.full_like(p, 0.5)
     before = {key: value.clone() for key, value in given.model.state_dict().items()}
@@ -197,6 +202,24 @@ def _spoilt(release: Release, how: str) -> Release:
     return replace(release, gradients=(first, *others[:-1], last))
 
 
+def updates_are_taken_or_refused(kind: type[Attack]) -> None:
+    """An update of several local steps is rebuilt from, in each way there is, or refused in one sentence."""
+    given = scene(kind, 3)
+    release = replace(given.release, local=LocalTraining(epochs=2, batch_size=2, lr=0.1))
+    if not kind.local_steps:
+        with refused("needs the gradient of one step", f"{kind.name} must refuse an update: call super()."):
+            short(kind)(release, given.knowledge, seed=0)
+        return
+    ways = parameters(kind)["update"].choices if "update" in parameters(kind) else (None,)
+    for way in ways:
+        attack = replace(short(kind), **{} if way is None else {"update": way})
+        found = attack(release, given.knowledge, seed=0)
+        claim(
+            found.images.shape == given.images.shape and bool(found.images.isfinite().all()),
+            f"{kind.name} must rebuild {len(given.images)} images from an update ({way}).",
+        )
+
+
 def what_it_needs_is_asked_for(kind: type[Attack]) -> None:
     """Without a field of `Knowledge` that it `needs`, it says so."""
     given = scene(kind, 1)
@@ -255,6 +278,7 @@ CHECKS: tuple[Check, ...] = (
     noise_is_not_inverted_and_a_release_is,
     candidates_are_told_apart_by_a_release_only,
     impossible_releases_are_refused,
+    updates_are_taken_or_refused,
     what_it_needs_is_asked_for,
     numbers_outside_their_range_are_refused,
     it_is_a_value,

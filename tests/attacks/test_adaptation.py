@@ -7,10 +7,10 @@ import torch
 
 import attacks
 import dpbench
-from attacks.adaptation import adapt, adapts
-from attacks.objectives import Cosine, LayerL2, Simulated, SquaredL2
+from attacks.adaptation import adapt, adapts, support
+from attacks.objectives import Clipped, Cosine, LayerL2, Simulated, SquaredL2
 from defenses import PostProcessor, create, defense
-from dpbench.protocol import Release, Stage, parameter
+from dpbench.protocol import Release, Stage, combined, parameter
 from tests.helpers.attacks import know, plain_release, psnr
 from tests.helpers.registries import as_in_a_new_process
 
@@ -110,6 +110,44 @@ def test_what_is_offered_is_used_and_nothing_else_is(squash):
         assert not adapts(["squash", "mute"], kind)
         assert not adapts(["quantize"], kind)
     assert adapts(["clip", "mute"], SquaredL2)  # the scale
+
+
+@pytest.mark.parametrize("bound", [0.5, 100.0])
+@pytest.mark.parametrize("objective", [Cosine(), SquaredL2(), LayerL2()])
+def test_the_cotangent_follows_a_clip(objective, bound):
+    trial, target = [g.requires_grad_() for g in draw(1)], draw(2)
+    with torch.no_grad():
+        value, cotangent = Clipped(objective, bound)([g.detach() for g in trial], target)
+    norm = torch.cat([g.flatten() for g in trial]).norm()
+    clipped = [g * (bound / norm).clamp(max=1) for g in trial]
+    inner, outer = objective([g.detach() for g in clipped], target)
+    assert float(value) == pytest.approx(float(inner))
+    torch.testing.assert_close(cotangent, list(torch.autograd.grad(clipped, trial, outer)))
+
+
+def test_a_clamp_after_a_clip_sees_the_clipped_trial(tiny, images):
+    """The true gradient, 20 times as long as the clip norm, is what the release is of; half of it is, too."""
+    sent = create("clip+percentile", max_grad_norm=0.05, percentile_gamma=0.001).release(
+        tiny, torch.nn.functional.cross_entropy, images[:1], LABELS[:1], seed=0
+    )
+    true = plain_release(tiny, images[:1], LABELS[:1]).gradients
+    assert torch.cat([g.flatten() for g in true]).norm() > 1
+    objective = adapt(Cosine(), sent)
+    value = float(objective(true, sent.gradients)[0])
+    assert value < 0.2 * float(objective.objective(true, sent.gradients)[0])
+    assert float(objective([g / 2 for g in true], sent.gradients)[0]) == pytest.approx(value, abs=1e-5)
+
+
+def test_the_support_of_several_releases_is_how_often_an_entry_was_sent(tiny, images):
+    """Each of the noisy releases is pruned by itself, so that their mean holds a part of most entries."""
+    chain = create("noise+prune", noise_std=0.05, prune_ratio=0.5)
+    given = (tiny, torch.nn.functional.cross_entropy, images[:1], LABELS[:1])
+    one = chain.releases(*given, seed=0, count=8)
+    release = combined(one)
+    for i, share in enumerate(support(release)):
+        sent = torch.stack([each.gradients[i] for each in one]).ne(0).float().mean(0)
+        torch.testing.assert_close(share, sent)
+    assert any(((s > 0) & (s < 1)).any() for s in support(release))
 
 
 @pytest.mark.parametrize("name", ["squash", "told"])

@@ -122,7 +122,7 @@ def test_without_noise_only_the_direction_counts():
 def test_a_release_of_zeros_gives_finite_images(noise, stage):
     label = torch.tensor([0])
     release = released(draw(label), label, noise)
-    stages = release.defense + ((Stage("prune", {"prune_ratio": 1.0}),) if stage == "prune" else ())
+    stages = release.defense + ((Stage("prune", {"prune_ratio": 0.9}),) if stage == "prune" else ())
     zeros = Release(release.names, tuple(0 * g for g in release.gradients), 1, stages)
     found = attack(zeros, told(label))
     assert found.images.isfinite().all()

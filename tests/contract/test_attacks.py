@@ -11,6 +11,12 @@ import attacks
 from dpbench.testing.attacks import CHECKS
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Some attacks keep what they learnt."""
+    monkeypatch.setenv("DPBENCH_CACHE", str(tmp_path))
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", attacks.names())
 def test_contract(name, check):

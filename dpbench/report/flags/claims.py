@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dpbench.privacy.rounding import down_places, up
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
 from dpbench.report.flags.audits import audits
@@ -19,8 +20,8 @@ def audited(results: Results) -> Iterator[Flag]:
     for audit in audits(results.store.path) if results.store else ():
         found = []
         if audit.exceeded and audit.claimed_eps is not None:
-            claim = f"where {audit.claimed_eps:.4g} is claimed"
-            found.append(f"at least ε {audit.eps:.2f} for one release {claim}")
+            claim = f"where {up(audit.claimed_eps, 4)} is claimed"
+            found.append(f"at least ε {down_places(audit.eps)} for one release {claim}")
         if audit.departures:
             names = ", ".join(audit.departures)
             found.append(

@@ -1,0 +1,90 @@
+"""A release as the sum of gradients under noise, entry by entry, by what its last stage says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpbench.protocol import InputError, Reading, Release, Stage, defenses_registry, parameters
+
+EXACT = 1e-2
+"""Variance of an entry without noise, relative to the least of those with noise."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """sum of gradients + noise, all tensors in one row.
+
+    Attributes:
+        values: [P]; 0 where nothing is known.
+        kept: bool [P], the entries of which something is known; None for all of them.
+        noise: standard deviation of the noise on the entries of full weight.
+        weights: [P], `noise` over the standard deviation of each entry's noise, 0 where nothing is known;
+            None for 1 throughout. Entries times weights have noise of one level.
+    """
+
+    values: Tensor
+    kept: Tensor | None
+    noise: float
+    weights: Tensor | None
+
+    def weighted(self, rows: Tensor) -> Tensor:
+        """Gradients [n, P] or [P] times the weights."""
+        return rows if self.weights is None else rows * self.weights
+
+
+def reading_of(release: Release) -> Reading | None:
+    """What the last stage says of itself; None where it says nothing or its code is not known here."""
+    if not release.defense or release.defense[-1].name not in defenses_registry:
+        return None
+    last = made(release.defense[-1])
+    return last.read(release) if hasattr(last, "read") else None
+
+
+def made(stage: Stage) -> Any:
+    """The defence that a stage describes.
+
+    Raises:
+        InputError: where nothing of that name is registered.
+    """
+    if stage.name not in defenses_registry:
+        raise InputError(
+            f"No defence is registered as {stage.name}, so its releases cannot be simulated: register it."
+        )
+    kind = defenses_registry[stage.name]
+    return kind(**{name: value for name, value in stage.parameters.items() if name in parameters(kind)})
+
+
+def linear(release: Release) -> Linear:
+    """The released sum as it is known; of several releases only the mean matters."""
+    noise = release.noise_on_sum() / math.sqrt(len(release.each))
+    seen = reading_of(release)
+    if seen is None:
+        return Linear(_flat(release.gradients) * release.batch_size, None, noise, None)
+    shares, own = _flat(seen.shares), _flat(seen.variances) * release.batch_size**2
+    kept = shares > 0
+    if seen.saturated is not None:
+        kept = kept & ~_flat(seen.saturated)
+    values = torch.where(kept, _flat(seen.values) * release.batch_size, 0.0)
+    variances = noise**2 / torch.where(kept, shares, 1.0) + own
+    if not bool(kept.any()) or not bool(variances[kept].any()):
+        return Linear(values, kept, 0.0, kept.to(values))
+    if not bool((variances[kept] != variances[kept][0]).any()):
+        return Linear(values, kept, float(variances[kept][0].sqrt()), kept.to(values))
+    # an exact entry among others would have all the weight there is
+    variances = variances.clamp_min(EXACT * float(variances[kept & (variances > 0)].min()))
+    least = variances[kept].min()
+    return Linear(values, kept, float(least.sqrt()), (least / variances).sqrt() * kept)
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def alone(release: Release) -> list[Release]:
+    """Each of several releases by itself."""
+    return [replace(release, gradients=each, repeats=()) for each in release.each]
