@@ -91,7 +91,7 @@ class InvertingGradients(Attack):
     restarts: int = shared.restarts(1)
     learning_rate: float | None = shared.learning_rate(None)
     tv: float | None = shared.tv(None)
-    prior_weight: float | None = shared.prior_weight(None)
+        help="share of the iterations, at the end, that are Gauss-Newton's where the release decides images",
     finish: float | None = parameter(
         default=None,
         help="share of the iterations, at the end, that are Gauss-Newton's, where the release decides the image",
