@@ -36,10 +36,12 @@ STIFFEST = 1e6
 
 
 def of_squares(problem: Problem) -> bool:
-    """Whether the objective and every regulariser are sums of squares, which Gauss-Newton steps need."""
-    return problem.objective is not None and all(
-        part.squares for part in (problem.objective, *problem.regularisers)
-    )
+    """Whether Gauss-Newton steps fit: objective and regularisers are sums of squares, of one gradient.
+
+    The update of several local steps (`Problem.path`) is none.
+    """
+    parts = (problem.objective, *problem.regularisers)
+    return problem.path is None and problem.objective is not None and all(part.squares for part in parts)
 
 
 def finished(

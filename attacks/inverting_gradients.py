@@ -91,10 +91,10 @@ class InvertingGradients(Attack):
     restarts: int = shared.restarts(1)
     learning_rate: float | None = shared.learning_rate(None)
     tv: float | None = shared.tv(None)
-        help="share of the iterations, at the end, that are Gauss-Newton's where the release decides images",
+    prior_weight: float | None = shared.prior_weight(None)
     finish: float | None = parameter(
         default=None,
-        help="share of the iterations, at the end, that are Gauss-Newton's, where the release decides the image",
+        help="share of the iterations, at the end, that are Gauss-Newton's where the release decides images",
         at_least=0,
         at_most=0.9,
         tuning=(0.05, 0.6),
