@@ -14,3 +14,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` of pyproject.toml means; `-n NUMBER` wins."""
     named = config.invocation_params.args and config.args_source is config.ArgsSource.ARGS
     return 0 if named else min(MOST, os.cpu_count() or 1)
+
+
+@pytest.fixture(autouse=True)
+def results_of_examples(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the examples of docstrings compute is kept apart from the user's own results."""
+    if isinstance(request.node, pytest.DoctestItem):
+        from dpbench.accuracy import (
+            trial,
+        )  # imports PyTorch, which the process that only hands out tests spares
+
+        monkeypatch.setattr(trial, "folder", lambda: tmp_path_factory.getbasetemp() / "utility")

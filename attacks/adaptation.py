@@ -19,7 +19,7 @@ from attacks.objectives import (
     dot,
 )
 from attacks.reading import reading_of
-from dpbench.protocol import Release, defenses_registry
+from dpbench.protocol import InputError, Release, defenses_registry
 
 CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
 """Stages that scale each sample's gradient."""
@@ -39,11 +39,33 @@ def clip_norm(release: Release) -> float | None:
     """The least bound that was put on each sample's gradient norm; None without one.
 
     `local-dp` clips the mean of the batch, which bounds a sample's gradient where it is alone.
+
+    Raises:
+        InputError: where the sum over several samples was clipped (`unit` user), whose shares nobody knows.
     """
+    if of_whole_clients(release):
+        raise InputError(
+            "This attack models clipping image by image, and `unit` user clips a client's whole sum: use "
+            "`unit` record, `batch_size` 1, an `attack` such as inverting-gradients, or `label_rule` counts."
+        )
     bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
     if release.batch_size == 1:
         bounds += [float(s.parameters["clipping_norm"]) for s in release.defense if s.name == "local-dp"]
     return min(bounds, default=None)
+
+
+def of_whole_clients(release: Release) -> bool:
+    """Whether the sum over several samples was clipped, not each one's gradient."""
+    by_user = any(stage.parameters.get("unit") == "user" for stage in release.defense)
+    return by_user and release.batch_size > release.clients
+
+
+def mean_bound(release: Release) -> float | None:
+    """The most that the norm of the released mean can be without its noise; None where nothing bounds it."""
+    if not of_whole_clients(release):
+        return clip_norm(release)
+    bounds = [float(s.parameters["max_grad_norm"]) for s in release.defense if s.name in CLIPS]
+    return min(bounds) * release.clients / release.batch_size
 
 
 def answered(stage: str) -> bool:
@@ -68,8 +90,9 @@ def adapt(objective: Objective, release: Release) -> Objective:
     Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
     if it clamps or sends signs, after the same is done to the trial, smoothly, and a clip before it too. A
     defence from elsewhere is answered by its own `adapt(objective, release)`, or by its
-    `differentiable(gradients)` on the trial. Noise changes nothing here: the squared distance is its negative
-    log-likelihood already.
+    `differentiable(gradients)` on the trial. Noise changes no objective: the squared distance is its negative
+    log-likelihood already, but for a factor. How large the noise is decides the weight of the prior beside
+    it, which is not set here.
     """
     if not release.defense:
         return objective

@@ -91,7 +91,9 @@ class Attack(Declared, ABC):
         rebuilds_images: False where only the labels in its answer mean anything.
         noise_floor: False where the attack reads no gradient or rebuilds no image, so that its answer to
             pure noise is no floor of its own.
+        local_steps: it takes the update of a client that made several local steps (`Release.local`).
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
+        pictures_only: it is refused inputs that are not pictures [C, H, W], such as volumes and tables.
         most_images: the largest batch that it takes; None for any.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
             defences in a way of its own, and then any, unless it overrides `adapts`.
@@ -102,7 +104,9 @@ class Attack(Declared, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     rebuilds_images: ClassVar[bool] = True
     noise_floor: ClassVar[bool] = True
+    local_steps: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    pictures_only: ClassVar[bool] = True
     most_images: ClassVar[int | None] = None
     matches: ClassVar[type[Objective] | None] = None
 
@@ -125,9 +129,16 @@ class Attack(Declared, ABC):
             progress: called with (iterations done, iterations in all, objective value).
 
         Raises:
-            InputError: for a release that does not fit the model or is not finite, or a batch that is too
-                large for the attack.
+            InputError: for a release that does not fit the model or is not finite, for inputs that the attack
+                does not take, for the update of several local steps where it needs a gradient, and for a
+                batch that is too large for it.
         """
+        steps = 1 if release.local is None else release.local.steps(release.batch_size)
+        if steps > 1 and not self.local_steps:
+            raise InputError(
+                f"{self.name} needs the gradient of one step, and this is the update of {steps} local steps: "
+                "use inverting-gradients, gradinversion, latent-projection, dlg or idlg."
+            )
         if self.most_images is not None and release.batch_size > self.most_images:
             raise InputError(
                 f"{self.name} takes {self.most_images} image at a time and the batch has "
@@ -141,6 +152,11 @@ class Attack(Declared, ABC):
             )
         if not all(torch.isfinite(g).all() for g in release.gradients):
             raise InputError("The release holds NaN or infinite gradients; there is nothing to attack.")
+        if self.pictures_only and not knowledge.pictures:
+            raise InputError(
+                f"{self.name} is for pictures (C, H, W), and the inputs are {knowledge.image_shape}: choose "
+                "another attack, or set `pictures_only = False` in its class if it takes any shape."
+            )
         device, progress = torch.device(device), progress or (lambda *_: None)
         generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
         with full_precision(device) if self.exact else nullcontext():
@@ -187,8 +203,5 @@ def to_pixels(images: Tensor, knowledge: Knowledge) -> Tensor:
 
 
 def channel_statistics(knowledge: Knowledge, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C, 1, 1] on the device and in the dtype of `like`."""
-    return tuple(
-        torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
-        for values in (knowledge.mean, knowledge.std)
-    )
+    """Mean and standard deviation [C, 1, ...] on the device and in the dtype of `like`."""
+    return tuple(knowledge.per_channel(values, like) for values in (knowledge.mean, knowledge.std))

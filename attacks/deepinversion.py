@@ -31,6 +31,7 @@ class DeepInversion(Attack):
 
     needs = frozenset({"labels"})
     noise_floor = False
+    local_steps = True
 
     iterations: int = shared.iterations(1500)
     restarts: int = shared.restarts(1)

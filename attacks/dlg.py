@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from attacks import parameters as shared
 from attacks.adaptation import adapt
 from attacks.base import Attack, Task, attack, to_images
+from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.objectives import SquaredL2
 from dpbench.protocol import InputError, Knowledge, Reconstruction
@@ -32,11 +33,14 @@ class DLG(Attack):
 
     label_source: ClassVar[str] = "joint"
     exact = True  # it stops at a distance that is below TF32's rounding
+    pictures_only = False
     matches = SquaredL2
+    local_steps = True
 
     iterations: int = shared.iterations(3000)
     restarts: int = shared.restarts(2)
     adaptive: bool = shared.adaptive()
+    update: shared.Update = shared.update()
 
     def variables(self, task: Task) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
         """The start (normalised pixels first), and the function from a point to its labels."""
@@ -52,7 +56,8 @@ class DLG(Attack):
         """
         release, knowledge = task.release, task.knowledge
         objective = adapt(SquaredL2(), release) if self.adaptive else SquaredL2()
-        problem = Problem(knowledge, release.gradients, objective)
+        path = path_of(release, self.update)
+        problem = Problem(knowledge, release.gradients, objective, path=path)
         if self.label_source == "joint":
             check_loss(knowledge, problem.mean.expand(release.batch_size, *knowledge.image_shape))
         solved = SOLVED * sum(float(g.square().sum()) for g in release.gradients)
@@ -62,7 +67,7 @@ class DLG(Attack):
             done = r * self.iterations
             value, point, evaluations = lbfgs(
                 lambda inputs, to_labels=to_labels: problem.gradient(inputs, to_labels(inputs))[1:],
-                guess,
+                with_path(guess, path),
                 self.iterations,
                 solved,
                 lambda i, v, done=done: task.progress(done + i, self.iterations * self.restarts, v),

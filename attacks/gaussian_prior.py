@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.adaptation import SPARSE, clip_norm
+from attacks.adaptation import SPARSE, mean_bound
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 
@@ -112,6 +112,6 @@ def nat_weight(release: Release) -> float:
         return least
     # no estimate below the standard deviation of the noise's squared norm
     beneath = math.sqrt(max(squared - kept * variance, variance * math.sqrt(2 * kept)))
-    if (bound := clip_norm(release)) is not None:
+    if (bound := mean_bound(release)) is not None:
         beneath = min(beneath, bound)
     return max(least, variance / (beneath * math.sqrt(squared)))

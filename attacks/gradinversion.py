@@ -15,6 +15,7 @@ from attacks.adaptation import adapt, adapts
 from attacks.base import Attack, Task, attack, channel_statistics, to_images
 from attacks.batch_norm import statistics_term
 from attacks.engine import Schedule, search, warm_cosine
+from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
@@ -127,6 +128,8 @@ class GradInversion(Attack):
         engine: backend of the search.
     """
 
+    local_steps = True
+
     preset: shared.PresetName = shared.preset()
     terms: Terms = parameter(default="registered", help="what is optimised, each term with all before it")
     matching: Literal["layer-l2", "cosine"] | None = parameter(
@@ -137,6 +140,7 @@ class GradInversion(Attack):
     iterations: int | None = shared.iterations(None)
     restarts: int | None = shared.restarts(None)
     adaptive: bool = shared.adaptive()
+    update: shared.Update = shared.update()
     engine: str = "auto"
 
     def __post_init__(self) -> None:
@@ -163,7 +167,7 @@ class GradInversion(Attack):
         factors = torch.ones(iterations, len(regularisers) + grouped)
         if grouped:
             factors[:begin, -1] = 0
-        objective = self.objective(preset)
+        objective, path = self.objective(preset), path_of(release, self.update)
         problem = Problem(
             knowledge,
             release.gradients,
@@ -171,10 +175,11 @@ class GradInversion(Attack):
             [*regularisers, group] if grouped else regularisers,
             searched(preset, knowledge),
             limit=preset.limit if knowledge.statistics else None,
+            path=path,
         )
         outcome = search(
             problem,
-            [[start] for start in starts],
+            [with_path([start], path) for start in starts],
             labels,
             Schedule(warm_cosine(preset.learning_rate, iterations), preset.langevin, factors),
             engine=self.engine,

@@ -15,6 +15,7 @@ from attacks import parameters as shared
 from attacks.adaptation import NOISY, SPARSE, adapt, adapts
 from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.engine import Schedule, search, step_decay, warm_cosine
+from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
@@ -76,6 +77,8 @@ class InvertingGradients(Attack):
     """
 
     matches = Cosine
+    pictures_only = False
+    local_steps = True
 
     preset: shared.PresetName = shared.preset()
     iterations: int = shared.iterations(1500)
@@ -84,6 +87,7 @@ class InvertingGradients(Attack):
     tv: float | None = shared.tv(None)
     prior_weight: float | None = shared.prior_weight(None)
     adaptive: bool = shared.adaptive()
+    update: shared.Update = shared.update()
     engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
@@ -93,16 +97,17 @@ class InvertingGradients(Attack):
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
         regularisers, note = self.regularisers(release, knowledge)
         variables = None
-        if preset.frequencies:
+        if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
-        problem = Problem(knowledge, release.gradients, objective, regularisers, variables)
+        path = path_of(release, self.update)
+        problem = Problem(knowledge, release.gradients, objective, regularisers, variables, path=path)
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
         if task.guess is not None:
             guess = to_pixels(task.guess, knowledge)
             starts[0] = guess if variables is None else variables.inverse(guess)
         outcome = search(
             problem,
-            [[start] for start in starts],
+            [with_path([start], path) for start in starts],
             labels,
             self.schedule(regularisers),
             engine=self.engine,
@@ -147,6 +152,8 @@ class InvertingGradients(Attack):
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
         """What the search believes of images, and a sentence where it has to do without the prior."""
+        if len(knowledge.image_shape) == 1:  # the features of a table have no neighbours
+            return [], "Rows of a table have no neighbouring pixels, so they were searched without a prior."
         own, statistics, note = self.resolved(), knowledge.image_statistics, ""
         found: list[Regulariser] = []
         tv = own.tv

@@ -16,13 +16,16 @@ class LabelRestoration(Attack):
 
     rebuilds_images = False
     noise_floor = False
+    pictures_only = False
+    local_steps = True
 
     label_rule: label_rules.Rule = shared.label_rule("minimum")
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
         labels, source = label_rules.given_or_inferred(task.release, task.knowledge, self.label_rule)
-        mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
+        like = torch.empty((), device=task.device)
+        mean = task.knowledge.per_channel(task.knowledge.mean, like)
         images = mean.expand(task.release.batch_size, *task.knowledge.image_shape).contiguous()
         return Reconstruction(
             images=images,

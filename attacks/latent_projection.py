@@ -15,6 +15,7 @@ from attacks import parameters as shared
 from attacks.adaptation import adapt
 from attacks.base import Attack, Task, attack
 from attacks.engine import Schedule, search, warm_cosine
+from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.objectives import Cosine
 from dpbench.protocol import InputError, Knowledge, Reconstruction
@@ -62,11 +63,13 @@ class LatentProjection(Attack):
     needs = frozenset({"image_generator"})
 
     matches = Cosine
+    local_steps = True
 
     iterations: int = shared.iterations(400)
     restarts: int = shared.restarts(4)
     learning_rate: float = shared.learning_rate(0.1)
     adaptive: bool = shared.adaptive()
+    update: shared.Update = shared.update()
     engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
@@ -91,13 +94,14 @@ class LatentProjection(Attack):
             )
         latent = Latent(generator, knowledge)
         objective = adapt(Cosine(), release) if self.adaptive else Cosine()
-        problem = Problem(knowledge, release.gradients, objective, variables=latent)
+        path = path_of(release, self.update)
+        problem = Problem(knowledge, release.gradients, objective, variables=latent, path=path)
         classes = CERTAIN * nn.functional.one_hot(labels, generator.num_classes).float()
         batch = release.batch_size
         starts = [[task.noise(batch, generator.latent_dim), classes] for _ in range(self.restarts)]
         outcome = search(
             problem,
-            starts,
+            [with_path(start, path) for start in starts],
             labels,
             Schedule(warm_cosine(self.learning_rate, self.iterations)),
             engine=self.engine,

@@ -30,7 +30,10 @@ def preset() -> Any:
 def learning_rate(default: float | None) -> Any:
     """Step size of a search by Adam."""
     return parameter(
-        default, "largest step of Adam, in standard deviations of a channel or of a latent vector", above=0
+        default,
+        "largest step of Adam, in standard deviations of a channel or of a latent vector",
+        above=0,
+        tuning=(0.02, 1.0),
     )
 
 
@@ -39,15 +42,32 @@ def adaptive() -> Any:
     return parameter(True, "use what is publicly known of the defence", only_if={"adapts": True})
 
 
+Update = Literal["simulate", "surrogate", "single-gradient"]
+"""The ways to match the update of several local steps, see `attacks.engine.local_steps`."""
+
+
+def update() -> Any:
+    """How to match the update of several local steps, an `Update`."""
+    return parameter(
+        "simulate",
+        "FedAvg: the steps unrolled on the trial images, one gradient at weights on the way, or one at those "
+        "sent out",
+        only_if={"local": True},
+    )
+
+
 def tv(default: float | None) -> Any:
     """Weight of `regularisers.TotalVariation`."""
-    return parameter(default, "weight of total variation", at_least=0)
+    return parameter(default, "weight of total variation", at_least=0, tuning=(1e-5, 0.1))
 
 
 def prior_weight(default: float | None) -> Any:
     """Weight of `gaussian_prior.GaussianPrior`."""
     return parameter(
-        default, "weight of the Gaussian image prior, times the one that the defence calls for", at_least=0
+        default,
+        "weight of the Gaussian image prior, times the one that the defence calls for",
+        at_least=0,
+        tuning=(0.03, 30.0),
     )
 
 
@@ -58,7 +78,7 @@ def l2(default: float) -> Any:
 
 def bn(default: float) -> Any:
     """Weight of `regularisers.BatchNormStatistics`."""
-    return parameter(default, "weight of the batch-norm statistics", at_least=0)
+    return parameter(default, "weight of the batch-norm statistics", at_least=0, tuning=(0.01, 10.0))
 
 
 def label_rule(default: str) -> Any:

@@ -115,6 +115,7 @@ class PriorAware(Attack):
 
     threat_models = ("informed",)
     needs = frozenset({"candidates"})
+    pictures_only = False
     exact = True
 
     inclusion: float = parameter(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpbench.protocol import InputError, Reading, Release, Stage, defenses_registry, parameters
+from dpbench.protocol import InputError, Reading, Release, Stage, defenses_registry
 
 EXACT = 1e-2
 """Variance of an entry without noise, relative to the least of those with noise."""
@@ -56,7 +56,8 @@ def made(stage: Stage) -> Any:
             f"No defence is registered as {stage.name}, so its releases cannot be simulated: register it."
         )
     kind = defenses_registry[stage.name]
-    return kind(**{name: value for name, value in stage.parameters.items() if name in parameters(kind)})
+    own = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in stage.parameters.items() if name in own})
 
 
 def linear(release: Release) -> Linear:

@@ -10,6 +10,7 @@ alternately; the table shows medians of the repeats.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 
 import torch
 import tyro
@@ -21,8 +22,8 @@ from benchmarks.engine import Options, each_case
 from benchmarks.measure import Row, peak, seconds
 
 
-def measured(case: Case, device: str, repeats: int) -> list[Row]:
-    """One row for each way."""
+def measured(case: Case, device: str, repeats: int) -> Iterator[list[Row]]:
+    """One row for each way, after each repeat."""
     found = scene(case, device)
     parameters = list(found.model.parameters())
     clip = defenses.create("clip", max_grad_norm=1.0)
@@ -42,17 +43,17 @@ def measured(case: Case, device: str, repeats: int) -> list[Row]:
     for _ in range(repeats):
         for name, way in ways.items():
             times[name].append(seconds(way, device))
-    medians = {name: 1000 * statistics.median(taken) for name, taken in times.items()}
-    return [
-        {
-            "case": str(case),
-            "gradient": name,
-            "ms": median,
-            "times plain": median / medians["plain"],
-            "peak MiB": memory[name],
-        }
-        for name, median in medians.items()
-    ]
+        medians = {name: 1000 * statistics.median(taken) for name, taken in times.items()}
+        yield [
+            {
+                "case": str(case),
+                "gradient": name,
+                "ms": median,
+                "times plain": median / medians["plain"],
+                "peak MiB": memory[name],
+            }
+            for name, median in medians.items()
+        ]
 
 
 def main(options: Options) -> None:

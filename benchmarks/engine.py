@@ -4,17 +4,18 @@
     python -m benchmarks.engine --case convnet:32:1 lenet:32:4 --iterations 200     # MODEL:SIZE:BATCH
 
 Each backend first runs once alone, without programs or Inductor's cache: that gives its compile time and its
-peak memory. Then all take turns, from the same start; the table shows medians of the repeats. Operations are
-ATen calls other than views, and kernels that Inductor generated; on a graphics card, the profiler's kernels
-and copies. There, `waits` counts the host's synchronisations per iteration. `pays from` is the number of
-iterations after which a backend has saved its compile time.
+peak memory. Then all take turns, from the same start; the table shows medians of the repeats so far, and is
+written after each of them. Operations are ATen calls other than views, and kernels that Inductor generated;
+on a graphics card, the profiler's kernels and copies. There, `waits` counts the host's synchronisations per
+iteration of the backends that should have none. `pays from` is the number of iterations after which a
+backend has saved its compile time.
 """
 
 from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from benchmarks.cases import CASES, Case, Scene, scene
 from benchmarks.measure import Operations, Row, peak, seconds, show
 from dpbench.system.process import configure
 
+TIMED = ("ms/iteration", "times eager", "pays from", "iterations", "distance", "PSNR dB")
 BACKENDS = {"cpu": ("eager", "compiled"), "cuda": ("eager", "graph", "compiled")}
 
 
@@ -71,48 +73,54 @@ def run(found: Scene, engine: str, iterations: int) -> Outcome:
     return search(found.problem(), [[found.start]], found.labels, schedule, engine=engine, signed=True)
 
 
-def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row]:
-    """One row for each backend."""
-    found, first, times = scene(case, device), {}, {}
-    for engine in BACKENDS[device]:
-        forget()
-        with fresh_cache(), peak(device) as mib:
-            metrics.reset()
-            outcome = run(found, engine, 2)
-        first[engine] = {
-            "case": str(case),
-            "engine": outcome.engine,
-            "compile s": outcome.compile_seconds,
-            "peak MiB": mib(),
-            "operations": operations(found, engine, device, metrics.generated_kernel_count),
-            "waits": waits(found, engine) if device == "cuda" else float("nan"),
-        }
-        times[engine] = []
-    outcomes = {}
-    with fresh_cache():
+def measured(case: Case, device: str, iterations: int, repeats: int) -> Iterator[list[Row]]:
+    """One row for each backend: first what it takes to begin, then after each repeat the times so far."""
+    found, first = scene(case, device), []
+    with fresh_cache():  # what the first search compiles serves the others
         for engine in BACKENDS[device]:
-            run(found, engine, 2)
-        for _ in range(repeats):
-            for engine, taken in times.items():
-                taken.append(
-                    seconds(lambda e=engine: outcomes.update({e: run(found, e, iterations)}), device)
-                )
-    medians = {engine: statistics.median(taken) / iterations for engine, taken in times.items()}
-    rows = []
-    for engine, row in first.items():
-        best, saved = outcomes[engine].found[0], medians["eager"] - medians[engine]
-        rows.append(
-            row
-            | {
-                "ms/iteration": 1000 * medians[engine],
-                "times eager": medians["eager"] / medians[engine],
-                "pays from": row["compile s"] / saved if saved > 0 else float("nan"),
-                "iterations": iterations,
-                "distance": best.distance,
-                "PSNR dB": found.psnr(best.variables[0]),
+            forget()
+            with peak(device) as mib:
+                metrics.reset()
+                outcome = run(found, engine, 2)
+            row = {
+                "case": str(case),
+                "engine": outcome.engine,
+                "compile s": outcome.compile_seconds,
+                "peak MiB": mib(),
+                "operations": operations(found, engine, device, metrics.generated_kernel_count),
+                "waits": waits(found, engine) if device == "cuda" and engine != "eager" else float("nan"),
             }
-        )
-    return rows
+            first.append(row | dict.fromkeys(TIMED, float("nan")))
+            yield [*first]
+        yield from timed(found, first, device, iterations, repeats)
+
+
+def timed(
+    found: Scene, first: Sequence[Row], device: str, iterations: int, repeats: int
+) -> Iterator[list[Row]]:
+    """The rows of `first` with the medians of the repeats so far."""
+    engines = BACKENDS[device]
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    outcomes: dict[str, Outcome] = {}
+    for engine in engines:
+        run(found, engine, 2)
+    for _ in range(repeats):
+        for engine, taken in times.items():
+            taken.append(seconds(lambda e=engine: outcomes.update({e: run(found, e, iterations)}), device))
+        medians = {engine: statistics.median(taken) / iterations for engine, taken in times.items()}
+        rows = []
+        for engine, row in zip(engines, first, strict=True):
+            best, saved = outcomes[engine].found[0], medians["eager"] - medians[engine]
+            values = (
+                1000 * medians[engine],
+                medians["eager"] / medians[engine],
+                row["compile s"] / saved if saved > 0 else float("nan"),
+                iterations,
+                best.distance,
+                found.psnr(best.variables[0]),
+            )
+            rows.append(row | dict(zip(TIMED, values, strict=True)))
+        yield rows
 
 
 def operations(found: Scene, engine: str, device: str, generated: int) -> int:
@@ -147,15 +155,26 @@ def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
     return (counts[1] - counts[0]) / iterations
 
 
-def each_case(options: Options, measure: Callable[[Case, str], list[Row]], title: str, name: str) -> None:
-    """Measure each case on the device and show all rows so far, on one thread of a CPU."""
-    device, rows = options.kind(), []
+def each_case(
+    options: Options, measure: Callable[[Case, str], Iterator[list[Row]]], title: str, name: str
+) -> None:
+    """Measure each case on the device, on one thread of a CPU, and show all rows whenever there are new ones.
+
+    Args:
+        options: which cases, where.
+        measure: (case, device) -> the case's rows, ever more complete.
+        title: the table's.
+        name: the CSV's, without its ending.
+    """
+    device, done = options.kind(), []
     configure()
     if device == "cpu":
         torch.set_num_threads(1)
     for case in options.cases():
-        rows += measure(case, device)
-        show(title, rows, options.out / f"{name}.csv")
+        rows: list[Row] = []
+        for rows in measure(case, device):
+            show(title, [*done, *rows], options.out / f"{name}.csv")
+        done += rows
 
 
 def main(options: Options) -> None:

@@ -12,7 +12,7 @@ run: the better of a large matrix product and a convolution (with TF32 on a grap
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -79,8 +79,8 @@ def ceilings(device: str, repeats: int) -> tuple[float, float]:
     return max(product, convolution), rate(2 * 4 * length, lambda: target.copy_(source))
 
 
-def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row]:
-    """One row for each backend."""
+def measured(case: Case, device: str, iterations: int, repeats: int) -> Iterator[list[Row]]:
+    """One row for each backend, as soon as it is measured."""
     found = scene(case, device)
     done = work(found)
     rate, bandwidth = ceilings(device, 3 * repeats)
@@ -103,7 +103,7 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
                 "times bound": median / bound,
             }
         )
-    return rows
+        yield [*rows]
 
 
 def main(options: Options) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -72,8 +72,8 @@ def distance(found: Scene, z: Tensor) -> float:
     return 1 - float(F.cosine_similarity(one, other, dim=0))
 
 
-def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row]:
-    """One row for each way."""
+def measured(case: Case, device: str, iterations: int, repeats: int) -> Iterator[list[Row]]:
+    """One row for each way, after each repeat."""
     found = scene(case, device)
     ways: dict[str, Callable[[int], Tensor]] = {}
     ways["breaching"] = lambda n: breaching(found, with_batch_norm(found.model, case), n)
@@ -91,20 +91,20 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> list[Row
         for name, way in ways.items():
             took = seconds(lambda w=way, n=name: images.update({n: w(iterations)}), device)
             times[name].append(took)
-    medians = {name: 1000 * statistics.median(taken) / iterations for name, taken in times.items()}
-    peer = min(median for name, median in medians.items() if name.startswith("breaching"))
-    return [
-        {
-            "case": str(case),
-            "way": name,
-            "ms/iteration": median,
-            "ratio": peer / median,
-            "iterations": iterations,
-            "distance": distance(found, images[name]),
-            "PSNR dB": found.psnr(images[name]),
-        }
-        for name, median in medians.items()
-    ]
+        medians = {name: 1000 * statistics.median(taken) / iterations for name, taken in times.items()}
+        peer = min(median for name, median in medians.items() if name.startswith("breaching"))
+        yield [
+            {
+                "case": str(case),
+                "way": name,
+                "ms/iteration": median,
+                "ratio": peer / median,
+                "iterations": iterations,
+                "distance": distance(found, images[name]),
+                "PSNR dB": found.psnr(images[name]),
+            }
+            for name, median in medians.items()
+        ]
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,14 @@ class Defense(Declared, ABC):
         repeatable: it draws noise, so that several releases of one batch differ and tell more than one.
         remembers: what it releases depends on its earlier releases; these differ, too, and are no
             independent draws.
+        adds_up: the mean of several clients' releases is what it would release of all their images, but for
+            the level of the noise. So an attack on the mean has to know nothing else of it.
     """
 
     name: ClassVar[str]
     repeatable: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = False
 
     def stage(self) -> Stage:
         """The public description: everything an attacker may know about this stage."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from defenses.base import Aggregator, Defense, mean_gradient
 from defenses.checks import check_batch, check_loss
 from defenses.copies import in_release_mode
-from dpbench.protocol import Claim, Guarantee, InputError, Loss, Release, full_precision
+from defenses.local_training import mean_of_steps
+from dpbench.protocol import Claim, Guarantee, InputError, LocalTraining, Loss, Release, full_precision
 
 NONE = "none"
 """The name of the chain without stages."""
@@ -86,6 +87,7 @@ class Chain:
         seed: int,
         count: int,
         expected_batch_size: int | None = None,
+        local: LocalTraining | None = None,
     ) -> list[Release]:
         """What the client sends where it is asked `count` times for the gradient of the same batch.
 
@@ -102,10 +104,13 @@ class Chain:
             count: how many, at least 1.
             expected_batch_size: what the sum is divided by; the size of the batch unless given. DP-SGD
                 divides by a public number, whoever is in the batch.
+            local: the client trains on the batch like this and sends the update of its weights, which the
+                stages are applied to; None sends the gradient.
 
         Raises:
             InputError: for an empty batch, a model whose output is random with dropout off, a loss that is
-                not a mean, gradients that are not finite, or a model the first stage cannot treat.
+                not a mean, gradients that are not finite, a model the first stage cannot treat, or a stage
+                that needs each sample's gradient where there is an update only.
         """
         check_batch(model, images, labels)
         device, copy = images.device, in_release_mode(model)
@@ -115,7 +120,10 @@ class Chain:
             generator = torch.Generator(device=device).manual_seed(seed)
             check_loss(copy, loss, images, labels)
             stages = list(self.stages)
-            if stages and isinstance(stages[0], Aggregator):
+            if local is not None:
+                self.check_update()
+                released, method = [mean_of_steps(copy, loss, images, labels, local)] * count, ""
+            elif stages and isinstance(stages[0], Aggregator):
                 released = stages.pop(0).aggregates(copy, loss, images, labels, generator, count)
                 method = getattr(released, "per_sample", "")
             else:
@@ -128,9 +136,17 @@ class Chain:
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
         return [
-            Release(names, gradients, size, public, self.guarantee, per_sample=method)
+            Release(names, gradients, size, public, self.guarantee, per_sample=method, local=local)
             for gradients in released
         ]
+
+    def check_update(self) -> None:
+        """InputError where the first stage needs each sample's gradient, which no update has."""
+        if self.stages and isinstance(self.stages[0], Aggregator):
+            raise InputError(
+                f"{self.stages[0].name} works on each sample's gradient, and here the client sends an update "
+                "of its local steps: leave out `local_epochs`, or use a defence of whole gradients."
+            )
 
 
 def _seed_of(purpose: str, seed: int) -> int:

@@ -54,6 +54,7 @@ def clipped_means(
     noise_multiplier: float,
     generator: torch.Generator,
     count: int,
+    batch_size: int | None = None,
 ) -> list[Gradients]:
     """(sum of per-sample gradients, each scaled to at most C, + N(0, (sigma C)^2)) / B, by Opacus.
 
@@ -66,6 +67,7 @@ def clipped_means(
         noise_multiplier: sigma; 0 for no noise.
         generator: on the gradients' device.
         count: at least 1.
+        batch_size: B, what the sum is divided by; as many as there are gradients unless given.
 
     Raises:
         InputError: where clipped norms or noise are not what they have to be.
@@ -78,7 +80,7 @@ def clipped_means(
         torch.optim.SGD(parameters, lr=0.0),
         noise_multiplier=noise_multiplier,
         max_grad_norm=max_grad_norm,
-        expected_batch_size=len(gradients[0]),
+        expected_batch_size=len(gradients[0]) if batch_size is None else batch_size,
         generator=generator,
     )
     optimizer.clip_and_accumulate()

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from defenses.base import Aggregates, Gradients, defense
 from defenses.dp_sgd import DPSGD
-from defenses.per_sample import per_sample
 from dpbench.protocol import Factorisation, Loss, parameter
 
 
@@ -57,19 +56,7 @@ class DPFTRL(DPSGD):
         Raises:
             InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
         """
-        from defenses.clipping import clipped_means  # Opacus takes seconds to import
-
-        samples = per_sample(model, loss, images, labels)
-
-        def means(noise_multiplier: float, count: int) -> list[Gradients]:
-            return clipped_means(
-                samples.gradients,
-                max_grad_norm=self.max_grad_norm,
-                noise_multiplier=noise_multiplier,
-                generator=generator,
-                count=count,
-            )
-
+        means, method = self.clipped(model, loss, images, labels, generator)
         (mean,) = means(0.0, 1)
         weights = Factorisation(count, self.bands).coefficients().tolist()
         earlier: list[Gradients] = []
@@ -80,4 +67,4 @@ class DPFTRL(DPSGD):
                 noise = [n - weight * b for n, b in zip(noise, before, strict=True)]
             earlier = [*earlier, tuple(noise)][-(self.bands - 1) :] if self.bands > 1 else []
             released.append(tuple(m + n for m, n in zip(mean, noise, strict=True)))
-        return Aggregates(released, samples.method)
+        return Aggregates(released, method)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Aggregates, Aggregator, Gradients, defense
+from defenses.base import Aggregates, Aggregator, Gradients, defense, mean_gradient
 from defenses.per_sample import per_sample
 from dpbench.protocol import Guarantee, Loss, parameter
 
@@ -17,8 +18,14 @@ from dpbench.protocol import Guarantee, Loss, parameter
 class _Clipped(Aggregator):
     """What `clip` and `dp` have in common: all but the noise."""
 
+    adds_up = True
     max_grad_norm: float = parameter(
         1.0, "clip norm C: the l2 bound of each sample's gradient", symbol="C", above=0
+    )
+    unit: Literal["record", "user"] = parameter(
+        "record",
+        "whose gradient is clipped to C and protected: each record's, or the sum over all records of a user, "
+        "who is a client",
     )
     noise_multiplier: ClassVar[float]
 
@@ -42,17 +49,37 @@ class _Clipped(Aggregator):
         Raises:
             InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
         """
+        means, method = self.clipped(model, loss, images, labels, generator)
+        return Aggregates(means(self.noise_multiplier, count), method)
+
+    def clipped(
+        self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> tuple[Callable[[float, int], list[Gradients]], str]:
+        """What is clipped, once: a function (sigma, count) -> noisy means, and `Release.per_sample`.
+
+        Raises:
+            InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
+        """
         from defenses.clipping import clipped_means  # Opacus takes seconds to import
 
-        samples = per_sample(model, loss, images, labels)
-        released = clipped_means(
-            samples.gradients,
-            max_grad_norm=self.max_grad_norm,
-            noise_multiplier=self.noise_multiplier,
-            generator=generator,
-            count=count,
-        )
-        return Aggregates(released, samples.method)
+        if self.unit == "user":
+            mean, method = mean_gradient(model, loss, images, labels), ""
+            gradients = [g.detach()[None] * len(images) for g in mean]
+        else:
+            samples = per_sample(model, loss, images, labels)
+            gradients, method = samples.gradients, samples.method
+
+        def means(noise_multiplier: float, count: int) -> list[Gradients]:
+            return clipped_means(
+                gradients,
+                max_grad_norm=self.max_grad_norm,
+                noise_multiplier=noise_multiplier,
+                generator=generator,
+                count=count,
+                batch_size=len(images),
+            )
+
+        return means, method
 
 
 @defense("clip")
@@ -61,6 +88,7 @@ class Clip(_Clipped):
 
     Attributes:
         max_grad_norm: C, above 0.
+        unit: `record`, or `user` to scale the sum over the whole batch instead.
 
     Raises:
         InputError: for a clip norm that is not a finite number above 0.
@@ -73,9 +101,14 @@ class Clip(_Clipped):
 class DPSGD(_Clipped):
     """Clipping plus Gaussian noise of standard deviation `noise_multiplier * max_grad_norm` on the sum.
 
+    Under `unit` user it is the sum over the client's whole batch that is clipped to C (McMahan et al. 2018,
+    "Learning Differentially Private Recurrent Language Models"), so that the guarantee is for all its records
+    at once. A client that clips the mean over B records to c has C = B c.
+
     Attributes:
         noise_multiplier: sigma, above 0; dpbench.privacy computes it from an epsilon.
         max_grad_norm: C, above 0.
+        unit: `record` or `user`.
         guarantee: what the noise is worth, by whoever calibrated it; None where nobody says.
 
     Raises:

@@ -23,6 +23,7 @@ class Noise(PostProcessor):
     """
 
     repeatable = True
+    adds_up = True
     noise_std: float = parameter(
         0.01,
         "standard deviation that noise adds to every entry of the mean gradient",

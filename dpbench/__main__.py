@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("dpbench.run", "attack gradients with and without a defence, and see what comes back"),
     "decide": ("dpbench.decide.__main__", "which epsilon: what a training gives away at most"),
     "frontier": ("dpbench.frontier.__main__", "up to which noise attacks are seen to succeed"),
+    "tune": ("dpbench.tune.__main__", "choose an attack's parameters under each defence"),
     "audit": ("dpbench.audit.__main__", "does a defence leak more than it claims?"),
     "report": ("dpbench.report.__main__", "make the page of a run again, or of an old one"),
     "compare": ("dpbench.report.compare.__main__", "runs side by side; entries checked and ranked"),

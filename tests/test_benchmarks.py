@@ -9,7 +9,8 @@ import tyro
 from torch.nn import functional as F
 
 import attacks
-from benchmarks import executors, gpu
+from attacks.engine import forget
+from benchmarks import engine, executors, gpu, parity
 from benchmarks.cases import Case, scene, with_batch_norm
 from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
@@ -72,7 +73,9 @@ def test_the_peers_batch_norm_is_the_same_network():
 
 def test_backends_side_by_side(monkeypatch):
     monkeypatch.setattr("torch._inductor.compile", lambda traced, _: traced)
-    eager, compiled = measured(Case("lenet", 32, 1), "cpu", iterations=3, repeats=1)
+    begun, both, (eager, compiled) = measured(Case("lenet", 32, 1), "cpu", iterations=3, repeats=1)
+    assert [row["engine"] for row in begun] == ["eager"]  # each row is there at once, in the table's columns
+    assert [list(row) for row in both] == [list(eager), list(compiled)]
     assert (eager["engine"], compiled["engine"]) == ("eager", "compiled")
     assert eager["compile s"] == 0 < compiled["compile s"]
     assert compiled["distance"] == pytest.approx(eager["distance"], rel=1e-4)
@@ -115,7 +118,9 @@ def test_more_workers_are_measured_against_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_the_papers_setting_comes_first_and_every_sweep_is_understood(device):
     steps = gpu.steps(device, "folder:somewhere")
-    assert [step.name for step in steps[:2]] == ["gradinversion-paper", "gradinversion-ablation"]
+    assert [step.name for step in steps[:2]] == ["parity", "gradinversion-paper"]
+    assert all(step.least <= step.most for step in steps)
+    assert all(step.least + gpu.EXPORT < 60 * Options().minutes for step in steps)  # each may begin
     assert len({step.name for step in steps}) == len(steps)
     swept = {step.name: parse(step.words[2:]) for step in steps if step.words[1] == "dpbench.run"}
     assert {*gpu.SUITES, "gradinversion-ablation", "batch-size"} <= {*swept}
@@ -166,3 +171,30 @@ def test_steps_end_in_time_and_are_not_run_twice(tmp_path, monkeypatch):
         assert found["absent"] == "skipped: no module no_such_module"
         assert found["long"] == "not begun"
     assert marker.read_text() == "x"
+
+
+def test_nothing_is_measured_where_a_backend_is_wrong(tmp_path, monkeypatch, capsys):
+    table = [Step("parity", ("-c", "raise SystemExit(1)"), 0, 60), Step("next", ("-c", ""), 0, 60)]
+    monkeypatch.setattr(gpu, "steps", lambda *_: table)
+    assert gpu.main(Options(out=tmp_path / "gpu")) == 1
+    assert list(pd.read_csv(tmp_path / "gpu" / "gpu.csv")["step"]) == ["parity"]
+    assert "nothing else is measured" in capsys.readouterr().out
+
+
+def test_a_step_sees_its_own_variables(tmp_path):
+    written = "import os, pathlib, sys; pathlib.Path(sys.argv[2], 'x').write_text(os.environ['OVERRIDE'])"
+    step = Step("shown", ("-c", written), 0, 60, environment={"OVERRIDE": "0"})
+    assert gpu.run(step, Options(out=tmp_path), 60) == "ok"
+    assert (tmp_path / "shown" / "x").read_text() == "0"
+
+
+def test_parity_names_the_backend_that_fell_back(tmp_path, monkeypatch, capsys):
+    case = ("lenet:32:1",)
+    monkeypatch.setattr("torch._inductor.compile", lambda traced, _: traced)
+    assert parity.main(engine.Options(case, device="cpu", out=tmp_path)) == 0
+    monkeypatch.setattr("torch._inductor.compile", lambda traced, _: 1 / 0)
+    forget()
+    with pytest.warns(UserWarning, match="ZeroDivisionError"):
+        assert parity.main(engine.Options(case, device="cpu", out=tmp_path)) == 1
+    assert "compiled on lenet 32 px B=1: eager" in capsys.readouterr().out
+    assert list(pd.read_csv(tmp_path / "parity.csv")["right"]) == ["yes", "NO"]

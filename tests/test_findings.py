@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 ROOT = Path(__file__).parents[1]
+FINDINGS = ROOT / "docs" / "findings"
 
 
 def results(name):
@@ -15,7 +16,7 @@ def results(name):
 
 def rows_of(page, columns):
     """The cells of the tables with that many columns, as text."""
-    lines = (ROOT / "docs" / page).read_text().splitlines()
+    lines = (FINDINGS / page).read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return [row for row in cells if len(row) == columns]
 
@@ -26,7 +27,7 @@ def test_clipping_makes_quiet_images_leak_more():
     plain, clipped = (found[found["defense"] == name] for name in ("none", "clip"))
     share = plain["image_grad_share"]
     assert (len(plain), len(clipped)) == (80, 80)
-    table = {row[0]: row[1:] for row in rows_of("defences.md", 8)}
+    table = {row[0]: row[1:] for row in rows_of("2026-11-clipping.md", 8)}
     for name, which in (
         ("below .15", share < 0.15),
         (".15 to .3", share.between(0.15, 0.3)),
@@ -49,7 +50,7 @@ def test_lmmse_identifies_so_many_in_the_stored_run():
     counts = attacked.groupby("eps_release")["identified"].agg(["sum", "size"])
     assert counts["sum"].astype(int).tolist() == [0, 1, 4, 11, 34, 47, 50, 50]
     assert set(counts["size"]) == {50}
-    told = [row for row in rows_of("noise.md", 7) if "of 50" in row[2]]
+    told = [row for row in rows_of("2026-11-noise.md", 7) if "of 50" in row[2]]
     assert [int(row[2].split()[0]) for row in told] == counts["sum"].astype(int).tolist()
     assert [float(row[0].replace(",", "")) for row in told] == counts.index.tolist()
     psnr = attacked.set_index(["eps_release", "batch_seed"])["psnr"].unstack("batch_seed")
@@ -80,8 +81,9 @@ def test_clipping_identifies_so_many_and_noise_one():
     assert (counts["", "none"], counts["", "clip"], counts["noise-gradient", "none"]) == (77, 80, 1)
     fed_noise = found[found["floor"] == "noise-gradient"]
     assert (round(fed_noise["psnr"].mean(), 1), round(fed_noise["lpips"].mean(), 3)) == (11.0, 0.347)
-    page = (ROOT / "docs" / "defences.md").read_text()
+    page = (FINDINGS / "2026-11-clipping.md").read_text()
     assert "77 of 80 images are identified" in page
+    assert "77 of 80 images are identified" in (ROOT / "docs" / "defences.md").read_text()
     assert "identifies 1 of 80" in page
     assert "has 11.0 dB and LPIPS .347" in page
 
@@ -104,7 +106,7 @@ def test_the_committed_decision_is_what_the_page_on_decide_says():
     """Counts of the attacks at the noise of each epsilon, and accuracies."""
     home = ROOT / "results" / "reference" / "decide-run"
     seen, trained = pd.read_csv(home / "frontier.csv"), pd.read_csv(home / "utility.csv")
-    table = {row[0].split(":")[0].split(" (")[0]: row[3:] for row in rows_of("decide.md", 6)}
+    table = {row[0].split(":")[0].split(" (")[0]: row[3:] for row in rows_of("2026-11-decide-run.md", 6)}
     for threat, title in (("honest", "honest"), ("informed", "informed"), ("malicious-linear", "malicious")):
         for sigma, cell in zip((0.536, 0.715, 1.114), table[title], strict=True):
             found = seen[(seen["threat_model"] == threat) & (seen["sigma"].round(3) == sigma)]

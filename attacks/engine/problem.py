@@ -9,7 +9,9 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from attacks.engine.local_steps import LossAt, Path, Weights, gradient
 from attacks.engine.twice import functions_once_differentiable, operation_of, refusal, twice_differentiable
 from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
@@ -38,8 +40,10 @@ class Problem(nn.Module):
         limit: largest ratio of the distance's gradient norm to the regularisers', image by image; at least 1,
             or None for no limit. In a deep network the distance's gradient near the originals can be many
             times the regularisers' and drown them. A point where the two cancel is the same under any such
-            limit. Only for searches of images alone: autograd raises where a variable does not reach the
-            regularisers.
+            limit. Only for searches of images and of what `path` adds: autograd raises where another variable
+            does not reach the regularisers.
+        path: from images to the mean gradient of several local steps, where the release is that of a client's
+            update; None compares with the gradient at the weights that were sent out.
     """
 
     def __init__(
@@ -51,17 +55,18 @@ class Problem(nn.Module):
         variables: nn.Module | None = None,
         label_weight: float = 1.0,
         limit: float | None = None,
+        path: Path | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
-        self.variables = variables or Pixels(knowledge.mean, knowledge.std)
+        axes = len(knowledge.image_shape) - 1
+        self.variables = variables or Pixels(knowledge.mean, knowledge.std, axes)
         self.regularisers = nn.ModuleList(regularisers)
         like = next(iter(knowledge.model.parameters()))
         for name, values in (("mean", knowledge.mean), ("std", knowledge.std)):
-            value = torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
-            self.register_buffer(name, value)
+            self.register_buffer(name, knowledge.per_channel(values, like))
         self.register_buffer("label_weight", torch.tensor(label_weight, device=like.device, dtype=like.dtype))
-        self.limit = limit
+        self.limit, self.path = limit, path
         self._trainable = tuple(name for name, p in self.model.named_parameters() if p.requires_grad)
         self._targets = len(target) if objective is not None else 0
         for i in range(self._targets):
@@ -75,7 +80,7 @@ class Problem(nn.Module):
 
         Args:
             variables: what is searched: what the `variables` module takes, then whatever else `labels` was
-                computed from; all require gradients.
+                computed from, then what `path` searches; all require gradients.
             labels: int64 [B], or soft labels [B, K] that depend on `variables`.
             factors: [regularisers], what each one's weight is multiplied by; ones unless given.
 
@@ -84,12 +89,24 @@ class Problem(nn.Module):
         """
         z = self.variables(variables)
         images = z * self.std + self.mean
-        watched = watching(self.model, any(r.watches for r in self.regularisers))
-        with watched as activations, nullcontext() if self.objective is None else twice_differentiable():
-            loss = self.loss(self.model(images), labels)
-        silent = [] if self.objective is None or self in _examined else functions_once_differentiable([loss])
+        matched, new = self.objective is not None, self not in _examined
+        watches = any(r.watches for r in self.regularisers)
+        with (
+            watching(self.model, watches) as activations,
+            twice_differentiable() if matched else nullcontext(),
+        ):
+            # a path has losses of its own; what is watched are all images at the weights that were sent out
+            needed = self.path is None or watches or new
+            loss = self.loss(self.model(images), labels) if needed else None
+        silent = functions_once_differentiable([loss]) if matched and new else []
+
+        def loss_at(weights: Weights, rows: slice) -> Tensor:
+            with twice_differentiable():
+                return self.loss(functional_call(self.model, dict(weights), (images[rows],)), labels[rows])
+
         try:
-            found = self._backward(variables, z, loss, activations, factors)
+            trial = self._trial(variables, loss, loss_at) if matched else []
+            found = self._backward(variables, z, loss, trial, activations, factors)
         except RuntimeError as error:
             if (operation := operation_of(error)) is None:
                 raise
@@ -99,28 +116,38 @@ class Problem(nn.Module):
         _examined.add(self)
         return found
 
+    def _trial(self, variables: Sequence[Tensor], loss: Tensor | None, loss_at: LossAt) -> list[Tensor]:
+        """The gradient that is compared with the release."""
+        # attrgetter, because parameters are plain tensors while the iteration is traced
+        weights = {name: attrgetter(name)(self.model) for name in self._trainable}
+        if self.path is None:
+            return gradient(loss, weights)
+        if self not in _examined:
+            gradient(loss, weights)  # tells whether it can be differentiated once more
+        return self.path(loss_at, weights, self._released(), variables)
+
+    def _released(self) -> list[Tensor]:
+        return [self.get_buffer(f"target{i}") for i in range(self._targets)]
+
     def _backward(
         self,
         variables: Sequence[Tensor],
         z: Tensor,
-        loss: Tensor,
+        loss: Tensor | None,
+        trial: list[Tensor],
         activations: Sequence[Tensor],
         factors: Tensor | None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Both backward passes of `gradient`."""
+        """The second backward pass of `gradient`."""
         if self.objective is None:
             distance = self.label_weight * loss
             outputs, cotangents = [distance], [None]
         else:
-            target = [self.get_buffer(f"target{i}") for i in range(self._targets)]
-            # attrgetter, because parameters are plain tensors while the iteration is traced
-            parameters = [attrgetter(name)(self.model) for name in self._trainable]
-            outputs = list(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
             with torch.no_grad():
-                distance, cotangents = self.objective([g.detach() for g in outputs], target)
+                distance, cotangents = self.objective([g.detach() for g in trial], self._released())
             # a parameter that the loss does not use has the gradient zero wherever the search goes
-            used = [i for i, g in enumerate(outputs) if g.requires_grad]
-            outputs, cotangents = [outputs[i] for i in used], [cotangents[i] for i in used]
+            used = [i for i, g in enumerate(trial) if g.requires_grad]
+            outputs, cotangents = [trial[i] for i in used], [cotangents[i] for i in used]
         distance = total = distance.detach()
         if len(self.regularisers):
             penalties = torch.stack([r(z, activations) for r in self.regularisers])
@@ -128,7 +155,9 @@ class Problem(nn.Module):
             total = distance + penalty.detach()
             if self.limit is not None:
                 matching = torch.autograd.grad(outputs, variables, grad_outputs=cotangents, retain_graph=True)
-                return distance, total, limited(matching, torch.autograd.grad(penalty, variables), self.limit)
+                images = len(variables) - (0 if self.path is None else self.path.searched)
+                against = torch.autograd.grad(penalty, variables[:images])
+                return distance, total, (*limited(matching[:images], against, self.limit), *matching[images:])
             # one backward pass for both, because they share the network's first half
             outputs, cotangents = [*outputs, penalty], [*cotangents, torch.ones_like(penalty)]
         return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=cotangents)

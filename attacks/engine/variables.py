@@ -14,16 +14,17 @@ class Pixels(nn.Module):
     Args:
         mean: per-channel mean of images in [0, 1].
         std: per-channel standard deviation.
+        axes: of an image beside its channels: 2 of a picture, 3 of a volume, none of a row of a table.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], axes: int = 2) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        mean, std = (torch.tensor(values).view(-1, *[1] * axes) for values in (mean, std))
         self.register_buffer("low", (0 - mean) / std)
         self.register_buffer("high", (1 - mean) / std)
 
     def forward(self, variables: Sequence[Tensor]) -> Tensor:
-        """The first of `variables`, normalised pixels [B, C, H, W]."""
+        """The first of `variables`, normalised pixels [B, C, ...]."""
         return variables[0]
 
     def project(self, variables: Sequence[Tensor]) -> list[Tensor]:

@@ -69,9 +69,9 @@ def carry_out(planned: list[Trial], folder: Path, quiet: bool) -> pd.DataFrame:
     Raises:
         InputError: the disk is full, or a folder cannot be written; what was trained before is kept.
     """
-    return session.table_of(planned, Console(stderr=True), quiet, folder)
+    return session.table_of(planned, Console(stderr=True, emoji=False), quiet, folder)
 
 
 def show(found: pd.DataFrame) -> None:
     """Print the mean accuracies and their spread."""
-    table.show(found, Console())
+    table.show(found, Console(emoji=False))

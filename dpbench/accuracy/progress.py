@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
 
 from dpbench import privacy
 from dpbench.accuracy.trial import Row, Trial
-from dpbench.sweep.progress import SILENCE, duration
+from dpbench.privacy.rounding import up_places
+from dpbench.sweep.progress import duration
+from dpbench.sweep.shown import Shown
 from dpbench.system.output import plain
 
 MARKS = 5
 """How often in a training the epsilon spent so far is computed."""
 
 
-class Display:
+class Display(Shown):
     """A context manager around some trainings.
 
     Args:
@@ -27,34 +28,14 @@ class Display:
     """
 
     def __init__(self, trials: list[Trial], console: Console, quiet: bool = False) -> None:
-        self._console, self._quiet, self._total = console, quiet, len(trials)
+        left = TimeRemainingColumn(), TextColumn("left")
+        super().__init__(console, quiet, *left, speed_estimate_period=120)
+        self._total = len(trials)
         self._done = self._steps_before = 0
         self._steps = sum(trial.setting.sampling[1] for trial in trials)
-        self._begun = self._said = self._seen = time.monotonic()
+        self._begun = self._seen = time.monotonic()
         self._spent = ""
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-            speed_estimate_period=120,
-        )
         self._task = self._bar.add_task("", total=self._steps, state="")
-
-    def __enter__(self) -> Display:
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._bar.disable:
-            self._bar.stop()
 
     def features(self, name: str, done: int, total: int) -> None:
         """`done` of `total` images have their features."""
@@ -91,15 +72,6 @@ class Display:
         left = (self._steps - reached) * (time.monotonic() - self._begun) / reached
         return f", about {duration(left)} left"
 
-    def _now_and_then(self, line: str) -> None:
-        if not self._console.is_terminal and time.monotonic() - self._said > SILENCE:
-            self._say(line)
-
-    def _say(self, line: str) -> None:
-        self._said = time.monotonic()
-        if not self._quiet:
-            self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
-
 
 def _spent(trial: Trial, steps: int) -> str:
     """The epsilon of the steps so far, where there is a guarantee."""
@@ -108,4 +80,4 @@ def _spent(trial: Trial, steps: int) -> str:
         return ""
     accountant = claim.accountant if claim.accountant in ("pld", "prv", "rdp") else "pld"
     spent = privacy.epsilon(claim.noise_multiplier, claim.delta, claim.sample_rate, steps, accountant)
-    return f", ε {spent:.2f} of {claim.eps:.2f} spent"
+    return f", ε {up_places(spent, 2)} of {up_places(claim.eps, 2)} spent"

@@ -113,6 +113,8 @@ class Setting:
                 "`eps_scope` release is the budget of one release, with which nothing can be trained: use "
                 "`eps_scope` training."
             )
+        if given.get("unit") == "user":
+            return "One client's training is no sample of users: accuracy is measured with `unit` record."
         for stage in defenses.stages(name):
             known = stage.name in CLIPPED
             calibrated = "guarantee" in stage.__dataclass_fields__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ from dpbench.cell.spec import Part
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import InputError, Loss, Release
 from dpbench.sweep.own_checks import checked_batches, checked_others
+from dpbench.sweep.own_forms import form_for
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
 
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
 """What states the training that a release is from."""
+_SENT = (
+    *("eps", "noise_multiplier", "max_grad_norm", "unit", "clients", "noise", "threat_model", "releases"),
+    *("local_epochs", "local_batch_size", "local_lr"),
+)
+"""What the release says itself."""
 
 
 def attack(
@@ -56,17 +62,17 @@ def attack(
     in the batch, though under Poisson sampling the number is not public.
 
     Args:
-        release: of `Release.from_optimizer`, `Release.from_gradients` or `capture`.
+        release: of `Release.from_optimizer`, `Release.from_gradients`, `Release.from_update` or `capture`.
         model: as it was before the step; as `benchmark` takes it.
-        originals: the step's images as the model got them, float [B, 3, H, W] in [0, 1], or
-            grey [B, 1, H, W], and their labels.
+        originals: the step's images as the model got them, in a form that `benchmark` takes, and their
+            labels; of an update all the client's, in the order it trained in.
         attacks: names of `attacks.names()` or objects, one or several.
         labels_known: whether the attacker is told the labels.
         others: public images and labels, as for `benchmark`.
         loss: (logits [B, K], labels [B]) -> mean over the batch, as in the training.
         mean: public per-channel mean of the data in [0, 1].
         std: public per-channel standard deviation.
-        mean_image: [3, H, W], the mean of OTHER images.
+        mean_image: of the shape of one image, the mean of OTHER images.
         victim: what to call the model's state in the table.
         device: `cpu`, `cuda`, or None for the graphics card if there is one.
         out: a folder to keep the run in; None keeps nothing.
@@ -88,11 +94,14 @@ def attack(
         registered.load()
         kept = copied(unwrapped(model))
         batches = checked_batches(*_pair(originals), None, ())
-        images, labels, _ = batches[0]
+        form = form_for(kept, batches[0][0])
+        images, labels, places = batches[0]
+        images = form(images)
+        batches = [(images, labels, places)]
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
-            others = checked_others(others, batches, num_classes)
-        for name in ("eps", "noise_multiplier", "max_grad_norm", "threat_model", "releases"):
+            others = checked_others(others, batches, num_classes, form)
+        for name in _SENT:
             if name in parameters:
                 raise InputError(f"attack() takes no {name}: it attacks the release as it was sent.")
         release = _declared(release)
@@ -108,6 +117,8 @@ def attack(
             "labels": ("known" if labels_known else "inferred",),
             "threat_model": ("honest",),
         }
+        if release.local is not None:
+            values |= {f"local_{name}": (value,) for name, value in asdict(release.local).items()}
         engine = parameters.get("engine", "auto")
         return carry_out(inputs, values, device=device, engine=engine, out=out, progress=progress)
 
@@ -130,10 +141,14 @@ def _declared(release: Release) -> Release:
     """The release with all parameters of its stages, also those that were left at their defaults.
 
     Raises:
-        InputError: for an unknown stage, or a parameter that it does not take.
+        InputError: for an unknown stage, or a parameter that it does not take, and for a stage that has no
+            place in an update.
     """
     name, given = _name(release)
-    return replace(release, defense=tuple(s.stage() for s in defenses.create(name, **given).stages))
+    chain = defenses.create(name, **given)
+    if release.local is not None:
+        chain.check_update()
+    return replace(release, defense=tuple(stage.stage() for stage in chain.stages))
 
 
 def _fitted(release: Release, model: nn.Module, count: int) -> Release:
@@ -146,9 +161,8 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
             are not finite, and for another number of images than the release is the mean of.
     """
     wanted = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-    gradients = release.gradients
-    if set(release.names) == set(wanted):
-        found = dict(zip(release.names, gradients, strict=True))
+    gradients, found = release.gradients, _by_name(release, model)
+    if set(found) == set(wanted):
         gradients = tuple(found[name] for name in wanted)
     # else an optimiser read them, which knows no names, but has the parameters in the model's order
     if [g.shape for g in gradients] != list(wanted.values()):
@@ -161,6 +175,11 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     names = {stage.name for stage in release.defense}
     by_expected = bool(names & {"clip", "dp"}) and "noise" not in names
     if release.batch_size != count and not by_expected:
+        if release.local is not None:
+            raise InputError(
+                f"The release is the update of {release.batch_size} images and `originals` has {count}: say "
+                "how many `images` the client has in `Release.from_update`, and give them all."
+            )
         raise InputError(
             f"The release is a mean over {release.batch_size} images and `originals` has {count}: give all "
             "images of the step."
@@ -168,6 +187,19 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     scale = release.batch_size / count
     scaled = tuple(gradient.detach().cpu().float() * scale for gradient in gradients)
     return replace(release, names=tuple(wanted), gradients=scaled, batch_size=count)
+
+
+def _by_name(release: Release, model: nn.Module) -> dict[str, Tensor]:
+    """The gradients by name, less what a state dict has beside trainable parameters: frozen and tied ones."""
+    every = dict(model.named_parameters(remove_duplicate=False))
+    once = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    twice = {name for name, p in every.items() if name not in once and any(p is q for q in once.values())}
+    idle = {name for name, p in every.items() if not p.requires_grad} | dict(model.named_buffers()).keys()
+    return {
+        name: gradient
+        for name, gradient in zip(release.names, release.gradients, strict=True)
+        if name not in twice and (name not in idle or bool(gradient.any()))
+    }
 
 
 def _defence(release: Release, budget: dict[str, Any]) -> Part:

@@ -19,6 +19,7 @@ from dpbench.cell import registered
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
 from dpbench.protocol import Loss
 from dpbench.sweep.own_checks import checked_batches, checked_others
+from dpbench.sweep.own_forms import form_for
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
@@ -26,7 +27,7 @@ from dpbench.system import process
 
 def benchmark(
     model: nn.Module,
-    images: Tensor | Sequence[Tensor] | torch.utils.data.Dataset,
+    images: Tensor | Sequence[Tensor] | torch.utils.data.Dataset | torch.utils.data.DataLoader,
     labels: Tensor | Sequence[Tensor] | None = None,
     *,
     attacks: str | Attack | Sequence[str | Attack] = ("inverting-gradients",),
@@ -38,6 +39,7 @@ def benchmark(
     std: Sequence[float] = IMAGENET_STD,
     mean_image: Tensor | None = None,
     victim: str = "trained",
+    image_size: int | None = None,
     batch_size: int | None = None,
     batch_seed: int | Sequence[int] = 0,
     device: str | None = None,
@@ -51,25 +53,31 @@ def benchmark(
         model: takes images in [0, 1] (normalise inside), returns logits [B, K], or a tuple, mapping or object
             that holds them, or a single logit for each image; used in the mode it is in, in single
             precision, and left as it is (docs/own-model.md).
-        images: float [B, 3, H, W], or [B, 1, H, W] for grey ones, in [0, 1], the batch whose gradient is
-            released; or a list of such batches; or a data set that gives (image [3, H, W], label), of which
-            `batch_size` are drawn.
+        images: the batch whose gradient is released: pictures [B, 3, H, W], or grey ones [B, 1, H, W] or
+            [B, H, W], in [0, 1] or as bytes, the channels also last; volumes [B, C, D, H, W]; rows of a table
+            [B, F] in [0, 1] (docs/own-images.md). Or a list of such batches; or a data set that gives
+            (image, label), of which `batch_size` are drawn; or PyTorch's loader of one, whose order does not
+            matter. With `clients=n` the gradient of each batch is summed with those of the n - 1 that follow
+            it; after the last one comes the first (docs/aggregation.md).
         labels: int64 [B] in [0, K), one for each image; or a list of them; None with a data set.
         attacks: names of `attacks.names()` or objects of `attacks.create(...)`, one or several.
         defense: names of `defenses.names()`, chained by `+`, or objects of `defenses.create(...)`, one or
             several. The undefended rows come along.
         labels_known: whether the attacker is told the labels.
-        others: public images like those attacked, float [G, 3, H, W] in [0, 1], and their labels int64 [G]:
+        others: public images like those attacked, G of them in the same form, and their labels int64 [G]:
             statistics for `malicious-linear`, candidates for `informed`, and the gallery for `identified`
             (candidates and gallery are taken from the first 199). Needed for these two threat models.
         loss: (logits [B, K], labels [B]) -> mean over the batch; of a single logit, its binary
             cross-entropy unless given.
-        mean: public per-channel mean of the data in [0, 1], which attacks start from.
+        mean: public per-channel mean of the data in [0, 1], which attacks start from; of a table, the mean
+            of each feature.
         std: public per-channel standard deviation.
-        mean_image: [3, H, W], the mean of OTHER images, for the floor; None is the mean of `others`, or
-            without them the constant colour `mean`.
+        mean_image: of the shape of one image, the mean of OTHER images, for the floor; None is the mean of
+            `others`, or without them the constant colour `mean`.
         victim: what to call the model's state in the table.
-        batch_size: images drawn from a data set.
+        image_size: the short side of pictures is resized to so many pixels and the centre square cut out;
+            None keeps them as they are.
+        batch_size: images drawn from a data set; a loader has its own.
         batch_seed: which batches are drawn from it, by the rule `random` of `dpbench.data.draw_disjoint`.
         device: `cpu` or `cuda`; None takes the graphics card if there is one.
         out: a folder to keep the run in, with the same files as the command line's: called again, the run
@@ -105,10 +113,13 @@ def benchmark(
     with process.clean_state():
         registered.load()
         kept = copied(model)
-        batches = checked_batches(images, labels, batch_size and int(batch_size), several(batch_seed))
+        size = batch_size and int(batch_size)
+        batches = checked_batches(images, labels, size, several(batch_seed), image_size)
+        form = form_for(kept, batches[0][0])
+        batches = [(form(x), y, places) for x, y, places in batches]
         loss, num_classes = suited(kept, loss, batches)
         if others is not None:
-            others = checked_others(others, batches, num_classes)
+            others = checked_others(others, batches, num_classes, form, image_size)
         public = public_of(others, mean, std, mean_image, batches[0][0].shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
         values = settings("benchmark", parameters) | {

@@ -39,16 +39,28 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
         return
     chain = defenses.create("none")
     if list(stages) not in ([], ["noise"]):
-        clip = next(iter(stages.values()))["max_grad_norm"]
-        chain = defenses.create("clip", max_grad_norm=clip)
-    wanted = _flat(chain.release(model, loss, images, labels, seed=0).gradients)
+        clip = next(iter(stages.values()))
+        unit = clip.get("unit", "record")
+        chain = defenses.create("clip", max_grad_norm=clip["max_grad_norm"], unit=unit)
+    (again,) = chain.releases(model, loss, images, labels, seed=0, count=1, local=release.local)
+    wanted = _flat(again.gradients)
     found = _flat(release.gradients)
     off = found - wanted
     level = release.noise_on_sum() / release.batch_size
     if level == 0:
         distance = float(off.norm() / wanted.norm().clamp_min(1e-12))
         factor = float(found @ wanted / wanted.square().sum().clamp_min(1e-24))
-        if distance > _TOLERANCE and factor and (found / factor - wanted).norm() < _TOLERANCE * wanted.norm():
+        if release.local is not None:
+            if distance > _TOLERANCE:
+                yield (
+                    f"The release differs by {distance:.0%} from the update that plain SGD makes of these "
+                    "images in this model: give the model as it was sent out, the images in the order of the "
+                    "training, and its `lr`. Momentum, weight decay and another order in every epoch are not "
+                    "simulated."
+                )
+        elif (
+            distance > _TOLERANCE and factor and (found / factor - wanted).norm() < _TOLERANCE * wanted.norm()
+        ):
             yield (
                 f"The release is {factor:.3g} times the gradient of these images in this model: it was "
                 "clipped as a whole, scaled, or summed over several backward passes. Capture it without "

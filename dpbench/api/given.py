@@ -28,8 +28,11 @@ _NOT_HERE = (
     "labels",
     "plugin",
 )
-_NOT_HERE += ("batch_size", "batch_seed", "attack", "victim")
+_NOT_HERE += ("batch_size", "batch_seed", "attack", "victim", "tuned")
 """Options of the command line that stand for the model and the images, which are given here."""
+
+MIDDLE = (0.5, 0.25)
+"""Mean and standard deviation of inputs that are not pictures, of which nothing is known but their range."""
 
 
 def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -86,15 +89,19 @@ def public_of(
         InputError: for statistics of another number of channels, or a mean image of another shape.
     """
     mean, std = _floats(mean), _floats(std)
-    if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD) and shape[0] == 1:
-        mean, std = GREY_MEAN, GREY_STD
+    if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
+        if len(shape) != 3:
+            mean, std = (MIDDLE[0],) * shape[0], (MIDDLE[1],) * shape[0]
+        elif shape[0] == 1:
+            mean, std = GREY_MEAN, GREY_STD
+    channels = "features" if len(shape) == 1 else "channels"
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != shape[0]:
             raise InputError(
-                f"`{name}` has {len(values)} numbers and the images have {shape[0]} channels: give one for "
+                f"`{name}` has {len(values)} numbers and the images have {shape[0]} {channels}: give one for "
                 "each."
             )
-    image = _mean_image(mean_image, others, mean, shape[1:])
+    image = _mean_image(mean_image, others, mean, shape)
     if image.shape != torch.Size(shape):
         raise InputError(f"`mean_image` must be {list(shape)} like the images, not {list(image.shape)}.")
     return Public(mean, std, image, others)
@@ -104,13 +111,13 @@ def _mean_image(
     given: Tensor | None,
     others: tuple[Tensor, Tensor] | None,
     mean: Sequence[float],
-    height_and_width: Sequence[int],
+    shape: Sequence[int],
 ) -> Tensor:
     if given is not None:
         return torch.as_tensor(given).detach().cpu().float().clone()
     if others is not None:
         return others[0].mean(0)
-    return torch.tensor(_floats(mean))[:, None, None].expand(len(mean), *height_and_width).clone()
+    return torch.tensor(_floats(mean)).view(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
 
 
 def _floats(values: Sequence[float]) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ def carry_out(
     runtime = Runtime(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         engine=engine,
-        lpips_net=None if metrics.why_no_lpips(*inputs.size) else "alex",
+        lpips_net=None if inputs.size is None or metrics.why_no_lpips(*inputs.size) else "alex",
         version=__version__,
     )
     cells = engines.choose(plan(values, inputs, runtime).cells)

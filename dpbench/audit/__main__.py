@@ -28,8 +28,6 @@ from dpbench.protocol import InputError
 from dpbench.sweep.reading import as_flags
 from dpbench.system import program
 
-CANARIES = 4
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0; 1 where the audit refutes what is claimed; 2 for unusable input."""
@@ -57,7 +55,7 @@ def _run(given: Mapping[str, Any]) -> int:
     )
     hidden = given["quiet"] or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("releases", total=CANARIES * given["releases"])
+        task = bar.add_task("releases", total=None)
         report = audit(
             defense,
             claimed_eps=given["claimed_eps"],
@@ -67,6 +65,8 @@ def _run(given: Mapping[str, Any]) -> int:
             releases=given["releases"],
             confidence=given["confidence"],
             seed=given["seed"],
+            seconds=given["seconds"],
+            planned=lambda count: bar.update(task, total=count),
             progress=lambda count: bar.update(task, advance=count),
         )
     if given["out"] is not None:

@@ -12,6 +12,7 @@ from defenses import Chain
 from dpbench import privacy
 from dpbench.audit.canaries import SIZE, TENSORS, Canary, canaries
 from dpbench.audit.directions import Score, learn
+from dpbench.audit.limit import TRIED, affordable
 from dpbench.audit.moments import Moments
 from dpbench.audit.noise import checks
 from dpbench.audit.releases import Source
@@ -36,7 +37,9 @@ def audit(
     releases: int = 20_000,
     confidence: float = 0.95,
     seed: int = 0,
+    seconds: float | None = None,
     progress: Callable[[int], None] | None = None,
+    planned: Callable[[int], None] | None = None,
 ) -> Report:
     """A lower bound on the epsilon of one release of `defense`, from releases with and without a canary.
 
@@ -56,11 +59,14 @@ def audit(
             at eps 1.
         confidence: in (0, 1): chance of an honest defence to pass, or more.
         seed: of canaries and noise.
+        seconds: a limit of about so long: fewer releases are made where `releases` would take longer, by the
+            speed of the first few. Fewer show less, and how many they are depends on the machine.
         progress: called with the number of releases just made.
+        planned: called once with the number that will be made in all.
 
     Raises:
-        InputError: for a value outside its range, a guarantee of several releases, or a release that is not
-            finite.
+        InputError: for a value outside its range, a guarantee of several releases or of users, or a release
+            that is not finite.
     """
     claim = defense.guarantee
     if claim is not None:
@@ -70,6 +76,10 @@ def audit(
         claimed_eps, delta = said.eps, said.delta or delta
     for good, complaint in (
         (claim is None or claim.releases == 1, "The audit makes single releases: give the guarantee of one."),
+        (
+            claim is None or claim.unit == "record",
+            "The audit adds and removes records, and this guarantee is about users: use `unit` record.",
+        ),
         (0 < delta < 1, f"delta must lie strictly between 0 and 1, not {delta:g}."),
         (0 < confidence < 1, f"The confidence must lie strictly between 0 and 1, not {confidence:g}."),
         (0 < max_grad_norm < math.inf, f"The clip norm must be above 0 and finite, not {max_grad_norm:g}."),
@@ -77,6 +87,7 @@ def audit(
         (batch_size >= 2, f"A canary needs others in its batch: give 2 samples or more, not {batch_size}."),
         (releases >= FEWEST, f"{releases} releases show nothing: give at least {FEWEST}."),
         (seed >= 0, f"The seed must be 0 or more, not {seed}."),
+        (seconds is None or 0 < seconds < math.inf, f"`seconds` must be above 0 and finite, not {seconds}."),
     ):
         if not good:
             raise InputError(complaint)
@@ -87,6 +98,11 @@ def audit(
         multiplier = claim.noise_multiplier
     gaussian = multiplier is not None
     planted = canaries(max_grad_norm, batch_size, seed)
+    asked = releases
+    if seconds is not None:
+        releases = _limited(defense, planted, releases, seconds, seed)
+    if planned is not None:
+        planned(2 * (releases // 2) * len(planted))
     source = Source(
         defense, seed=seed, count=releases * len(planted), portions=4 * len(planted), progress=progress
     )
@@ -114,7 +130,26 @@ def audit(
         claimed_eps=claimed_eps,
         gaussian=gaussian,
         reach=_gaussian_eps(reach, delta) if gaussian else reach,
+        asked=asked,
     )
+
+
+def _limited(defense: Chain, planted: list[Canary], releases: int, seconds: float, seed: int) -> int:
+    """`releases`, or as many as can be made in so many seconds.
+
+    Raises:
+        InputError: where these are too few to show anything.
+    """
+    batches = [batch for canary in planted for batch in (canary.absent, canary.present)]
+    trial = Source(defense, seed=seed, count=sum(TRIED), portions=len(TRIED), progress=None)
+    trial.check_description(batches, seed)
+    found = affordable(trial, batches[0], seconds, len(planted))
+    if found < min(FEWEST, releases):
+        raise InputError(
+            f"{seconds:g} seconds are enough for {found} releases here, and fewer than {FEWEST} show "
+            f"nothing: give `seconds` {math.ceil(1.2 * seconds * FEWEST / max(found, 1))} or more."
+        )
+    return min(found, releases)
 
 
 def _is_gaussian(claim: Guarantee) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import defenses
 from dpbench.cell import registered
 from dpbench.cell.parts import calibrated, clip_norm, defence_parameters, is_calibrated
-from dpbench.privacy import Budget
+from dpbench.privacy import Aggregation, Budget
 from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.axes import merged
 from dpbench.sweep.option import Option
@@ -60,6 +61,16 @@ OWN = (
         at_least=1,
         below=10**9,
     ),
+    _own(
+        AUDIT,
+        "seconds",
+        float,
+        None,
+        "make fewer releases where so many would take longer than about this",
+        hint="no limit",
+        above=0,
+        unit="s",
+    ),
     _own(AUDIT, "confidence", float, 0.95, "chance of a correct defence to pass, at least", above=0, below=1),
     _own(AUDIT, "seed", int, 0, "decides canaries and noise", at_least=0),
     _own(
@@ -86,7 +97,7 @@ def options() -> dict[str, Option]:
     """Every option by name. One release is audited, so of a budget its epsilon and delta matter alone."""
     found = {each.name: each for each in OWN}
     parts = {name: defence_parameters(name) for name in defenses.defenses_registry}
-    unused = parameters(Budget).keys() - {"eps", "delta"}
+    unused = (parameters(Budget) | parameters(Aggregation)).keys() - {"eps", "delta"}
     for declared, hint in merged(parts):
         if declared.name not in found and declared.name not in unused:
             found[declared.name] = Option(declared, None, False, DEFENCE, hint=hint)
@@ -130,4 +141,5 @@ def defence_of(given: Mapping[str, Any]) -> defenses.Chain:
         max_grad_norm=clip_norm(name, chosen),
         batch_size=given["batch_size"],
     )
+    guarantee = replace(guarantee, unit=chosen.get("unit", guarantee.unit))
     return calibrated(name, chosen, guarantee)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from dpbench.audit.noise import Check
+from dpbench.privacy.rounding import down_places, up
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Report:
         delta: of all epsilons.
         claimed_eps: for one release; None where nothing is claimed.
         gaussian: the claim is that of a Gaussian release, so bounds on mu and checks of the noise count.
+        asked: for each canary, before the time limit.
         reach: the epsilon so many releases would show if they gave the canary away every time; no claim above
             it can be refuted by a bound.
     """
@@ -52,6 +54,7 @@ class Report:
     claimed_eps: float | None
     gaussian: bool
     reach: float
+    asked: int = 0
 
     @property
     def eps(self) -> float:
@@ -86,7 +89,9 @@ def tables(report: Report, name: str) -> tuple[Table, Table]:
         bounds.add_column(heading, justify="right")
     bounds.add_column("seen by")
     for f in report.findings:
-        bounds.add_row(f.canary, f"{f.eps:.2f}", f"{f.mu:.3f}", f"{f.eps_gaussian:.2f}", f.seen_by)
+        bounds.add_row(
+            f.canary, down_places(f.eps), down_places(f.mu, 3), down_places(f.eps_gaussian), f.seen_by
+        )
     noise = Table(title="its noise, " + ("which counts" if report.gaussian else "for information only"))
     for heading in ("check", "found"):
         noise.add_column(heading)
@@ -101,13 +106,17 @@ def tables(report: Report, name: str) -> tuple[Table, Table]:
 
 def sentence(report: Report, name: str) -> str:
     """What was found of the defence called `name`, and whether its claim stands."""
+    least = down_places(max(finding.eps for finding in report.findings))
+    fewer = f", of {report.asked:,} asked for," if report.releases < report.asked else ""
     found = (
-        f"{report.releases:,} releases for each of {len(report.findings)} canaries: a release of {name} "
-        f"spends at least eps {max(finding.eps for finding in report.findings):.2f} at delta {report.delta:g}"
+        f"{report.releases:,} releases{fewer} for each of {len(report.findings)} canaries: "
+        f"a release of {name} spends at least eps {least} at delta {report.delta:g}"
     )
     if report.gaussian:
-        found += f", and {report.eps:.2f} if it is Gaussian as it claims"
-    claimed = "it claims nothing" if report.claimed_eps is None else f"the claim is {report.claimed_eps:.4g}"
+        found += f", and {down_places(report.eps)} if it is Gaussian as it claims"
+    claimed = (
+        "it claims nothing" if report.claimed_eps is None else f"the claim is {up(report.claimed_eps, 4)}"
+    )
     found += f"; {claimed}"
     failed = "; ".join(f"{check.name} ({check.found})" for check in report.checks if check.failed)
     if report.departures:
@@ -122,6 +131,6 @@ def sentence(report: Report, name: str) -> str:
         return f"BUG. {found}."
     if report.claimed_eps >= report.reach:
         return (
-            f"Passed for want of evidence. {found}. So few releases show no epsilon above {report.reach:.3g}."
+            f"Passed for want of evidence. {found}. So few releases show no epsilon above {up(report.reach)}."
         )
     return f"Passed: no leak above the claim was found. {found}. This is no proof that the claim holds."

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dpbench.cell import parts
+from dpbench.cell import aggregation
 from dpbench.cell.release import released
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
@@ -38,7 +38,7 @@ def of_release(cell: Cell, scene: Scene, release: Release) -> dict[str, float | 
 
 
 def norm_limit(cell: Cell, release: Release, present: int) -> float | None:
-    """The most that the l2 norm of a release can be if each sample's gradient was clipped to C.
+    """The most that the l2 norm of a release can be if each unit's gradient was clipped to C.
 
     The mean of clipped gradients is no longer than C. The length of the noise has the bound of Laurent and
     Massart (2000): of n entries with standard deviation s it is at most s sqrt(n + 2 sqrt(n x) + 2 x) with
@@ -53,7 +53,7 @@ def norm_limit(cell: Cell, release: Release, present: int) -> float | None:
         None where nothing says C or how much noise there is, or where a later stage than the first does
         something else than add noise.
     """
-    stages = parts.defence_of(cell).stages
+    stages = aggregation.seen(cell).stages
     clip_norm = getattr(stages[0], "max_grad_norm", None) if stages else None
     if clip_norm is None or any(stage.name != "noise" for stage in stages[1:]):
         return None
@@ -63,6 +63,8 @@ def norm_limit(cell: Cell, release: Release, present: int) -> float | None:
             return None
         deviation = release.guarantee.noise_multiplier * clip_norm
     entries = sum(gradient.numel() for gradient in release.gradients)
+    if getattr(stages[0], "unit", "record") == "user":
+        present = release.clients
     deviation /= math.sqrt(len(release.each))  # of their mean
     noise = deviation * math.sqrt(entries + 2 * math.sqrt(entries * SURE) + 2 * SURE)
     return (present * clip_norm + noise) * (1 + ROUNDED) / release.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -12,6 +13,7 @@ import defenses
 from dpbench import privacy
 from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
+from dpbench.privacy.aggregation import Aggregation
 from dpbench.privacy.budget import Budget
 from dpbench.protocol import Guarantee, InputError, Parameter, parameters
 from dpbench.victim.batch_norm import ORACLES
@@ -32,7 +34,7 @@ def defence_parameters(name: str) -> dict[str, Parameter]:
     stages = defenses.stages(name)
     found: dict[str, Parameter] = {}
     if is_calibrated(name):
-        found |= parameters(Budget)
+        found |= parameters(Budget) | parameters(Aggregation)
     elif is_gaussian(name):  # the noise is given, so its epsilon follows
         found |= {key: each for key, each in parameters(Budget).items() if key != "eps"}
     for stage in stages:
@@ -56,7 +58,7 @@ def is_gaussian(name: str) -> bool:
     return name.split("+")[:2] == ["clip", "noise"]
 
 
-def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]:
+def facts(defence: Part, told_labels: str, attack: str | None, clients: int = 1) -> dict[str, Any]:
     """The facts of a cell that `Parameter.only_if` asks for."""
     budget = parameters(Budget)["eps_scope"].default
     stages = defenses.stages(defence.name)
@@ -67,7 +69,9 @@ def facts(defence: Part, told_labels: str, attack: str | None) -> dict[str, Any]
         "repeatable": any(stage.repeatable or stage.remembers for stage in stages),
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
+        "aggregated": clients > 1,
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
+        "local": lambda values: values.get("local_epochs") is not None,
     }
 
 
@@ -88,7 +92,7 @@ def attack_class(cell: Cell) -> type[attacks.Attack]:
 def symbols() -> dict[str, str]:
     """What logs and tables call each parameter."""
     registered = (attacks.attacks, threat_models, defenses.defenses_registry)
-    return _symbols((Budget, *(part for registry in registered for part in registry.values())))
+    return _symbols((Budget, Aggregation, *(part for registry in registered for part in registry.values())))
 
 
 @lru_cache(maxsize=2)
@@ -134,14 +138,58 @@ def threat_of(cell: Cell) -> ThreatModel:
 def defence_of(cell: Cell) -> defenses.Chain:
     """The defence of a cell, calibrated where it has a budget.
 
+    With several clients it is the one whose release of all their images has the noise of their mean, whoever
+    adds it.
+
     Raises:
-        InputError: for an unknown defence, a parameter outside its range or a budget out of reach.
+        InputError: for an unknown defence, a parameter outside its range or a budget out of reach; for a
+            defence that does not add up over several clients.
     """
-    given = cell.defence.given
+    chain = of_one_client(cell)
+    if cell.batch.clients == 1:
+        return chain
+    return defenses.Chain(tuple(_on_sum(cell, stage) for stage in chain.stages))
+
+
+def of_one_client(cell: Cell) -> defenses.Chain:
+    """The defence with the noise that was asked for, as if there were one client; errors of `defence_of`."""
+    given = {name: v for name, v in cell.defence.given.items() if name not in parameters(Aggregation)}
     budget = {name: given.pop(name) for name in parameters(Budget) if name in given}
     if is_calibrated(cell.defence.name):
         return calibrated(cell.defence.name, given, _guarantee(cell, budget, given.get("noise_multiplier")))
     return defenses.create(cell.defence.name, **given)
+
+
+def aggregation_of(cell: Cell) -> Aggregation:
+    """Who adds the noise of several clients."""
+    given = cell.defence.given
+    return Aggregation(**{name: given[name] for name in parameters(Aggregation) if name in given})
+
+
+def hides_noise(cell: Cell) -> bool:
+    """Whether the attacker is the server that adds the noise, and so has seen the sum without it."""
+    several = cell.batch.clients > 1 and is_calibrated(cell.defence.name)
+    server = threat_models[cell.threat.name].is_server
+    return several and server and aggregation_of(cell).noise == "central"
+
+
+def _on_sum(cell: Cell, stage: defenses.Defense) -> defenses.Defense:
+    """A stage of each client as one that has the noise of their mean."""
+    if not stage.adds_up:
+        raise InputError(
+            f"{stage.name} changes each client's gradient by itself, and no attack knows what the sum then "
+            "says: use none, clip, noise, dp or dp-ftrl with several `clients`."
+        )
+    if stage.name == "noise":
+        return replace(stage, noise_std=stage.noise_std / math.sqrt(cell.batch.clients))
+    if "guarantee" not in stage.__dataclass_fields__:
+        return stage
+    sigma = aggregation_of(cell).on_sum(stage.noise_multiplier, cell.batch.clients)
+    if sigma == stage.noise_multiplier:
+        return stage
+    given = cell.defence.given
+    budget = {name: given[name] for name in parameters(Budget) if name in given}
+    return replace(stage, noise_multiplier=sigma, guarantee=_guarantee(cell, budget, sigma))
 
 
 def calibrated(name: str, given: Mapping[str, Any], guarantee: Guarantee) -> defenses.Chain:
@@ -160,9 +208,10 @@ def calibrated(name: str, given: Mapping[str, Any], guarantee: Guarantee) -> def
 def guarantee_of(cell: Cell, chain: defenses.Chain) -> Guarantee | None:
     """The privacy that a release of `chain` carries in this cell; None where there is none.
 
-    Un-noised statistics of the batch that leave the client beside the gradient void every guarantee.
+    Un-noised statistics of the batch that leave the client beside the gradient void every guarantee. Noise
+    that the attacker adds itself gives none.
     """
-    if cell.told.bn_stats in ORACLES:
+    if cell.told.bn_stats in ORACLES or hides_noise(cell):
         return None
     if not is_gaussian(cell.defence.name):
         return chain.guarantee
@@ -171,7 +220,8 @@ def guarantee_of(cell: Cell, chain: defenses.Chain) -> Guarantee | None:
     clip, noise = chain.stages[:2]
     if noise.noise_std == 0:
         return None
-    sigma = privacy.gaussian_claim(noise.noise_std, cell.batch.batch_size, clip.max_grad_norm)
+    images = cell.batch.batch_size * cell.batch.clients
+    sigma = privacy.gaussian_claim(noise.noise_std, images, clip.max_grad_norm)
     return _guarantee(cell, budget | {"eps": None}, sigma)
 
 
@@ -179,22 +229,39 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
     """The budget's guarantee for as many releases as the cell's attacker gets."""
     if noise_multiplier is not None:
         budget = {**budget, "eps": None}
-    threat = threat_of(cell).values()
+    threat, unit = threat_of(cell).values(), unit_of(cell)
     asked = {
         "max_grad_norm": clip_norm(cell.defence.name, cell.defence.given),
-        "batch_size": min(cell.batch.batch_size, cell.batch.expected or cell.batch.batch_size),
+        "batch_size": units(cell),
     }
     first = defenses.stages(cell.defence.name)[0]
     if first.remembers:
         own = {name: value for name, value in cell.defence.given.items() if name in parameters(first)}
         stage = first(**own | {"noise_multiplier": 1.0})
         inclusion, releases = threat.get("inclusion", 1.0), threat["releases"]
-        return _correlated(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
-    return Budget(**budget).guarantee(
+        found = _correlated(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
+        return replace(found, unit=unit)
+    found = Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),
         **asked,
+    )
+    return replace(found, unit=unit)
+
+
+def unit_of(cell: Cell) -> str:
+    """What the guarantee of a cell is about: a `record`, or a `user`, who is a client."""
+    return cell.defence.given.get("unit", "record")
+
+
+def units(cell: Cell) -> int:
+    """How many units of a cell's guarantee are attacked at a time: images of one client, or clients."""
+    batch = cell.batch
+    return (
+        batch.clients
+        if unit_of(cell) == "user"
+        else min(batch.batch_size, batch.expected or batch.batch_size)
     )
 
 
@@ -219,29 +286,3 @@ def _correlated(
     far = stage.sensitivity(releases)
     one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)
     return replace(one, noise_multiplier=noise_multiplier or one.noise_multiplier * far, releases=releases)
-
-
-def shown(cell: Cell) -> dict[str, Plain]:
-    """The columns of all parameters that play a role in a cell, with the values that hold there."""
-    name = cell.attack.name if cell.attack else None
-    known = facts(cell.defence, cell.told.labels, name) | (cell.attack.given if cell.attack else {})
-    declared = [(defence_parameters(cell.defence.name), cell.defence.given)]
-    declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))
-    if cell.attack:
-        declared.append((parameters(attacks.kind(name)), _resolved(cell.attack)))
-    found: dict[str, Plain] = {}
-    for taken, given in declared:
-        for key, each in taken.items():
-            if applies(each, known) and (key in given or each.has_default):
-                found.setdefault(each.column, given.get(key, each.default))
-    if found.get("train_batch_size") == "batch":  # the column holds numbers
-        found["train_batch_size"] = cell.batch.batch_size
-    return found
-
-
-def _resolved(attack: Part) -> dict[str, Plain]:
-    """The values of an attack's parameters, its preset's included; as given, where it cannot be made."""
-    try:
-        return attacks.create(attack.name, **attack.given).resolved().values()
-    except Exception:  # of anybody's attack: the cell's own error says what is wrong
-        return attack.given

@@ -8,7 +8,7 @@ import attacks
 import defenses
 from dpbench import metrics
 from dpbench.cell import threats
-from dpbench.privacy import Budget
+from dpbench.privacy import Aggregation, Budget
 from dpbench.protocol import InputError
 from dpbench.store.columns import add_parameters
 from dpbench.system.plugins import imported
@@ -35,5 +35,5 @@ def load(plugins: Iterable[str] = ()) -> None:
 def _add_columns() -> None:
     for part in (*attacks.attacks.values(), *threats.threat_models.values()):
         add_parameters(part, "attack")
-    for part in (Budget, *defenses.defenses_registry.values()):
+    for part in (Budget, Aggregation, *defenses.defenses_registry.values()):
         add_parameters(part, "defence")

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 import defenses
-from dpbench.cell import parts
+from dpbench.cell import aggregation, parts
 from dpbench.cell.public import public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
 from dpbench.protocol import Candidates, InputError, Knowledge, Reconstruction, Release, combined
+from dpbench.system import seeds
 from dpbench.victim import batch_norm
 
 
@@ -44,10 +45,12 @@ def each_release(
 ) -> list[Release]:
     """`count` releases of a batch that need not be the scene's, each with the guarantee of all of them.
 
+    Where there are several clients, each is the mean over them of what each sends.
+
     Args:
         cell: says how the batch is defended.
         scene: the victim, and the expected size of the batch.
-        images: [b, C, H, W]; b may be less than the expected batch, down to 0.
+        images: [b, C, H, W], client after client; images of the first client may be missing, down to all.
         labels: int64 [b].
         count: how many.
         trial: which of several independent trials this is.
@@ -55,19 +58,19 @@ def each_release(
     Raises:
         InputError: for a defence that cannot work on this model or batch.
     """
-    chain, loss = parts.defence_of(cell), scene.victim.loss
-    if not len(images):  # nobody is in the batch: a public image without a loss stands for nobody
-        images, labels, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
-    made = chain.releases(
-        scene.victim.model,
-        loss,
-        images,
-        labels,
-        seed=cell.release_seed(trial),
-        count=count,
-        expected_batch_size=len(scene.images),
-    )
-    guarantee = parts.guarantee_of(cell, chain)
+    aggregation.check(cell, scene)
+    chains, each, seed = aggregation.clients_of(cell), scene.of_each_client, cell.release_seed(trial)
+    sizes = [len(images) - (len(chains) - 1) * each, *[each] * (len(chains) - 1)]
+    sent, local = [], parts.threat_of(cell).local(each)
+    for i, (chain, x, y) in enumerate(zip(chains, images.split(sizes), labels.split(sizes), strict=True)):
+        loss = scene.victim.loss
+        if not len(x):  # nobody is in the batch: a public image without a loss stands for nobody
+            x, y, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
+        own = seeds.seed("client", seed, i) if i else seed
+        more = {"seed": own, "count": count, "expected_batch_size": each, "local": local}
+        sent.append(chain.releases(scene.victim.model, loss, x, y, **more))
+    guarantee = parts.guarantee_of(cell, parts.defence_of(cell))
+    made = (aggregation.mean(same, cell) for same in zip(*sent, strict=True))
     return [replace(release, guarantee=guarantee) for release in made]
 
 

@@ -15,8 +15,22 @@ def no_images() -> Tensor:
 
 
 def picture(images: Tensor) -> Tensor:
-    """`images` [B, 3, H, W], or grey ones [B, 1, H, W], as float32 [B, 3, H, W] on the CPU."""
-    return images.float().cpu().expand(-1, 3, -1, -1)
+    """What is shown of `images`, float32 [B, 3, H, W] on the CPU.
+
+    Grey ones are repeated. Of a volume [B, C, D, H, W] it is the middle slice, and the first channel unless
+    there are three. Signals and rows of a table have no picture.
+
+    Example:
+        >>> picture(torch.rand(2, 1, 5, 8, 8)).shape, picture(torch.rand(2, 30)).shape
+        (torch.Size([2, 3, 8, 8]), torch.Size([0, 3, 1, 1]))
+    """
+    images = images.float().cpu()
+    if images.ndim == 5:
+        images = images[:, :, images.shape[2] // 2]
+    if images.ndim != 4:
+        return no_images()
+    colours = images if images.shape[1] == 3 else images[:, :1]
+    return colours.expand(-1, 3, -1, -1)
 
 
 @dataclass(frozen=True)

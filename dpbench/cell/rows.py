@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from defenses import Chain
-from dpbench.cell import parts
+from dpbench.cell import aggregation, columns, parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
@@ -30,7 +30,7 @@ def conditions(cell: Cell) -> Row:
     Raises:
         InputError: for an unknown part.
     """
-    return parts.shown(cell) | _of_cell(cell)
+    return columns.shown(cell) | _of_cell(cell)
 
 
 def _of_cell(cell: Cell) -> Row:
@@ -57,17 +57,26 @@ def _of_cell(cell: Cell) -> Row:
         "label_draw": batch.label_draw,
         "data": batch.data,
         "batch_size": batch.batch_size,
+        "clients": batch.clients,
         "batch_seed": batch.batch_seed,
         "device": device_name(runtime.device),
         "version": runtime.version,
         "eps": None,
         "delta": None,
-    }
+    } | ({} if cell.tuned is None else {"tuned": cell.tuned.source})
 
 
 def guaranteed(guarantee: Guarantee | None) -> Row:
     """The columns of a guarantee; none where there is none, so that no row claims what was not given."""
     return {} if guarantee is None else asdict(guarantee)
+
+
+def of_clients(cell: Cell, guarantee: Guarantee | None, note: str = "") -> Row:
+    """What a sum over several clients adds: `eps_client`, and a note where the attacker added the noise."""
+    if parts.hides_noise(cell):
+        return {"note": " ".join(filter(None, (aggregation.NO_NOISE, note)))}
+    alone = aggregation.eps_client(cell, guarantee)
+    return {} if alone is None else {"eps_client": alone}
 
 
 def of_noise(chain: Chain) -> Row:
@@ -110,7 +119,7 @@ def of_output(found: Reconstruction | None, order: Tensor) -> list[Row]:
 
 
 def of_images(scene: Scene) -> list[Row]:
-    """The columns of each image itself: place, label, the victim's loss on it, its gradient's share."""
+    """The columns of every client's images: place, label, the victim's loss, the gradient's share."""
     return [
         {
             "image": i,
@@ -123,8 +132,16 @@ def of_images(scene: Scene) -> list[Row]:
     ]
 
 
+def of_tuning(cell: Cell, scene: Scene) -> list[Row]:
+    """Whether each image is one of those that the attack's parameters were tuned on."""
+    if cell.tuned is None:
+        return [{} for _ in scene.indices]
+    places = set(cell.tuned.places) if cell.tuned.data == cell.batch.data else set()
+    return [{"tuned_on": place in places} for place in scene.indices]
+
+
 def image_shares(scene: Scene) -> list[tuple[float, float]]:
-    """Per image: the victim's loss (nat), and its gradient norm's share of the sum over the batch.
+    """Per image: the victim's loss (nat), and its gradient norm's share of the sum over all clients' images.
 
     NaN in training mode, where an image's gradient depends on the rest of its batch.
     """
@@ -150,7 +167,8 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
     with contextlib.suppress(InputError):
         common |= conditions(cell)
         chain = parts.defence_of(cell)
-        common |= of_noise(chain) | guaranteed(parts.guarantee_of(cell, chain))
+        guarantee = parts.guarantee_of(cell, chain)
+        common |= of_noise(chain) | guaranteed(guarantee) | of_clients(cell, guarantee)
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(batch.batch_size)]
     return CellResult(rows, no_images(), no_images(), f"{describe(cell)}: {status}. {reason}\n")
 
@@ -166,7 +184,8 @@ def describe(cell: Cell) -> str:
     seeds = f"batch {batch.batch_seed}" + (f", attack seed {cell.attack_seed}" if cell.attack_seed else "")
     scaled = f" logits x{batch.logit_scale:g}" if batch.logit_scale != 1 else ""
     network = f"{batch.model}/{batch.norm}/{batch.victim}{scaled}"
-    return f"{network} B={batch.batch_size} ({seeds}): {attack_and_defence(cell)}"
+    size = f"{batch.batch_size}" + (f" x {batch.clients} clients" if batch.clients > 1 else "")
+    return f"{network} B={size} ({seeds}): {attack_and_defence(cell)}"
 
 
 def attack_and_defence(cell: Cell) -> str:

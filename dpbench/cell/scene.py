@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dpbench import generators, victim
 from dpbench.cell.public import AT_MOST, PublicSource
 from dpbench.cell.spec import BatchSpec, Cell
-from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data
+from dpbench.data import Batch, Dataset, draw_disjoint, image_statistics, load_data, with_clients
 from dpbench.metrics import draw_others
 from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.system import digest, seeds
@@ -32,8 +32,9 @@ class Scene:
 
     Attributes:
         victim: model, loss and accuracy; the model is on the CPU.
-        images: float32 [B, 3, H, W] in [0, 1].
-        labels: int64 [B].
+        images: float32 [n B, C, H, W] in [0, 1], of n clients, the attacked one first; of volumes, signals
+            and rows of a table [n B, C, ...].
+        labels: int64 [n B].
         indices: place of each image in the data set.
         num_classes: K.
         mean: public per-channel mean of the data.
@@ -47,6 +48,7 @@ class Scene:
         fitted: the statistics were made from `others`.
         public: further images for attacks that need many; None where there are none.
         release: what somebody's training sent for this batch; None where dpbench makes the releases.
+        clients: n.
     """
 
     victim: Victim
@@ -64,12 +66,33 @@ class Scene:
     fitted: bool = False
     public: PublicSource | None = None
     release: Release | None = None
+    clients: int = 1
+
+    @property
+    def of_each_client(self) -> int:
+        """B, the images of one client."""
+        return len(self.images) // self.clients
 
 
 @lru_cache(maxsize=2)
 def dataset(spec: str, size: int | None) -> Dataset:
     """`load_data`, kept for the next cell."""
     return load_data(spec, size=size)
+
+
+def data_for(model: str, spec: str, size: int | None) -> Dataset:
+    """`dataset` as the network `model` takes it, in colour or in grey.
+
+    Raises:
+        InputError: for a network that cannot be made, and for images in colour where it takes grey ones.
+    """
+    data = dataset(spec, size)
+    return _in_grey(spec, size) if victim.takes_grey(model, data) else data
+
+
+@lru_cache(maxsize=2)
+def _in_grey(spec: str, size: int | None) -> Dataset:
+    return dataset(spec, size).in_grey()
 
 
 def prepare(spec: BatchSpec) -> Scene:
@@ -79,8 +102,9 @@ def prepare(spec: BatchSpec) -> Scene:
         InputError: for data, a batch or a victim that does not exist, or that has changed since the run was
             planned.
     """
-    data = dataset(spec.data, spec.image_size)
+    data = data_for(spec.model, spec.data, spec.image_size)
     batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
+    batch = with_clients(data, batch, spec.clients, spec.batch_seed, spec.label_draw)
     if spec.images_digest and images_digest(batch) != spec.images_digest:
         raise digest.changed(f"The batch of {data.name}")
     height, width = batch.images.shape[2:]
@@ -112,6 +136,7 @@ def prepare(spec: BatchSpec) -> Scene:
         shared,
         data.statistics,
         public=_public(data, batch, known[:AT_MOST], shared),
+        clients=spec.clients,
     )
 
 
@@ -169,7 +194,8 @@ def _place(index: int) -> bytes:
 
 def with_statistics(scene: Scene) -> Scene:
     """`scene` with statistics of images: those it has, or else those of `others` if there are enough."""
-    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST:
+    pictures = scene.mean_image.ndim == 3
+    if scene.statistics is not None or scene.others is None or len(scene.others[0]) < FEWEST or not pictures:
         return scene
     pixels = (scene.others[0] * 255).round().byte()
     return replace(scene, statistics=image_statistics.fit(pixels, scene.mean_image), fitted=True)

@@ -25,23 +25,27 @@ def scored(
     guarantee: Guarantee | None = None,
     extra: list[dict[str, Any]] | None = None,
 ) -> CellResult:
-    """One row per original.
+    """One row per original of the attacked client.
+
+    Nobody can tell whose image is whose in a sum over clients: all images are assigned to all originals.
 
     Args:
         cell: what was run.
         scene: what was attacked.
-        outputs: the attack's images, [B, 3, H, W] in [0, 1], in an order of its own.
+        outputs: the attack's images of all clients, of the shape of the scene's, in [0, 1], in an order of
+            its own.
         found: what else the attack reports; None for a guess.
         guarantee: the privacy of the release.
         extra: more columns of each original's row.
     """
+    gallery = scene.gallery and (_scorable(scene.gallery[0]), scene.gallery[1])
     found_images = metrics.matched(
-        outputs,
-        scene.images,
+        _scorable(outputs),
+        _scorable(scene.images),
         scene.labels,
-        scene.mean_image,
+        _scorable(scene.mean_image[None])[0],
         found_labels=None if found is None else found.labels,
-        others=scene.gallery,
+        others=gallery,
         lpips_net=cell.runtime.lpips_net,
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
     )
@@ -49,13 +53,22 @@ def scored(
     own = rows.of_output(found, found_images.order)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
     common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
+    common |= rows.of_clients(cell, guarantee, found.note if found else "")
     if cell.attack and scene.gallery:
         seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys
         common["decoys_known"] = seen or (scene.shared and scene.fitted)
-    each = zip(rows.of_images(scene), measured, own, extra or [{}] * len(measured), strict=True)
-    made = [common | image | values | said | more for image, values, said, more in each]
+    images = zip(rows.of_images(scene), rows.of_tuning(cell, scene), strict=True)
+    each = zip(images, measured, own, extra or [{}] * len(measured), strict=True)
+    count = scene.of_each_client
+    made = [common | image | tuned | values | said | more for (image, tuned), values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
-    return CellResult(made, picture(found_images.images), picture(scene.images), history=history)
+    pictures = (picture(images[:count]) for images in (outputs[found_images.order].clamp(0, 1), scene.images))
+    return CellResult(made[:count], *pictures, history=history)
+
+
+def _scorable(images: Tensor) -> Tensor:
+    """`images`; signals [B, C, L] as volumes of one line, as metrics refuse a picture that is no batch."""
+    return images[:, :, None, None] if images.ndim == 3 else images
 
 
 def start_rows(cell: Cell, scene: Scene, found: Reconstruction) -> CellResult:

@@ -37,7 +37,7 @@ class BatchSpec:
 
     Attributes:
         data: the data set, as it was asked for.
-        images_digest: hash of the batch's images and labels, so that a changed file is another cell.
+        images_digest: hash of all clients' images and labels, so that a changed file is another cell.
         image_size: size the images were brought to, pixels; None leaves them as they are.
         batch_size: B.
         batch_seed: draws the batch.
@@ -48,6 +48,8 @@ class BatchSpec:
         weights: the user's file or an asset's name; None where the victim is a shipped one.
         weights_digest: hash of the weights.
         logit_scale: what its last layer is multiplied by.
+        clients: n, how many clients' sum the server sees, `batch_size` images each. The attacked one comes
+            first, the images of the others are drawn by `batch_seed`, too.
         expected: the expected batch that a release from somebody's training was divided by; None for the
             releases that dpbench makes.
     """
@@ -64,6 +66,7 @@ class BatchSpec:
     weights: str | None = None
     weights_digest: str
     logit_scale: float = 1.0
+    clients: int = 1
     expected: int | None = None
 
 
@@ -106,6 +109,21 @@ class Runtime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Where an attack's parameters are from that `python -m dpbench.tune` chose.
+
+    Attributes:
+        source: the file, its hash, and the batches that they were chosen on, in words.
+        data: the data set of these.
+        places: of their images in it.
+    """
+
+    source: str
+    data: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """Everything that decides one result.
 
@@ -118,6 +136,8 @@ class Cell:
         floor: which floor this is; None for an attack.
         attack_seed: of the attack's start and the defence's noise.
         runtime: where it runs.
+        tuned: where the attack's parameters are from; None where they are the user's, or the defaults. It
+            decides nothing: the parameters do.
     """
 
     batch: BatchSpec
@@ -128,6 +148,7 @@ class Cell:
     floor: Floor | None = None
     attack_seed: int = 0
     runtime: Runtime
+    tuned: Tuning | None = field(default=None, metadata={"key": False})
 
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all that differs from a default, and the name of its file."""

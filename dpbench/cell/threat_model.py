@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
-from dpbench.protocol import Declared, Registry, parameter
+from dpbench.protocol import Declared, LocalTraining, Registry, parameter
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
@@ -24,11 +24,13 @@ class ThreatModel(Declared, ABC):
         name: what it is registered under.
         title: what pictures call its success, as in `honest server, image identified`.
         rebuilds_images: its outcome are images, so that floors belong beside it.
+        is_server: it is the server, which sees the clients' sum before any noise that it adds itself.
     """
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
     rebuilds_images: ClassVar[bool] = True
+    is_server: ClassVar[bool] = True
 
     releases: int = parameter(
         1,
@@ -47,6 +49,10 @@ class ThreatModel(Declared, ABC):
     def prepare(self, scene: Scene) -> Scene:
         """The scene after what the server did to it before the client came."""
         return scene
+
+    def local(self, images: int) -> LocalTraining | None:
+        """How a client of so many images trains before it sends its update; None for one gradient."""
+        return None
 
     @abstractmethod
     def run(self, cell: Cell, scene: Scene, progress: Progress | None = None) -> CellResult:

@@ -3,6 +3,7 @@
 # isort: off
 from dpbench.data.datasets import Dataset, dataset, datasets, load_data
 from dpbench.data.draws import DRAWS, Batch, disjoint_batches, disjoint_places, draw_batch, draw_disjoint
+from dpbench.data.clients import with_clients
 
 # each registers its data set, in the order in which messages list them
 from dpbench.data import samples, imagenet_samples
@@ -25,4 +26,5 @@ __all__ = [
     "imagenet_samples",
     "load_data",
     "samples",
+    "with_clients",
 ]

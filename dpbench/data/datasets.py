@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.data.channels import IMAGENET_MEAN
+from dpbench.data.channels import GREY_MEAN, GREY_STD, IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
-from dpbench.data.image_files import ImageFiles
+from dpbench.data.image_files import GreyFiles, ImageFiles, one_channel
 from dpbench.protocol import ImageStatistics, InputError, Registry, meant
 
 LARGEST = 4096
@@ -27,12 +27,13 @@ class Dataset:
 
     Attributes:
         name: the word it was asked for by.
-        images: uint8 [N, 3, H, W], or something that is indexed alike and reads files when it is.
+        images: uint8 [N, 3, H, W], or after `in_grey` [N, 1, H, W]; or something that is indexed alike and
+            reads files when it is.
         labels: int64 [N].
         num_classes: K, at least 2; labels lie in [0, K).
         mean: per-channel mean in [0, 1], of training images.
         std: per-channel standard deviation, likewise.
-        mean_image: float32 [3, H, W] in [0, 1]: the mean of OTHER (training) images; for folders a public
+        mean_image: float32 [C, H, W] in [0, 1]: the mean of OTHER (training) images; for folders a public
             constant colour, ImageNet's.
         class_names: K names, or empty where nobody gave them.
         note: what a reader of a table must know about the choice of images; may be empty.
@@ -41,7 +42,7 @@ class Dataset:
     """
 
     name: str
-    images: Tensor | ImageFiles
+    images: Tensor | ImageFiles | GreyFiles
     labels: Tensor
     num_classes: int
     mean: tuple[float, ...]
@@ -51,6 +52,25 @@ class Dataset:
     note: str = ""
     statistics: ImageStatistics | None = None
     public: Callable[[], tuple[Tensor, Tensor]] | None = None
+
+    def in_grey(self) -> Dataset:
+        """The same images with one channel, for networks of grey images; their statistics are not known.
+
+        Raises:
+            InputError: for an image in colour; where files are read when they are indexed, only then.
+        """
+        whole = isinstance(self.images, Tensor)
+        images = one_channel(self.images, self.name) if whole else GreyFiles(self.images, self.name)
+        mean_image = self.mean_image.mean(0, keepdim=True)
+        return replace(
+            self,
+            images=images,
+            mean=GREY_MEAN,
+            std=GREY_STD,
+            mean_image=mean_image,
+            statistics=None,
+            public=None,
+        )
 
 
 Load = Callable[[str, int | None], Dataset]
@@ -96,8 +116,8 @@ def load_data(spec: str, *, size: int | None = None) -> Dataset:
     Raises:
         InputError: for what cannot be used, naming the file and what to do.
     """
-    if size is not None and not 1 <= size <= LARGEST:
-        raise InputError(f"--image-size must be a positive number of pixels up to {LARGEST}, not {size}.")
+    if size is not None:
+        check_size(size)
     name, _, argument = spec.partition(":")
     wanted = getattr(datasets[name], "argument", argument) if name in datasets else None
     if wanted is None or bool(wanted) != bool(argument):
@@ -113,6 +133,12 @@ def load_data(spec: str, *, size: int | None = None) -> Dataset:
             "images of two classes or more."
         )
     return data if size in (None, data.images.shape[-1]) else _resized(data, size)
+
+
+def check_size(size: int) -> None:
+    """InputError for a size that images cannot be resized to."""
+    if not 1 <= size <= LARGEST:
+        raise InputError(f"`image_size` must be a positive number of pixels up to {LARGEST}, not {size}.")
 
 
 def public_colour(size: int) -> Tensor:

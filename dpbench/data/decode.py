@@ -96,6 +96,17 @@ def pixels(file: Path, size: int | None, stamp: tuple[int, ...] | None = None) -
         return to_tensor(upright if size is None else resize(upright, size))
 
 
+def rgb(image: Image.Image) -> Tensor:
+    """An image that is open already, as `pixels` has those of files: uint8 [3, H, W].
+
+    Raises:
+        InputError: for one of a kind that has no RGB values.
+    """
+    if image.mode not in _KINDS:
+        raise InputError(f"a picture of Pillow's mode {image.mode} has no fixed range: convert it to RGB.")
+    return to_tensor(_rgb(image))
+
+
 def resize(image: Image.Image, size: int) -> Image.Image:
     """The short side resized to `size` pixels (bilinear, antialiased), then the centre square cut out."""
     scale = size / min(image.size)

@@ -17,6 +17,8 @@ from dpbench.system.paths import expanded
 
 EAGER_BYTES = 256 * 2**20
 """Folders up to this size in memory are read at once, so that a damaged file is found before the run."""
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+"""What folders are called that hold parts of a data set, each with the same classes."""
 _NO_CONTENT = ("__MACOSX", "Thumbs.db", "desktop.ini")
 """What file managers leave behind, beside names that begin with a dot."""
 
@@ -34,7 +36,8 @@ def folder(argument: str, size: int | None) -> Dataset:
         size: pixels; None where all images are square and of one size.
 
     Raises:
-        InputError: where the folder, its listing or an image cannot be used.
+        InputError: where the folder, its listing or an image cannot be used, and where the sub-folders are
+            called train, test and the like.
     """
     home = expanded(argument)
     if not os.path.isdir(home):
@@ -62,6 +65,7 @@ def folder(argument: str, size: int | None) -> Dataset:
 
 def _by_class(home: Path) -> Labelled:
     files, labels, names = [], [], {}
+    _check_not_splits(home)
     for entry in sorted(home / name for name in _visible(_entries(home))):
         if not os.path.isdir(entry):
             continue
@@ -72,6 +76,16 @@ def _by_class(home: Path) -> Labelled:
         labels += [len(names)] * len(here)
         names[len(names)] = entry.name
     return Labelled(files, labels, names)
+
+
+def _check_not_splits(home: Path) -> None:
+    """InputError where the sub-folders are parts of a data set, which would be taken for classes."""
+    folders = [name for name in sorted(_visible(_entries(home))) if os.path.isdir(home / name)]
+    if folders and {name.lower() for name in folders} <= SPLITS:
+        raise InputError(
+            f"{home} is divided into {' and '.join(folders)}, which are no classes: name the part to attack, "
+            f"folder:{home / folders[-1]}, or give a labels.csv if they are."
+        )
 
 
 def _files_below(entry: Path) -> list[Path]:

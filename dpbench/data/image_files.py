@@ -62,6 +62,39 @@ class ImageFiles:
         return pixels(self._files[i], self._size, self._stamps[i])
 
 
+class GreyFiles:
+    """Image files of which one channel is given: `files[LongTensor]` is uint8 [n, 1, H, W].
+
+    Attributes:
+        shape: (N, 1, H, W).
+    """
+
+    def __init__(self, files: ImageFiles, name: str) -> None:
+        """`name` is what to call them in messages."""
+        self._files, self._name = files, name
+        self.shape = (files.shape[0], 1, *files.shape[2:])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return one_channel(self._files[indices], self._name)
+
+
+def one_channel(images: Tensor, name: str) -> Tensor:
+    """The first of three equal channels, [N, 1, H, W].
+
+    Raises:
+        InputError: where some image of `name` is in colour.
+    """
+    if not bool((images == images[:, :1]).all()):
+        raise InputError(
+            f"The model takes grey images and those of {name} are in colour: convert them to greyscale, or "
+            "give a model of three channels."
+        )
+    return images[:, :1].clone()
+
+
 def _note(kinds: Sequence[str]) -> str:
     """One clause for all conversions.
 

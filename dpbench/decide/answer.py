@@ -13,11 +13,12 @@ from typing import Any
 from dpbench.accuracy.table import summary
 from dpbench.decide.choices import Choice
 from dpbench.decide.measured import Measured
-from dpbench.decide.table import WIDTH, percent, places, three
+from dpbench.decide.table import WIDTH
 from dpbench.frontier.certified import certified_sigma
-from dpbench.frontier.evidence import Verdict
+from dpbench.frontier.evidence import MEANING, Verdict
 from dpbench.frontier.result import Frontier
 from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.rounding import up, up_percent, up_places
 
 Plain = dict[str, Any]
 
@@ -49,6 +50,7 @@ def answers(chosen: Sequence[Choice], measured: Measured) -> Plain:
         ],
         "without_accuracy": measured.without_accuracy,
         "frontiers": [each.sentence() for each in measured.frontiers],
+        "meaning": MEANING if any(each.tested for each in measured.frontiers) else "",
     }
 
 
@@ -94,13 +96,13 @@ def text(answer: Plain) -> str:
         f"Measured on {setting['data']}, {setting['model']} ({setting['victim']}), "
         f"{_count(setting['batch_size'])} of the batch unknown to the attacker, which succeeds if the image "
         f"ranks first of 200 (chance 0.5 %). No attacker at all gains 5 points or more over a prior of "
-        f"{PRIOR_SUCCESS:g} from σ = {places(answer['certified_sigma'])} on."
+        f"{PRIOR_SUCCESS:g} from σ = {up_places(answer['certified_sigma'])} on."
     )
-    blocks = [_wrapped(head), _block("No defence", [], answer["undefended"])]
+    blocks = [_wrapped(f"{head} {answer['meaning']}".strip()), _block("No defence", [], answer["undefended"])]
     for each in answer["choices"]:
-        bound = percent(each["rero_release"])
+        bound = up_percent(each["rero_release"])
         most = f"rebuilt from one gradient in at most {bound}, {100 * PRIOR_SUCCESS:g} % without it"
-        name = f"ε = {three(each['eps'])}, σ = {places(each['noise_multiplier'])}"
+        name = f"ε = {up(each['eps'])}, σ = {up_places(each['noise_multiplier'])}"
         blocks.append(_block(name, [("certified", most)], each))
     if answer["without_accuracy"]:
         blocks.append(_wrapped(f"No accuracy: {answer['without_accuracy']}."))

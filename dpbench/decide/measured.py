@@ -14,8 +14,8 @@ from dpbench.cell.scene import dataset
 from dpbench.decide import attacked, costs
 from dpbench.decide.choices import Choice, Training
 from dpbench.decide.files import NAMES
-from dpbench.frontier import frontier
 from dpbench.frontier.cells import resolved
+from dpbench.frontier.command import measure as frontiers
 from dpbench.frontier.result import Frontier
 from dpbench.report import export as exporting
 from dpbench.store import Store
@@ -83,7 +83,7 @@ def measure(
     trainings = training, chosen, asked, resolved(given["device"])
     with costs.beside(*trainings) if workers > 1 and not why_not else nullcontext():
         levels = attacked.levels(chosen)
-        found = frontier(home, levels=levels, quick=quick, progress=progress, **given, **attack, **budget)
+        found, _ = frontiers(home, levels=levels, quick=quick, progress=progress, **given, **attack, **budget)
     accuracy = None if why_not else costs.accuracies(costs.planned(*trainings), home, progress=progress)
     return Measured(found, accuracy, why_not)
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.rounding import up
 from dpbench.report.plots.colours import OKABE_ITO
 
 MOST_CURVES = 6
@@ -46,7 +47,7 @@ def _curves(axis: Axes, chosen: Sequence[Choice]) -> None:
     for i, place in enumerate(places):
         choice = chosen[place]
         power = np.interp(alpha, choice.curve.false_positive, choice.curve.true_positive)
-        label = f"ε = {choice.eps:.3g}, σ = {choice.noise_multiplier:.3g}"
+        label = f"ε = {up(choice.eps)}, σ = {up(choice.noise_multiplier)}"
         axis.plot(alpha, power, color=OKABE_ITO[i % len(OKABE_ITO)], linewidth=1.4, label=label)
         axis.plot(RARE, choice.power, "o", color=OKABE_ITO[i % len(OKABE_ITO)], markersize=3)
     axis.set(xscale="log", yscale="log", xlim=(1e-5, 1), ylim=(1e-5, 1.3))
@@ -75,7 +76,7 @@ def _bounds(axis: Axes, chosen: Sequence[Choice]) -> None:
         max(eps), kappa, f"prior κ = {kappa:.3g}", fontsize=_SMALL - 1, color="0.4", ha="right", va="bottom"
     )
     axis.set(xscale="log", ylim=(0, 1.02))
-    axis.set_xticks(eps, [f"{value:.3g}" for value in eps])
+    axis.set_xticks(eps, [up(value) for value in eps])
     axis.minorticks_off()
     axis.set_xlabel("ε of the training", fontsize=_SMALL)
     prior = "" if kappa == PRIOR_SUCCESS else f" (κ = {kappa:.3g})"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from decimal import ROUND_CEILING, Decimal
 
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.rounding import up, up_percent, up_places, upwards
 
 WIDTH = 80
 _Column = tuple[str, str, Callable[[Choice], str]]
@@ -38,22 +38,22 @@ def _training(training: Training) -> str:
 
 def _columns(first: Choice) -> list[_Column]:
     found: list[_Column] = [
-        ("", "ε", lambda c: three(c.eps)),
-        ("", "σ", lambda c: places(c.noise_multiplier)),
-        ("ε of", "one", lambda c: three(c.eps_release)),
-        ("ReRo", "one", lambda c: places(c.rero_release)),
-        ("ReRo", "all", lambda c: places(c.rero_training)),
+        ("", "ε", lambda c: up(c.eps)),
+        ("", "σ", lambda c: up_places(c.noise_multiplier)),
+        ("ε of", "one", lambda c: up(c.eps_release)),
+        ("ReRo", "one", lambda c: up_places(c.rero_release)),
+        ("ReRo", "all", lambda c: up_places(c.rero_training)),
     ]
     if first.kappa != PRIOR_SUCCESS:
         found.append(("at κ", "all", lambda c: _share(c.rero_training_kappa)))
     found += [
-        ("", "adv.", lambda c: places(c.advantage)),
+        ("", "adv.", lambda c: up_places(c.advantage)),
         ("", "TPR", lambda c: _share(c.power)),
         ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
         ("", "±", lambda c: f"{c.gaussian_distance:.0e}"),
     ]
     if first.images_per_user > 1:
-        found.append(("ε of", f"{first.images_per_user}", lambda c: three(c.eps_user)))
+        found.append(("ε of", f"{first.images_per_user}", lambda c: up(c.eps_user)))
     return found
 
 
@@ -75,11 +75,12 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
     return _wrapped(
-        f"At ε = {three(choice.eps)}, an attacker who would rebuild an image in {percent(choice.kappa)} of "
-        f"cases without the training does so in at most {percent(choice.rero_training_kappa)} with the "
-        f"gradients of all {training.steps:,} steps, and in at most {percent(choice.rero_release_kappa)} "
+        f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {up_percent(choice.kappa)} of "
+        f"cases without the training does so in at most {up_percent(choice.rero_training_kappa)} with the "
+        f"gradients of all {training.steps:,} steps, and in at most {up_percent(choice.rero_release_kappa)} "
         "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
-        f"was in the training set is right in at most {percent(right)} of cases; guessing is right in 50 %."
+        f"was in the training set is right in at most {up_percent(right)} of cases; guessing is right in "
+        "50 %."
     )
 
 
@@ -100,37 +101,10 @@ def _legend(first: Choice) -> str:
     return "\n".join(_wrapped(line) for line in lines)
 
 
-def three(value: float) -> str:
-    """Three digits, rounded up."""
-    if value == float("inf"):
-        return "∞"
-    up = _up(value)
-    return f"{up:.3g}" if up < 1000 else f"{up:.0f}"
-
-
 def _share(value: float) -> str:
-    """Three digits, as small ones matter: 0.155, 0.00238."""
-    up = _up(value)
-    return f"{up:#.3g}" if up < 1 else "1.000"
-
-
-def percent(value: float) -> str:
-    """A share in per cent, three digits, rounded up."""
-    return f"{100 * _up(value):.3g} %"
-
-
-def places(value: float) -> str:
-    """Three places, rounded up."""
-    return f"{Decimal(repr(float(value))).quantize(Decimal('0.001'), ROUND_CEILING)}"
-
-
-def _up(value: float) -> float:
-    """Three digits, rounded up: those of the shortest decimal number that is `value`, so 0.1 stays 0.1."""
-    shortest = Decimal(repr(float(value)))
-    if not shortest:
-        return 0.0
-    digits = min(shortest.adjusted() - 2, 0)  # from 1000 on, whole numbers
-    return float(shortest.quantize(Decimal(1).scaleb(digits), ROUND_CEILING))
+    """Three digits with their zeros, as small ones matter: 0.155, 0.00238."""
+    found = upwards(value)
+    return f"{found:#.3g}" if found < 1 else "1.000"
 
 
 def _wrapped(line: str) -> str:

@@ -13,7 +13,7 @@ import torch
 import attacks
 from dpbench import __version__
 from dpbench.cell import parts
-from dpbench.cell.scene import dataset
+from dpbench.cell.scene import data_for
 from dpbench.cell.spec import Cell, Part, Runtime, Told
 from dpbench.cell.threats import threat_models
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
@@ -49,7 +49,7 @@ class Attacker:
 
     def undefended(self) -> Attacker:
         """The same without what plays a role under a defence only."""
-        known = parts.facts(Part(name="none"), self.told.labels, self.attack.name)
+        known = parts.facts(Part(name="none"), self.told.labels, self.attack.name) | self.threat.given
         declared = parameters(attacks.kind(self.attack.name)) | parameters(threat_models[self.threat.name])
 
         def without(part: Part) -> Part:
@@ -88,7 +88,7 @@ class Setting:
             plugins=options.plugin,
         )
         self.cells = cache(self.cells)
-        self.data = dataset(options.data, options.image_size)
+        self.data = data_for(options.model[0], options.data, options.image_size)
         self.ranking = Ranking(self.data, options.batch_size[0], options.label_draw[0])
         self.attackers: dict[str, list[Attacker]] = defaultdict(list)
         for attacker, cell in self.cells(FIRST_SEED)[self.levels[0]].items():

@@ -18,9 +18,7 @@ from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import Ranking
 from dpbench.frontier.result import Frontier
 from dpbench.protocol import InputError, meant
-from dpbench.report import page
-from dpbench.report.export import export_data
-from dpbench.report.plots import files, plots
+from dpbench.report.export import export
 from dpbench.store import Store
 from dpbench.sweep.axes import options
 from dpbench.sweep.options import Options, checked, defaults
@@ -34,10 +32,11 @@ OWN_DEFAULTS = {"data": "cifar10", "defense": ("dp",), "batch_size": (4,)}
 """Where a frontier begins with something else than a sweep."""
 NOT_HERE = (
     *("eps", "noise_multiplier", "batch_seed", "executor", "workers", "ray_address", "gpus_per_cell"),
-    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials"),
+    *("suite", "resume", "status", "dry_run", "columns", "candidates", "trials", "tuned"),
+    *("clients", "noise", "unit"),
 )
-"""Options of a sweep that a frontier sets itself, or that make no sense where batches follow each other."""
-PICTURES = ("frontier.png", "frontier-exposed.png")
+"""Options of a sweep that a frontier sets itself, that make no sense where batches follow each other, or that
+would make it one of something else than a client's records."""
 
 
 def frontier(
@@ -62,23 +61,32 @@ def frontier(
 
     Returns:
         One frontier for each threat model. The folder has them as `frontier.json` and `frontier.csv`, with
-        `frontier.png`, `frontier-exposed.png` and `report.html`.
+        tables, plots and `report.html` as of any run.
 
     Raises:
         InputError: where the attacks fail undefended, and for whatever cannot be measured.
     """
+    found, results = measure(out, levels=levels, quick=quick, progress=progress, **parameters)
+    export(results)
+    return found
+
+
+def measure(
+    out: str | Path, *, levels: tuple[float, ...], quick: bool, progress: bool, **parameters: Any
+) -> tuple[list[Frontier], Store]:
+    """The frontiers as of `frontier`, and their folder, in which nothing else has been written yet."""
     with process.clean_state():
         registered.load(parameters.get("plugin", ()))
         setting = Setting(_options(parameters), levels)
         configuration = setting.configuration() | {"ranking": source.digest(Ranking)}
         results = store.open_run(absolute(out), configuration)
-        with Display(Console(stderr=True), quiet=not progress) as display:
+        with Display(Console(stderr=True, emoji=False), quiet=not progress) as display:
             measurement = Measurement(setting, results, display)
             measured = measurement.curve if quick else measurement.frontier
             found = [measured(threat_model) for threat_model in setting.attackers]
         results.expect((key, describe(cell)) for key, cell in measurement.counted.items())
         _write(results, found)
-    return found
+    return found, results
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -97,15 +105,10 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def _write(results: Store, found: list[Frontier]) -> None:
-    """All files of the folder but the cells."""
+    """The frontiers' own files."""
     described = json.dumps({"frontiers": [each.described() for each in found]}, indent=2) + "\n"
     rows = pd.DataFrame([row for each in found for row in each.rows()])
     with replacing(results.path / "frontier.json") as file:
         file.write_text(described, encoding="utf-8")
     with replacing(results.path / "frontier.csv") as file:
         rows.to_csv(file, index=False)
-    table = results.frame()
-    export_data(results, table)
-    for name in PICTURES:
-        files.draw(plots[name], table, results)
-    page.write(results, table)

@@ -35,6 +35,14 @@ FEWEST = math.ceil(math.log(ENOUGH) / (math.log1p(-CHANCE) - math.log1p(-CHANCE 
 """Batches at one noise level without any success after which none is seen."""
 
 
+MEANING = (
+    f"Leak shown: they succeed more often than by chance ({100 * CHANCE:g} %). Not seen: less than "
+    f"{100 * MARGIN:g} points above chance, so in less than {100 * (CHANCE + MARGIN):g} % of batches. Each "
+    f"verdict is wrong in at most {100 / ENOUGH:g} % of runs (α = {1 / ENOUGH:g})."
+)
+"""What the verdicts say, for whoever reads them."""
+
+
 class Verdict(StrEnum):
     """What the batches at one noise level say."""
 

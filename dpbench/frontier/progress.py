@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import describe
 from dpbench.cell.spec import Cell
 from dpbench.frontier.evidence import Watch
 from dpbench.frontier.result import Level
-from dpbench.sweep.progress import SILENCE, duration
-from dpbench.system.output import plain
+from dpbench.privacy.rounding import up
+from dpbench.sweep.progress import duration
+from dpbench.sweep.shown import Shown
 
 
-class Display:
+class Display(Shown):
     """A context manager around a measurement.
 
     Args:
@@ -27,33 +26,14 @@ class Display:
     """
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
-        self._console, self._quiet = console, quiet
+        super().__init__(console, quiet)
         self._where, self._attacks = "", 1
-        self._run, self._spent, self._begun, self._said = 0, 0.0, time.monotonic(), time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[state]}"),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
+        self._run, self._spent, self._begun = 0, 0.0, time.monotonic()
         self._task = self._bar.add_task("", total=1, state="")
-
-    def __enter__(self) -> Display:
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._bar.disable:
-            self._bar.stop()
 
     def level(self, threat_model: str, sigma: float, watch: Watch) -> None:
         """A noise level begins."""
-        self._where = f"{threat_model}, {'no defence' if sigma == 0 else f'σ {sigma:.3g}'}"
+        self._where = f"{threat_model}, {'no defence' if sigma == 0 else f'σ {up(sigma)}'}"
         self._attacks = len(watch.successes)
         self._bar.reset(self._task, total=watch.most, description=self._where, state="")
 
@@ -74,8 +54,7 @@ class Display:
             state += f", {each:.1f} s a batch, {duration(left * each)} left at this level if no more do"
         self._bar.update(self._task, completed=watch.trials, total=watch.trials + left, state=state)
         self._begun = time.monotonic()
-        if not self._console.is_terminal and time.monotonic() - self._said > SILENCE:
-            self._say(f"{self._where}: {state}")
+        self._now_and_then(f"{self._where}: {state}")
 
     def ended(self, level: Level) -> None:
         """A noise level is over."""
@@ -84,11 +63,6 @@ class Display:
 
     def waiting(self, held: Mapping[Cell, str]) -> None:
         """Another process on this folder has in hand what is needed next."""
-        if held and time.monotonic() - self._said > SILENCE:
+        if held and self._silent:
             named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
             self._say(f"Waiting for cells that other processes run: {named}.")
-
-    def _say(self, line: str) -> None:
-        self._said = time.monotonic()
-        if not self._quiet:
-            self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from dpbench.frontier import evidence
 from dpbench.frontier.evidence import Verdict
+from dpbench.privacy.rounding import up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Noise:
 
     def described(self) -> str:
         """In words."""
-        spent = [f"ε {self.eps:.3g} of the training"] if self.eps is not None else []
-        spent += [f"{self.eps_release:.3g} of the release"] if self.eps_release is not None else []
-        return f"σ {self.sigma:.3g}" + (f" ({', '.join(spent)})" if spent else "")
+        spent = [f"ε {up(self.eps)} of the training"] if self.eps is not None else []
+        spent += [f"{up(self.eps_release)} of the release"] if self.eps_release is not None else []
+        return f"σ {up(self.sigma)}" + (f" ({', '.join(spent)})" if spent else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,8 @@ class Frontier:
 
     def described(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"sentence": self.sentence()}
+        meaning = evidence.MEANING if self.tested else ""
+        return asdict(self) | {"sentence": self.sentence(), "meaning": meaning}
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row for each level and attack."""
@@ -136,4 +138,4 @@ class Frontier:
 
 def _count(level: Level) -> str:
     counted = " and ".join(f"{rate.successes} of {rate.trials}" for rate in level.rates)
-    return f"{counted} {'undefended' if level.noise.sigma == 0 else f'at σ {level.noise.sigma:.3g}'}"
+    return f"{counted} {'undefended' if level.noise.sigma == 0 else f'at σ {up(level.noise.sigma)}'}"

@@ -19,20 +19,18 @@ def mean_image(batch_size: int, mean_image: Tensor) -> Tensor:
 
     Args:
         batch_size: B.
-        mean_image: [C, H, W] in [0, 1], computed on images disjoint from the attacked ones.
+        mean_image: [C, H, W] in [0, 1] (or of another kind of input), computed on images disjoint from the
+            attacked ones.
 
     Returns:
         [B, C, H, W], a copy.
 
     Raises:
-        InputError: for a batch size below 1 or a mean image that is not [C, H, W].
+        InputError: for a batch size below 1.
     """
-    if batch_size < 1 or mean_image.ndim != 3:
-        raise InputError(
-            f"The mean image must be [C, H, W] and the batch at least 1; "
-            f"got {tuple(mean_image.shape)} and {batch_size}."
-        )
-    return mean_image.repeat(batch_size, 1, 1, 1)
+    if batch_size < 1:
+        raise InputError(f"The batch must be at least 1, not {batch_size}.")
+    return mean_image.repeat(batch_size, *[1] * mean_image.ndim)
 
 
 def constant_image(originals: Tensor) -> Tensor:
@@ -41,16 +39,17 @@ def constant_image(originals: Tensor) -> Tensor:
     It is an oracle, as it is made from the original. No guess of a single colour can beat it.
 
     Args:
-        originals: [B, C, H, W] in [0, 1].
+        originals: [B, C, H, W] in [0, 1]; volumes or signals; or rows of a table [B, F].
 
     Returns:
-        The same shape, constant over each image and channel.
+        The same shape, constant over each image and channel; of a row of a table, over its features.
 
     Example:
         >>> constant_image(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
         tensor([[[[0.5000, 0.5000]]]])
     """
-    return originals.mean((2, 3), keepdim=True).expand_as(originals).clone()
+    axes = tuple(range(min(2, originals.ndim - 1), originals.ndim))
+    return originals.mean(axes, keepdim=True).expand_as(originals).clone()
 
 
 def noise_release(release: Release, seed: int) -> Release:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dpbench.metrics.base import Scored, metric
-from dpbench.metrics.checks import checked_pair
+from dpbench.metrics.checks import check_pictures, checked_pair
 from dpbench.store.columns import Column
 
 
@@ -26,7 +26,7 @@ def fft2d(images: Tensor, originals: Tensor) -> Tensor:
         float64 [B] in [0, 1]; 0 if identical.
 
     Raises:
-        InputError: see `checked_pair`.
+        InputError: for what are no pictures; see `checked_pair` for the rest.
 
     Example:
         >>> image = torch.rand(1, 3, 8, 8)
@@ -34,6 +34,7 @@ def fft2d(images: Tensor, originals: Tensor) -> Tensor:
         True
     """
     images, originals = checked_pair(images, originals)
+    check_pictures(images, "FFT2D")
     x, y = (torch.fft.fft2(batch.double(), norm="ortho").abs() for batch in (images, originals))
     return (x - y).square().mean((1, 2, 3))
 

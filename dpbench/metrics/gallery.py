@@ -77,9 +77,10 @@ def decoys(originals: Tensor, labels: Tensor, others: Tensor, other_labels: Tens
 def _copies(others: Tensor, originals: Tensor) -> Tensor:
     """Whether each of `others` equals one of `originals`; bool [G], on the CPU."""
     found = torch.zeros(len(others), dtype=torch.bool)
-    for original in originals:
-        # few images share their first row of pixels, so few are compared in full
-        for i in (others[:, :, 0] == original[:, 0]).flatten(1).all(1).nonzero().flatten().tolist():
+    # few images share their first row of pixels, so few are compared in full
+    first_rows, own = (x[:, :, 0] if x.ndim > 2 else x for x in (others, originals))
+    for original, first_row in zip(originals, own, strict=True):
+        for i in (first_rows == first_row).flatten(1).all(1).nonzero().flatten().tolist():
             found[i] |= torch.equal(others[i], original)
     return found
 

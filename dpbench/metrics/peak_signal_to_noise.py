@@ -16,7 +16,7 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
     logarithm.
 
     Args:
-        images: [B, 3, H, W] in [0, 1].
+        images: [B, 3, H, W] in [0, 1]; or volumes [B, C, D, H, W], or rows of a table [B, F].
         originals: the same shape, aligned.
 
     Returns:
@@ -35,7 +35,8 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     images, originals = (batch.double() for batch in checked_pair(images, originals))
-    return peak_signal_noise_ratio(images, originals, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    axes = tuple(range(1, images.ndim))
+    return peak_signal_noise_ratio(images, originals, data_range=1.0, reduction="none", dim=axes)
 
 
 @metric(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dpbench.metrics.base import Scored, metric
-from dpbench.metrics.checks import checked_pair
+from dpbench.metrics.checks import check_pictures, checked_pair
 from dpbench.protocol import InputError
 from dpbench.store.columns import Column
 
@@ -29,7 +29,8 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
         float64 [B] in [-1, 1]; 1 if identical.
 
     Raises:
-        InputError: for images smaller than the window; see `checked_pair` for the rest.
+        InputError: for images smaller than the window, and for what are no pictures; see `checked_pair` for
+            the rest.
 
     Example:
         >>> import torch
@@ -40,6 +41,7 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     images, originals = (batch.double() for batch in checked_pair(images, originals))
+    check_pictures(images, "SSIM")
     height, width = images.shape[2:]
     if min(height, width) < SIDE:
         raise InputError(f"SSIM needs images of at least {SIDE} x {SIDE} px; these are {height} x {width}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from dpbench.privacy.aggregation import Aggregation
 from dpbench.privacy.budget import Budget
 
 _HOMES = {
@@ -22,11 +23,13 @@ _HOMES = {
     **dict.fromkeys(("TradeOff", "trade_off"), "dpbench.privacy.tradeoff"),
     **dict.fromkeys(("local_dp_epsilon", "sparse_vector_epsilon"), "dpbench.privacy.filters"),
     "grouped": "dpbench.privacy.group",
+    "noise_left": "dpbench.privacy.aggregation",
     "nearest_gaussian": "dpbench.privacy.gaussian_dp",
     **dict.fromkeys(("noise_for_advantage", "noise_for_bound"), "dpbench.privacy.targets"),
 }
 __all__ = [
     "PRIOR_SUCCESS",
+    "Aggregation",
     "Budget",
     "TradeOff",
     "calibrate",
@@ -40,6 +43,7 @@ __all__ = [
     "nearest_gaussian",
     "noise_for_advantage",
     "noise_for_bound",
+    "noise_left",
     "noise_multiplier",
     "reconstruction_bound",
     "sparse_vector_epsilon",

@@ -34,7 +34,8 @@ class Budget(Declared):
     delta: float = parameter(1e-5, "delta of the budget", symbol="δ", above=0, at_most=0.5)
     train_size: int = parameter(
         50_000,
-        "samples in the client's training set, which the training budget is for",
+        "samples in the client's training set, which the training budget is for; with `unit` user, clients "
+        "in all",
         symbol="N",
         at_least=1,
         only_if=_OF_A_TRAINING,
@@ -42,7 +43,7 @@ class Budget(Declared):
     train_batch_size: int | Literal["batch"] = parameter(
         256,
         "expected batch of the client's training, of which the attacked batch is a part; batch: the attacked "
-        "batch is the whole of it",
+        "batch is the whole of it; with `unit` user, clients in a round",
         symbol="training batch",
         at_least=1,
         only_if=_OF_A_TRAINING,

@@ -9,6 +9,7 @@ from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.kept import cache_folder
 from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
+from dpbench.protocol.local_training import LocalTraining
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
 from dpbench.protocol.reading import Reading
@@ -26,6 +27,7 @@ __all__ = [
     "ImageStatistics",
     "InputError",
     "Knowledge",
+    "LocalTraining",
     "Loss",
     "Parameter",
     "PublicImages",

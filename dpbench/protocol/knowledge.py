@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -72,7 +73,8 @@ class Knowledge:
     Attributes:
         model: a plain copy of the victim in the state the gradient was taken in; takes images in [0, 1].
         loss: the victim's own loss, mean-reduced.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W) of pictures; (C, D, H, W) of volumes, (C, L) of signals, (F,) of rows of a
+            table, whose features are its channels.
         num_classes: K.
         mean: public per-channel mean of the data, in [0, 1], length C.
         std: public per-channel standard deviation, length C.
@@ -90,7 +92,7 @@ class Knowledge:
 
     model: nn.Module
     loss: Loss
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -101,3 +103,13 @@ class Knowledge:
     image_statistics: ImageStatistics | None = None
     image_generator: nn.Module | None = None
     public_images: PublicImages | None = None
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the inputs are pictures (C, H, W)."""
+        return len(self.image_shape) == 3
+
+    def per_channel(self, values: Sequence[float], like: Tensor) -> Tensor:
+        """One value for each channel, [C, 1, ...] to broadcast over inputs; device and dtype of `like`."""
+        found = torch.tensor(values, device=like.device, dtype=like.dtype)
+        return found.view(-1, *[1] * (len(self.image_shape) - 1))

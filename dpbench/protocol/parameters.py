@@ -50,14 +50,17 @@ class Parameter:
         column: in the results; its name unless given.
         only_if: facts of a cell under which the parameter plays a role: `defended` (bool), `adapts` (bool:
             the attack has an answer to the defence), `labels` (`known` or `inferred`), `repeatable` (bool:
-            the defence draws noise or remembers, so that releases differ), `eps_scope`. Elsewhere it does not
-            multiply the cells and its column is empty.
+            the defence draws noise or remembers, so that releases differ), `aggregated` (bool: there are
+            several clients), `local` (bool: the client sends the update of local steps), `eps_scope`.
+            Elsewhere it does not multiply the cells and its column is empty.
         repeats: it says how often something is repeated, so results that differ in it are pooled, not kept
             apart.
         above: the number must be larger.
         at_least: the number must not be smaller.
         below: the number must be smaller.
         at_most: the number must not be larger.
+        tuning: the ends, both included, of the range that `python -m dpbench.tune` searches; None where it
+            searches the parameter only if it is a word or a truth value and asked for by name.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Parameter:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    tuning: tuple[float, float] | None = None
     words: tuple[str, ...] = ()
 
     @property
@@ -149,6 +153,7 @@ def parameter(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    tuning: tuple[float, float] | None = None,
 ) -> Any:
     """A dataclass field that declares a parameter; see `Parameter` for what the arguments mean.
 
@@ -164,6 +169,7 @@ def parameter(
         at_least: inclusive lower end.
         below: exclusive upper end.
         at_most: inclusive upper end.
+        tuning: ends of the range that a tuning searches.
     """
     declared = {
         "help": help,
@@ -176,6 +182,7 @@ def parameter(
         "at_least": at_least,
         "below": below,
         "at_most": at_most,
+        "tuning": tuning,
     }
     return dataclasses.field(default=default, metadata={"parameter": declared})
 

@@ -14,11 +14,12 @@ from dpbench.protocol import sent
 from dpbench.protocol.claim import classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
+from dpbench.protocol.local_training import LocalTraining, Weights, update_of
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """The differential privacy that a release carries. Adjacency is add/remove of one sample, sensitivity C.
+    """The differential privacy that a release carries. Adjacency is add/remove of one unit, sensitivity C.
 
     Attributes:
         eps: budget of the whole training run with Poisson sampling; None where only the release counts.
@@ -26,7 +27,7 @@ class Guarantee:
             attacked sample was drawn for each of them.
         delta: the delta of both.
         noise_multiplier: sigma; the noise on the SUM of clipped gradients has standard deviation sigma * C.
-        max_grad_norm: C, the l2 bound of each sample's gradient.
+        max_grad_norm: C, the l2 bound of each unit's gradient.
         sample_rate: q, the training's expected batch over data-set size; 1 under the release scope.
         steps: T, optimiser steps of the training run; 1 under the release scope.
         accountant: what computed eps (`pld`, `prv`, `rdp`), or `analytic` for full-batch releases;
@@ -35,7 +36,8 @@ class Guarantee:
         rero_release: bound on the success of any attacker on the release(s), its prior success 0.1 (ReRo).
         adjacency: the neighbouring relation both epsilons are for.
         releases: how many noisy gradients of the batch `eps_release` and `rero_release` are about.
-        eps_replace: `eps_release` for the replacement of one sample by another (sensitivity 2C).
+        eps_replace: `eps_release` for the replacement of one unit by another (sensitivity 2C).
+        unit: what is added, removed or replaced: a `record`, or a `user` with all its records.
     """
 
     eps: float | None
@@ -51,6 +53,7 @@ class Guarantee:
     adjacency: str = "add-remove"
     releases: int = 1
     eps_replace: float | None = None
+    unit: str = "record"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Release:
         per_sample: what computed each sample's gradient before it was clipped: `opacus` (its hooks),
             `functorch` or `loop` (one backward pass for each sample), checked against plain gradients; empty
             where nothing was clipped.
+        clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
+        local: the client's local training, where it sent the update of its weights (FedAvg) and not a
+            gradient; `gradients` are then (weights before - weights after) / (lr K), the mean gradient of
+            its K steps, and the batch is all its images. The server asked for this training, so it is public.
     """
 
     names: tuple[str, ...]
@@ -85,6 +92,8 @@ class Release:
     guarantee: Guarantee | None = None
     repeats: tuple[tuple[Tensor, ...], ...] = ()
     per_sample: str = ""
+    clients: int = 1
+    local: LocalTraining | None = None
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:
@@ -118,6 +127,41 @@ class Release:
             raise InputError(f"`batch_size` must be 1 or more, not {batch_size}.")
         names, gradients = sent.of_model(model)
         return cls(names, gradients, batch_size, tuple(defense))
+
+    @classmethod
+    def from_update(
+        cls,
+        before: nn.Module | Weights,
+        after: nn.Module | Weights,
+        *,
+        lr: float,
+        local_steps: int,
+        batch_size: int,
+        images: int | None = None,
+        defense: Sequence[Stage] = (),
+    ) -> Release:
+        """The update that a client of FedAvg sends: its weights after several steps of plain SGD.
+
+        It carries no guarantee. What is given here is what the server knows, because it asked for it.
+
+        Args:
+            before: the model that the server sent out, or its state dict.
+            after: the client's model, or its state dict.
+            lr: learning rate of the local steps, without momentum and weight decay.
+            local_steps: K, how many there were: whole epochs over the images, always in one order.
+            batch_size: images in each step; the last one of an epoch may have fewer.
+            images: how many the client has; `local_steps` times `batch_size` unless given, one epoch.
+            defense: what was done to the update before this call, stage by stage; nothing by default.
+
+        Raises:
+            InputError: for models that do not fit each other, weights that are not finite or did not change,
+                buffers that changed, and numbers that make no local training.
+        """
+        count = local_steps * batch_size if images is None else images
+        local = LocalTraining.of_steps(local_steps, batch_size, lr, count)
+        update = update_of(before, after)
+        gradients = tuple((each / local.length(count)).float() for each in update.values())
+        return cls(tuple(update), gradients, count, tuple(defense), local=local)
 
     @property
     def each(self) -> tuple[tuple[Tensor, ...], ...]:

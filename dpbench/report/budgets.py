@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.privacy.rounding import up
 from dpbench.report.naming import number
 
 MOST_PAIRS = 4
@@ -56,7 +57,7 @@ def _noise(rows: pd.DataFrame, of_training: bool) -> str:
     budget = "eps" if of_training else "eps_release"
     found: dict[tuple[str, str], Any] = {}
     for eps, sigma in sorted(zip(rows[budget], rows["noise_multiplier"], strict=True)):
-        found[number(eps, ".3g"), number(sigma, ".3g")] = None
+        found[up(eps), up(sigma)] = None
     pairs = [f"σ = {sigma} at ε = {eps}" for eps, sigma in found]
     if len(pairs) > MOST_PAIRS:
         pairs = [*pairs[: MOST_PAIRS - 1], f"... {pairs[-1]}"]

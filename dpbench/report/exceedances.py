@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.privacy.rounding import up_percent
 from dpbench.report.naming import Naming
 from dpbench.report.rows import is_floor
 from dpbench.report.summary import grouped
@@ -86,7 +87,7 @@ def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:
                 f"{naming.attack(each.line)} under {naming.defence(each.line)}, batch of "
                 f"{each.line['batch_size']}: {each.what} {100 * share:.0f} % of {each.asked} "
                 f"(corrected interval {100 * low:.1f} to {100 * high:.1f} %) where at most "
-                f"{100 * each.bound:.1f} % is possible"
+                f"{up_percent(each.bound)} is possible"
             )
             said.append((each, text))
     return said

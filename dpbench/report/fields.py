@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.privacy.rounding import up, up_places
 from dpbench.protocol import InputError, meant
-from dpbench.report.naming import EMPTY, number
+from dpbench.report.naming import EMPTY, ROUNDED_UP, number
 from dpbench.report.summary import metrics, summary, worst
 from dpbench.store import schema
 
@@ -67,7 +68,7 @@ def chosen(columns: str) -> str | tuple[str, ...]:
     """
     known = [*summary(schema.frame([])).columns]
     names = tuple(dict.fromkeys(filter(None, (word.strip() for word in columns.split(",")))))
-    if names == (ALL,):
+    if ALL in names:
         return ALL
     for name in names:
         if name not in known:
@@ -118,9 +119,9 @@ def for_papers(found: Iterable[Field]) -> list[Field]:
 
 def _own() -> list[Field]:
     found = [
-        Field("noise_multiplier", "σ", _three("noise_multiplier"), SHORT),
-        Field("eps_release", "ε release", _three("eps_release"), SHORT),
-        Field("rero_release", "Bound", _one("rero_release", ".2f"), SHORT),
+        Field("noise_multiplier", "σ", _up("noise_multiplier"), SHORT),
+        Field("eps_release", "ε release", _up("eps_release"), SHORT),
+        Field("rero_release", "Bound", _up_places("rero_release"), SHORT),
         Field("images", "Images", _one("images", "d"), SHORT),
         Field("psnr_median", "PSNR", _one("psnr_median", ".1f"), SHORT),
         Field("psnr_max", "PSNR max", _one("psnr_max", ".1f"), SHORT),
@@ -132,10 +133,10 @@ def _own() -> list[Field]:
         Field("iip", "IIP", _one("iip", ".0%"), LONG),
         Field("success", "Picked", _of("success", "trials"), SHORT),
         Field("success_low", "Picked 95 %", _interval("success"), LONG),
-        Field("success_bound", "Bound 1/n", _one("success_bound", ".2f"), LONG),
+        Field("success_bound", "Bound 1/n", _up_places("success_bound"), LONG),
         Field("membership", "Member", _one("membership", ".0%"), LONG),
         Field("membership_low", "Member 95 %", _interval("membership"), LONG),
-        Field("membership_bound", "Member bound", _one("membership_bound", ".2f"), LONG),
+        Field("membership_bound", "Member bound", _up_places("membership_bound"), LONG),
         Field("label_accuracy", "Labels", _labels, SHORT),
         Field("failed", "Failed", _one("failed", "d"), LONG),
     ]
@@ -153,7 +154,8 @@ def _own() -> list[Field]:
 def _any(name: str) -> Field:
     """A column of the summary that no table shows by itself."""
     words = [word.upper() if word in _LETTERS else word for word in name.split("_")]
-    return Field(name, " ".join(words), lambda row: _plain(row[name]))
+    text = _up(name) if name in ROUNDED_UP else lambda row: _plain(row[name])
+    return Field(name, " ".join(words), text)
 
 
 def _plain(value: Any) -> str:
@@ -170,11 +172,21 @@ def _plain(value: Any) -> str:
 
 def _digits(value: float) -> str:
     """The format of three digits, in which thousands are written out."""
-    return ".0f" if 1e3 <= abs(value) < 1e6 else ".3g"
+    return ".0f" if 999.5 <= abs(value) < 1e6 else ".3g"
 
 
 def _three(column: str) -> Callable[[Row], str]:
     return lambda row: EMPTY if pd.isna(row[column]) else number(row[column], _digits(row[column]))
+
+
+def _up(column: str) -> Callable[[Row], str]:
+    """Of a guarantee or its noise: three digits, upwards."""
+    return lambda row: EMPTY if pd.isna(row[column]) else up(row[column])
+
+
+def _up_places(column: str) -> Callable[[Row], str]:
+    """Of a bound on a share: three places, upwards."""
+    return lambda row: EMPTY if pd.isna(row[column]) else up_places(row[column])
 
 
 def _one(column: str, spec: str) -> Callable[[Row], str]:

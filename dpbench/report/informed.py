@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.rounding import up_percent
 from dpbench.report.naming import Naming
 
 SHOWN = 3
@@ -33,11 +34,11 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
         if not pd.isna(row["success"]) and not pd.isna(row["success_bound"]):
             prior, bound = 1 / row["candidates"], row["success_bound"]
             where = ", ".join([defence, *naming.attack_settings(row)])
-            text = f"{_percent(bound)} {where} ({_measured(row)})"
+            text = f"{up_percent(bound)} {where} ({_measured(row)})"
             measured.add(defence)
         elif defence not in measured and pd.isna(row["success"]):
             prior, bound, where = PRIOR_SUCCESS, row["rero_release"], defence
-            text = f"{_percent(bound)} {where}"
+            text = f"{up_percent(bound)} {where}"
         else:
             continue
         said.setdefault(prior, {}).setdefault(where, (bound, text))
@@ -50,7 +51,7 @@ def _one(prior: float, settings: dict[str, tuple[float, str]]) -> str:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     return (
         "An informed attacker, who knows all but one sample and without the release is right about that one "
-        f"in {_percent(prior)} of cases, is right in at most {', '.join(ordered)}."
+        f"in {up_percent(prior)} of cases, is right in at most {', '.join(ordered)}."
     )
 
 
@@ -60,8 +61,3 @@ def _measured(row: dict[str, Any]) -> str:
         f"{row['trials']:.0f} trials, 95 % interval {100 * row['success_low']:.0f} to "
         f"{100 * row['success_high']:.0f} %"
     )
-
-
-def _percent(share: float) -> str:
-    """Bounds are rounded upwards; 1 is reached by no noise, but by rounding."""
-    return f"{min(100, -int(-round(share * 1000, 9) // 1) / 10):g} %"

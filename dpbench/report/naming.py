@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from dpbench.privacy.rounding import up
 from dpbench.report.rows import is_defended, is_floor
 from dpbench.store.columns import columns, conditions
 
 EMPTY = "—"
+ROUNDED_UP = (
+    *("eps", "eps_release", "eps_replace", "noise_multiplier", "delta"),
+    *("rero_release", "success_bound", "membership_bound"),
+)
+"""Columns of what a guarantee promises at most, and of the noise that it takes at least."""
 _BUDGETS = ("eps", "eps_release", "noise_multiplier")
 """What `Naming.defence` says always, one of them."""
 _BATCH_ALONE = ("label_draw", "data")
 """The settings of a batch that a floor without an attack depends on: the mean image knows no victim."""
 
+ACCOUNTANTS = {
+    "pld": "by PLD accounting",
+    "prv": "by PRV accounting",
+    "rdp": "by Rényi accounting",
+    "analytic": "by the exact formula",
+}
+"""How an epsilon was computed, in words."""
 _PRESET = "preset"
 """The setting of an attack that decides others of its settings."""
 
@@ -44,6 +57,8 @@ class Naming:
         protection = settings_of("defence", leave_out=_BUDGETS)
         # without a guarantee delta is empty, too: that is no other delta
         self._defence = _varying(defended, protection, defended["defense"], defended["eps_release"].isna())
+        if not _several_accountants(defended):
+            self._defence = {d: [n for n in names if n != "accountant"] for d, names in self._defence.items()}
         self._several = attacked["attack"].nunique() > 1
         scene = settings_of("batch", leave_out=("batch_size",))
         self.headings = [name for name in scene if attacked[name].nunique(dropna=False) > 1]
@@ -78,12 +93,13 @@ class Naming:
         """The settings in which the rows of this attack differ."""
         return self._attack.get(attack, [])
 
-    def defence(self, row: Mapping[str, Any], *, eps: bool = True) -> str:
+    def defence(self, row: Mapping[str, Any], *, eps: bool = True, leave_out: Collection[str] = ()) -> str:
         """Name a row's defence; a floor has none to name.
 
         Args:
             row: of the results or the summary.
             eps: whether the budget is part of the name: the training's, or else the release's, or sigma.
+            leave_out: settings that are said elsewhere.
         """
         if _given(row, "floor"):
             return EMPTY
@@ -93,8 +109,8 @@ class Naming:
         budget = next((name for name in _BUDGETS if _given(row, name)), None)
         if eps and budget is not None:
             symbol = columns()["eps" if budget == "eps_release" else budget].symbol
-            words.append(f"{symbol}={number(row[budget], '.3g' if budget == 'noise_multiplier' else '.4g')}")
-        words += settings(row, self._defence.get(row["defense"], ()))
+            words.append(f"{symbol}={up(row[budget], 3 if budget == 'noise_multiplier' else 4)}")
+        words += settings(row, [n for n in self._defence.get(row["defense"], ()) if n not in leave_out])
         if budget == "noise_multiplier":  # there would be an epsilon, had nothing else left the client
             words.append("without a guarantee")
         return " ".join(words)
@@ -139,13 +155,16 @@ def settings(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _setting(name: str, value: Any) -> str:
+    if name == "accountant":
+        return ACCOUNTANTS.get(value, f"by {value} accounting")
     column = columns()[name]
     symbol = (column.symbol or name).replace("_", " ")
     if column.dtype == "boolean":
         return symbol if value else f"no {symbol}"
     if column.dtype == "string":
         return f"{symbol} {value}"
-    return f"{symbol}={number(value, 'g')}{column.unit and ' '}{column.unit}"
+    text = up(value, 6) if name in ROUNDED_UP else number(value, "g")
+    return f"{symbol}={text}{column.unit and ' '}{column.unit}"
 
 
 def number(value: Any, spec: str) -> str:
@@ -189,6 +208,12 @@ def _varying(
     exact = (table[list(names)].groupby(keys).nunique(dropna=False) > 1).groupby(level=0).any()
     varies = within | exact
     return {group: [name for name in names if varies.at[group, name]] for group in varies.index}
+
+
+def _several_accountants(defended: pd.DataFrame) -> bool:
+    """Whether one budget was computed in several ways; else a budget tells how by itself."""
+    budgets = ["defense", "eps" if defended["eps"].notna().any() else "eps_release"]
+    return bool((defended.groupby(budgets)["accountant"].nunique() > 1).any())
 
 
 def _beside_presets(attacked: pd.DataFrame, varying: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 import pandas as pd
 
+from dpbench.privacy.rounding import up
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended
@@ -38,8 +39,9 @@ def notes(
     private = attacked[attacked["eps_release"].notna()]
     if len(private):
         scope = "whole training" if private["eps"].notna().any() else "attacked gradient"
-        words = [f"ε is the budget of the {scope}", f"accountant {accountant}"]
-        words += [f"δ {value:g}" for value in sorted(private["delta"].dropna().unique())]
+        words = [f"ε is the budget of the {scope}"]
+        words += [f"accountant {accountant}"] if accountant else []
+        words += [f"δ {up(value, 6)}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
         said.append(", ".join(words))
     if "rero_release" in shown and attacked["rero_release"].notna().any():

@@ -30,9 +30,9 @@ def show(
         files: what was written there.
         columns: what the table shows, as of `dpbench.report.fields.fields`.
     """
-    console = Console()
+    console = Console(emoji=False)  # a folder may be called run:x:1
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=WIDTH)
+        console = Console(width=WIDTH, emoji=False)
     console.print(tables.rich_table(table, columns))
     doubts = [f"Flag, {flag.kind}: {flag.text}" for flag in flags(table, Store(folder))]
     for line in (sentence.sentence(table), *doubts, *(f"{line}." for line in published(table))):

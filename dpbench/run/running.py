@@ -20,6 +20,7 @@ from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Runtime
 from dpbench.privacy import Budget, delta_note
 from dpbench.protocol import InputError, parameters
+from dpbench.report import check
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.fields import SHORT, chosen
@@ -36,6 +37,8 @@ from dpbench.sweep.options import (
 )
 from dpbench.sweep.plan import Plan, plan
 from dpbench.sweep.session import Session
+from dpbench.sweep.tuned import Tuned
+from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import digest, interrupts, output, process
 from dpbench.system.once import kept
 from dpbench.system.paths import absolute, expanded, kind_of, read_toml
@@ -70,8 +73,9 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         options = _resumed(options)
     if options.columns is not None:
         chosen(options.columns)  # a name that is none is said before anything is run
+    stored = check.read(expanded(options.check)) if options.check is not None else None
     process.configure()
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, emoji=False)
 
     def note(line: str) -> None:
         if not options.quiet:
@@ -79,10 +83,15 @@ def carry_out(options: Options, arguments: list[str]) -> int:
             notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
     runtime = _runtime(options, note)
-    planned = _plan(options, runtime, note)
+    tuned = None if options.tuned is None else load_tuned(options.tuned)
+    planned = _plan(options, runtime, tuned, note)
     for line in (*(f"Left out: {reason}" for reason in planned.left_out), *_cautions(planned)):
         note(line)
     inputs = {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in planned.cells}
+    if tuned is not None:
+        inputs[tuned.digest] = ""
+        for line in (*tuned.left, *tuned.changed(planned.cells)):
+            note(line)
     configuration = options.configuration() | {
         "device": runtime.device,
         "lpips_net": runtime.lpips_net or "",
@@ -108,7 +117,8 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
     try:
         session.run(missing, executor, notes, options.quiet)
-        return _finish(session, options, folder, trials)
+        ended = _finish(session, options, folder, trials)
+        return ended if stored is None else max(ended, _check(stored, folder, options.quiet))
     except KeyboardInterrupt:
         done = len(results.counts()[0] & session.cells.keys())
         line = f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
@@ -139,13 +149,13 @@ def _runtime(options: Options, note: Note) -> Runtime:
     )
 
 
-def _plan(options: Options, runtime: Runtime, note: Note) -> Plan:
+def _plan(options: Options, runtime: Runtime, tuned: Tuned | None, note: Note) -> Plan:
     """The cells; whatever is wrong with a defence or an attack comes out here, before anything is run."""
     values = {name: value for name, value in options.items() if isinstance(value, tuple)}
-    planned = plan(
-        values, Inputs(options.data, options.image_size, options.weights), runtime, _patiently(note)
-    )
-    checked = {(cell.defence, cell.threat, cell.batch.batch_size): cell for cell in planned.cells}
+    inputs = Inputs(options.data, options.image_size, options.weights)
+    change = {} if tuned is None else {"change": tuned.applied}
+    planned = plan(values, inputs, runtime, _patiently(note), **change)
+    checked = {(c.defence, c.threat, c.batch.batch_size, c.batch.clients): c for c in planned.cells}
     for cell in checked.values():
         parts.defence_of(cell)
     return replace(planned, cells=tuple(engines.choose(planned.cells)))
@@ -212,6 +222,14 @@ def _resumed(options: Options) -> Options:
     stored, here = read_toml(file), __version__
     check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
     return from_configuration(stored, options)
+
+
+def _check(stored: check.Stored, folder: Path, quiet: bool) -> int:
+    """Says where the run in `folder` departs from what was stored; 1 if it does."""
+    found = check.compare(stored, check.read(folder))
+    if not (quiet and found.agrees):
+        print("\n".join(output.plain(line) for line in check.lines(stored, found)))
+    return 0 if found.agrees else 1
 
 
 def _finish(session: Session, options: Options, folder: Path, trials: list[Trial]) -> int:

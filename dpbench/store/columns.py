@@ -126,6 +126,11 @@ add(
     _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),
     _words("data", "batch", "data set of the attacked images"),
     _count("batch_size", "batch", "images in the batch"),
+    _count(
+        "clients",
+        "batch",
+        "how many clients' sum the server sees, `batch_size` images each; rows are of the first one's images",
+    ),
     _count("batch_seed", "batch", "seed that drew the batch", condition=False),
     _count("image", "batch", "place of the image in its batch, from 0", condition=False),
     _count("original_index", "batch", "place of the image in the data set, from 0", condition=False),
@@ -139,6 +144,12 @@ add(
     ),
     _number(
         "eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)", symbol=""
+    ),
+    _number(
+        "eps_client",
+        "defence",
+        "several clients: eps_release of what one client sends, which holds if the aggregation fails",
+        symbol="",
     ),
     _number("sample_rate", "defence", "q: the training's expected batch over training-set size", symbol=""),
     _count("steps", "defence", "T: optimiser steps of the training", symbol=""),
@@ -240,6 +251,13 @@ add(
     _words("device", "provenance", "what it ran on"),
     _flag("decoys_known", "provenance", "what the attacker knew of images came from decoys, too"),
     _words("version", "provenance", "dpbench's version"),
+    _words(
+        "tuned",
+        "provenance",
+        "the file that the attack's parameters are from and the batches that they were tuned on; empty where "
+        "they are the user's or the defaults",
+    ),
+    _flag("tuned_on", "provenance", "tuned: the image is one of those that they were tuned on"),
     _words(
         "per_sample",
         "provenance",

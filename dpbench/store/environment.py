@@ -26,9 +26,9 @@ def describe() -> dict[str, Any]:
     """Describe this machine and this source tree.
 
     Returns:
-        `python`, `platform`, `packages` (name to version, None where not installed), `cpu_threads` of
-        torch, `cuda` (its version and the devices' names), `arithmetic` (what a graphics card may round) and
-        `git` (`git_state` of dpbench).
+        `python`, `platform`, `packages` (name to version, None where not installed), `cpu` (its name, and
+        the instructions that torch uses), `cpu_threads` of torch, `cuda` (its version and the devices'
+        names), `arithmetic` (what a graphics card may round) and `git` (`git_state` of dpbench).
     """
     import torch
 
@@ -37,6 +37,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {"dpbench": __version__} | {name: _version(name) for name in _PACKAGES},
+        "cpu": {"name": _cpu(), "instructions": torch.backends.cpu.get_cpu_capability()},
         "cpu_threads": torch.get_num_threads(),
         "cuda": {"version": torch.version.cuda, "devices": devices},
         "arithmetic": {
@@ -46,6 +47,15 @@ def describe() -> dict[str, Any]:
         },
         "git": git_state(Path(__file__)),
     }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def git_state(file: Path) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def _program(cell: Cell, attack: attacks.Attack) -> tuple[object, ...]:
     # as it will run: what a preset stands for and what is given by name are the same program
     words = [(name, values[name]) for name, each in parameters(type(attack)).items() if each.kind is str]
     stages = cell.defence.name.split("+") if values.get("adaptive", True) else []
-    victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, batch.batch_size)
+    images = batch.batch_size * batch.clients
+    victim = (batch.model, batch.norm, batch.data, batch.image_size, batch.weights, images)
     known = tuple(name for name in stages[-1:] if answered(name)), not SCALED.isdisjoint(stages)
     if stages and answered(stages[-1]) and stages[-1] not in ANSWERED:  # its own code runs in the iteration
         known = (*known, *cell.defence.given.items())

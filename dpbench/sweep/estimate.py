@@ -93,7 +93,8 @@ def _seconds(cell: Cell) -> float:
 
 def _shape(cell: Cell) -> Shape:
     batch, told, attack = cell.batch, cell.told, cell.attack
-    victim = (batch.model, batch.norm, batch.victim, batch.data, batch.image_size, batch.batch_size)
+    images = batch.batch_size * batch.clients
+    victim = (batch.model, batch.norm, batch.victim, batch.data, batch.image_size, images)
     evaluations = parts.attack_of(cell).evaluations() if attack else 0
     search = (attack and attack.name, evaluations, cell.floor, told.labels, told.bn_stats, cell.threat)
     return (*victim, *search, cell.defence.name, cell.runtime.engine, cell.runtime.device)

@@ -11,12 +11,12 @@ import attacks
 import defenses
 from dpbench import metrics, victim
 from dpbench.cell import parts
-from dpbench.cell.scene import dataset, images_digest
+from dpbench.cell.scene import data_for, dataset, images_digest
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threats import threat_models
-from dpbench.data import draw_disjoint
+from dpbench.data import draw_disjoint, with_clients
 from dpbench.generators import load_generator
-from dpbench.privacy import Budget
+from dpbench.privacy import Aggregation, Budget
 from dpbench.protocol import InputError
 from dpbench.system import digest, source
 from dpbench.victim.batch_norm import has_batch_norm
@@ -44,11 +44,12 @@ class Inputs:
     ) -> Iterator[BatchSpec]:
         """Every batch of every victim; reasons for those that cannot be had go into `left_out`."""
         networks = [(m, n) for m in values["model"] for n in values["norm"] or (victim.usual_norm(m),)]
-        axes = ("batch_size", "batch_seed", "label_draw", "logit_scale")
+        axes = ("batch_size", "clients", "batch_seed", "label_draw", "logit_scale")
         for (model, norm), state in product(networks, values["victim"]):
-            for size, seed, draw, scale in product(*(values[name] for name in axes)):
+            for size, clients, seed, draw, scale in product(*(values[name] for name in axes)):
                 try:
-                    weights, images = self._victims(model, norm, state), self._images(size, seed, draw)
+                    weights = self._victims(model, norm, state)
+                    images = self._images(model, size, clients, seed, draw)
                 except InputError as error:
                     left_out[str(error)] = None
                     continue
@@ -57,6 +58,7 @@ class Inputs:
                     images_digest=images,
                     image_size=self._image_size,
                     batch_size=size,
+                    clients=clients,
                     batch_seed=seed,
                     label_draw=draw,
                     model=model,
@@ -87,11 +89,12 @@ class Inputs:
     def _size(self) -> int:
         return dataset(self._data, self._image_size).images.shape[-1]
 
-    def _images(self, size: int, seed: int, draw: str) -> str:
-        return images_digest(draw_disjoint(dataset(self._data, self._image_size), size, seed, draw))
+    def _images(self, model: str, size: int, clients: int, seed: int, draw: str) -> str:
+        data = data_for(model, self._data, self._image_size)
+        return images_digest(with_clients(data, draw_disjoint(data, size, seed, draw), clients, seed, draw))
 
     def _victims(self, model: str, norm: str, state: str) -> str:
-        data = dataset(self._data, self._image_size)
+        data = data_for(model, self._data, self._image_size)
         return victim.weights_digest(model, norm, state, self._weights, data, data.images.shape[-1])
 
 
@@ -109,7 +112,7 @@ def code_of(cell: Cell, *networks: type | Callable[..., Any]) -> str:
 def _code(attack: str | None, defence: str, threat: str, networks: frozenset[Any]) -> str:
     found = [threat_models[threat], *networks, *metrics.METRICS.values(), *defenses.stages(defence)]
     found += [attacks.kind(attack)] if attack else []
-    found += [Budget] if parts.is_calibrated(defence) or parts.is_gaussian(defence) else []
+    found += [Budget, Aggregation] if parts.is_calibrated(defence) or parts.is_gaussian(defence) else []
     return source.digest(*found)
 
 

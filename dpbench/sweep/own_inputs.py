@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class Public:
     Attributes:
         mean: per channel, in [0, 1].
         std: per channel.
-        mean_image: [3, H, W], of other images.
-        others: other images, float32 [G, 3, H, W] in [0, 1], and their labels; None where there are none.
+        mean_image: of other images, of the shape of one.
+        others: other images, float32 [G, C, H, W] in [0, 1], and their labels; None where there are none.
     """
 
     mean: tuple[float, ...]
@@ -49,7 +50,8 @@ class OwnInputs:
         model: the victim, in the mode its gradient is taken in; a copy is kept.
         loss: mean-reduced.
         num_classes: K.
-        batches: (images float32 [B, 3, H, W] in [0, 1], labels int64 [B], places in their data set).
+        batches: (images float32 [B, C, H, W] in [0, 1], labels int64 [B], places in their data set); or
+            volumes, signals or rows of a table in place of the images.
         public: what the attacker may know.
         victim: what to call the model's state.
         release: what was really sent for the only batch, as a mean over its images; None where dpbench makes
@@ -71,24 +73,33 @@ class OwnInputs:
         self._release, self._expected = release, expected
         self._model, self._loss, self._classes, self._public = model, loss, num_classes, public
         self._state, self._weights = victim, state(model, loss)
-        self._batches = {
-            self._digest(images, labels): (images, labels, places) for images, labels, places in batches
-        }
+        # one that is given twice is one
+        self._given = list({self._digest(*each[:2]): each for each in batches}.values())
+        self._batches: dict[str, tuple[Tensor, Tensor, tuple[int, ...]]] = {}
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        return tuple(self._public.mean_image.shape[1:])
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of pictures; None of inputs of another kind."""
+        shape = tuple(self._public.mean_image.shape)
+        return shape[1:] if len(shape) == 3 else None
 
     def batches(
         self, values: Mapping[str, tuple[Any, ...]], left_out: dict[str, None]
     ) -> Iterator[BatchSpec]:
         """Every batch, in the order given; the seed is its place."""
-        for seed, (key, (images, _, _)) in enumerate(self._batches.items()):
+        for (seed, given), clients in product(enumerate(self._given), values["clients"]):
+            try:
+                images, labels, places = self._with_clients(seed, clients)
+            except InputError as error:
+                left_out[str(error)] = None
+                continue
+            key = self._digest(images, labels)
+            self._batches[key] = images, labels, places
             yield BatchSpec(
                 data=OWN,
                 images_digest=key,
-                batch_size=len(images),
+                batch_size=len(given[0]),
+                clients=clients,
                 batch_seed=seed,
                 label_draw=OWN,
                 model=type(self._model).__name__,
@@ -97,6 +108,17 @@ class OwnInputs:
                 weights_digest=self._weights,
                 expected=self._expected,
             )
+
+    def _with_clients(self, place: int, clients: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """The batch at `place` and the `clients` - 1 that follow it; after the last one comes the first."""
+        found = (self._given[place:] + self._given[:place])[:clients]
+        if len(found) < clients or len({len(images) for images, _, _ in found}) > 1:
+            raise InputError(
+                f"A sum over {clients} `clients` needs {clients} batches of one size: give {clients} or more "
+                "as a list, or as many values of `batch_seed` with a data set."
+            )
+        images, labels, places = zip(*found, strict=True)
+        return torch.cat(images), torch.cat(labels), sum(places, ())
 
     def has_batch_norm(self, batch: BatchSpec) -> bool:
         """Whether the model has batch-norm layers."""
@@ -134,6 +156,7 @@ class OwnInputs:
             shared=True,
             public=None if public.others is None else PublicSource(lambda: public.others, decoys=True),
             release=self._release,
+            clients=batch.clients,
         )
         return with_statistics(scene)
 

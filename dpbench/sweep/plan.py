@@ -16,6 +16,7 @@ from dpbench.cell import parts
 from dpbench.cell.floors import OF_A_BATCH, Floor
 from dpbench.cell.spec import BatchSpec, Cell, Part, Plain, Runtime, Told
 from dpbench.cell.threats import threat_models
+from dpbench.privacy import Aggregation
 from dpbench.protocol import InputError, Parameter, parameters
 
 Values = Mapping[str, tuple[Any, ...]]
@@ -50,7 +51,11 @@ class Plan:
 
 
 def plan(
-    values: Values, inputs: Inputs, runtime: Runtime, tell: Callable[[int], None] = lambda _: None
+    values: Values,
+    inputs: Inputs,
+    runtime: Runtime,
+    tell: Callable[[int], None] = lambda _: None,
+    change: Callable[[list[Cell]], list[Cell]] = lambda cells: cells,
 ) -> Plan:
     """Expand `values`: every batch with its undefended cells, its defended cells, and its floors.
 
@@ -62,6 +67,7 @@ def plan(
         inputs: where batches, weights and code are from.
         runtime: where the cells run.
         tell: called with the number of cells so far, batch by batch.
+        change: what becomes of the cells of a batch, undefended ones first, before their floors are added.
 
     Raises:
         InputError: for an unknown part, or if nothing is left; with the first reason.
@@ -75,7 +81,7 @@ def plan(
     for batch in inputs.batches(values, left_out):
         tell(len(chosen))
         for told in _told(values, inputs, batch):
-            attacked = list(_attacked(values, inputs, batch, told, runtime))
+            attacked = change(list(_attacked(values, inputs, batch, told, runtime)))
             # floors last: some take as long as their attack, and who runs out of time has what was asked for
             for cell in (*attacked, *_floors(attacked)):
                 code = inputs.code(cell)
@@ -98,15 +104,16 @@ def _attacked(
 ) -> Iterator[Cell]:
     """The undefended cells of a batch, then the defended ones."""
     for protection in dict.fromkeys(("none", *values["defense"])):
-        for defence in defences(protection, values):
+        for defence in defences(protection, values, batch.clients):
             for threat_name, asked in _attackers(values):
                 attack_name = _name(asked)
-                known = parts.facts(defence, told.labels, attack_name)
+                known = parts.facts(defence, told.labels, attack_name, batch.clients)
                 kind, threat = attacks.kind(attack_name), parameters(threat_models[threat_name])
                 # what attack and threat model share, the threat model decides
                 own = {key: each for key, each in parameters(kind).items() if key not in threat}
                 for threat_given in _combinations(threat, values, known):
-                    for attack_given in _asked(asked, own, values, known):
+                    met = known | dict(threat_given)
+                    for attack_given in _asked(asked, own, values, met):
                         for seed, source in product(
                             values["attack_seed"], values["generator"] if known["generator"] else (None,)
                         ):
@@ -140,19 +147,25 @@ def _asked(
         )
 
 
-def defences(asked: str | Part, values: Values) -> Iterator[Part]:
-    """The defence with every combination of its parameters; a given noise takes the place of a budget."""
+def defences(asked: str | Part, values: Values, clients: int = 1) -> Iterator[Part]:
+    """The defence with every combination of its parameters; a given noise takes the place of a budget.
+
+    Of an object its parameters are settled, and who adds the noise of several `clients` is not.
+    """
+    known = {"defended": True, "aggregated": clients > 1}
     if isinstance(asked, Part):
         noise = parts.is_calibrated(asked.name) and "noise_multiplier" in asked.given
         given = {**asked.given, "eps": None} if noise else asked.given
-        yield Part(name=asked.name, parameters=tuple(sorted(given.items())))
+        free = parameters(Aggregation) if parts.is_calibrated(asked.name) else {}
+        for more in _combinations(free, values, known):
+            yield Part(name=asked.name, parameters=tuple(sorted({**given, **dict(more)}.items())))
         return
     name = asked
     taken = parts.defence_parameters(name)
     given_noise = bool(values.get("noise_multiplier"))
     unused = "eps" if given_noise else "noise_multiplier"
     taken = {key: each for key, each in taken.items() if not (parts.is_calibrated(name) and key == unused)}
-    for given in _combinations(taken, values, {"defended": True}):
+    for given in _combinations(taken, values, known):
         if parts.is_calibrated(name) and given_noise:
             given = tuple(sorted((*given, ("eps", None))))
         yield Part(name=name, parameters=given)

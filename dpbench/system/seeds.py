@@ -15,6 +15,7 @@ import json
 
 PURPOSES = {
     "release": "the noise of a defence, in the releases of one batch",
+    "client": "the noise of each further client whose release is summed with the first one's",
     "inclusion": "the coins that say which releases the attacked sample is in",
     "candidates": "which images the informed attacker chooses among",
     "search": "the start and the steps of an attack",
@@ -24,6 +25,7 @@ PURPOSES = {
     "weights": "the weights that a training starts from",
     "sampling": "which samples are in the batches of a training",
     "training noise": "the noise of a defence in all steps of a training",
+    "tuning": "which values of an attack's parameters a tuning tries",
     "frontier": "which image of a batch the frontier asks about, and among which decoys",
 }
 """The random streams of a cell, by name. Whoever adds one adds its purpose here."""

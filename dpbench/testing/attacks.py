@@ -14,7 +14,7 @@ import torch
 
 import attacks
 from attacks import Attack
-from dpbench.protocol import InputError, Release, parameters
+from dpbench.protocol import InputError, LocalTraining, Release, parameters
 from dpbench.testing.claims import claim, refused, same
 from dpbench.testing.ranges import other, outside
 from dpbench.testing.scenes import CLASSES, SHAPE, noise_release, psnr, scene
@@ -202,6 +202,24 @@ def _spoilt(release: Release, how: str) -> Release:
     return replace(release, gradients=(first, *others[:-1], last))
 
 
+def updates_are_taken_or_refused(kind: type[Attack]) -> None:
+    """An update of several local steps is rebuilt from, in each way there is, or refused in one sentence."""
+    given = scene(kind, 3)
+    release = replace(given.release, local=LocalTraining(epochs=2, batch_size=2, lr=0.1))
+    if not kind.local_steps:
+        with refused("needs the gradient of one step", f"{kind.name} must refuse an update: call super()."):
+            short(kind)(release, given.knowledge, seed=0)
+        return
+    ways = parameters(kind)["update"].choices if "update" in parameters(kind) else (None,)
+    for way in ways:
+        attack = replace(short(kind), **{} if way is None else {"update": way})
+        found = attack(release, given.knowledge, seed=0)
+        claim(
+            found.images.shape == given.images.shape and bool(found.images.isfinite().all()),
+            f"{kind.name} must rebuild {len(given.images)} images from an update ({way}).",
+        )
+
+
 def what_it_needs_is_asked_for(kind: type[Attack]) -> None:
     """Without a field of `Knowledge` that it `needs`, it says so."""
     given = scene(kind, 1)
@@ -260,6 +278,7 @@ CHECKS: tuple[Check, ...] = (
     noise_is_not_inverted_and_a_release_is,
     candidates_are_told_apart_by_a_release_only,
     impossible_releases_are_refused,
+    updates_are_taken_or_refused,
     what_it_needs_is_asked_for,
     numbers_outside_their_range_are_refused,
     it_is_a_value,

@@ -1,6 +1,6 @@
 """The network whose gradient is attacked: architectures, weights, batch-norm statistics."""
 
-from dpbench.victim.loading import Victim, accuracy, load, weights_digest
+from dpbench.victim.loading import Victim, accuracy, load, takes_grey, weights_digest
 from dpbench.victim.networks import network, usual_norm
 
 # isort: off
@@ -20,6 +20,7 @@ __all__ = [
     "mlp",
     "network",
     "resnet",
+    "takes_grey",
     "usual_norm",
     "weights_digest",
 ]

@@ -69,10 +69,8 @@ def run(model: nn.Module, images: Tensor) -> tuple[object, bool]:
         with torch.no_grad():
             output = copy.deepcopy(model)(given)
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        advice = " (repeat a grey channel three times if it wants colours)" if images.shape[1] == 1 else ""
         raise InputError(
-            f"The model does not take images of shape {tuple(images.shape)}{advice}: "
-            f"{' '.join(str(error).split())}"
+            f"The model does not take images of shape {tuple(images.shape)}: {' '.join(str(error).split())}"
         ) from error
     return output, given._version != before
 

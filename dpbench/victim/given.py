@@ -1,4 +1,4 @@
-"""Networks that users name on the command line: a factory of their own, or one of torchvision or timm."""
+"""Networks that users name on the command line: a factory of their own, or one of a library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +16,7 @@ from dpbench.protocol import InputError, meant
 from dpbench.system.plugins import imported
 from dpbench.victim.layers import Normalise
 
-LIBRARIES = ("torchvision", "timm")
+LIBRARIES = ("torchvision", "timm", "transformers")
 OWN = "own"
 """The norm of a network that dpbench did not build."""
 
@@ -63,6 +64,8 @@ class Factory:
                 return _normalised(_torchvision(self.function, num_classes, size), mean, std)
             if library == "timm":
                 return _normalised(_timm(self.function, kind, num_classes, size), mean, std)
+            if library == "transformers":
+                return _normalised(_transformers(self.function, num_classes, size, len(mean)), mean, std)
             known = {"num_classes": num_classes, "size": size, "mean": mean, "std": std}
             taken = inspect.signature(self.function).parameters
             found = self.function(**{name: value for name, value in known.items() if name in taken})
@@ -76,7 +79,7 @@ class Factory:
 
 @cache
 def factory(model: str) -> Factory:
-    """The factory behind `module:factory`, `file.py:factory`, `torchvision:NAME` or `timm:NAME`.
+    """The factory behind `module:factory`, `file.py:factory`, or `LIBRARY:NAME` of one of `LIBRARIES`.
 
     Raises:
         InputError: where there is none.
@@ -104,18 +107,23 @@ def factory(model: str) -> Factory:
 
 
 def _maker(library: str, name: str) -> Callable[..., nn.Module]:
+    try:
+        found = import_module(library)
+    except ImportError as error:  # installed, and something that it needs is not
+        reason = " ".join(str(error).split())
+        raise InputError(f"{library} cannot be imported ({reason}): install it again.") from error
     if library == "torchvision":
-        from torchvision import models
-
-        names = models.list_models(module=models)
+        names = found.models.list_models(module=found.models)
         if name in names:
-            return models.get_model_builder(name)
+            return found.models.get_model_builder(name)
+    elif library == "timm":
+        names = found.list_models()
+        if name in names:
+            return found.create_model
     else:
-        import timm
-
-        names = timm.list_models()
+        names = [each for each in dir(found) if each.endswith("ForImageClassification")]
         if name in names:
-            return timm.create_model
+            return getattr(found, name)
     raise InputError(f"{library} has no classifier {name!r}{meant(name, names)}.")
 
 
@@ -129,6 +137,11 @@ def _timm(create: Callable[..., nn.Module], name: str, num_classes: int, size: i
         return create(name, num_classes=num_classes, img_size=size)
     except TypeError:  # a convolutional network takes images of any size
         return create(name, num_classes=num_classes)
+
+
+def _transformers(kind: type[nn.Module], num_classes: int, size: int, channels: int) -> nn.Module:
+    """The network of a class of transformers with its usual settings, for images of this size."""
+    return kind(kind.config_class(num_labels=num_classes, image_size=size, num_channels=channels))
 
 
 def _normalised(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -18,7 +18,7 @@ from dpbench.data import Dataset
 from dpbench.protocol import InputError, Loss
 from dpbench.system import digest
 from dpbench.system.paths import expanded
-from dpbench.victim.fitting import fit, outputs
+from dpbench.victim.fitting import fit, outputs, run
 from dpbench.victim.given import is_given
 from dpbench.victim.networks import build
 from dpbench.victim.weights import Weights, load_weights, read
@@ -80,6 +80,33 @@ def weights_digest(
             f"{data.num_classes} at {size}x{size}: use --victim untrained or --weights FILE."
         )
     return read(_shipped(name)).digest
+
+
+def takes_grey(model: str, data: Dataset) -> bool:
+    """Whether a network is one that a user named, and takes one channel and not three.
+
+    Args:
+        model: by name.
+        data: images in colour, which are not looked at.
+
+    Raises:
+        InputError: for a network that cannot be made.
+    """
+    return is_given(model) and _grey(model, data.num_classes, data.images.shape[-1], data.mean, data.std)
+
+
+@cache
+def _grey(model: str, num_classes: int, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
+    network = build(model, num_classes, None, size, mean, std).float()
+    return not _takes(network, 3, size) and _takes(network, 1, size)
+
+
+def _takes(network: nn.Module, channels: int, size: int) -> bool:
+    try:
+        run(network, torch.zeros(2, channels, size, size))
+    except InputError:
+        return False
+    return True
 
 
 @cache

@@ -13,7 +13,7 @@ from dpbench.cell.score import joined, scored, start_rows
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress, ThreatModel, threat_model
 from dpbench.metrics import floors
-from dpbench.protocol import Release
+from dpbench.protocol import LocalTraining, Release, parameter
 
 
 @threat_model("honest")
@@ -21,6 +21,33 @@ class Honest(ThreatModel):
     """A server that follows the protocol."""
 
     title = "honest server, image identified"
+
+    local_epochs: int | None = parameter(
+        None,
+        "FedAvg: passes over its batch that the client trains before it sends the update of its weights; "
+        "without it, it sends a gradient",
+        symbol="E",
+        at_least=1,
+        below=10_001,
+    )
+    local_batch_size: int | None = parameter(
+        None,
+        "FedAvg: images in each local step, in the same order in every epoch; all of the batch unless given",
+        symbol="local B",
+        at_least=1,
+        below=10**6,
+        only_if={"local": True},
+    )
+    local_lr: float = parameter(
+        0.01, "FedAvg: learning rate of the local steps", symbol="local lr", above=0, only_if={"local": True}
+    )
+
+    def local(self, images: int) -> LocalTraining | None:
+        """See `ThreatModel.local`."""
+        if self.local_epochs is None:
+            return None
+        size = min(images, self.local_batch_size or images)
+        return LocalTraining(self.local_epochs, size, self.local_lr)
 
     def prepare(self, scene: Scene) -> Scene:
         """The scene; statistics of public images are made from `others` where need be and there are any."""

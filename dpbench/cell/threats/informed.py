@@ -47,6 +47,7 @@ class Informed(ThreatModel):
 
     title = "informed attacker, sample picked"
     rebuilds_images = False
+    is_server = False
 
     candidates: int = parameter(
         10, "candidates for the one sample, one of them true", at_least=2, below=10**6
@@ -72,7 +73,7 @@ class Informed(ThreatModel):
 
         Raises:
             InputError: where there are no other images, or too few of them; for Poisson sampling of a defence
-                whose releases depend on earlier ones.
+                whose releases depend on earlier ones; for users of several records.
         """
         if scene.others is None:
             raise InputError(
@@ -82,6 +83,11 @@ class Informed(ThreatModel):
             # those with the sample and those without are made apart: each kind would know of its own only
             raise InputError(
                 f"The releases of {cell.defence.name} depend on earlier ones: use `inclusion` 1 with it."
+            )
+        if parts.unit_of(cell) == "user" and scene.of_each_client > 1:
+            raise InputError(
+                "The informed attacker guesses one record, and with `unit` user the bound is about all of a "
+                "client's: use `batch_size` 1 with it."
             )
         network, begun = scene.victim, time.perf_counter()
         with full_precision(scene.images.device):
@@ -100,7 +106,7 @@ class Informed(ThreatModel):
         guarantee = parts.guarantee_of(cell, chain)
         image = rows.of_images(scene)[0]
         row = rows.conditions(cell) | rows.of_victim(scene)
-        row |= rows.of_noise(chain) | rows.guaranteed(guarantee)
+        row |= rows.of_noise(chain) | rows.guaranteed(guarantee) | rows.of_clients(cell, guarantee)
         row |= {name: image[name] for name in ("image", "original_index", "label")}
         row |= self._measured(tally, guarantee, chain)
         row |= {"seconds": time.perf_counter() - begun, "status": "ok"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from dpbench.cell import parts
 from dpbench.cell.scene import FEWEST, Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
@@ -24,8 +25,18 @@ class MaliciousLinear(Honest):
         """The victim with the layer; statistics of public images are made from `others` where need be.
 
         Raises:
-            InputError: where there are too few other images.
+            InputError: for inputs that are not pictures, where there are too few other images, and where the
+                client takes several local steps.
         """
+        if self.local_epochs is not None:
+            raise InputError(
+                "`threat_model` malicious-linear reads a gradient: leave out `local_epochs`, or use honest."
+            )
+        if scene.images.ndim != 4:
+            raise InputError(
+                "`threat_model` malicious-linear plants a layer for pictures: it takes no inputs of shape "
+                f"{tuple(scene.images.shape[1:])}."
+            )
         scene = with_statistics(scene)
         statistics = scene.statistics
         if scene.others is None or statistics is None:
@@ -40,7 +51,8 @@ class MaliciousLinear(Honest):
     def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
         """PSNR of the unbiased estimate of each image from its row of the layer, where it has its own."""
         guarantee, network = release.guarantee, scene.victim
-        if guarantee is None or cell.defence.name != "dp":
+        by_record = parts.unit_of(cell) == "record" or scene.of_each_client == 1
+        if guarantee is None or cell.defence.name != "dp" or not by_record:
             return [{} for _ in scene.images]
         noise = guarantee.noise_multiplier / math.sqrt(self.releases)
         norm, found = guarantee.max_grad_norm, []

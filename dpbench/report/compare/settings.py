@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy import Budget
+from dpbench.privacy.rounding import up
 from dpbench.protocol import parameters
 from dpbench.report.naming import settings
 from dpbench.store.columns import columns, conditions
@@ -27,7 +28,7 @@ _DIGITS = 6
 _SPECIAL: dict[str, Callable[[Any], str]] = {
     "sample_rate": lambda rate: f"q={rate:.3g}",
     "steps": lambda steps: f"T={steps:,d}",
-    "noise_multiplier": lambda sigma: f"σ={sigma:.3g}",
+    "noise_multiplier": lambda sigma: f"σ={up(sigma)}",
     "releases": lambda count: f"{count} release{'s' if count > 1 else ''}",  # T means the steps here
     "adaptive": lambda does: "adaptive" if does else "not adaptive",
 }
@@ -88,5 +89,5 @@ def named(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def budgets(rows: pd.DataFrame) -> str:
     """The budgets by which these rows are labelled, such as `ε=1`; empty without a guarantee."""
     name = "eps" if "eps" in rows and rows["eps"].notna().any() else "eps_release"
-    values = sorted({f"{value:.3g}" for value in rows[name].dropna()}, key=float)
+    values = dict.fromkeys(up(value) for value in sorted(rows[name].dropna()))
     return f"{_BUDGETS[name]}={' and '.join(values)}" if values else ""

@@ -11,6 +11,9 @@ from dpbench.report.flags.floors import FAILS
 
 BAND = 10
 """Points of accuracy that a band is wide."""
+LEAST = 59
+"""Images or trials from which on a result is ranked: as many as a frontier takes where nothing succeeds. Even
+if none of so many is right, 6.1 % are still possible (95 % interval); with fewer, more."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ class Item:
         return max(self.result["utility"], key=lambda each: each["mean"], default=None)
 
     @property
+    def unranked(self) -> str:
+        """Why it has no rank, in words; empty where it has one."""
+        if not self.success:
+            return "no attack was asked how often it is right"
+        if any(flag["kind"] == FAILS for flag in self.flags):
+            return "the attack fails undefended, so what it misses is to nobody's credit"
+        if not any(map(self._is_undefended, self.entry["results"])):
+            return "the entry has no undefended result of the same attacks, so nothing shows that they work"
+        if self.success["asked"] < LEAST:
+            return f"{self.success['asked']} of at least {LEAST} images or trials"
+        return ""
+
+    def _is_undefended(self, other: dict[str, Any]) -> bool:
+        return other["defence"]["name"] == "none" and _attacked(other) == _attacked(self.result)
+
+    @property
     def flags(self) -> list[dict[str, Any]]:
         """The entry's flags on this result, and those on all of it."""
         return [
@@ -58,8 +77,8 @@ class Board:
         attacks: what attacked.
         protocol: hash of these attacks with their settings.
         band: the accuracy, as text.
-        ranked: (rank, item), in a rank by the upper end of the interval; no rank where nothing was measured,
-            or where the attack fails undefended, so that what it misses is to nobody's credit.
+        ranked: (rank, item), in a rank by the upper end of the interval; no rank where `Item.unranked` says
+            why.
     """
 
     suite: str
@@ -106,32 +125,25 @@ def band(accuracy: dict[str, Any] | None) -> str:
 
 
 def _ranked(items: list[Item]) -> list[tuple[int | None, Item]]:
-    measured = [item for item in items if item.success and not _attack_fails(item)]
+    measured = [item for item in items if not item.unranked]
     places = ranks([(item.success["low"], item.success["high"]) for item in measured])
     in_order = sorted(zip(places, measured, strict=True), key=lambda each: (each[0], each[1].success["high"]))
     return [*in_order, *((None, item) for item in items if item not in measured)]
 
 
-def _attack_fails(item: Item) -> bool:
-    return any(flag["kind"] == FAILS for flag in item.flags)
-
-
 def _place(item: Item) -> tuple[str, ...]:
-    result = item.result
+    return item.entry["suite"] or "", *_attacked(item.result), band(item.accuracy)
+
+
+def _attacked(result: dict[str, Any]) -> tuple[str, ...]:
+    """Threat model, scene, attacks and their settings: what a defence and its absence are compared in."""
     success = result["strongest"]["success"] or {}
     # one release is what everybody attacks unless said otherwise; undefended, it is not said
     scene = {n: v for n, v in result["scene"].items() if not (n in ("releases", "inclusion") and v == 1)}
     words = [f"{name.replace('_', ' ')} {_word(value)}" for name, value in scene.items()]
     if chance := success.get("chance"):
         words.append(f"chance {chance:.3g}")
-    return (
-        item.entry["suite"] or "",
-        result["threat_model"] or "",
-        ", ".join(words),
-        ", ".join(result["attacks"]),
-        result["protocol"],
-        band(item.accuracy),
-    )
+    return result["threat_model"] or "", ", ".join(words), ", ".join(result["attacks"]), result["protocol"]
 
 
 def _word(value: Any) -> str:

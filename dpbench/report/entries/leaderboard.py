@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dpbench.privacy.rounding import up, up_percent
 from dpbench.protocol import InputError
-from dpbench.report.entries.boards import Item, boards
+from dpbench.report.entries.boards import LEAST, Item, boards
 from dpbench.report.entries.check import check, find
 from dpbench.report.naming import EMPTY, number
 from dpbench.report.page.templating import plain
@@ -62,7 +63,9 @@ def html(items: list[Item], left_out: list[tuple[str, str]]) -> str:
         {"board": board, "rows": [(rank, _cells(item), item) for rank, item in board.ranked]}
         for board in boards(items)
     ]
-    return plain("leaderboard", title="Leaderboard", boards=found, header=_HEADER, left_out=left_out)
+    return plain(
+        "leaderboard", title="Leaderboard", boards=found, header=_HEADER, left_out=left_out, least=LEAST
+    )
 
 
 _HEADER = (
@@ -91,7 +94,7 @@ def _cells(item: Item) -> tuple[str, ...]:
         right,
         interval,
         _number(strongest["psnr_over_floor"], "+.1f"),
-        f"{bound['success']:.0%} ({bound['prior']:.0%})" if bound else EMPTY,
+        f"{up_percent(bound['success'])} ({up_percent(bound['prior'])})" if bound else EMPTY,
         _budget(guarantee, "eps"),
         _budget(guarantee, "eps_release"),
         f"{accuracy['mean']:.1%} ({accuracy['utility_model']})" if accuracy else EMPTY,
@@ -101,7 +104,7 @@ def _cells(item: Item) -> tuple[str, ...]:
 def _budget(guarantee: dict[str, Any] | None, name: str) -> str:
     if guarantee is None or guarantee[name] is None:
         return EMPTY
-    text = _number(guarantee[name], ".3g")
+    text = up(float(guarantee[name]))
     sampler = guarantee["sampler"]
     if name == "eps":
         return f"{text} (sampling {sampler['assumed']}; here {sampler['actual']})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dpbench.privacy.rounding import down_places, up
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
 from dpbench.report.flags.audits import audits
@@ -19,8 +20,8 @@ def audited(results: Results) -> Iterator[Flag]:
     for audit in audits(results.store.path) if results.store else ():
         found = []
         if audit.exceeded and audit.claimed_eps is not None:
-            claim = f"where {audit.claimed_eps:.4g} is claimed"
-            found.append(f"at least ε {audit.eps:.2f} for one release {claim}")
+            claim = f"where {up(audit.claimed_eps, 4)} is claimed"
+            found.append(f"at least ε {down_places(audit.eps)} for one release {claim}")
         if audit.departures:
             names = ", ".join(audit.departures)
             found.append(
@@ -50,7 +51,19 @@ def exceeded(results: Results) -> Iterator[Flag]:
 
 
 def tuned(results: Results) -> Iterator[Flag]:
-    """Batches of the seeds that are kept for tuning attacks."""
+    """Images that the attack was tuned on, and batches of the seeds that are kept for tuning attacks."""
+    own = results.well[results.well["tuned"].notna()]
+    for source, attacked in own.groupby("tuned"):
+        rows = attacked[attacked["tuned_on"].fillna(False).astype(bool)]
+        if len(rows):
+            hit, all_of_them = (originals(each).nunique() for each in (rows, attacked))
+            yield Flag(
+                TUNED,
+                f"{hit} of {count(all_of_them, 'image')} are among those that the attack's parameters were "
+                f"tuned on ({source}), so it may do better on them than on others: report batches of other "
+                "images.",
+                keys(rows),
+            )
     data, first, last = TUNING
     attacked = results.well[(results.well["data"] == data).fillna(False).astype(bool)]
     rows = attacked[attacked["batch_seed"].between(first, last).fillna(False).astype(bool)]

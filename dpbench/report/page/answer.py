@@ -12,7 +12,7 @@ from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.page.budget import Budget, budgets
 from dpbench.report.page.changes import changes
 from dpbench.report.page.figures import at_most, figure, share
-from dpbench.report.page.frontiers import sentences
+from dpbench.report.page.frontiers import meaning, sentences
 from dpbench.report.page.templating import render
 from dpbench.report.page.trainings import accuracies, trainings, without_defence
 from dpbench.report.page.verdicts import PICKED, picked, verdicts
@@ -21,6 +21,7 @@ from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
 from dpbench.store import Store
 
+_ADJACENCY = {"add-remove": "one image added or removed", "replace": "one image replaced by another"}
 FIRST = 3
 """Settings that are shown at once; more are a click away."""
 
@@ -41,7 +42,9 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         "answer",
         flags=flags(table, store),
         without=len(store.expected().keys() - set(table.loc[ended_well(table), "key"])),
-        adjacency=[str(word) for word in attacked["adjacency"].dropna().unique()],
+        adjacency=[
+            _ADJACENCY.get(word, f"{word} adjacency") for word in attacked["adjacency"].dropna().unique()
+        ],
         words=in_words.budgets(lines),
         defences=[each.defence for each in found],
         rows=_rows(found, store) if found else [],
@@ -56,6 +59,7 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         said=sentence(table).split("\n") if fixed else [],
         bound=informed.sentence(lines, naming),
         ends=ends,
+        meaning=meaning(store),
         changes=changes(table, store),
     )
 
@@ -65,7 +69,7 @@ def _single(found: list[Budget]) -> bool:
     return all(pd.isna(each.row["releases"]) or each.row["releases"] == 1 for each in found)
 
 
-def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup]]]:
+def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup | str]]]:
     """One line for each quantity that has values, one column for each budget."""
     trained = trainings(store)
     reached = [accuracies(each.row, trained) for each in found]
@@ -73,13 +77,14 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup]]]:
     # a budget of releases has no training: no sampling, and no steps beside these releases
     told = [(each, not pd.isna(each.row["eps"])) for each in found]
     rows = [
-        ("ε of the training", [figure(each.row["eps"]) for each in found]),
+        ("ε of the training", [at_most(each.row["eps"]) for each in found]),
         (f"ε of {which}", [at_most(each.row["eps_release"]) for each in found]),
         ("releases", [figure(None if _single(found) else each.row["releases"], "d") for each in found]),
-        ("noise multiplier σ", [figure(each.row["noise_multiplier"]) for each in found]),
+        ("noise multiplier σ", [at_most(each.row["noise_multiplier"]) for each in found]),
         ("sample rate q", [figure(e.row["sample_rate"] if t else None) for e, t in told]),
         ("steps T", [figure(e.row["steps"] if t else None, ",d") for e, t in told]),
-        ("δ", [figure(each.row["delta"], "g") for each in found]),
+        ("δ", [at_most(each.row["delta"], 6) for each in found]),
+        ("ε comes from", [each.accounting or EMPTY for each in found]),
         (f"bound, {which}", [at_most(each.row["rero_release"]) for each in found]),
         ("bound, training", [at_most(each.bound) for each in found]),
         ("membership advantage", [at_most(each.advantage) for each in found]),

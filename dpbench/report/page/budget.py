@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy.rounding import up
 from dpbench.privacy.tradeoff import trade_off
-from dpbench.report.naming import Naming
+from dpbench.report.naming import Naming, settings
 
 SHOWN = 8
 """Budgets on one page, at most; accounting takes up to seconds for each."""
@@ -23,7 +24,8 @@ class Budget:
     """One budget.
 
     Attributes:
-        defence: its name in the tables.
+        defence: its name and epsilon.
+        accounting: how it was computed, in words; empty where that is not known.
         row: its row of the summary.
         bound: largest share of cases in which an attacker rebuilds an image from all gradients of the
             training, if it does so in 10 % of them without; None where the budget is of the release alone.
@@ -31,6 +33,7 @@ class Budget:
     """
 
     defence: str
+    accounting: str
     row: Mapping[str, Any]
     bound: float | None
     advantage: float | None
@@ -53,7 +56,11 @@ def _budget(row: Mapping[str, Any], naming: Naming) -> Budget:
     bound = advantage = None
     if not any(pd.isna(row[name]) for name in ("eps", "sample_rate", "steps")):
         bound, advantage = _training(row["noise_multiplier"], row["sample_rate"], int(row["steps"]))
-    return Budget(naming.defence(row), row, bound, advantage)
+    known = not pd.isna(row["accountant"])
+    accounting = settings(row, ["accountant"])[0].removeprefix("by ") if known else ""
+    eps = row["eps_release"] if pd.isna(row["eps"]) else row["eps"]
+    defence = f"{naming.defence(row, eps=False, leave_out=('accountant',))}, ε = {up(eps)}"
+    return Budget(defence, accounting, row, bound, advantage)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.naming import ROUNDED_UP
 from dpbench.report.page.templating import render
 from dpbench.store.columns import Column, columns
 
@@ -33,6 +34,7 @@ def data_table(
     shown: Collection[str],
     links: Mapping[str, str] | None = None,
     mark: str = "",
+    file: str = "",
 ) -> Markup:
     """A table that can be sorted, filtered and downloaded.
 
@@ -46,6 +48,7 @@ def data_table(
             click away.
         links: column to what goes before its values to make an anchor of this page.
         mark: column whose values mark their rows.
+        file: the CSV file beside the page that has all rows.
     """
     rows = table.head(MOST)
     filled = [c for c in dict.fromkeys((*shown, *rows)) if c in rows and rows[c].notna().any()]
@@ -55,6 +58,7 @@ def data_table(
     data = {
         "name": name,
         "mark": varying.index(mark) if mark in varying else None,
+        "file": file,
         "columns": [
             {
                 "name": column,
@@ -62,6 +66,7 @@ def data_table(
                 "meaning": _meaning(column),
                 "shown": column in shown,
                 "link": (links or {}).get(column),
+                "up": column in ROUNDED_UP,
                 "data": _values(rows[column]),
             }
             for column in varying
@@ -70,6 +75,7 @@ def data_table(
     return render(
         "data",
         name=name,
+        file=file,
         caption=caption,
         data=data,
         same=[_Same(column, _meaning(column), _text(rows[column].iloc[0])) for column in same],

@@ -38,7 +38,7 @@ def decided(table: pd.DataFrame, store: Store) -> Markup | None:
             "epochs": figure(training["epochs"], "g"),
             "q": figure(training["sample_rate"]),
             "T": figure(training["steps"], ",d"),
-            "delta": figure(training["delta"], "g"),
+            "delta": at_most(training["delta"], 6),
         },
         header=header,
         rows=[_row(choice, own=own, images=images) for choice in choices],

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from dpbench.privacy.rounding import up
 from dpbench.report.evidence import originals, over_floor
-from dpbench.report.naming import Naming, number
+from dpbench.report.naming import Naming
 from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
 from dpbench.store.columns import conditions
 
@@ -162,7 +163,7 @@ def _spread(names: list[str]) -> list[str]:
 
 def _named(row: pd.Series, name: str) -> str:
     sigma = row["noise_multiplier"]
-    return name if pd.isna(sigma) or "σ" in name else f"{name} (σ={number(sigma, '.3g')})"
+    return name if pd.isna(sigma) or "σ" in name else f"{name} (σ={up(sigma)})"
 
 
 def _picked(images: list[int]) -> list[tuple[str, int]]:

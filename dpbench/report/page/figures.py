@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.privacy.rounding import up, up_percent
 from dpbench.report.naming import EMPTY, number
 
 
@@ -31,20 +30,7 @@ def at_most(value: Any, digits: int = 3) -> Markup:
         >>> print(at_most(0.15462))
         <data value="0.15462">0.155</data>
     """
-    return _marked(value, EMPTY if _missing(value) else number(rounded_up(float(value), digits), ".6g"))
-
-
-def rounded_up(value: float, digits: int = 3) -> float:
-    """To so many digits, upwards.
-
-    Example:
-        >>> rounded_up(0.1), rounded_up(1.5901), rounded_up(1234.5)
-        (0.1, 1.6, 1240.0)
-    """
-    if not math.isfinite(value) or value == 0:
-        return value
-    exact = Decimal(repr(value))
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - digits + 1), ROUND_CEILING))
+    return _marked(value, EMPTY if _missing(value) else up(value, digits))
 
 
 def share(value: Any, spec: str = ".0f") -> Markup:
@@ -58,16 +44,13 @@ def share(value: Any, spec: str = ".0f") -> Markup:
 
 
 def at_most_share(value: Any) -> Markup:
-    """A share that is an upper bound as HTML, in per cent, rounded up to a tenth.
+    """A share that is an upper bound as HTML, in per cent, rounded up.
 
     Example:
         >>> print(at_most_share(0.15462))
         <data value="0.15462">15.5 %</data>
     """
-    if _missing(value):
-        return Markup(EMPTY)
-    exact = 100 * Decimal(repr(float(value)))
-    return _marked(value, f"{exact.quantize(Decimal('0.1'), ROUND_CEILING)} %")
+    return _marked(value, EMPTY if _missing(value) else up_percent(value))
 
 
 def _marked(value: Any, shown: str) -> Markup:

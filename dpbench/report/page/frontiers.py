@@ -30,6 +30,11 @@ def sentences(store: Store) -> list[str]:
     return [str(each["sentence"]) for each in _read(store) or []]
 
 
+def meaning(store: Store) -> str:
+    """What the verdicts of the frontiers mean; empty where there are none, or an older version wrote them."""
+    return next((str(each["meaning"]) for each in _read(store) or [] if each.get("meaning")), "")
+
+
 def _read(store: Store) -> list[dict[str, Any]] | None:
     read = from_json(store.path / FILE)
     found = read.get("frontiers") if isinstance(read, dict) else None
@@ -44,9 +49,9 @@ def _described(found: dict[str, Any]) -> dict[str, Any]:
             asked, right = rate["trials"], rate["successes"]
             rows.append(
                 (
-                    figure(noise["sigma"]) if noise["sigma"] else "no defence",
-                    figure(noise["eps"]),
-                    figure(noise["eps_release"]),
+                    at_most(noise["sigma"]) if noise["sigma"] else "no defence",
+                    at_most(noise["eps"]),
+                    at_most(noise["eps_release"]),
                     rate["attack"],
                     Markup("{} of {}").format(figure(right, "d"), figure(asked, "d")),
                     share(right / asked if asked else None, ".1f"),
@@ -58,6 +63,7 @@ def _described(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "threat_model": found["threat_model"],
         "sentence": found["sentence"],
+        "meaning": found.get("meaning", ""),
         "setting": list(found.get("setting", {}).items()),
         "rows": rows,
         "certified": certified,

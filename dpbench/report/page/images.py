@@ -27,4 +27,6 @@ def images(table: pd.DataFrame, store: Store) -> Markup | None:
             raised.setdefault(key, []).append(flag.kind)
     kinds = {key: ", ".join(dict.fromkeys(each)) for key, each in raised.items()}
     table = table.assign(**{FLAGS: table["key"].map(kinds).astype("string")})
-    return data_table("images", "Every image", table, SHOWN, links={"key": "cell-"}, mark=FLAGS)
+    return data_table(
+        "images", "Every image", table, SHOWN, links={"key": "cell-"}, mark=FLAGS, file="results.csv"
+    )

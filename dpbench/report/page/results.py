@@ -31,5 +31,5 @@ def results(table: pd.DataFrame, store: Store) -> Markup | None:
         sheets=sheets(table, LONG),
         words=WORDS,
         published=published(table),
-        everything=data_table("summary", "Every figure of the summary", lines, SHOWN),
+        everything=data_table("summary", "Every figure of the summary", lines, SHOWN, file="summary.csv"),
     )

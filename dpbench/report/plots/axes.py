@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from dpbench.privacy.rounding import up, upwards
 from dpbench.report.plots.style import SMALL
 from dpbench.report.plots.wrap import width
 
@@ -56,13 +57,13 @@ def span(values: Sequence[float]) -> float:
 
 
 def short(value: float) -> str:
-    """Two digits, as a tick's name.
+    """Three digits, upwards, as a tick's name: those of noise and epsilon must not promise too much.
 
     Example:
-        >>> short(0.00709), short(350.0), short(12345.0), short(1e6), short(3.73)
-        ('0.0071', '350', '1.2e4', '1e6', '3.7')
+        >>> short(0.00709), short(350.0), short(12345.0), short(1e6), short(3.7301)
+        ('0.00709', '350', '1.24e4', '1e6', '3.74')
     """
     if not 1e-4 <= value < 1e4:
-        number, power = f"{value:.1e}".split("e")
-        return f"{number.removesuffix('.0')}e{int(power)}"
-    return f"{float(f'{value:.2g}'):g}"
+        number, power = f"{upwards(value):.2e}".split("e")
+        return f"{number.rstrip('0').rstrip('.')}e{int(power)}"
+    return up(value)

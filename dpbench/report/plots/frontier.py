@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from dpbench.privacy.rounding import up
 from dpbench.report import escape
 from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.colours import OKABE_ITO
@@ -43,7 +44,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
         said.append(found["sentence"])
         for level in found["levels"]:
             rates = (f"{rate['successes']} of {rate['trials']}" for rate in level["rates"])
-            said.append(f"Sigma {level['noise']['sigma']:g}: {', '.join(rates)}.")
+            said.append(f"Sigma {up(level['noise']['sigma'])}: {', '.join(rates)}.")
     return " ".join(said)
 
 
@@ -103,7 +104,7 @@ def _panel(axis: Axes, found: dict[str, Any], width: float) -> None:
         axis.axhline(rate, color="0.5", linestyle=":", linewidth=0.9)
         axis.text(right, rate, f" {said}", va="center", **words)
     inches = width - _BESIDE
-    at_values(axis, sigmas, [f"{sigma:.3g}" for sigma in sigmas], inches, also=(none, "no\ndefence"))
+    at_values(axis, sigmas, [up(sigma) for sigma in sigmas], inches, also=(none, "no\ndefence"))
     axis.set_yticks(
         [0, CHANCE, CHANCE + MARGIN, 0.2, 0.5, 1], ["0", "0.5 %", "5.5 %", "20 %", "50 %", "100 %"]
     )
@@ -157,7 +158,7 @@ def _exposed_alt(table: pd.DataFrame, store: Store | None) -> str:
     for (_, sigma), part in rows:
         best = ", ".join(f"{r:.2f}" for r in part["best_correlation"].head(EXPOSED))
         first = int(part.head(EXPOSED)["ranked_first"].sum())
-        said.append(f"Sigma {sigma:g}: correlations {best}; {first} of them ranked first of 200.")
+        said.append(f"Sigma {up(sigma)}: correlations {best}; {first} of them ranked first of 200.")
     return " ".join(said)
 
 
@@ -191,7 +192,7 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     for axis in panels.flat:
         axis.axis("off")
     for line, ((_, sigma), part) in zip(panels, rows, strict=True):
-        name = "no defence" if sigma == 0 else f"σ {sigma:.3g}"
+        name = "no defence" if sigma == 0 else f"σ {up(sigma)}"
         name = wrap(name, 0.55, SMALL)
         line[0].text(-0.1, 0.5, name, fontsize=SMALL, ha="right", va="center", transform=line[0].transAxes)
         pairs = zip(line[::2], line[1::2], strict=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
 from dpbench.report import escape
 from dpbench.report.plots.style import INK, SMALL, text_colour
+from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 
 _RIGHT = 1.03  # where the names begin, of the panel's width
@@ -75,6 +78,35 @@ def at_ends(axis: Axes, names: Sequence[Name], inches: float) -> None:
             },
         )
         written.set_gid("name")
+
+
+def fit(texts: Sequence[str], inches: float, high: float) -> bool:
+    """Whether names right of a panel, `inches` wide, stand beside their lines: no higher than the panel."""
+    lines = [wrap(text, inches, SMALL).count("\n") + 1 for text in texts]
+    return sum(1.2 * SMALL * count + _BETWEEN for count in lines) / 72 <= high
+
+
+def below(figure: Figure, lines: dict[str, dict[str, Any]], width: float) -> None:
+    """A legend below the panels instead, for which the figure grows.
+
+    Args:
+        figure: not settled yet.
+        lines: name to the style of its line.
+        width: of the figure, inches.
+    """
+    texts = [wrap(name, width - 0.8, SMALL) for name in lines]
+    columns = max(1, int((width - 0.2) / (max(width_of(text, SMALL) for text in texts) + 0.6)))
+    rows = -(-len(texts) // columns)
+    high = 0.14 * rows * max(text.count("\n") + 1 for text in texts) + 0.1
+    figure.set_figheight(figure.get_figheight() + high)
+    figure.legend(
+        [Line2D([], [], **style) for style in lines.values()],
+        [escape.matplotlib(text) for text in texts],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=2.5,
+    )
 
 
 def settle(figure: Figure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,9 @@ from matplotlib.lines import Line2D
 
 from dpbench.report import escape
 from dpbench.report.naming import Naming
-from dpbench.report.plots.axes import short
-from dpbench.report.plots.colours import OKABE_ITO
+from dpbench.report.plots.leakage_ticks import LINE, Ticks, budget_of
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLUMN, FULL, SMALL, TEXT
+from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, SMALL, TEXT
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
@@ -27,17 +27,17 @@ CEILING = 60
 MAX_LINES = 4
 """Batch sizes and conditions in one plot at most, half as many in a column, which is a page either way; the
 title says what was left out."""
+MOST_SERIES = 4
+"""Series in one panel at most, beside the best floor. Where there are more, attacks have own panels; the
+title says what is left out even then."""
 MANY = 1000
 """Points of one series from which on they are one picture in a drawing, not marks of their own."""
 
-_MARKERS = "osD^vPX*"
-_FLOOR_COLOURS, _DASHES = ("0.2", "0.6"), ("--", "-.", ":", (0, (8, 2)))
+_FLOOR = "best guess without the gradient"
 _METRICS = {"psnr": "PSNR, dB (up: leaks more)", "lpips": "LPIPS (down: leaks more)"}
 
 # all in inches: a figure has to be as high as its text needs, or Matplotlib's layout engine gives up
-_LINE = 0.145  # a line of text
 _PANEL, _LEFT, _RIGHT = 2.0, 0.55, 0.1  # the height of a panel; beside it, its scale and a margin
-_TICK, _UPRIGHT = 0.75, 2.3  # the most room for a tick's name, lying and standing
 _HANDLE = 0.6  # beside a legend's text
 
 
@@ -64,7 +64,7 @@ def leakage(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 
     Epsilon's axis is logarithmic; defences without an epsilon, none among them, stand at its right end. Each
     batch size, and each of the other conditions that vary, has panels of its own, one per metric; an empty
-    LPIPS has none.
+    LPIPS has none. The dashed line is the best floor of the panel, by its median.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -77,21 +77,28 @@ def leakage(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     table = _attacks(schema.conform(table))
     naming = Naming(table)
     table = ordered(table, batch_last=True)
-    table = table.assign(_series=_series(table, naming))
     # the undefended rows first, so that colours begin with the attacks as such
     table = table.assign(_defended=is_defended(table)).sort_values("_defended", kind="stable")
-    attacked = table[~is_floor(table)]
-    if attacked.empty:
+    if is_floor(table).all():
         return None
+    table = table.assign(_series=_series(table, naming))
+    of = table.loc[~is_floor(table), ["attack", "_series"]].nunique()
+    apart = bool(of["_series"] > MOST_SERIES and of["attack"] > 1)
+    if apart:
+        table = table.assign(_series=_series(table, naming, apart=True))
+    series = _leaking_most(table[~is_floor(table)])
+    table = table[is_floor(table) | table["_series"].isin(series[:MOST_SERIES])]
+    attacked = table[~is_floor(table)]
     metrics = [metric for metric in _METRICS if attacked[metric].notna().any()]
     across = len(metrics) if width > COLUMN else 1
-    ticks, styles = _Ticks(attacked, naming, width / across - _LEFT - _RIGHT), _styles(table)
+    ticks, styles = Ticks(attacked, naming, width / across - _LEFT - _RIGHT), _styles(table)
     parts = naming.sections(table)
+    parts = [each for part in parts for each in _by_attack(*part)] if apart else parts
     shown = parts[: MAX_LINES if width > COLUMN else MAX_LINES // 2]
     panels = [
         (wrap(heading, ticks.inches, TEXT), part, metric) for heading, part in shown for metric in metrics
     ]
-    title = _title(attacked, len(shown), len(parts))
+    title = _title(attacked, len(shown), len(parts), len(series), apart)
     figure, axes = _layout(title, [panel[0] for panel in panels], styles, ticks, across, width)
     for i, (axis, (heading, part, metric)) in enumerate(zip(axes, panels, strict=True)):
         axis.sharey(axes[i % len(metrics)])
@@ -104,11 +111,24 @@ def _attacks(table: pd.DataFrame) -> pd.DataFrame:
     return table[ended_well(table) & ~is_informed(table) & ~only_labels(table)]
 
 
+def _leaking_most(attacked: pd.DataFrame) -> list[str]:
+    """Names of all series, those of the highest median PSNR first."""
+    medians = attacked["psnr"].fillna(-math.inf).groupby(attacked["_series"], sort=False).median()
+    return list(medians.sort_values(ascending=False, kind="stable").index)
+
+
+def _by_attack(heading: str, part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Panels of one attack each, with the floors that are its own or nobody's."""
+    for attack in part.loc[~is_floor(part), "attack"].unique():
+        own = (part["attack"] == attack) | (is_floor(part) & part["floor_of"].fillna(attack).eq(attack))
+        yield f"{attack}, {heading[:1].lower()}{heading[1:]}", part[own]
+
+
 def _layout(
     title: str,
     headings: list[str],
     styles: dict[str, dict[str, Any]],
-    ticks: _Ticks,
+    ticks: Ticks,
     across: int,
     width: float,
 ) -> tuple[Figure, list[Axes]]:
@@ -116,11 +136,11 @@ def _layout(
     title = wrap(title, width - 0.2, TEXT)
     names = [wrap(name, width - _HANDLE - 0.2, SMALL) for name in styles]
     columns = max(1, int((width - 0.2) / (max(width_of(name, SMALL) for name in names) + _HANDLE)))
-    bottom = 0.25 + _LINE * math.ceil(len(names) / columns) * max(map(_lines, names))
-    above = 0.15 + _LINE * max(map(_lines, headings))
+    bottom = 0.25 + LINE * math.ceil(len(names) / columns) * max(map(_lines, names))
+    above = 0.15 + LINE * max(map(_lines, headings))
     pitch = above + _PANEL + 0.15 + ticks.height
     down = math.ceil(len(headings) / across)
-    high = 0.15 + _LINE * _lines(title) + down * pitch + bottom
+    high = 0.15 + LINE * _lines(title) + down * pitch + bottom
     figure = Figure(figsize=(width, high), layout="constrained")
     figure.suptitle(escape.matplotlib(title))
     handles = [Line2D([], [], **style) for style in styles.values()]
@@ -141,8 +161,8 @@ def _lines(text: str) -> int:
     return text.count("\n") + 1
 
 
-def _title(attacked: pd.DataFrame, shown: int, parts: int) -> str:
-    title = "Small: one image, large: median; dashed: what needs no gradient"
+def _title(attacked: pd.DataFrame, shown: int, parts: int, series: int, apart: bool) -> str:
+    title = "Small: one image, large: median"
     scopes = {
         "of the whole training": attacked["eps"].notna().any(),
         "of the attacked gradient": (attacked["eps"].isna() & attacked["eps_release"].notna()).any(),
@@ -151,99 +171,41 @@ def _title(attacked: pd.DataFrame, shown: int, parts: int) -> str:
         title += f", ε is the budget {' or '.join(scope for scope, there in scopes.items() if there)}"
     if attacked["lpips"].isna().all():
         title += ", LPIPS is empty"
-    return title if parts <= shown else f"{title}\n{shown} of {parts} batch sizes and conditions"
+    more = [f"{MOST_SERIES} of {series} series, the most leaking"] if series > MOST_SERIES else []
+    what = "attacks, batch sizes and conditions" if apart else "batch sizes and conditions"
+    more += [f"{shown} of {parts} {what}"] if parts > shown else []
+    return "\n".join(filter(None, (title, "; ".join(more))))
 
 
 def _styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How each series is drawn, the same in all panels: floors as lines, attacks as points."""
-    styles: dict[str, dict[str, Any]] = {}
-    for i, name in enumerate(sorted(set(table.loc[is_floor(table), "_series"]))):
-        colour = _FLOOR_COLOURS[(i + i // len(_DASHES)) % 2]
-        styles[name] = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)], "linewidth": 1.2}
+    """How each series is drawn, the same in all panels: the best floor as a line, attacks as points."""
+    floor = {"color": "0.2", "linestyle": "--", "linewidth": 1.2}
+    styles: dict[str, dict[str, Any]] = {_FLOOR: floor} if is_floor(table).any() else {}
     for i, name in enumerate(dict.fromkeys(table.loc[~is_floor(table), "_series"])):
-        colour, marker = OKABE_ITO[i % len(OKABE_ITO)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         styles[name] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 6.5}
     return styles
 
 
-class _Ticks:
-    """The x axis: epsilons at their logarithm, then one place for each defence without epsilon.
-
-    Names lie where there is room for them side by side, and stand upright where there is not.
-    """
-
-    def __init__(self, attacked: pd.DataFrame, naming: Naming, inches: float) -> None:
-        self._naming, self.inches = naming, inches
-        records = attacked.to_dict("records")
-        budgets = sorted({budget for row in records if (budget := _budget(row)) is not None})
-        bare = attacked[[_budget(row) is None for row in records]]
-        names = dict.fromkeys(naming.defence(row) for row in bare.to_dict("records"))
-        logs = [math.log10(budget) for budget in budgets]
-        span = logs[-1] - logs[0] if logs else 0.0
-        self.step = max(span / max(len(logs) - 1, 1), 0.5) if len(logs) > 1 else 1.0
-        first = logs[-1] + self.step if logs else 0.0
-        self.border = first - self.step / 2 if logs and names else None
-        self.places = [*logs, *(first + self.step * i for i in range(len(names)))]
-        self.limits = self.places[0] - self.step / 2, self.places[-1] + self.step / 2
-        self._bare = dict(zip(names, self.places[len(logs) :], strict=True))
-        per_inch = (self.limits[1] - self.limits[0]) / self.inches
-        texts = [wrap(name.replace(" ", "\n"), _TICK, SMALL) for name in names]
-        # each needs half its width on either side, and the border between both kinds is no place for names
-        rooms = [width_of(text, SMALL) + 0.06 for text in texts]
-        budgets_named = self._staggered(budgets, logs, per_inch)
-        self.upright = any(room * per_inch > self.step for room in rooms) or budgets_named is None
-        if self.upright:
-            budgets_named = _thinned(budgets, logs, _LINE * per_inch)
-            texts = [wrap(name, _UPRIGHT, SMALL) for name in names]
-        self.labels = [*(budgets_named or []), *texts]
-        if self.upright:
-            self.height = max(width_of(label, SMALL) for label in self.labels)
-        else:
-            self.height = _LINE * max(map(_lines, self.labels))
-
-    def place(self, row: dict[str, Any]) -> float:
-        budget = _budget(row)
-        return self._bare[self._naming.defence(row)] if budget is None else math.log10(budget)
-
-    def _staggered(self, budgets: list[float], logs: list[float], per_inch: float) -> list[str] | None:
-        """Names of epsilons, one line lower where the one before is too near; None where even that fails."""
-        names, lines = [f"ε={short(budget)}" for budget in budgets], []
-        ends = [-math.inf] * 3  # where the last name of each line ends, in inches
-        for name, log in zip(names, logs, strict=True):
-            place, half = log / per_inch, width_of(name, SMALL) / 2 + 0.04
-            line = next((line for line, end in enumerate(ends) if place - half >= end), None)
-            if line is None:
-                return None
-            ends[line] = place + half
-            lines.append("\n" * line + name)
-        return lines
-
-
-def _thinned(budgets: list[float], logs: list[float], apart: float) -> list[str]:
-    """Names of epsilons, none where one before is nearer than `apart`."""
-    names, last = [], -math.inf
-    for budget, log in zip(budgets, logs, strict=True):
-        names.append(f"ε={short(budget)}" if log - last >= apart else "")
-        last = log if names[-1] else last
-    return names
-
-
-def _budget(row: dict[str, Any]) -> float | None:
-    """Epsilon of a row, the training's or else the release's; None where there is none to place."""
-    value = row["eps_release"] if pd.isna(row["eps"]) else row["eps"]
-    return float(value) if not pd.isna(value) and 0 < value < math.inf else None
-
-
-def _series(table: pd.DataFrame, naming: Naming) -> list[str]:
+def _series(table: pd.DataFrame, naming: Naming, *, apart: bool = False) -> list[str]:
     """What shares a colour and a median line: the attack, and what is set beside epsilon.
 
     The plainest defence with an epsilon shares its colour with the undefended rows.
+
+    Args:
+        table: attacks and floors.
+        naming: of it.
+        apart: each attack has panels of its own, whose headings name it.
     """
     rows = table.to_dict("records")
-    # a line for each setting of a floor would be more lines than can be told apart
-    attacks = [naming.attack(row, with_settings=pd.isna(row["floor"])) for row in rows]
+    attacks = [naming.attack(row) for row in rows]
+    if apart:
+        attacks = [
+            f"attack{name.removeprefix(str(row['attack']))}" if pd.isna(row["floor"]) else name
+            for name, row in zip(attacks, rows, strict=True)
+        ]
     names = [
-        (attack, naming.defence(row, eps=False), _budget(row))
+        (attack, naming.defence(row, eps=False), budget_of(row))
         for attack, row in zip(attacks, rows, strict=True)
     ]
     plainest = min((beside for _, beside, budget in names if budget is not None), key=len, default="")
@@ -254,12 +216,13 @@ def _series(table: pd.DataFrame, naming: Naming) -> list[str]:
 
 
 def _panel(
-    axis: Axes, part: pd.DataFrame, metric: str, ticks: _Ticks, styles: dict[str, dict[str, Any]]
+    axis: Axes, part: pd.DataFrame, metric: str, ticks: Ticks, styles: dict[str, dict[str, Any]]
 ) -> None:
     part = part[part[metric].notna()].assign(**{metric: lambda rows: rows[metric].clip(upper=CEILING)})
     floors = is_floor(part)
-    for name, rows in part[floors].groupby("_series"):
-        axis.axhline(rows[metric].median(), gid=name, **styles[name])
+    guesses = part.loc[floors, metric].groupby(part.loc[floors, "_series"]).median()
+    if len(guesses):
+        axis.axhline(guesses.max() if metric == "psnr" else guesses.min(), gid=_FLOOR, **styles[_FLOOR])
     attacks = [name for name, style in styles.items() if "marker" in style]
     for name, rows in part[~floors].groupby("_series", sort=False):
         style = styles[name]
@@ -273,7 +236,7 @@ def _panel(
         axis.plot(places + jitter, rows[metric], **style | small)
         medians = rows[metric].groupby(places).median()
         axis.plot(medians.index, medians, gid=name, **style)
-        private = [_budget(row) is not None for row in records]
+        private = [budget_of(row) is not None for row in records]
         curve = rows.loc[private, metric].groupby(places[private]).median()
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)
     if ticks.border is not None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
+from dpbench.privacy.rounding import up
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
 from dpbench.report.naming import Naming
@@ -31,7 +32,7 @@ MARGIN = 0.05
 _METRICS = {"psnr": "PSNR, dB (up: leaks more)", "lpips": "LPIPS (down: leaks more)"}
 _EPSILONS = {"eps_release": "ε of the release", "eps": "of the training"}
 _TRIANGLE = {"max": "^", "min": "v"}
-_HIGH, _NAMES = 2.6, 1.15  # of a panel; beside it, for the names of curves, inches
+_HIGH, _PANEL, _NAMES = 2.6, 1.5, 1.15  # of a panel with its scales and without; for names beside it; inches
 _FAR = 10  # a certified frontier further than that from the largest noise tried is not drawn
 
 
@@ -41,7 +42,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Leakage against the noise multiplier sigma."]
     for sigma, rows in part.groupby("noise_multiplier"):
         median, most = rows["psnr"].median(), rows["psnr"].max()
-        said.append(f"Sigma {sigma:.3g}: median PSNR {median:.1f} dB, highest {most:.1f} dB.")
+        said.append(f"Sigma {up(sigma)}: median PSNR {median:.1f} dB, highest {most:.1f} dB.")
     return " ".join(said)
 
 
@@ -73,7 +74,8 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
     shown = curves[:MOST]
     across = len(metrics) if width > COLUMN else 1
     down = len(metrics) // across
-    room = _NAMES if len(shown) > 1 else 0.0
+    beside = len(shown) > 1 and labels.fit(shown, _NAMES, _PANEL)
+    room = _NAMES if beside else 0.0
     figure = Figure(figsize=(width, down * _HIGH + 0.5), layout="constrained")
     inches = (width - room) / across - 0.6
     panels = list(figure.subplots(down, across, squeeze=False).flat)
@@ -84,6 +86,10 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
         _frontiers(axis, private, store)
         if room and (across == 1 or axis is panels[-1]):
             labels.at_ends(axis, ends, room)
+    if len(shown) > 1 and not beside:
+        labels.below(
+            figure, {c: {"color": COLOURS[i], "marker": MARKERS[i]} for i, c in enumerate(shown)}, width
+        )
     left_out = f"; {len(shown)} of {len(curves)} settings, the most leaking" if len(curves) > MOST else ""
     said = f"Line: median, band: 80 % of images, triangle: most exposed image{_marks(panels[0])}{left_out}"
     figure.suptitle(escape.matplotlib(wrap(said, width - 0.2, TEXT)))
@@ -125,7 +131,10 @@ def _beside(row: dict[str, Any], naming: Naming) -> str:
     if pd.isna(row["noise_multiplier"]):
         return ""
     adapted = pd.isna(row["adaptive"]) or row["adaptive"]
-    return naming.defence(row, eps=False) + ("" if adapted else ", attack not adaptive")
+    # how an epsilon was computed is nothing of the noise
+    return naming.defence(row, eps=False, leave_out=("accountant",)) + (
+        "" if adapted else ", attack not adaptive"
+    )
 
 
 def _panel(axis: Axes, table: pd.DataFrame, metric: str, curves: list[str]) -> list[labels.Name]:

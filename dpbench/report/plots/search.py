@@ -128,7 +128,8 @@ def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches:
     curves = list(dict.fromkeys(part["_curve"]))
     floor = [name for name in curves if name == "noise as gradient"]
     own = [name for name in curves if name not in floor]
-    places = np.unique(np.linspace(0, len(own) - 1, min(len(own), MOST)).round().astype(int))
+    room = MOST - len(floor)
+    places = np.unique(np.linspace(0, len(own) - 1, min(len(own), room)).round().astype(int))
     shown = [own[place] for place in places] + floor
     share, ends = np.linspace(1 / _STEPS, 1, _STEPS), []
     for i, name in enumerate(shown):

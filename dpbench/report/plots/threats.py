@@ -12,11 +12,11 @@ from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.privacy.rounding import up, upwards
 from dpbench.report import escape
-from dpbench.report.plots.axes import at_values
-from dpbench.report.plots.colours import OKABE_ITO
+from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLUMN, FULL, SMALL
+from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, SMALL, TEXT
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, has_exact_chance, is_floor
@@ -28,9 +28,11 @@ _ATTACKERS = {
     "malicious-linear": "malicious server, image identified",
     "informed": "informed attacker, sample picked",
 }
-_STYLES = ("-", "--", ":", "-.")
+MOST_ATTACKERS, MOST_PANELS = 3, 6
+"""Curves in a panel, beside bound and chance; and panels, half as many in a column. The title says what was
+left out."""
 _SHAPES = "so^Dv*"
-_FILLS = ("full", "none", "left", "top")
+_BOUND, _CHANCE = "no attacker passes", "chance of a blind choice"
 _HIGH, _SCALE, _HANDLE = 3.4, 0.6, 0.7  # a panel; beside it, for its scale; beside a legend's text; inches
 _CURVE = ["threat_model", "releases", "inclusion", "choices"]
 """What a curve is of; `choices` are the candidates or the images in the gallery."""
@@ -41,19 +43,18 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     for row in curves(_attacks(schema.conform(table))).to_dict("records"):
         known = _ATTACKERS.get(row["threat_model"], row["threat_model"])
         share = 100 * row["right"] / row["trials"]
-        said.append(f"{known}, epsilon {row['eps_release']:.3g}: {share:.0f} % of {row['trials']}.")
+        said.append(f"{known}, epsilon {up(row['eps_release'])}: {share:.0f} % of {row['trials']}.")
     return " ".join(said)
 
 
 @plot("threats.png", title="What each threat model gets", alt=_alt)
 def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
-    """Draw success over eps_release: a curve per threat model, releases and inclusion, its strongest attack.
+    """Draw success over eps_release: a curve per threat model, its strongest attack.
 
     Honest and malicious servers succeed where the reconstruction identifies its original in the gallery, the
     informed attacker where it picks the right candidate. Every point stands at its own epsilon; bars are 95 %
-    Clopper-Pearson intervals. Black lines are the ReRo bound, one for each prior (the chance of a blind
-    choice), grey ones that on a sample whose inclusion is drawn; dotted lines are chance. One panel per batch
-    size.
+    Clopper-Pearson intervals. The black line is the ReRo bound at the prior of a blind choice, the dotted one
+    that choice. A panel for each batch size, number of releases, inclusion and number of choices.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -67,24 +68,64 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
     sizes = sorted(table["batch_size"].unique())
-    figure = Figure(figsize=(width, 3.9 * len(sizes)), layout="constrained")
-    panels = figure.subplots(len(sizes), 1, squeeze=False)[:, 0]
-    for axis, size in zip(panels, sizes, strict=True):
-        _panel(axis, table[table["batch_size"] == size], width - _SCALE)
-        axis.set_title(f"batch of {size}")
-    entries = {
+    found = pd.concat([curves(table[table["batch_size"] == size]).assign(batch_size=size) for size in sizes])
+    attackers = _strongest(found)
+    names = [name for name in sorted(found["threat_model"].unique()) if name not in attackers]
+    found = found[found["threat_model"].isin(attackers)]
+    every = list(found.groupby(["batch_size", *_CURVE[1:]], dropna=False))
+    shown = every[: MOST_PANELS if width > COLUMN else MOST_PANELS // 2]
+    across = 2 if width > COLUMN and len(shown) > 1 else 1
+    down = math.ceil(len(shown) / across)
+    figure = Figure(figsize=(width, 3.9 * down), layout="constrained")
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    delta = float(table["delta"].dropna().iloc[0])
+    for axis, (setting, rows) in zip(panels, shown, strict=False):
+        _panel(axis, rows, attackers, delta, width / across - _SCALE)
+        axis.set_title(wrap(_heading(setting, [key for key, _ in every]), width / across - _SCALE, TEXT))
+    for axis in panels[len(shown) :]:
+        axis.set_axis_off()
+    more = [f"{len(shown)} of {len(every)} settings"] if len(every) > len(shown) else []
+    more += [f"without {', '.join(names)}"] if names else []
+    title = wrap("; ".join(more), width - 0.2, TEXT)
+    figure.suptitle(escape.matplotlib(title)) if more else None
+    high = _HIGH if width > COLUMN and across == 1 else 0.8 * _HIGH
+    figure.set_figheight(high * down + 0.3 + _legend(figure, panels, width))
+    return figure
+
+
+def _strongest(found: pd.DataFrame) -> list[str]:
+    """The threat models that are shown: those that succeed most, ours before others of as much success."""
+    share = (found["right"] / found["trials"]).groupby(found["threat_model"]).max()
+    order = sorted(share.index, key=lambda name: (-share[name], name not in _ATTACKERS))[:MOST_ATTACKERS]
+    return [name for name in dict.fromkeys([*_ATTACKERS, *order]) if name in order]
+
+
+def _heading(setting: tuple, every: list[tuple]) -> str:
+    """The batch size, and what else the panels differ in."""
+    size, releases, inclusion, among = setting
+    text = f"batch of {size}"
+    if len({(each[1], each[2]) for each in every}) > 1:
+        text += f", {releases} release{'s' if releases > 1 else ''}"
+    text += f", each with chance {inclusion:g}" if inclusion < 1 else ""
+    several = len({each[3] for each in every if not pd.isna(each[3])}) > 1
+    return f"{text}, one of {among:g}" if several and not pd.isna(among) else text
+
+
+def _legend(figure: Figure, panels: list[Axes], width: float) -> float:
+    """One for all panels; its height in inches."""
+    handles = {
         label: handle
         for axis in panels
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    words = [wrap(label, width - _HANDLE - 0.2, SMALL) for label in entries]
+    order = sorted(handles, key=lambda label: label in (_BOUND, _CHANCE))
+    words = [wrap(label, width - _HANDLE - 0.2, SMALL) for label in order]
     ncols = 2 if 2 * (max(width_of(word, SMALL) for word in words) + _HANDLE) < width else 1
     lines = sum(word.count("\n") + 1 for word in words) / ncols
-    high = _HIGH if width > COLUMN else 0.8 * _HIGH
-    figure.set_figheight(high * len(sizes) + 0.3 + 0.15 * math.ceil(lines))
-    words = [escape.matplotlib(word) for word in words]
-    figure.legend(entries.values(), words, loc="outside lower center", ncols=ncols, frameon=False)
-    return figure
+    texts = [escape.matplotlib(word) for word in words]
+    handles = [handles[label] for label in order]
+    figure.legend(handles, texts, loc="outside lower center", ncols=ncols, frameon=False)
+    return 0.15 * math.ceil(lines)
 
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
@@ -119,40 +160,25 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return counted.loc[best].sort_values(curve, ignore_index=True)
 
 
-def _panel(axis: Axes, table: pd.DataFrame, inches: float) -> None:
-    found = curves(table)
-    settings = sorted({*zip(found["releases"], found["inclusion"], strict=True)})
-    attackers = [*dict.fromkeys([*_ATTACKERS, *sorted(found["threat_model"].unique())])]
-    choices = [int(n) for n in sorted(found["choices"].dropna().unique())]
-    for (threat_model, *setting, among), rows in found.groupby(_CURVE, dropna=False):
-        i = settings.index(tuple(setting)) % len(_STYLES)
-        said = _setting(*setting) if len(settings) > 1 else ""
-        said += f", out of {among:g}" if len(choices) > 1 and not pd.isna(among) else ""
+def _panel(axis: Axes, rows: pd.DataFrame, attackers: list[str], delta: float, inches: float) -> None:
+    for threat_model, own in rows.groupby("threat_model"):
         known = _ATTACKERS.get(threat_model, f"{threat_model}, right choice")
-        _curve(axis, rows, attackers.index(threat_model) % len(OKABE_ITO), i, known + said)
-        if setting[1] < 1:
-            axis.plot(
-                rows["eps_release"],
-                rows["bound"],
-                color="0.5",
-                linestyle=_STYLES[i],
-                linewidth=1,
-                label=f"no attacker passes{said}",
-            )
-    delta = float(table["delta"].dropna().iloc[0])
-    budgets = np.geomspace(table["eps_release"].min(), table["eps_release"].max(), 80)
-    for i, among in enumerate(choices):
-        bounds = [
-            privacy.reconstruction_bound(privacy.noise_multiplier(float(eps), delta), kappa=1 / among)
-            for eps in budgets
-        ]
-        style = {"color": "black", "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1}
-        axis.plot(budgets, bounds, label=f"no attacker passes (prior 1/{among})", **style)
-        axis.axhline(1 / among, color="0.5", linestyle=":", linewidth=0.8, label=f"chance, 1/{among}")
-    _dress(axis, table["eps_release"], delta, inches)
+        _curve(axis, own, attackers.index(threat_model), known)
+    among, inclusion, budgets = rows["choices"].iloc[0], rows["inclusion"].iloc[0], rows["eps_release"]
+    black = {"color": "black", "linewidth": 1, "label": _BOUND}
+    if inclusion < 1:  # there is no formula: the bound of each point
+        told = rows[rows["bound"].notna()].drop_duplicates("eps_release")
+        axis.plot(told["eps_release"], told["bound"], **black)
+    elif not pd.isna(among):
+        places = np.geomspace(budgets.min(), budgets.max(), 80)
+        noises = [privacy.noise_multiplier(float(eps), delta) for eps in places]
+        axis.plot(places, [privacy.reconstruction_bound(s, kappa=1 / among) for s in noises], **black)
+    if not pd.isna(among):
+        axis.axhline(1 / among, color="0.5", linestyle=":", linewidth=0.8, label=_CHANCE)
+    _dress(axis, budgets, delta, inches)
 
 
-def _curve(axis: Axes, rows: pd.DataFrame, attacker: int, i: int, label: str) -> None:
+def _curve(axis: Axes, rows: pd.DataFrame, i: int, label: str) -> None:
     share = (rows["right"] / rows["trials"]).to_numpy()
     pairs = rows[["right", "trials"]].itertuples(index=False)
     low, high = np.array([clopper_pearson(*pair) for pair in pairs]).T
@@ -160,10 +186,9 @@ def _curve(axis: Axes, rows: pd.DataFrame, attacker: int, i: int, label: str) ->
         rows["eps_release"],
         share,
         yerr=np.clip((share - low, high - share), 0, None),
-        color=OKABE_ITO[attacker],
-        marker=_SHAPES[attacker],
-        fillstyle=_FILLS[i],
-        linestyle=_STYLES[i],
+        color=COLOURS[i],
+        marker=_SHAPES[i],
+        linestyle=DASHES[i],
         alpha=0.8,  # curves stand at the same places
         elinewidth=0.7,
         capsize=2,
@@ -174,14 +199,9 @@ def _curve(axis: Axes, rows: pd.DataFrame, attacker: int, i: int, label: str) ->
 def _dress(axis: Axes, budgets: pd.Series, delta: float, inches: float) -> None:
     axis.set_xscale("log")
     if budgets.max() < 100 * budgets.min():  # too few powers of ten to go by
-        ticks = sorted({float(f"{eps:.3g}") for eps in budgets})
-        at_values(axis, ticks, [f"{eps:g}" for eps in ticks], inches)
+        ticks = sorted({upwards(eps) for eps in budgets})
+        at_values(axis, ticks, [short(eps) for eps in ticks], inches)
     axis.set_ylim(-0.03, 1.03)
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}")
     axis.set_ylabel("successes")
-
-
-def _setting(releases: int, inclusion: float) -> str:
-    text = f", {releases} release{'s' if releases > 1 else ''}"
-    return text if inclusion == 1 else f"{text}, each with chance {inclusion:g}"

@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.privacy.rounding import up, up_percent
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
 from dpbench.report.plots.axes import at_values, short
@@ -91,11 +92,11 @@ def points(table: pd.DataFrame) -> list[Point]:
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Trade-off curves of the release: the most that any attacker can be right, against chance."]
     for p in points(table):
-        bound = 100 * _bound(p.curve, p.chance)
+        bound = up_percent(_bound(p.curve, p.chance))
         low, high = clopper_pearson(p.right, p.trials)
         said.append(
-            f"{_attacker(p)} ({p.attack}) at sigma {p.curve[0]:.3g}: {100 * p.share:.0f} % of {p.trials} "
-            f"({100 * low:.0f} to {100 * high:.0f} %), chance {100 * p.chance:.3g} %, bound {bound:.0f} %."
+            f"{_attacker(p)} ({p.attack}) at sigma {up(p.curve[0])}: {100 * p.share:.0f} % of {p.trials} "
+            f"({100 * low:.0f} to {100 * high:.0f} %), chance {100 * p.chance:.3g} %, bound {bound}."
         )
     return " ".join(said)
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from dpbench.privacy.rounding import up_percent
 from dpbench.report import escape
 from dpbench.report.naming import Naming
 from dpbench.report.plots import labels
@@ -19,7 +20,7 @@ from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import is_floor
-from dpbench.report.summary import summary
+from dpbench.report.summary import grouped
 from dpbench.store import Store, conditions, schema
 from dpbench.system.paths import open_file
 
@@ -35,6 +36,7 @@ _DIGITS = 5
 """Digits to which numbers of the two tables agree."""
 _MEASURES = {
     "over_floor": "worst attack: PSNR\nabove its floor, dB",
+    "ranked": "worst attack: image\nranks first of 200",
     "bound": "bound on any attacker\n(prior 10 %)",
 }
 CEILING = 40
@@ -55,16 +57,19 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     Returns:
         `name` (with its strength), `defense`, `utility_model`, `mean`, `least`, `most` (accuracy over
         seeds, 0 to 1), `over_floor` (dB by which the worst attack's median PSNR is above the floor, over all
-        attacks and batch sizes) and `bound` (on reconstruction from the release at prior .1; 1 without a
-        guarantee).
+        attacks and batch sizes; NaN in a frontier's folder, which has no floors), `ranked` (share of images
+        that the worst attack ranked first in a frontier; else NaN) and `bound` (on reconstruction from the
+        release at prior .1; 1 without a guarantee).
     """
-    columns = ["name", "defense", "utility_model", "mean", "least", "most", "over_floor", "bound"]
+    columns = ["name", "defense", "utility_model", "mean", "least", "most", "over_floor", "ranked", "bound"]
     trained = _trained(store)
     if trained.empty:
         return pd.DataFrame(columns=columns)
-    table = schema.conform(table)
-    lines = summary(table[~is_floor(table)])
-    lines = lines[(lines["images"] > 0) & lines["psnr_over_floor_median"].notna()]
+    table = schema.numbered(table)
+    lines, group = grouped(table)
+    lines = lines.assign(_ranked=table["ranked_first"].astype("Float64").groupby(group).mean().astype(float))
+    judged = lines["psnr_over_floor_median"].notna() | lines["_ranked"].notna()
+    lines = lines[~is_floor(lines) & (lines["images"] > 0) & judged]
     same = [n for n in conditions("defence") if n in trained and n not in _OF_THE_BUDGET]
     naming = Naming(table)
     lines = lines.assign(_key=_keys(lines, same))
@@ -72,6 +77,7 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
         key: {
             "name": naming.defence(part.iloc[0]),
             "over_floor": float(part["psnr_over_floor_median"].max()),
+            "ranked": float(part["_ranked"].max()),
             "bound": float(part["rero_release"].fillna(1.0).max()),
         }
         for key, part in lines.groupby("_key", sort=False)
@@ -118,9 +124,12 @@ def front(accuracy: np.ndarray, leak: np.ndarray) -> list[int]:
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Leakage against accuracy."]
     for row in joined(table, store).to_dict("records"):
+        leaks = f"{row['over_floor']:+.1f} dB above the floor"
+        if pd.isna(row["over_floor"]):
+            leaks = f"ranks {100 * row['ranked']:.1f} % of images first of 200"
         said.append(
             f"{row['name']} ({row['utility_model']}): accuracy {100 * row['mean']:.1f} %, worst attack "
-            f"{row['over_floor']:+.1f} dB above the floor, bound {100 * row['bound']:.0f} %."
+            f"{leaks}, bound {up_percent(row['bound'])}."
         )
     return " ".join(said)
 
@@ -129,9 +138,9 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 def utility(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -> Figure | None:
     """Draw the worst attack's PSNR above its floor, and the bound on any attacker, over the accuracy.
 
-    One point for each defence, strength and model; bars go from the least to the most accurate seed. The grey
-    line joins the points of one model that no other beats in both. Defences without a guarantee have no
-    bound, and stand at 100 %.
+    In a frontier's folder the share of images ranked first stands in for PSNR. One point for each defence,
+    strength and model; bars go from the least to the most accurate seed. The grey line joins the points of
+    one model that no other beats in both. Defences without a guarantee have no bound, and stand at 100 %.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -151,20 +160,24 @@ def utility(table: pd.DataFrame, store: Store | None = None, width: float = 6.5)
     colours = dict(zip(defences, COLOURS, strict=False)) | {"none": INK}
     models = list(dict.fromkeys(found["utility_model"]))
     shapes = {model: MARKERS[i % len(MARKERS)] for i, model in enumerate(models)}
-    across = len(_MEASURES) if width > COLUMN else 1
-    down = len(_MEASURES) // across
+    leak = "over_floor" if found["over_floor"].notna().any() else "ranked"
+    found = found[found[leak].notna()]
+    shown = {measure: _MEASURES[measure] for measure in (leak, "bound")}
+    across = len(shown) if width > COLUMN else 1
+    down = len(shown) // across
     figure = Figure(figsize=(width, down * _HIGH + 0.4), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True)
-    for axis, (measure, said) in zip(panels.flat, _MEASURES.items(), strict=True):
+    for axis, (measure, said) in zip(panels.flat, shown.items(), strict=True):
         _panel(axis, found, measure, colours, shapes)
         axis.set_ylabel(f"{said} (top: {CEILING} or more)" if beyond and measure == "over_floor" else said)
-    panels.flat[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    panels.flat[1].set_ylim(-0.03, 1.06)
+    for axis in panels.flat[0 if leak == "ranked" else 1 :]:
+        axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axis.set_ylim(-0.03, 1.06)
     for axis in panels[-1]:
         axis.set_xlabel("accuracy on the test set")
     _legend(figure, colours, shapes, width)
     labels.settle(figure)
-    for axis, measure in zip(panels.flat, _MEASURES, strict=True):
+    for axis, measure in zip(panels.flat, shown, strict=True):
         labels.beside(axis, _strengths(found, measure, colours))
     return figure
 

@@ -12,6 +12,7 @@ from dpbench.accuracy.progress import Display
 from dpbench.accuracy.setting import settings
 from dpbench.accuracy.trial import Trial
 from dpbench.privacy import epsilon
+from dpbench.privacy.rounding import up_places
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def test_epsilon_spent_so_far_and_the_time_left(trial, monkeypatch):
     spent = epsilon(sigma, 1e-3, 0.1, 12, "rdp")
     last = said.getvalue().splitlines()[-1]
     assert last.startswith("convnet-tanh under dp")
-    assert f"step 12/20, ε {spent:.2f} of 4.00 spent; 0/2 trainings, about 14.0 minutes left" in last
+    assert (
+        f"step 12/20, ε {up_places(spent, 2)} of 4.00 spent; 0/2 trainings, about 14.0 minutes left" in last
+    )
 
 
 def test_features_do_not_count_for_the_time_that_trainings_take(trial, monkeypatch):

@@ -96,8 +96,8 @@ def test_progress_is_told():
 
 
 BAD_CALLS = [
-    ({"images": torch.zeros(2, 3, 16, 16, dtype=torch.uint8)}, "divide bytes by 255"),
-    ({"images": torch.rand(2, 1, 16, 16)}, "repeat a grey channel three times"),
+    ({"images": torch.ones(2, 3, 16, 16, dtype=torch.uint8)}, "which one is white"),
+    ({"images": torch.rand(2, 4, 16, 16)}, "neither 1 nor 3 channels"),
     ({"images": torch.rand(2, 3, 16, 16) * 255}, r"images must lie in \[0, 1\]"),
     ({"images": torch.full((2, 3, 16, 16), float("nan"))}, r"images must lie in \[0, 1\]"),
     ({"images": torch.rand(2, 3, 20, 20)}, "does not take images of shape"),

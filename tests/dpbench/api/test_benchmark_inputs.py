@@ -74,7 +74,7 @@ def test_a_data_set_of_dpbench():
         (pictures(2)[0], None, {}, "`batch_size` with a data set"),
         (*pictures(2), {"batch_size": 2}, "is for a data set"),
         ([pictures(2)[0]], [], {}, "as many batches"),
-        (np.zeros((2, 3, SIZE, SIZE), dtype=np.uint8), np.zeros(2, dtype=int), {}, "divide bytes by 255"),
+        (np.zeros((2, 3, SIZE, SIZE), dtype=np.uint8), np.zeros(2, dtype=int), {}, "which one is white"),
     ],
 )
 def test_what_is_no_batch_is_one_sentence(images, labels, more, match):

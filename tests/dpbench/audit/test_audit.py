@@ -10,6 +10,9 @@ import torch
 from defenses import Aggregator, Chain, create, defenses_registry
 from dpbench.audit import audit
 from dpbench.audit.__main__ import main
+from dpbench.audit.canaries import SHAPE
+from dpbench.audit.limit import affordable
+from dpbench.audit.releases import Source
 from dpbench.protocol import Guarantee, InputError
 from tests.helpers.mechanisms import Correct, chain, claim
 from tests.helpers.noise_bugs import NoiseDividedTwice, NoiseUsedTwice
@@ -193,3 +196,31 @@ def test_what_cannot_be_audited_says_so():
         audit(chain(Correct, claim(1.0, releases=2)))
     with pytest.raises(InputError, match="not finite"):
         audit(Chain((Correct(noise_multiplier=3e38),)), releases=400)
+
+
+def test_a_time_limit_makes_fewer_releases_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr("dpbench.audit.auditor.affordable", lambda *_: 500)
+    assert main(["--defense", "dp", "--seconds", "7"]) == 0
+    assert "500 releases, of 20,000 asked for, for each of 4 canaries" in capsys.readouterr().out
+    told, made = [], []
+    report = audit(create("none"), releases=450, seconds=7, planned=told.append, progress=made.append)
+    assert (report.releases, report.asked) == (450, 450)
+    assert told == [sum(made)] == [4 * 450]
+
+
+def test_too_short_a_time_is_refused_with_a_longer_one(monkeypatch, capsys):
+    monkeypatch.setattr("dpbench.audit.auditor.affordable", lambda *_: 100)
+    assert main(["--defense", "dp", "--seconds", "10"]) == 2
+    said = capsys.readouterr().err
+    assert "10 seconds are enough for 100 releases here" in said
+    assert "give --seconds 48 or more" in said
+    for seconds in (0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="`seconds` must be above 0"):
+            audit(create("none"), seconds=seconds)
+
+
+def test_what_fits_follows_from_the_speed(monkeypatch):
+    clock = iter([0.0, 0.001, 0.001, 0.501])  # 10 releases in a millisecond, then 500 in half a second
+    monkeypatch.setattr("dpbench.audit.limit.time.perf_counter", lambda: next(clock))
+    source = Source(create("none"), seed=0, count=510, portions=2, progress=None)
+    assert affordable(source, torch.rand(2, *SHAPE), seconds=10, canaries=4) == 2000

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from attacks.prior_aware import flat
 from dpbench import privacy
-from dpbench.cell import parts
+from dpbench.cell import columns, parts
 from dpbench.protocol import InputError
 from tests.helpers.cells import cell, dp, part, small_scene
 
@@ -145,11 +145,14 @@ def test_a_floor_takes_the_attack_that_it_is_of():
 def test_facts():
     facts = parts.facts(dp(1.0), "inferred", "latent-projection")
     assert facts.pop("adapts")({}) is False
+    assert [facts["local"]({"local_epochs": epochs}) for epochs in (None, 1)] == [False, True]
+    assert facts.pop("local")({}) is False
     assert facts == {
         "defended": True,
         "repeatable": True,
         "eps_scope": "release",
         "labels": "inferred",
+        "aggregated": False,
         "generator": True,
     }
     facts = parts.facts(part("clip+prune"), "known", None)
@@ -189,4 +192,4 @@ def test_an_attack_that_contradicts_its_threat_model_is_refused():
     ],
 )
 def test_a_row_is_adaptive_only_where_the_attack_has_an_answer_to_the_defence(attack, defence, adapts):
-    assert parts.shown(cell(attack, defence)).get("adaptive", False) is adapts
+    assert columns.shown(cell(attack, defence)).get("adaptive", False) is adapts

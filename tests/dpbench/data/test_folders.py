@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dpbench.data import draw_batch, folder, image_files, load_data
 from dpbench.protocol import InputError
@@ -204,3 +205,39 @@ def test_pipes_and_sockets_are_passed_over_and_never_waited_for(tmp_path, pictur
     assert len(load_data(f"folder:{tmp_path}").labels) == 2
     (tmp_path / "labels.csv").write_text("file,label\na/x.png,0\nb/pipe.png,1\n")
     refused("pipe.png is a pipe or a device, not a file")
+
+
+@pytest.mark.parametrize("names", [("test", "train"), ("Train", "VAL", "test"), ("train",)])
+def test_parts_of_a_data_set_are_asked_about(tmp_path, picture, refused, names):
+    for name in names:
+        for label in "ab":
+            picture(tmp_path / name / label / "x.png")
+    last = sorted(names)[-1]
+    refused(rf"is divided into .*, which are no classes: name the part to attack, folder:.*{last}, or give")
+    assert load_data(f"folder:{tmp_path / names[0]}").class_names == ("a", "b")
+
+
+def test_classes_may_be_called_like_parts_beside_others_or_in_a_listing(tmp_path, picture):
+    for name in ("train", "bus"):
+        picture(tmp_path / "vehicles" / name / "x.png")
+    assert load_data(f"folder:{tmp_path / 'vehicles'}").class_names == ("bus", "train")
+    for name in ("train", "test"):
+        picture(tmp_path / "listed" / name / "x.png")
+    (tmp_path / "listed" / "labels.csv").write_text("file,label\ntrain/x.png,train\ntest/x.png,test\n")
+    assert load_data(f"folder:{tmp_path / 'listed'}").class_names == ("test", "train")
+
+
+@pytest.mark.parametrize("bytes_", [0, 2**30], ids=["read when drawn", "read at once"])
+def test_grey_images_with_one_channel(tmp_path, monkeypatch, picture, bytes_):
+    monkeypatch.setattr(folder, "EAGER_BYTES", bytes_)
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) + i).save(tmp_path / name / "x.png")
+    found = load_data(f"folder:{tmp_path}").in_grey()
+    assert found.images.shape == (2, 1, 8, 8)
+    assert len(found.mean) == len(found.std) == len(found.mean_image) == 1
+    assert draw_batch(found, 2, 0).images.shape == (2, 1, 8, 8)
+    assert (found.images[torch.tensor([1])][0, 0] == torch.arange(64).view(8, 8) + 1).all()
+    picture(tmp_path / "b" / "y.png", (8, 8))
+    with pytest.raises(InputError, match=r"takes grey images and those of folder:.* are in colour: convert"):
+        load_data(f"folder:{tmp_path}").in_grey().images[torch.tensor([2])]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +24,10 @@ from dpbench.decide import answer as answering
 from dpbench.decide import attacked, costs
 from dpbench.decide.__main__ import main
 from dpbench.decide.choices import Training
-from dpbench.frontier import command
-from dpbench.frontier.ranking import Ranking
+from dpbench.frontier.evidence import MEANING
 from dpbench.protocol import InputError
 from dpbench.report import export
+from tests.helpers import frontiers
 from tests.helpers.tiny import tiny
 
 ROOT = Path(__file__).parents[3]
@@ -43,22 +44,8 @@ def script(instant, tmp_path_factory):
         patch.setenv("DPBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
         # figures have tests of their own, and take longer than all cells together
-        patch.setattr(command, "PICTURES", ())
-        patch.setattr(command, "page", SimpleNamespace(write=lambda *given: None))  # the export makes one
         patch.setattr(export, "plots", {})
-
-        def write(succeeds):
-            run = []
-
-            def fill(self, seed, result):
-                sigma = result.rows[0].get("noise_multiplier", 0.0)
-                result.rows[0] |= {"ranked_first": succeeds(sigma), "best_correlation": 0.5, "best_output": 0}
-                run.append(result.rows[0]["key"])
-
-            patch.setattr(Ranking, "fill", fill)
-            return run
-
-        yield write
+        yield partial(frontiers.script, patch)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +91,8 @@ def test_what_is_printed_equals_the_files(measured):
     for sentence in (each["sentence"] for each in _frontiers(measured.folder)):
         assert sentence in kept["measured"]["frontiers"]
     assert "safe" not in measured.said
+    assert MEANING in " ".join(measured.said.split())
+    assert "5 points above chance" in MEANING
 
 
 def test_the_levels_hold_the_choices_and_reach_beyond_the_certified_frontier(measured):
@@ -141,10 +130,9 @@ from dpbench.data import datasets
 from tests.helpers.tiny import tiny
 from dpbench_instant import Instant
 from dpbench.decide.__main__ import main
-from dpbench.frontier import command
 from dpbench.report import export
-command.PICTURES, export.plots = (), {}
-command.page.write = lambda store, table: store.path
+export.plots = {}
+export.page.write = lambda store, table: store.path
 datasets._items["tiny"] = lambda argument, size: tiny()
 sys.exit(main(sys.argv[1:]))
 """
@@ -178,6 +166,7 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
     assert [each["seen"][0]["verdict"] for each in answer["choices"]] == [None, None]
     assert "leak shown" not in said
     assert "curve without verdicts" in said
+    assert MEANING not in said
 
 
 def test_ones_own_folder_of_images(script, tmp_path, capsys):

@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 
 from dpbench.data import datasets
-from dpbench.frontier.ranking import Ranking
+from dpbench.report import export
+from tests.helpers import frontiers
 from tests.helpers.tiny import tiny
 
 USUAL = {
@@ -29,16 +32,11 @@ def usual(instant):
 def script():
     """Makes success a matter of the noise multiplier; returns the keys of the cells that are run."""
     with pytest.MonkeyPatch.context() as patch:
+        yield partial(frontiers.script, patch)
 
-        def write(succeeds):
-            run = []
 
-            def fill(self, seed, result):
-                sigma = result.rows[0].get("noise_multiplier", 0.0)
-                result.rows[0] |= {"ranked_first": succeeds(sigma), "best_correlation": 0.5, "best_output": 0}
-                run.append(result.rows[0]["key"])
-
-            patch.setattr(Ranking, "fill", fill)
-            return run
-
-        yield write
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Figures take longer than all cells together, and have tests of their own."""
+    monkeypatch.setattr(export, "plots", {})
+    monkeypatch.setattr(export.page, "write", lambda store, table: store.path / "report.html")

@@ -1,5 +1,6 @@
 """Whole frontiers of an attack that takes milliseconds, and whose success is written in a script."""
 
+import html
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ from dpbench import privacy
 from dpbench.data import datasets
 from dpbench.frontier import frontier, measure, ranking
 from dpbench.frontier.__main__ import main
-from dpbench.frontier.command import PICTURES
-from dpbench.frontier.evidence import Verdict
+from dpbench.frontier.evidence import MEANING, Verdict
 from dpbench.protocol import InputError
+from dpbench.report import export
+from dpbench.report.plots import files, plots
 from tests.helpers.tiny import tiny
 
 
@@ -21,9 +23,15 @@ from tests.helpers.tiny import tiny
 def measured(usual, script, tmp_path_factory):
     """A leak up to σ 0.1 and none at 1: the frontier, its folder, and the cells that were run for it."""
     folder = tmp_path_factory.mktemp("measured")
-    run = script(lambda sigma: sigma < 1)
-    (found,) = frontier(folder, **usual, train_size=20_000, epochs=3.0)
-    return SimpleNamespace(found=found, folder=folder, run=run)
+    drawn, run = [], script(lambda sigma: sigma < 1)
+    with pytest.MonkeyPatch.context() as patch:
+        own = {name: draw for name, draw in plots.items() if name.startswith("frontier")}
+        patch.setattr(export, "plots", own)  # as many as show that it is the usual export, and how often
+        patch.setattr(
+            export.files, "draw", lambda *given, draw=files.draw: drawn.append(given) or draw(*given)
+        )
+        (found,) = frontier(folder, **usual, train_size=20_000, epochs=3.0)
+    return SimpleNamespace(found=found, folder=folder, run=run, drawn=[plot.name for plot, *_ in drawn])
 
 
 def test_each_level_stops_at_its_verdict(measured):
@@ -51,7 +59,11 @@ def test_what_is_written(measured):
     assert rows["eps"].iloc[1:].is_monotonic_decreasing
     table = pd.read_parquet(measured.folder / "results.parquet")
     assert table.loc[table["noise_multiplier"] == 1, "ranked_first"].tolist() == [False] * 59
-    assert all((measured.folder / name).stat().st_size for name in PICTURES)
+    assert measured.drawn == ["frontier.png", "frontier-exposed.png"]
+    for name in ("frontier.png", "plots/frontier-exposed-column.pdf", "table.md", "dpbench-entry.json"):
+        assert (measured.folder / name).stat().st_size
+    assert stored["meaning"] == MEANING
+    assert html.escape(MEANING) in (measured.folder / "report.html").read_text()
 
 
 def test_the_words_say_what_was_seen_and_promise_nothing(measured):

@@ -50,10 +50,9 @@ def test_mean_image_is_the_same_for_every_image_and_a_copy():
     assert batch[1].equal(public)
 
 
-@pytest.mark.parametrize(("batch_size", "shape"), [(0, (3, 4, 4)), (2, (1, 3, 4, 4)), (2, (3,))])
-def test_mean_image_refuses_nonsense(batch_size, shape):
-    with pytest.raises(InputError, match=r"\[C, H, W\]"):
-        floors.mean_image(batch_size, torch.zeros(shape))
+def test_mean_image_refuses_an_empty_batch():
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        floors.mean_image(0, torch.zeros(3, 4, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

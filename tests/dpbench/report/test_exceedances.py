@@ -31,7 +31,7 @@ def test_an_attacker_far_above_the_bound_is_named(informed):
     assert exceedances(informed((6, 0.16))) == []
     (said,) = exceedances(informed((36, 0.16), (6, 0.16)))
     assert said.startswith("prior-aware under dp ε=1, batch of 1: picked 90 % of 40 (corrected interval 7")
-    assert said.endswith("where at most 16.0 % is possible")
+    assert said.endswith("where at most 16 % is possible")
 
 
 def test_among_many_intervals_one_a_little_above_its_bound_is_chance(informed):
@@ -60,7 +60,7 @@ def test_membership_has_a_bound_too(informed):
     assert exceedances(table) == []
     text = to_markdown(table)
     assert "| Member | Member 95 % | Member bound |" in text
-    assert "| 55% | 0.43–0.66 | 0.55 |" in text
+    assert "| 55% | 0.43–0.66 | 0.553 |" in text
     broken = {"membership": 0.8, "membership_low": 0.69, "membership_high": 0.88}
     (said,) = exceedances(informed((6, 0.16), **(fine | broken)))
     assert "membership 80 % of 80" in said

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from dpbench.report import escape
 from dpbench.report.tables import rich_table, summary, to_markdown, to_tex
+from dpbench.report.terminal import show
 from dpbench.store.schema import frame
 
 NASTY = "folder:C:\\my_data|100%$x^2~#{a}&<b>`*[link](u)\nnext\x1b[31m"
@@ -182,3 +184,16 @@ def test_tex_has_as_many_cells_as_columns(make_run):
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
     assert text.count("\\multicolumn") == 4  # two sections, and the attack in each
     assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+
+
+def test_a_folder_is_called_what_it_is_called(make_run, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    show(make_run(), Path("run:smile:1"), [Path("run:smile:1/table.md")])
+    assert "run:smile:1/\n" in capsys.readouterr().out
+
+
+def test_thousands_are_written_out_and_a_guarantee_without_accountant_says_nothing_of_it(make_rows, dp):
+    rows = make_rows("dlg", "dp", 1, 9, 0.4, **(dp | {"accountant": None, "seconds": 999.7}))
+    text = terminal(frame(rows), columns=("seconds",))
+    assert "1000" in text
+    assert "accountant" not in text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import dpbench
@@ -29,6 +32,9 @@ class Tuple(nn.Module):
 
     def forward(self, images):
         return self.body(images), images
+
+def grey(num_classes, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(size**2, num_classes))
 
 def few(size):
     return plain(3, size)
@@ -137,6 +143,78 @@ def test_a_library_that_is_not_installed_is_asked_for(monkeypatch):
     monkeypatch.setattr("dpbench.victim.given.find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs timm: pip install timm"):
         factory("timm:vit_tiny_patch16_224_missing")
+
+
+def greys(folder, colour=False):
+    for i, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3) if colour else (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name / "x.png")
+    return f"folder:{folder}"
+
+
+def test_grey_images_are_kept_for_a_network_of_one_channel_and_repeated_for_others(file, tmp_path):
+    data = ("--data", greys(tmp_path / "images"), "--attack", "idlg")
+    table = ran(tmp_path, "--model", f"{file}:grey", f"{file}:plain", *data)
+    rows = table[table["floor"].isna()]
+    assert (rows["status"] == "ok").all()
+    assert set(rows["model"]) == {f"{file}:grey", f"{file}:plain"}
+    stored = {model: part["key"].iloc[0] for model, part in rows.groupby("model")}
+    assert len(set(stored.values())) == 2
+
+
+def test_colours_are_not_made_grey_in_silence(file, tmp_path, capsys):
+    said = refused(capsys, "--model", f"{file}:grey", "--data", greys(tmp_path / "images", colour=True))
+    assert "are in colour: convert them to greyscale" in " ".join(said.split())
+
+
+class Config(SimpleNamespace):
+    """As transformers' configurations take and keep settings."""
+
+
+class TinyForImageClassification(nn.Module):
+    """As transformers' classifiers: made of a configuration, returns an object with `.logits`."""
+
+    config_class = Config
+
+    def __init__(self, config):
+        super().__init__()
+        self.body = nn.Linear(config.num_channels * config.image_size**2, config.num_labels)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=self.body(pixel_values.flatten(1)))
+
+
+@pytest.fixture
+def transformers(monkeypatch):
+    """A library of that name."""
+    library = SimpleNamespace(TinyForImageClassification=TinyForImageClassification)
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    monkeypatch.setattr("dpbench.victim.given.find_spec", lambda name: True)
+    factory.cache_clear()
+    yield
+    factory.cache_clear()
+
+
+def test_transformers_by_name(transformers, tmp_path):
+    table = ran(tmp_path, "--model", "transformers:TinyForImageClassification")
+    assert (table["status"] == "ok").all()
+    assert set(table["victim"]) == {"untrained"}
+    with pytest.raises(InputError, match=r"no classifier 'Tiny\w+' \(did you mean 'TinyForImageC"):
+        factory("transformers:TinyForImageClassificatio")
+
+
+def test_the_real_transformers_by_name():
+    pytest.importorskip("transformers")
+    model = build("transformers:ResNetForImageClassification", num_classes=3, size=32)
+    assert model(torch.rand(1, 3, 32, 32)).logits.shape == (1, 3)
+
+
+def test_a_library_that_is_broken_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("dpbench.victim.given.find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"transformers cannot be imported \(.*\): install it again"):
+        factory("transformers:SomethingBroken")
 
 
 def test_timm_by_name(file):

@@ -19,12 +19,26 @@ function short(value) {
   return size < 1e-3 || size >= 1e6 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
-function shown(value, link) {
+// Bounds, and the noise that they need, must not promise too much.
+function upwards(value) {
+  if (!Number.isFinite(value) || value === 0) return value;
+  const unit = 10 ** (Math.floor(Math.log10(Math.abs(value))) - 3);
+  const found = Math.ceil(value / unit - 1e-6) * unit;
+  return Number(found.toPrecision(4));
+}
+
+function shown(value, column) {
+  const link = column?.link;
   if (value === null) return "";
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (typeof value === "number") return `<span title="${value}">${short(value)}</span>`;
+  if (typeof value === "number") {
+    return `<span title="${value}">${short(column?.up ? upwards(value) : value)}</span>`;
+  }
   return link ? `<a href="#${escaped(link + value)}">${escaped(value)}</a>` : escaped(value);
 }
+
+// A spreadsheet takes words that begin so for formulas, and names are anybody's text.
+const harmless = (value) => (typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : value);
 
 function columnValues({ values, words, places }) {
   if (words) return places.map((place) => words[place]);
@@ -40,12 +54,39 @@ function definition(column, index, values) {
     className: numbers ? "number" : "word",
     render: (_, type, row) => {
       const value = row[index];
-      if (type === "display") return shown(value, column.link);
-      if (type === "export") return value ?? "";
+      if (type === "display") return shown(value, column);
+      if (type === "export") return harmless(value ?? "");
       if (type === "filter") return typeof value === "boolean" ? shown(value) : value ?? "";
       return value ?? missing;
     },
   };
+}
+
+// Paper has no pages to turn: few rows are all printed, of many it says where the others are.
+const FEW = 200;
+
+function forPaper(host, table, file) {
+  const note = host.querySelector(".on-paper");
+  let length = null;
+  const say = () => {
+    const { start, end, recordsDisplay, recordsTotal } = table.page.info();
+    const rows = end - start;
+    const which = recordsDisplay < recordsTotal ? ` (${recordsDisplay} match the filter)` : "";
+    note.textContent =
+      rows < recordsTotal ? `${rows} of ${recordsTotal} rows${which}; all of them are in ${file}.` : "";
+  };
+  window.addEventListener("beforeprint", () => {
+    if (length !== null || table.page.info().recordsDisplay > FEW) return;
+    length = table.page.len();
+    table.page.len(-1).draw();
+  });
+  window.addEventListener("afterprint", () => {
+    if (length === null) return;
+    table.page.len(length).draw();
+    length = null;
+  });
+  table.on("draw", say);
+  say();
 }
 
 function build(host) {
@@ -77,7 +118,8 @@ function build(host) {
             extend: "csv",
             text: "Download CSV",
             filename: `dpbench-${data.name}`,
-            exportOptions: { orthogonal: "export" },
+            // as it is: otherwise what looks like a tag is cut out of names
+            exportOptions: { orthogonal: "export", format: { body: (value) => value } },
           },
         ],
       },
@@ -86,6 +128,7 @@ function build(host) {
       bottomEnd: "paging",
     },
   });
+  forPaper(host, table, data.file);
   data.columns.forEach((column, i) => {
     if (column.meaning) table.column(i).header().title = column.meaning;
   });

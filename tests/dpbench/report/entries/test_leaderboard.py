@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from dpbench import __main__ as program
-from dpbench.report.entries.boards import Item, band, boards, ranks
+from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report.entries.boards import LEAST, Item, band, boards, ranks
 from dpbench.report.entries.leaderboard import html, write
 
 HOSTILE = '"><script>alert(1)</script>\u202e'
@@ -34,14 +35,40 @@ def test_bands_are_ten_points_wide():
     ]
 
 
-def test_the_best_defence_comes_first(enter, gallery):
-    paths = [enter(name, gallery(right)) for name, right in (("bad", 38), ("good", 1), ("alike", 2))]
+@pytest.fixture
+def beside(gallery):
+    """An undefended result beside a defended one, as a rank needs it."""
+    return lambda right, count=60: gallery(right, count) + gallery(40, defense="none", psnr=30.0)
+
+
+def test_the_best_defence_comes_first(enter, beside):
+    paths = [enter(name, beside(right)) for name, right in (("bad", 40), ("good", 1), ("alike", 2))]
     (board,) = boards(item for path in paths for item in items(path))
-    assert [(rank, item.entry["submission"]["name"]) for rank, item in board.ranked] == [
-        (1, "good"),
-        (1, "alike"),
-        (3, "bad"),
+    ranked = [
+        (rank, item.entry["submission"]["name"])
+        for rank, item in board.ranked
+        if item.result["defence"]["name"] != "none"
     ]
+    assert ranked == [(1, "good"), (1, "alike"), (3, "bad")]
+
+
+def test_a_rank_takes_enough_images_and_an_undefended_result(enter, gallery, beside):
+    paths = [enter("few", beside(0, 58)), enter("alone", gallery(0, 60)), enter("whole", beside(0))]
+    (board,) = boards(item for path in paths for item in items(path))
+    found = {
+        item.entry["submission"]["name"]: (rank, item.unranked)
+        for rank, item in board.ranked
+        if item.result["defence"]["name"] == "dp"
+    }
+    assert found["whole"] == (1, "")
+    assert found["few"] == (None, f"58 of at least {LEAST} images or trials")
+    assert found["alone"][0] is None
+    assert "no undefended result" in found["alone"][1]
+    page = html([item for path in paths for item in items(path)], [])
+    assert "no rank: 58 of at least 59 images" in page
+    assert "fewer than 59 images or trials" in page
+    _, high = clopper_pearson(0, LEAST)
+    assert f"{high:.1%}" == "6.1%"
 
 
 def test_what_cannot_be_compared_is_on_boards_of_its_own(enter, gallery, dp):

@@ -125,7 +125,7 @@ def test_an_attacker_above_a_bound_is_named(informed, raised):
     assert flag.text.startswith(
         "prior-aware under dp ε=1, batch of 1: picked 90 % of 40 (corrected interval "
     )
-    assert "where at most 16.0 % is possible, which is an error in the defence" in flag.text
+    assert "where at most 16 % is possible, which is an error in the defence" in flag.text
     assert flag.keys == ("c",)
     assert raised(informed(9)) == []
 
@@ -140,3 +140,19 @@ def test_images_that_attacks_are_tuned_on_are_counted(make_rows, raised):
     assert flag.keys == ("dlg-none--2-100", "dlg-none--2-999")
     assert flagged(0, 99, 1000, 5000) == []
     assert flagged(100, data="samples") == []
+
+
+def test_images_that_the_values_of_an_attack_were_tuned_on_are_counted(make_rows, raised):
+    def rows(seed, tuned_on, **more):
+        (row,) = make_rows("dlg", "none", 1, 25, 0.01, seed=seed, data="mine")
+        return row | {"tuned": "tuned.toml ab: mine, batch seeds 100 to 105", "tuned_on": tuned_on} | more
+
+    (flag,) = raised([rows(1000, False), rows(1001, True)])
+    assert flag.kind == TUNED
+    assert flag.text == (
+        "1 of 2 images are among those that the attack's parameters were tuned on (tuned.toml ab: mine, "
+        "batch seeds 100 to 105), so it may do better on them than on others: report batches of other images."
+    )
+    assert flag.keys == ("dlg-none--1-1001",)
+    assert raised([rows(1000, False)]) == []
+    assert raised([rows(1001, True, tuned=None)]) == []

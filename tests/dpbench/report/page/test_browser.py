@@ -1,10 +1,11 @@
 """The page in a real browser: it opens from a file, without a network and without a complaint."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dpbench.report import page
-from dpbench.report.page.pictures import MOST_BYTES
+from dpbench.report.page.pictures import MOST_PICTURES
 from dpbench.store import open_run
 from dpbench.store.schema import frame
 
@@ -49,6 +50,46 @@ def test_what_is_downloaded_is_what_was_measured(finished, opened):
     assert csv["key"].tolist() == finished.frame()["key"].tolist()
 
 
+def test_names_in_a_download_are_no_formulas(make_rows, store_of, opened):
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "a<b>c", "a=b"]
+    run = store_of(
+        frame([row for name in names for row in make_rows(name, "none", 1, -3.5, 0.1, key=name[1:])])
+    )
+    tab = opened(page.write(run, run.frame()))
+    with tab.expect_download() as download:
+        tab.locator("#images").get_by_role("button", name="Download CSV").click()
+    csv = pd.read_csv(download.value.path())
+    assert sorted(csv["attack"]) == sorted(["'=1+1", "'+1", "'-1", "'@SUM(A1)", "a<b>c", "a=b"])
+    assert sorted(run.frame()["attack"]) == sorted(names)  # the run's own files are for programs
+
+
+def test_on_paper_few_rows_are_all_there_and_many_say_where_the_others_are(
+    finished, make_rows, opened, tmp_path
+):
+    few = opened(finished.path / page.FILE)
+    few.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    rows = len(finished.frame())
+    assert few.locator("#images table.dataTable tbody tr").count() == rows > 25
+    few.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert few.locator("#images table.dataTable tbody tr").count() == 25
+    rows = [row for seed in range(300) for row in make_rows("dlg", "none", 1, 20, 0.1, seed=seed)]
+    many = opened(page.write(open_run(tmp_path / "run", {}), frame(rows)))
+    note = many.locator("#images .on-paper")
+    assert not note.is_visible()
+    many.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    many.emulate_media(media="print")
+    assert note.is_visible()
+    assert note.inner_text() == "25 of 300 rows; all of them are in results.csv."
+
+
+def test_bounds_are_rounded_up_in_the_tables_too(make_rows, dp, store_of, opened):
+    given = dp | {"eps": 1.00001, "noise_multiplier": 1.113875, "rero_release": 0.350111}
+    run = store_of(frame(make_rows("dlg", "dp", 1, 9, 0.4, **given) + make_rows("dlg", "none", 1, 20, 0.1)))
+    tab = opened(page.write(run, run.frame()))
+    assert "1.001" in first_column(tab, "eps")
+    assert "1.114" in first_column(tab, "noise multiplier")
+
+
 def test_a_key_leads_to_its_cell_by_keyboard(finished, opened):
     tab = opened(finished.path / page.FILE)
     link = tab.locator("#images td a").first
@@ -77,14 +118,23 @@ def test_hostile_names_run_nothing(make_run, store_of, opened):
     assert tab.title() == "run · dpbench"
 
 
-def test_ten_thousand_rows_open(make_rows, opened, tmp_path):
-    rows = []
+def test_ten_thousand_rows_with_two_hundred_pictures_open(make_rows, opened, tmp_path):
+    run, rows = open_run(tmp_path / "run", {}), []
     for seed in range(2_500):
-        rows += make_rows("inverting-gradients", "none", 4, 20, 0.1, seed=seed, gradient_distance=seed / 7)
-    file = page.write(open_run(tmp_path / "run", {}), frame(rows))
-    assert file.stat().st_size < 25e6 - MOST_BYTES  # the pictures have the rest
+        more = {"gradient_distance": seed / 7, "key": f"b{seed}"}
+        rows += make_rows("inverting-gradients", "none", 4, 20, 0.1, seed=seed, **more)
+    noise = np.random.default_rng(0).random((1, 3, 140, 140))  # cannot be compressed
+    for i in range(33):
+        for seed in range(3):
+            key, more = f"p{i}-{seed}", {"original_index": seed}
+            made = make_rows(f"attack{i:02}", "none", 1, 20 + seed, 0.1, seed=seed, key=key, **more)
+            run.write(key, made, np.roll(noise, i, -1), np.roll(noise, seed, -2))
+            rows += made
+    file = page.write(run, frame(rows))
+    assert file.stat().st_size < 25e6
     tab = opened(file)
-    assert "10,000" in tab.locator("#images .dt-info").inner_text()
+    assert "10,099" in tab.locator("#images .dt-info").inner_text()
+    assert 190 <= tab.locator("#pictures img").count() <= MOST_PICTURES
 
 
 CONTRAST = """() => {

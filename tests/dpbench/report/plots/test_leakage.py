@@ -10,6 +10,8 @@ from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.store.schema import frame
 from tests.helpers.figures import assert_readable
 
+FLOOR = "best guess without the gradient"
+
 
 def drawn(figure):
     canvas = FigureCanvasAgg(figure)
@@ -48,8 +50,9 @@ def test_medians_points_and_floors_are_the_data(make_run):
     table = make_run()
     axis = leakage(table).axes[2]  # batch of 4, PSNR
     part = table[table["batch_size"] == 4]
-    floor = part.loc[part["attack"] == "floor:mean-image", "psnr"]
-    assert set(line(axis, "floor:mean-image").get_ydata()) == {floor.median()}
+    floors = part[part["floor"].notna()].groupby("attack")["psnr"].median()
+    assert len(floors) > 1
+    assert set(line(axis, FLOOR).get_ydata()) == {floors.max()}
     medians = line(axis, "inverting-gradients").get_ydata()
     attack = part[part["attack"] == "inverting-gradients"]
     expected = [attack.loc[attack["eps"] == eps, "psnr"].median() for eps in (1, 1000)]
@@ -84,7 +87,7 @@ def test_odd_values_do_not_break_it(make_rows):
     rows += make_rows("floor:mean-image", "none", 2, 11, 0.5)
     figure = leakage(frame(rows))
     drawn(figure)
-    assert set(entries(figure)) == {"dlg\\$x", "_hidden", "floor:mean-image"}
+    assert set(entries(figure)) == {"dlg\\$x", "_hidden", FLOOR}
 
 
 def test_nothing_to_show(make_run, make_rows):
@@ -104,6 +107,24 @@ def test_clip_norms_of_dp_are_series_of_their_own(make_run, make_rows, dp):
     more = frame(make_rows("inverting-gradients", "dp", 1, 9, 0.4, **(dp | {"max_grad_norm": 0.1})))
     figure = leakage(pd.concat([make_run(), more], ignore_index=True))
     assert {"inverting-gradients, dp C=1", "inverting-gradients, dp C=0.1"} < set(entries(figure))
+
+
+def test_more_series_than_can_be_told_apart_stand_in_panels_by_attack(make_rows, dp):
+    rows = []
+    for psnr, attack in enumerate(("dlg", "idlg", "inverting-gradients"), start=10):
+        rows += make_rows(attack, "none", 1, psnr, 0.1)
+        rows += make_rows("floor:start", "none", 1, psnr - 5, 0.1, floor_of=attack)
+        for norm in (0.1, 1.0, 10.0, 100.0):
+            rows += make_rows(attack, "dp", 1, psnr - norm / 100, 0.4, **(dp | {"max_grad_norm": norm}))
+    figure = leakage(frame(rows))
+    assert [axis.get_title() for axis in figure.axes[::2]] == [
+        f"{attack}, batch of 1" for attack in ("dlg", "idlg", "inverting-gradients")
+    ]
+    shown = [FLOOR, "attack", *(f"attack, dp C={norm}" for norm in ("0.1", "1", "10"))]
+    assert entries(figure) == shown  # five styles; the attack at C = 100 leaks least
+    assert "4 of 5 series, the most leaking" in figure.texts[0].get_text()
+    assert line(figure.axes[2], FLOOR).get_ydata()[0] == pytest.approx(6, abs=2)
+    assert_readable(figure)
 
 
 def test_varying_conditions_have_panels_of_their_own(make_run):

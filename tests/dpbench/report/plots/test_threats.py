@@ -9,11 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import binomtest
 
 from dpbench import privacy
+from dpbench.privacy.rounding import up_percent
+from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.report.plots.threats import curves, threats
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
 from dpbench.store.schema import frame
+from tests.helpers.figures import assert_readable
 
 
 def released(eps: float, releases: int = 1) -> dict:
@@ -21,6 +24,10 @@ def released(eps: float, releases: int = 1) -> dict:
     same = {"delta": 1e-5, "max_grad_norm": 1.0, "accountant": "analytic", "eps_scope": "release"}
     same |= {"eps_release": eps, "noise_multiplier": sigma, "releases": releases}
     return same | {"rero_release": privacy.reconstruction_bound(sigma)}
+
+
+def labels(axis):
+    return axis.get_legend_handles_labels()[1]
 
 
 @pytest.fixture
@@ -104,10 +111,7 @@ def test_each_prior_has_a_bound_of_its_own(table):
     table = table[~(row & (table["eps_release"] == 100))]
     tenth, twentieth = sentence(table).splitlines()[-2:]
     assert "in 10 % of cases, is right in at most 100 % under dp ε=100." in tenth
-    assert (
-        f"in 5 % of cases, is right in at most {np.ceil(1000 * bound) / 10:g} % under dp ε=1 (meas"
-        in twentieth
-    )
+    assert f"in 5 % of cases, is right in at most {up_percent(bound)} under dp ε=1 (meas" in twentieth
     assert "dp ε=1 " not in tenth
 
 
@@ -143,20 +147,19 @@ def test_curves_take_the_attack_that_succeeds_most(table):
     }
 
 
-def test_plot_has_a_curve_for_each_threat_model_and_a_bound_for_each_prior(table):
-    axis = threats(table).axes[0]
-    labels = axis.get_legend_handles_labels()[1]
-    assert sorted(labels) == [
-        "chance, 1/10",
-        "chance, 1/20",
-        "honest server, image identified, out of 20",
-        "informed attacker, sample picked, out of 10",
-        "malicious server, image identified, out of 20",
-        "no attacker passes (prior 1/10)",
-        "no attacker passes (prior 1/20)",
+def test_plot_has_a_panel_with_its_bound_for_each_prior(table):
+    picked, identified = threats(table).axes
+    assert [axis.get_title() for axis in (picked, identified)] == [
+        "batch of 4, one of 10",
+        "batch of 4, one of 20",
     ]
-    for prior in (10, 20):
-        bound = next(line for line in axis.lines if line.get_label().endswith(f"(prior 1/{prior})"))
+    both = ["no attacker passes", "chance of a blind choice"]
+    assert set(labels(picked)) == {"informed attacker, sample picked", *both}
+    servers = ("honest server, image identified", "malicious server, image identified")
+    assert set(labels(identified)) == {*servers, *both}
+    for axis, prior in ((picked, 10), (identified, 20)):
+        bound = next(line for line in axis.lines if line.get_label() == both[0])
+        assert next(line for line in axis.lines if line.get_label() == both[1]).get_ydata()[0] == 1 / prior
         assert np.all(np.diff(bound.get_ydata()) >= 0)
         for eps, gamma in zip(*bound.get_data(), strict=True):
             sigma = privacy.noise_multiplier(eps, 1e-5)
@@ -164,11 +167,26 @@ def test_plot_has_a_curve_for_each_threat_model_and_a_bound_for_each_prior(table
 
 
 def test_points_stand_at_their_own_budget(table):
-    axis = threats(table).axes[0]
-    for curve in axis.containers:
+    found = [curve for axis in threats(table).axes for curve in axis.containers]
+    for curve in found:
         assert set(curve[0].get_xdata()) == {1.0, 100.0}
-    shapes = {curve[0].get_marker() for curve in axis.containers}
-    assert len(shapes) == len(axis.containers) == 3
+    assert len({curve[0].get_marker() for curve in found}) == len(found) == 3
+
+
+def test_no_panel_has_more_than_five_styles(table):
+    """Curves of five threat models, releases and inclusions: three curves, bound and chance in each panel."""
+    more = [table.assign(threat_model=name) for name in ("a", "b")]
+    drawn = table[table["threat_model"] == "informed"].assign(inclusion=0.5, releases=4, success=0.05)
+    every = pd.concat([table, *more, drawn, *(table.assign(releases=n) for n in (2, 3, 10, 20, 30))])
+    for width, most in ((FULL, 6), (COLUMN, 3)):
+        figure = threats(every, width=width)
+        panels = [axis for axis in figure.axes if axis.axison]
+        assert len(panels) == most
+        assert all(len(labels(axis)) <= 5 for axis in panels)
+        assert len(figure.legends[0].get_texts()) <= 5
+        said = figure.texts[0].get_text().replace("\n", " ")
+        assert said.startswith(f"{most} of 8 settings; without")
+        assert_readable(figure)
 
 
 def test_candidates_are_not_mixed(table):
@@ -196,12 +214,11 @@ def test_drawn_inclusion_has_a_curve_and_a_bound_of_its_own(table):
     both = pd.concat([table, drawn])
     found = curves(both[both["eps_release"].notna()])
     assert found.loc[found["inclusion"] == 0.5, "bound"].tolist() == [0.14, 0.8]
-    axis = threats(both).axes[0]
-    lines = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-    said = ", 4 releases, each with chance 0.5, out of 10"
-    assert f"informed attacker, sample picked{said}" in lines
-    assert "informed attacker, sample picked, 1 release, out of 10" in lines
-    assert lines[f"no attacker passes{said}"].get_ydata().tolist() == [0.14, 0.8]
+    panels = {axis.get_title().replace("\n", " "): axis for axis in threats(both).axes if axis.axison}
+    axis = panels["batch of 4, 4 releases, each with chance 0.5, one of 10"]
+    bound = next(line for line in axis.lines if line.get_label() == "no attacker passes")
+    assert bound.get_ydata().tolist() == [0.14, 0.8]
+    assert "batch of 4, 1 release, one of 10" in panels
 
 
 def test_no_plot_for_the_honest_server_alone_or_without_budgets(table):
@@ -223,5 +240,6 @@ def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
 
 def test_a_threat_model_of_a_third_party_has_a_curve(table):
     more = table[table["threat_model"] == "malicious-linear"].assign(threat_model="eavesdropper")
-    labels = threats(pd.concat([table, more])).axes[0].get_legend_handles_labels()[1]
-    assert "eavesdropper, right choice, out of 20" in labels
+    shown = {label for axis in threats(pd.concat([table, more])).axes for label in labels(axis)}
+    assert "eavesdropper, right choice" in shown
+    assert "honest server, image identified" not in shown  # of four, the one that succeeds least

@@ -50,7 +50,7 @@ def test_noise_has_medians_worst_images_floors_and_frontiers(table):
             sigma = 1 / (ndtri(prior + 0.05) - ndtri(prior))
             assert line(axis, f"certified {prior:g}").get_xdata()[0] == pytest.approx(sigma)
         (upper,) = axis.child_axes
-        assert [text.get_text() for text in upper.get_xticklabels()] == ["12\n3", "2.5\n0.62"]
+        assert [text.get_text() for text in upper.get_xticklabels()] == ["12\n3", "2.5\n0.625"]
         assert upper.get_xlabel() == "ε of the release / of the training"
 
 

@@ -1,0 +1,95 @@
+"""What is shown while an attack is tuned: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from dpbench.cell.result import CellResult
+from dpbench.cell.rows import describe
+from dpbench.cell.spec import Cell
+from dpbench.sweep.progress import SILENCE, duration
+from dpbench.system.output import plain
+
+
+class Display:
+    """A context manager around a tuning.
+
+    Args:
+        console: where to show it.
+        quiet: show nothing.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._done = self._run = self._total = 0
+        self._spent, self._begun, self._said = 0.0, time.monotonic(), time.monotonic()
+        self._what = ""
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[state]}", markup=False),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1, state="")
+
+    def __enter__(self) -> Display:
+        if not self._bar.disable:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._bar.disable:
+            self._bar.stop()
+
+    def total(self, searches: int) -> None:
+        """How many searches there are in all, those in the folder included."""
+        self._total = searches
+
+    def round(self, what: str, there: int) -> None:
+        """The next trial of every setting begins; `there` of its searches are in the folder already."""
+        self._what, self._done, self._begun = what, self._done + there, time.monotonic()
+        self._show()
+
+    def iteration(self, cell: Cell, done: int, total: int, value: float) -> None:
+        """`done` of `total` iterations of `cell` are over; each cell is short beside the whole."""
+
+    def finished(self, cell: Cell, result: CellResult) -> None:
+        """`cell` is over."""
+        now = time.monotonic()
+        self._run, self._spent, self._begun = self._run + 1, self._spent + now - self._begun, now
+        self._done += 1
+        self._show()
+        if result.status == "failed":
+            self.say(f"{describe(cell)}: {result.status}. {result.rows[0]['error']}")
+
+    def waiting(self, held: Mapping[Cell, str]) -> None:
+        """Another process on this folder has in hand what is needed next."""
+        if held and time.monotonic() - self._said > SILENCE:
+            named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
+            self.say(f"Waiting for cells that other processes run: {named}.")
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._said = time.monotonic()
+        if not self._quiet:
+            self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        state = f"{self._done} of {self._total} searches"
+        if self._run:  # what was in the folder already takes no time
+            each = self._spent / self._run
+            state += f", {each:.1f} s each, {duration((self._total - self._done) * each)} left"
+        self._bar.update(
+            self._task, completed=self._done, total=self._total, description=self._what, state=state
+        )
+        if not self._console.is_terminal and time.monotonic() - self._said > SILENCE:
+            self.say(f"{self._what}: {state}")

@@ -1,0 +1,59 @@
+"""Figures of the suites about GradInversion: medians, beside those of the same search fed noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from stored_results import results
+
+
+def _medians(rows: pd.DataFrame) -> dict[str, float]:
+    return {"psnr": rows["psnr"].median(), "lpips": rows["lpips"].median(), "iip": rows["iip"].mean()}
+
+
+def _beside_noise(attacked: pd.DataFrame, floors: pd.DataFrame) -> dict[str, Any]:
+    fed_noise = floors[floors["floor"] == "noise-gradient"]
+    return _medians(attacked) | {"fed_noise": _medians(fed_noise) if len(fed_noise) else None}
+
+
+def _each(rows: pd.DataFrame, names: list[str]) -> dict[Any, dict[str, Any]]:
+    """For every value of these columns the attack and the same search fed noise."""
+    rows = rows[rows["floor"].isna() | rows["floor_of"].notna()]
+    rows = rows.assign(attack=rows["floor_of"].fillna(rows["attack"]))
+    key = names if len(names) > 1 else names[0]
+    return {
+        name: _beside_noise(found[found["floor"].isna()], found[found["floor"].notna()])
+        for name, found in rows.groupby(key)
+    }
+
+
+def methods() -> dict[str, Any]:
+    """Suite `gradinversion-table`: the methods on one batch."""
+    rows = results("gradinversion-table")
+    constant = _medians(rows[rows["floor"] == "constant-image"])
+    return {"of": _each(rows, ["attack"]), "constant": constant}
+
+
+def terms() -> dict[Any, Any]:
+    """Suite `gradinversion-ablation`: the terms with exact and with running statistics."""
+    return _each(results("gradinversion-ablation"), ["terms", "bn_stats"])
+
+
+def statistics() -> dict[str, Any]:
+    """Suite `bn-knowledge`: what statistics and labels are worth."""
+    return {"of": _each(results("bn-knowledge"), ["bn_stats", "labels"])}
+
+
+def confidence() -> dict[Any, Any]:
+    """Suite `confidence`: the victim's last layer scaled, undefended and clipped."""
+    rows = results("confidence")
+    found = {}
+    for (victim, scale), mine in rows.groupby(["victim", "logit_scale"]):
+        attacked = mine[mine["floor"].isna()]
+        found[victim, scale] = _each(mine, ["defense"]) | {
+            "least_loss": attacked["image_loss"].min(),
+            "most_loss": attacked["image_loss"].max(),
+            "share": attacked["image_grad_share"].max(),
+        }
+    return found
