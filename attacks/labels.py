@@ -61,8 +61,14 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     if rule == "auto" and not noisy:
         return analytic(weight, bias) if batch == 1 else counts(weight, bias, batch)
     if rule in ("auto", "matched"):
-        if (given := references(knowledge)) is not None:
+        single = not any(weight is g for g in release.gradients)  # two rows made of one
+        if not single and (given := references(knowledge)) is not None:
             return matched(release, knowledge, weight, bias, given)
+        if rule == "matched" and single:
+            raise InputError(
+                "`label_rule` matched needs a row of the last layer for each class, and two classes share one: "
+                "use sum."
+            )
         if rule == "matched":
             raise InputError(
                 "`label_rule` matched learns from public images or their statistics, and there are none: use "

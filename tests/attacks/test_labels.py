@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from attacks import labels
 from dpbench.assets import AssetUnavailable
 from dpbench.data import cifar10, load_data
-from dpbench.protocol import InputError, Release
+from dpbench.protocol import InputError, PublicImages, Release, Stage
 from dpbench.victim import loading as victims
 from dpbench.victim.networks import build
 from tests.helpers.attacks import know, photograph, plain_release
@@ -118,3 +118,21 @@ def test_cross_entropy_bias_gradient_is_what_the_rules_assume():
     _, bias = labels.head(plain_release(model, images, truth), 10)
     expected = (model(images).softmax(1) - F.one_hot(truth, 10)).mean(0)
     torch.testing.assert_close(bias, expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_two_classes_that_share_a_logit_are_told_apart_under_noise():
+    """One released row stands for both, so that no row is matched."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
+    images = torch.rand(40, 3, 2, 2)
+    knowledge = know(
+        model, shape=(3, 2, 2), classes=2, public_images=PublicImages(images, torch.arange(40) % 2)
+    )
+    for label in (0, 1):
+        loss = F.binary_cross_entropy_with_logits(model(images[:1])[:, 0], torch.tensor([float(label)]))
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        noise = (Stage("noise", {"noise_std": 1e-4}),)
+        release = Release(("1.weight", "1.bias"), gradients, 1, noise)
+        assert labels.infer(release, knowledge).tolist() == [label]
+        with pytest.raises(InputError, match="two classes share one: use sum"):
+            labels.infer(release, knowledge, "matched")
