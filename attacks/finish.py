@@ -93,6 +93,7 @@ def _led_on(found: Found, problem: Problem, labels: Tensor, iterations: int) -> 
         distance=float(distance),
         total=float(total),
         history=(*found.history, float(total)),
+        steps=(*found.steps, found.steps[-1] + spent),
     )
     return ended, spent
 

@@ -18,6 +18,7 @@ from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
+from attacks.engine.watch import batch_norms
 from attacks.finish import COUNT, finished, of_squares
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
 from attacks.objectives import Cosine
@@ -168,10 +169,12 @@ class InvertingGradients(Attack):
         """The iterations that are Gauss-Newton's.
 
         None where they are too few for a step or the objective is no sum of squares; and, unless asked for,
-        none where the prior decides as much as the release.
+        none where the prior decides as much as the release, or in a network with batch norm, where they did
+        no better.
         """
         share = self.resolved().finish
-        if self.finish is None and self.adaptive and nat_weight(release) > DECISIVE * UNDEFENDED:
+        guessed = self.adaptive and nat_weight(release) > DECISIVE * UNDEFENDED
+        if self.finish is None and (guessed or batch_norms(problem.model)):
             return 0
         asked = round(share * self.iterations)
         return asked if asked >= COUNT and of_squares(problem) else 0

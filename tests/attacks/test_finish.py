@@ -49,7 +49,7 @@ def problem(tiny, told):
 
 def outcome(problem, point):
     distance, total, _ = problem.gradient([point.clone().requires_grad_()], LABELS)
-    found = Found([point], float(distance), float(total), [point], (float(total),))
+    found = Found([point], float(distance), float(total), [point], (float(total),), (7,))
     return Outcome((found,), "eager", 0.0, 7)
 
 
@@ -61,6 +61,7 @@ def test_few_steps_gain_many_decibels_near_the_answer(problem, told):
     assert after.found[0].total < 1e-2 * before.found[0].total
     assert after.iterations in range(7 + COUNT, 7 + 91)
     assert after.found[0].history[-1] == after.found[0].total
+    assert after.found[0].steps == (7, after.iterations)
     distance, total, _ = problem.gradient([after.found[0].variables[0].requires_grad_()], LABELS)
     assert (float(distance), float(total)) == (after.found[0].distance, after.found[0].total)
 
@@ -171,3 +172,11 @@ def test_where_the_prior_decides_they_are_taken_only_if_asked_for(tiny, told, ra
     assert attack.last(problem, release) == (40 if taken else 0)
     assert attacks.create("inverting-gradients", iterations=200, finish=0.2).last(problem, release) == 40
     assert attacks.create("inverting-gradients", iterations=200, adaptive=False).last(problem, release) == 40
+
+
+def test_networks_with_batch_norm_have_none_unless_asked_for(normed, statistics):
+    told = know(normed, LABELS, (3, 8, 8), 4, image_statistics=statistics)
+    release = plain_release(normed, smooth_images(1), LABELS)
+    problem = Problem(told, release.gradients, Cosine())
+    assert attacks.create("inverting-gradients", iterations=200).last(problem, release) == 0
+    assert attacks.create("inverting-gradients", iterations=200, finish=0.2).last(problem, release) == 40
