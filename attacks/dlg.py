@@ -61,7 +61,7 @@ class DLG(Attack):
         if self.label_source == "joint":
             check_loss(knowledge, problem.mean.expand(release.batch_size, *knowledge.image_shape))
         solved = SOLVED * sum(float(g.square().sum()) for g in release.gradients)
-        best, spent, history = None, 0, []
+        best, spent, history, steps = None, 0, [], []
         for r in range(self.restarts):
             guess, to_labels = self.variables(task)
             done = r * self.iterations
@@ -76,6 +76,7 @@ class DLG(Attack):
             if best is None or value < best[0]:
                 best = (value, point, guess[0], to_labels)
             history.append(best[0])
+            steps.append(spent)
             if best[0] <= solved:
                 break
         value, point, start, to_labels = best
@@ -92,6 +93,7 @@ class DLG(Attack):
             seconds=task.seconds(),
             engine="eager",
             history=tuple(history),
+            history_steps=tuple(steps),
         )
 
 

@@ -71,6 +71,8 @@ class GaussianPrior(Regulariser):
         std: per-channel standard deviation that they are measured in.
     """
 
+    squares = True
+
     def __init__(
         self, weight: float, statistics: ImageStatistics, mean: Sequence[float], std: Sequence[float]
     ) -> None:
@@ -81,7 +83,14 @@ class GaussianPrior(Regulariser):
 
     def penalty(self, z: Tensor, activations: Sequence[Tensor] = ()) -> Tensor:
         """Nats of normalised pixels [B, C, H, W], summed over the batch."""
-        return self.whitening(z * self.std.to(z.dtype) + self.mean.to(z.dtype)).square().sum() / 2
+        return self._entries(z).square().sum() / 2
+
+    def residuals(self, z: Tensor) -> Tensor:
+        """Entries [B, C, H, W] whose sum of squares is twice the weighted penalty."""
+        return self.weight.to(z.dtype).sqrt() * self._entries(z)
+
+    def _entries(self, z: Tensor) -> Tensor:
+        return self.whitening(z * self.std.to(z.dtype) + self.mean.to(z.dtype))
 
 
 UNDEFENDED = 1e-6

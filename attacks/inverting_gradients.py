@@ -18,10 +18,11 @@ from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
+from attacks.finish import COUNT, finished, of_squares
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
-from dpbench.protocol import Knowledge, Reconstruction, Release
+from dpbench.protocol import Knowledge, Reconstruction, Release, parameter
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Preset:
         tv: weight of total variation.
         prior_weight: weight of the Gaussian prior, in units of the one that the defence calls for.
         anneal: how many times that weight the search begins with; it falls geometrically.
+        finish: share of the iterations that are Gauss-Newton's.
     """
 
     learning_rate: float
@@ -45,6 +47,7 @@ class Preset:
     tv: float
     prior_weight: float
     anneal: float = 1.0
+    finish: float = 0.0
 
 
 PRESETS = {
@@ -59,11 +62,14 @@ PRESETS = {
         tv=0.0,
         prior_weight=1.0,
         anneal=10.0,
+        finish=0.2,
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""
 WITHOUT_STATISTICS = 0.003
 """Weight of total variation in `tuned` where there are no statistics of images for the prior."""
+DECISIVE = 5
+"""Up to so many times the weight of an exact release a nat leaves it to the release to decide the image."""
 
 
 @attack("inverting-gradients")
@@ -86,6 +92,13 @@ class InvertingGradients(Attack):
     learning_rate: float | None = shared.learning_rate(None)
     tv: float | None = shared.tv(None)
     prior_weight: float | None = shared.prior_weight(None)
+    finish: float | None = parameter(
+        default=None,
+        help="share of the iterations, at the end, that are Gauss-Newton's where the release decides images",
+        at_least=0,
+        at_most=0.9,
+        tuning=(0.05, 0.6),
+    )
     adaptive: bool = shared.adaptive()
     update: shared.Update = shared.update()
     engine: str = "auto"
@@ -105,15 +118,27 @@ class InvertingGradients(Attack):
         if task.guess is not None:
             guess = to_pixels(task.guess, knowledge)
             starts[0] = guess if variables is None else variables.inverse(guess)
+        last = self.last(problem, release)
+        searching, whole = self.iterations - last, self.evaluations()
         outcome = search(
             problem,
             [with_path([start], path) for start in starts],
             labels,
-            self.schedule(regularisers),
+            self.schedule(regularisers, searching),
             engine=self.engine,
             signed=preset.signed,
-            progress=task.progress,
+            progress=lambda done, _, value: task.progress(done, whole, value),
         )
+        if last:
+            before = searching * self.restarts
+            outcome, said = finished(
+                outcome,
+                problem,
+                labels,
+                last,
+                lambda done, value: task.progress(before + done, whole, value),
+            )
+            note = f"{note} {said}".strip()
         found = outcome.found[outcome.best]
         images, start = (
             to_images(problem.variables(point), knowledge)
@@ -136,18 +161,30 @@ class InvertingGradients(Attack):
 
     def resolved(self) -> Self:
         """With the preset's values for None."""
-        chosen, own = PRESETS[self.preset], ("learning_rate", "tv", "prior_weight")
+        chosen, own = PRESETS[self.preset], ("learning_rate", "tv", "prior_weight", "finish")
         return replace(self, **{name: getattr(chosen, name) for name in own if getattr(self, name) is None})
 
-    def schedule(self, regularisers: Sequence[Regulariser]) -> Schedule:
+    def last(self, problem: Problem, release: Release) -> int:
+        """The iterations that are Gauss-Newton's.
+
+        None where they are too few for a step or the objective is no sum of squares; and, unless asked for,
+        none where the prior decides as much as the release.
+        """
+        share = self.resolved().finish
+        if self.finish is None and self.adaptive and nat_weight(release) > DECISIVE * UNDEFENDED:
+            return 0
+        asked = round(share * self.iterations)
+        return asked if asked >= COUNT and of_squares(problem) else 0
+
+    def schedule(self, regularisers: Sequence[Regulariser], iterations: int) -> Schedule:
         """Step sizes, and the prior's weight over the search."""
         preset = PRESETS[self.preset]
-        factors = torch.ones(self.iterations, len(regularisers))
-        falling = torch.logspace(math.log10(preset.anneal), 0, self.iterations)
+        factors = torch.ones(iterations, len(regularisers))
+        falling = torch.logspace(math.log10(preset.anneal), 0, iterations)
         for i, each in enumerate(regularisers):
             if isinstance(each, GaussianPrior):
                 factors[:, i] = falling
-        rates = preset.schedule(self.resolved().learning_rate, self.iterations)
+        rates = preset.schedule(self.resolved().learning_rate, iterations)
         return Schedule(rates, factors=factors)
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:

@@ -66,8 +66,8 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
             return matched(release, knowledge, weight, bias, given)
         if rule == "matched" and single:
             raise InputError(
-                "`label_rule` matched needs one row of the last layer a class, and two classes share one: "
-                "use sum."
+                "`label_rule` matched needs a row of the last layer for each class, and two classes share "
+                "one: use sum."
             )
         if rule == "matched":
             raise InputError(

@@ -31,7 +31,13 @@ def norms(gradients: Gradients) -> Tensor:
 
 
 class Objective(nn.Module, ABC):
-    """A distance between gradients that is differentiable in the first one."""
+    """A distance between gradients that is differentiable in the first one.
+
+    Attributes:
+        squares: it is half a sum of squares: those of `residuals(trial, target)`, differentiable in `trial`.
+    """
+
+    squares = False
 
     @abstractmethod
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
@@ -74,6 +80,8 @@ class LayerL2(Objective):
 class Cosine(Objective):
     """1 - cosine similarity over all parameters at once (Geiping et al. 2020, eq. 4)."""
 
+    squares = True
+
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value in [0, 2] and cotangent (cos * trial / |trial| - target / |target|) / |trial|."""
         tiny = torch.finfo(trial[0].dtype).tiny
@@ -82,6 +90,12 @@ class Cosine(Objective):
         units, targets = [g / n for g in trial], [t / m for t in target]
         cosine = dot(units, targets)
         return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, targets, strict=True)]
+
+    def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
+        """The difference of the unit vectors."""
+        tiny = torch.finfo(trial[0].dtype).tiny
+        n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt().clamp_min(tiny)
+        return [g / n - t / m for g, t in zip(trial, target, strict=True)]
 
 
 class Scaled(Objective):
@@ -161,7 +175,7 @@ class Masked(Objective):
 
     def __init__(self, objective: Objective, masks: Gradients) -> None:
         super().__init__()
-        self.objective = objective
+        self.objective, self.squares = objective, objective.squares
         for i, mask in enumerate(masks):
             self.register_buffer(f"mask{i}", mask)
 
@@ -175,6 +189,10 @@ class Masked(Objective):
         masks = self.masks
         value, cotangent = self.objective([g * m for g, m in zip(trial, masks, strict=True)], target)
         return value, [v * m for v, m in zip(cotangent, masks, strict=True)]
+
+    def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
+        """Those on the support."""
+        return self.objective.residuals([g * m for g, m in zip(trial, self.masks, strict=True)], target)
 
 
 class SoftClamp(Objective):

@@ -19,9 +19,11 @@ class Regulariser(nn.Module, ABC):
     Attributes:
         weight: its weight, a scalar buffer.
         watches: whether `penalty` wants the inputs of the network's batch-norm layers.
+        squares: it is half a sum of squares, which `residuals(z)` gives, weighted and differentiable.
     """
 
     watches = False
+    squares = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()

@@ -94,6 +94,30 @@ class Aggregator(Defense):
         """The differential privacy of what `aggregate` returns; post-processing keeps it."""
         return None
 
+    @property
+    def takes_updates(self) -> bool:
+        """Whether it can do without each sample's gradient, so that `of_update` has an answer."""
+        return False
+
+    def of_update(
+        self, update: Gradients, images: int, generator: torch.Generator, count: int
+    ) -> list[Gradients]:
+        """`count` releases of the update of a client that made several local steps (FedAvg).
+
+        Args:
+            update: the mean gradient of its steps, see `Release.local`.
+            images: how many it has.
+            generator: the source of randomness, on the device of the update.
+            count: at least 1.
+
+        Raises:
+            InputError: unless `takes_updates`.
+        """
+        raise InputError(
+            f"{self.name} works on each sample's gradient, and here the client sends an update of its local "
+            "steps: leave out `local_epochs`, or use a defence of whole gradients or `unit` user."
+        )
+
     def sensitivity(self, releases: int) -> float:
         """How far a sample in each of `releases` moves all of them together, in units of the clip norm.
 

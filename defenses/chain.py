@@ -121,8 +121,10 @@ class Chain:
             check_loss(copy, loss, images, labels)
             stages = list(self.stages)
             if local is not None:
-                self.check_update()
-                released, method = [mean_of_steps(copy, loss, images, labels, local)] * count, ""
+                update, method = mean_of_steps(copy, loss, images, labels, local), ""
+                released = [update] * count
+                if stages and isinstance(stages[0], Aggregator):
+                    released = stages.pop(0).of_update(update, len(images), generator, count)
             elif stages and isinstance(stages[0], Aggregator):
                 released = stages.pop(0).aggregates(copy, loss, images, labels, generator, count)
                 method = getattr(released, "per_sample", "")
@@ -139,14 +141,6 @@ class Chain:
             Release(names, gradients, size, public, self.guarantee, per_sample=method, local=local)
             for gradients in released
         ]
-
-    def check_update(self) -> None:
-        """InputError where the first stage needs each sample's gradient, which no update has."""
-        if self.stages and isinstance(self.stages[0], Aggregator):
-            raise InputError(
-                f"{self.stages[0].name} works on each sample's gradient, and here the client sends an update "
-                "of its local steps: leave out `local_epochs`, or use a defence of whole gradients."
-            )
 
 
 def _seed_of(purpose: str, seed: int) -> int:

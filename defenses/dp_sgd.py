@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import ClassVar, Literal
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from defenses.base import Aggregates, Aggregator, Gradients, defense, mean_gradient
 from defenses.per_sample import per_sample
 from dpbench.protocol import Guarantee, Loss, parameter
+
+Means = Callable[[float, int], list[Gradients]]
+"""(sigma, count) -> that many noisy means of gradients that were clipped once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +57,37 @@ class _Clipped(Aggregator):
 
     def clipped(
         self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> tuple[Callable[[float, int], list[Gradients]], str]:
+    ) -> tuple[Means, str]:
         """What is clipped, once: a function (sigma, count) -> noisy means, and `Release.per_sample`.
 
         Raises:
             InputError: for a model without per-sample gradients, or where clipping or noise went wrong.
         """
-        from defenses.clipping import clipped_means  # Opacus takes seconds to import
-
         if self.unit == "user":
-            mean, method = mean_gradient(model, loss, images, labels), ""
-            gradients = [g.detach()[None] * len(images) for g in mean]
-        else:
-            samples = per_sample(model, loss, images, labels)
-            gradients, method = samples.gradients, samples.method
+            mean = mean_gradient(model, loss, images, labels)
+            return self._clipped_whole(mean, len(images), generator), ""
+        samples = per_sample(model, loss, images, labels)
+        return self._clipped(samples.gradients, len(images), generator), samples.method
+
+    @property
+    def takes_updates(self) -> bool:
+        """A user's update is clipped as a whole; noise that is correlated over releases is not offered."""
+        return self.unit == "user" and not self.remembers
+
+    def of_update(
+        self, update: Gradients, images: int, generator: torch.Generator, count: int
+    ) -> list[Gradients]:
+        """Its sum over the images clipped to C, noised `count` times (DP-FedAvg, McMahan et al. 2018)."""
+        if not self.takes_updates:
+            return super().of_update(update, images, generator, count)
+        return self._clipped_whole(update, images, generator)(self.noise_multiplier, count)
+
+    def _clipped_whole(self, mean: Gradients, images: int, generator: torch.Generator) -> Means:
+        """Of a user, whose gradient is the sum over all its images."""
+        return self._clipped([g.detach()[None] * images for g in mean], images, generator)
+
+    def _clipped(self, gradients: Sequence[Tensor], images: int, generator: torch.Generator) -> Means:
+        from defenses.clipping import clipped_means  # Opacus takes seconds to import
 
         def means(noise_multiplier: float, count: int) -> list[Gradients]:
             return clipped_means(
@@ -76,10 +96,10 @@ class _Clipped(Aggregator):
                 noise_multiplier=noise_multiplier,
                 generator=generator,
                 count=count,
-                batch_size=len(images),
+                batch_size=images,
             )
 
-        return means, method
+        return means
 
 
 @defense("clip")

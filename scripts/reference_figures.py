@@ -194,7 +194,8 @@ def _beside_floors(rows: pd.DataFrame) -> dict[str, Any]:
         "lpips": attacked["lpips"].median(),
         "lpips_floor": floors.groupby("attack")["lpips"].median().min(),
         "identified": identified(attacked),
-        "psnr": psnr.median(),
+        "fed_noise": identified(floors[floors["floor"] == "noise-gradient"]),
+        "gallery": int(attacked["gallery_size"].max()),
     }
 
 

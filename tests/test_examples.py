@@ -6,8 +6,10 @@ import runpy
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 
 import attacks
 import defenses
@@ -72,3 +74,15 @@ def test_error_feedback_makes_up_for_the_rounding():
     sent = torch.stack([each[0] for each in stage.process_all([gradient] * 64, torch.Generator())])
     once, mean = (sent[0] - gradient[0]).norm(), (sent.mean(0) - gradient[0]).norm()
     assert mean < 0.1 * once
+
+
+def test_the_notebook_runs_from_install_to_frontier(tmp_path):
+    (file,) = EXAMPLES.glob("*.ipynb")
+    notebook = nbformat.read(file, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)  # committed as it was written
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    found = next(output.data["text/plain"] for output in code[3].outputs if "data" in output)
+    assert "inverting-gradients" in found
+    assert "image/png" in code[-1].outputs[-1].data
+    assert {"report.html", "frontier.png"} <= {path.name for path in (tmp_path / "frontier").iterdir()}

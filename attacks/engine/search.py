@@ -34,13 +34,14 @@ Refresh = Callable[[int, list[list[Tensor]]], None]
 
 @dataclass(frozen=True)
 class Found:
-    """One start's best point, the distance and the objective there, its last point, and the history."""
+    """One start's best point, distance and objective there, last point, history and the iterations of it."""
 
     variables: list[Tensor]
     distance: float
     total: float
     last: list[Tensor]
     history: tuple[float, ...]
+    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Outcome:
             compile_seconds=self.compile_seconds,
             engine=self.engine,
             history=found.history,
+            history_steps=found.steps,
         )
 
 
@@ -184,10 +186,8 @@ def search(
         )
     found = []
     for flat, history in zip(states, histories, strict=True):
-        state = State.unflat(flat)
-        found.append(
-            Found(state.best, float(state.distance), float(state.total), state.variables, tuple(history))
-        )
+        state, ended = State.unflat(flat), (tuple(history), tuple(stops[1:]))
+        found.append(Found(state.best, float(state.distance), float(state.total), state.variables, *ended))
     return Outcome(tuple(found), engine, compile_seconds, iterations * len(states))
 
 

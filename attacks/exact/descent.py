@@ -94,7 +94,7 @@ def corrected(active: Tensor, outputs: Tensor, delta: Tensor, bias: Tensor) -> T
         left = torch.where(doubtful[:, channel], (wrong[channel] - change).abs(), torch.inf)
         best = left.argmin()
         if left.flatten()[best] < MATCH * wrong[channel].abs():
-            switched = active[:, channel].flatten()
+            switched = active[:, channel].flatten().clone()  # of a single sample it is a view
             switched[best] = ~switched[best]
             active[:, channel] = switched.view_as(active[:, channel])
     return active

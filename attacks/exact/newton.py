@@ -38,13 +38,13 @@ def least_squares(
     point, best, lowest = start, start, float("inf")
     spent, planned = 0, float(FIRST)
     while spent < iterations:
-        forth, back, values = _linearised(residuals, point)
+        forth, back, values = linearised(residuals, point)
         total = float(values.square().sum())
         if total < lowest:
             best, lowest = point, total
         progress(spent, lowest)
         count = min(int(planned), iterations - spent)
-        step = _step(forth, back, values, count)
+        step = conjugate_gradients(forth, back, values, count)
         if not bool(step.isfinite().all()) or not bool(step.any()):
             break
         point, spent, planned = point + step, spent + count, planned * GROWTH
@@ -53,7 +53,7 @@ def least_squares(
     return point if total < lowest else best
 
 
-def _linearised(residuals: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Product, Product, Tensor]:
+def linearised(residuals: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Product, Product, Tensor]:
     """Products with the Jacobian at `point` and with its transpose, and the residuals there."""
     with torch.enable_grad():
         at = point.detach().requires_grad_()
@@ -70,13 +70,23 @@ def _linearised(residuals: Callable[[Tensor], Tensor], point: Tensor) -> tuple[P
     return forth, back, values.detach()
 
 
-def _step(forth: Product, back: Product, values: Tensor, count: int) -> Tensor:
-    """`count` conjugate gradients on the linearised problem, from zero."""
+def conjugate_gradients(
+    forth: Product, back: Product, values: Tensor, count: int, damping: float = 0.0
+) -> Tensor:
+    """The step that `count` conjugate gradients from zero make of the linearised problem.
+
+    Args:
+        forth: product with the Jacobian.
+        back: product with its transpose.
+        values: residuals.
+        count: each takes one of both products.
+        damping: weight of the squared step (Levenberg and Marquardt).
+    """
     tiny = torch.finfo(values.dtype).tiny
     left = -back(values)
     step, direction, squared = torch.zeros_like(left), left, left.square().sum()
     for _ in range(count):
-        curved = back(forth(direction))
+        curved = back(forth(direction)) + damping * direction
         size = squared / (direction * curved).sum().clamp_min(tiny)
         step, left = step + size * direction, left - size * curved
         before, squared = squared, left.square().sum()

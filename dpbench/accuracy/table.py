@@ -11,6 +11,7 @@ from rich.console import Console
 from dpbench.accuracy.setting import RECIPE
 from dpbench.accuracy.trial import Row
 from dpbench.cell import parts
+from dpbench.privacy.rounding import up
 from dpbench.system.atomic import written
 from dpbench.system.layout import Line, lay_out
 from dpbench.system.output import plain
@@ -76,7 +77,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
     for model, rows in found.groupby("utility_model", sort=False):
         lines += [Line(""), Line(plain(str(model)), style="bold")]
         for row in rows.to_dict("records"):
-            cells = [_word(row[name]) for name in ("eps", *shown)]
+            cells = [_word(row[name], name) for name in ("eps", *shown)]
             cells += [f"{row[name]:.1%}" for name in ("mean", "min", "max")]
             lines.append(Line(plain(str(row["defense"])), (*cells, str(row["seeds"])), indent=2))
     console.print("Accuracy on the test set: mean, least and most over seeds.", highlight=False)
@@ -91,7 +92,10 @@ def _varies(found: pd.DataFrame, name: str) -> bool:
     return bool((found.groupby("defense", dropna=False)[name].nunique(dropna=False) > 1).any())
 
 
-def _word(value: object) -> str:
+def _word(value: object, name: str) -> str:
     if value is None or value != value or value is pd.NA:
         return ""
-    return plain(f"{value:.4g}" if isinstance(value, float) else str(value))
+    if isinstance(value, float):
+        # epsilon and noise are rounded up, so that they promise no more than they hold
+        return up(value, 4) if name in ("eps", "noise_multiplier") else f"{value:.4g}"
+    return plain(str(value))

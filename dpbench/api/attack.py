@@ -146,8 +146,12 @@ def _declared(release: Release) -> Release:
     """
     name, given = _name(release)
     chain = defenses.create(name, **given)
-    if release.local is not None:
-        chain.check_update()
+    first = chain.stages[0] if chain.stages else None
+    if release.local is not None and isinstance(first, defenses.Aggregator) and not first.takes_updates:
+        raise InputError(
+            f"{first.name} works on each sample's gradient, which no update has: say what was done to the "
+            "update itself, such as clipping with `unit` user."
+        )
     return replace(release, defense=tuple(stage.stage() for stage in chain.stages))
 
 

@@ -55,7 +55,7 @@ def benchmark(
             precision, and left as it is (docs/own-model.md).
         images: the batch whose gradient is released: pictures [B, 3, H, W], or grey ones [B, 1, H, W] or
             [B, H, W], in [0, 1] or as bytes, the channels also last; volumes [B, C, D, H, W]; rows of a table
-            [B, F] in [0, 1] (docs/own-images.md). Or a list of such batches; or a data set that gives
+            [B, F] in [0, 1] (docs/data.md). Or a list of such batches; or a data set that gives
             (image, label), of which `batch_size` are drawn; or PyTorch's loader of one, whose order does not
             matter. With `clients=n` the gradient of each batch is summed with those of the n - 1 that follow
             it; after the last one comes the first (docs/aggregation.md).

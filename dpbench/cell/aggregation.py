@@ -55,6 +55,11 @@ def check(cell: Cell, scene: Scene) -> None:
     """InputError where what is asked for is not known of a sum over clients."""
     if cell.batch.clients == 1:
         return
+    if parts.threat_of(cell).local(scene.of_each_client) is not None:
+        raise InputError(
+            "A sum over `clients` is attacked as one gradient, and local steps are each client's own: leave "
+            "out `clients` or `local_epochs`."
+        )
     if cell.told.bn_stats in ORACLES:
         raise InputError(
             "Exact and recovered `bn_stats` are those of one client's batch: with several `clients`, use "

@@ -11,6 +11,7 @@ from typing import Any
 import attacks
 import defenses
 from dpbench import privacy
+from dpbench.cell import correlated
 from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
 from dpbench.privacy.aggregation import Aggregation
@@ -239,7 +240,7 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
         own = {name: value for name, value in cell.defence.given.items() if name in parameters(first)}
         stage = first(**own | {"noise_multiplier": 1.0})
         inclusion, releases = threat.get("inclusion", 1.0), threat["releases"]
-        found = _correlated(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
+        found = correlated.guarantee(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
         return replace(found, unit=unit)
     found = Budget(**budget).guarantee(
         noise_multiplier=noise_multiplier,
@@ -263,26 +264,3 @@ def units(cell: Cell) -> int:
         if unit_of(cell) == "user"
         else min(batch.batch_size, batch.expected or batch.batch_size)
     )
-
-
-def _correlated(
-    stage: defenses.Aggregator,
-    budget: Budget,
-    noise_multiplier: float | None,
-    releases: int,
-    inclusion: float,
-    asked: Mapping[str, Any],
-) -> Guarantee:
-    """All releases are one Gaussian release of `stage.sensitivity`, in which the sample takes part each time.
-
-    Raises:
-        InputError: where the guarantee of a whole training run is asked for, or Poisson sampling.
-    """
-    if budget.eps_scope != "release" or inclusion < 1:
-        raise InputError(
-            f"{stage.name} has a guarantee for releases that the sample is in: use `eps_scope` release and "
-            "`inclusion` 1."
-        )
-    far = stage.sensitivity(releases)
-    one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)
-    return replace(one, noise_multiplier=noise_multiplier or one.noise_multiplier * far, releases=releases)

@@ -44,6 +44,7 @@ class CellResult:
         log: when and where it was run, how it ended, and the traceback if it broke.
         out_of_memory: whether it failed because a graphics card's memory ran out.
         history: of the search, `Reconstruction.history`; empty where there was none.
+        history_steps: likewise, `Reconstruction.history_steps`.
     """
 
     rows: list[dict[str, Any]]
@@ -52,6 +53,7 @@ class CellResult:
     log: str = ""
     out_of_memory: bool = False
     history: tuple[float, ...] = ()
+    history_steps: tuple[int, ...] = ()
 
     @property
     def status(self) -> str:

@@ -62,8 +62,9 @@ def scored(
     count = scene.of_each_client
     made = [common | image | tuned | values | said | more for (image, tuned), values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
+    steps = () if found is None else tuple(int(step) for step in found.history_steps)
     pictures = (picture(images[:count]) for images in (outputs[found_images.order].clamp(0, 1), scene.images))
-    return CellResult(made[:count], *pictures, history=history)
+    return CellResult(made[:count], *pictures, history=history, history_steps=steps)
 
 
 def _scorable(images: Tensor) -> Tensor:
@@ -86,4 +87,5 @@ def joined(first: CellResult, second: CellResult) -> CellResult:
         torch.cat([first.images, second.images]),
         torch.cat([first.originals, second.originals]),
         history=first.history,
+        history_steps=first.history_steps,
     )

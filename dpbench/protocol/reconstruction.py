@@ -22,6 +22,7 @@ class Reconstruction:
         compile_seconds: time of compilation.
         engine: what ran the iterations.
         history: objective value every so many iterations, for plots.
+        history_steps: iterations that were over at each of its values; empty where they are evenly apart.
         certified: bool [B], aligned with `images`: the image was shown to explain the release to rounding, as
             closed forms can; None for attacks that never can.
         residual: [B], what is left unexplained, relative to the release: 0 is perfect. None as above.
@@ -38,6 +39,7 @@ class Reconstruction:
     compile_seconds: float = 0.0
     engine: str = "eager"
     history: tuple[float, ...] = ()
+    history_steps: tuple[int, ...] = ()
     certified: Tensor | None = None
     residual: Tensor | None = None
     note: str = ""

@@ -14,7 +14,7 @@ from dpbench.store.columns import columns, conditions
 
 EMPTY = "—"
 ROUNDED_UP = (
-    *("eps", "eps_release", "eps_replace", "noise_multiplier", "delta"),
+    *("eps", "eps_release", "eps_replace", "eps_client", "noise_multiplier", "delta"),
     *("rero_release", "success_bound", "membership_bound"),
 )
 """Columns of what a guarantee promises at most, and of the noise that it takes at least."""

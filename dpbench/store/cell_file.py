@@ -53,17 +53,24 @@ class StoredCell:
         images: reconstructions, uint8 [rows, 3, H, W]: `images[i]` and `originals[i]` belong to `rows[i]`.
             None, or no pictures at all, where the cell failed.
         originals: the attacked images, likewise.
-        history: objective of the search at even steps, float32 [n]; None where none was kept.
+        history: objective of the search, float32 [n]; None where none was kept.
+        history_steps: iterations that were over at each of them, int64 [n]; None where they are evenly apart,
+            or nobody kept them.
     """
 
     rows: list[Row]
     images: np.ndarray | None
     originals: np.ndarray | None
     history: np.ndarray | None = None
+    history_steps: np.ndarray | None = None
 
 
 def content(
-    rows: Sequence[Mapping[str, Any]], images: Any, originals: Any, history: Sequence[float] = ()
+    rows: Sequence[Mapping[str, Any]],
+    images: Any,
+    originals: Any,
+    history: Sequence[float] = (),
+    history_steps: Sequence[int] = (),
 ) -> bytes:
     """A cell as the bytes of its file; see `Store.write` for the arguments.
 
@@ -78,6 +85,8 @@ def content(
     }
     if history:
         pixels["history"] = thinned(np.asarray(history, dtype=np.float32))
+        if len(history_steps) == len(history):
+            pixels["history_steps"] = thinned(np.asarray(history_steps, dtype=np.int64))
     data = save(pixels, metadata={"rows": text, "sha256": _OPEN})
     return data.replace(_field(_OPEN), _field(_digest(data)), 1)
 
@@ -97,7 +106,11 @@ def read(path: Path) -> StoredCell | None:
     except _DAMAGE as error:
         damaged(path, error)
         return None
-    return StoredCell(rows, pixels.get("images"), pixels.get("originals"), _history(pixels.get("history")))
+    history = _history(pixels.get("history"))
+    steps = pixels.get("history_steps")
+    if history is None or steps is None or steps.shape != history.shape or steps.dtype != np.int64:
+        steps = None
+    return StoredCell(rows, pixels.get("images"), pixels.get("originals"), history, steps)
 
 
 def thinned(history: np.ndarray) -> np.ndarray:

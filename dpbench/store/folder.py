@@ -89,6 +89,7 @@ class Store:
         images: Any = None,
         originals: Any = None,
         history: Sequence[float] = (),
+        history_steps: Sequence[int] = (),
     ) -> None:
         """Put a cell on disk, in place of an older one of that key.
 
@@ -98,13 +99,15 @@ class Store:
             images: reconstructions, array or tensor [rows, 3, H, W] in [0, 1] (clamped); `images[i]` belongs
                 to `rows[i]`. Kept as 8 bits per channel: what was measured before stands in the rows.
             originals: the attacked images, likewise.
-            history: objective of the search at even steps; at most `cell_file.MOST_STEPS` values are kept.
+            history: objective of the search; at most `cell_file.MOST_STEPS` values are kept.
+            history_steps: iterations that were over at each of them; empty where they are evenly apart.
 
         Raises:
             ValueError: a row that does not fit the schema, or a key that is no plain name.
             InputError: the disk is full or the folder cannot be written.
         """
-        data = cell_file.content([{**row, "key": key} for row in rows], images, originals, history)
+        named = [{**row, "key": key} for row in rows]
+        data = cell_file.content(named, images, originals, history, history_steps)
         broken = any(row.get("status") == "failed" for row in rows)
         path = self._broken(key) if broken else self._file(key)
         with refused_as_sentence(path):

@@ -31,7 +31,8 @@ def run(cells: Iterable[Cell], results: Store, execute: Executor, display: Displ
                 for cell, result in finished:
                     key = cell.key()
                     pictures = (result.images, result.originals) if len(result.images) else (None, None)
-                    results.write(key, result.rows, *pictures, history=result.history)
+                    searched = {"history": result.history, "history_steps": result.history_steps}
+                    results.write(key, result.rows, *pictures, **searched)
                     results.log(key, result.log)
                     claims.release(key)
                     display.finished(cell, result)

@@ -51,9 +51,9 @@ def as_inputs(images: Any, what: str = "images", size: int | None = None) -> Ten
         InputError: for anything else, and for pictures of several sizes without a `size`.
 
     Example:
-        >>> as_inputs(np.full((2, 8, 8, 3), 255, dtype=np.uint8)).shape
+        >>> as_inputs(torch.full((2, 8, 8, 3), 255)).shape
         torch.Size([2, 3, 8, 8])
-        >>> as_inputs([np.zeros((8, 9)), np.ones((20, 10))], size=8).shape
+        >>> as_inputs([torch.zeros(8, 9), torch.ones(20, 10)], size=8).shape
         torch.Size([2, 8, 8])
     """
     if isinstance(images, list | tuple):

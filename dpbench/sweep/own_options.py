@@ -70,7 +70,7 @@ OWN = (
         str,
         ("convnet",),
         "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50; or your own, FILE.py:FUNCTION "
-        "or module:FUNCTION, torchvision:NAME, timm:NAME (docs/own-model.md)",
+        "or module:FUNCTION, torchvision:NAME, timm:NAME, transformers:NAME (docs/own-model.md)",
     ),
     _option(
         SCENE,

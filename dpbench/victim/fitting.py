@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from dpbench.protocol import InputError, Loss
 from dpbench.victim.outputs import TwoLogits, logits_among, single_logit_loss
@@ -28,6 +29,7 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
         InputError: for a model that does not take the images, whose output is no or several logits, or whose
             loss does not take a single logit.
     """
+    check_weights(model)
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.register_forward_pre_hook(_cudnn_off)
@@ -43,6 +45,17 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
         given = F.binary_cross_entropy_with_logits if loss is F.cross_entropy else loss
         loss = single_logit_loss(given, flat=output.ndim == 1)
     return loss
+
+
+def check_weights(model: nn.Module) -> None:
+    """InputError for a model with layers that get their weights when they are first run."""
+    lazy = [
+        type(module).__name__
+        for module in model.modules()
+        if any(map(is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False))))
+    ]
+    if lazy:
+        raise InputError(f"The model's {lazy[0]} has no weights yet: run the model once on images before.")
 
 
 def outputs(model: nn.Module, images: Tensor) -> int:

@@ -67,7 +67,7 @@ def defence(name: str) -> str:
         "Noise follows from a budget": "yes: the options `--eps`, `--delta`, ..."
         if is_calibrated(name)
         else "no",
-        "Answered by": ", ".join(f"`{each}`" for each in answering) or "no attack",
+        "Attacks with `--adaptive` that answer it": ", ".join(f"`{each}`" for each in answering) or "none",
     }
     own = {key: each for key, each in defence_parameters(name).items() if key in parameters(kind)}
     return f"{_described(kind)}\n\n{_facts(facts)}\n\n{_parameters(own)}"

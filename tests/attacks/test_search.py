@@ -92,6 +92,7 @@ def test_history_never_rises_and_progress_ends_at_the_end(tiny):
     for found in outcome.found:
         assert list(found.history) == sorted(found.history, reverse=True)
         assert found.history[-1] < found.history[0] / 10
+        assert [2 * step for step in found.steps] == [done for done, *_ in calls if done]
     assert calls[-1][:2] == (500, 500)
     assert len(calls) <= REPORTS + 30
     assert not torch.equal(outcome.found[0].variables[0], outcome.found[1].variables[0])

@@ -65,7 +65,10 @@ def test_a_chain_is_its_stages_one_after_the_other(victim):
 
 def test_the_public_description_holds_every_parameter_and_nothing_else(victim):
     described = release(victim, "dp+prune", **PARAMETERS["dp"], **PARAMETERS["prune"]).defense
-    assert [dict(s.parameters) for s in described] == [PARAMETERS["dp"], PARAMETERS["prune"]]
+    assert [dict(s.parameters) for s in described] == [
+        PARAMETERS["dp"] | {"unit": "record"},
+        PARAMETERS["prune"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["prune+clip", "noise+dp", "clip+dp", "dp+prune+clip"])
@@ -87,7 +90,7 @@ def test_unknown_names_list_the_known_ones():
 
 def test_parameters_nobody_takes_and_missing_ones_are_errors():
     with pytest.raises(
-        InputError, match="does not take `prune_ratio`: it takes `max_grad_norm`, `noise_std`"
+        InputError, match="does not take `prune_ratio`: it takes `max_grad_norm`, `unit`, `noise_std`"
     ):
         defenses.create("clip+noise", prune_ratio=0.5)
     with pytest.raises(InputError, match="does not take `prune_ratio`: it takes no parameters"):

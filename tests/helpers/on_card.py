@@ -46,7 +46,7 @@ def attacked(name: str, device: torch.device) -> list[Tensor]:
     kind, found = attacks.kind(name), []
     asked = {"iterations": 2, "restarts": 2, "engine": "eager"}
     made = kind(**{key: asked[key] for key in asked.keys() & {field.name for field in fields(kind)}})
-    for count, known in ((1, True), (2, False)):
+    for count, known in ((1, True), (kind.most_images or 2, False)):
         given = scenes.scene(kind, count, known)
         release, knowledge = moved(given.release, device), moved(given.knowledge, device)
         answer = made(release, knowledge, seed=0, device=device)

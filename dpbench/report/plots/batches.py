@@ -11,18 +11,14 @@ from matplotlib.ticker import PercentFormatter
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
 from dpbench.report.naming import Naming
-from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLUMN, FULL, SMALL, TEXT
+from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
 
 FEWEST = 3
 """Batch sizes from which on there is a trend to draw."""
-MOST = 12
-"""Curves at most; the title says what was left out."""
-_MARKERS, _STYLES = "os^Dv*", ("-", "--")
 _SHARES = {
     "label_correct": "labels restored",
     "nearer": "nearer the original than its own floors (LPIPS)",
@@ -46,6 +42,8 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 @plot("batches.png", title="What a larger batch hides", alt=_alt)
 def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw shares of images over the batch size, a curve per attack, defence and whatever else varies.
+
+    The first `MOST` are drawn; the title says how many there are.
 
     Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
 
@@ -117,9 +115,9 @@ def _draw(axis: Axes, rows: pd.DataFrame, share: str, places: dict[int, float], 
         [places[size] for size in found.index],
         middle,
         yerr=np.clip((middle - low, high - middle), 0, None),
-        color=OKABE_ITO[i % len(OKABE_ITO)],
-        marker=_MARKERS[i % len(_MARKERS)],
-        linestyle=_STYLES[i // len(OKABE_ITO)],
+        color=COLOURS[i],
+        marker=MARKERS[i],
+        linestyle=DASHES[i],
         elinewidth=0.7,
         capsize=2,
     )

@@ -9,15 +9,14 @@ from scipy.stats import spearmanr
 
 from dpbench.report import escape
 from dpbench.report.naming import Naming
-from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLUMN, FULL, SMALL, TEXT, text_colour
+from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, MOST, SMALL, TEXT, text_colour
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
 
-MOST_ROWS, MOST_CURVES = 4, 12
-"""Victims, and curves in all, at most; the title says what was left out."""
+MOST_ROWS = 4
+"""Rows of panels at most; the title says what was left out."""
 FEWEST = 4
 """Images from which on a rank correlation is worth a number."""
 LEAST_LOSS = 1e-6
@@ -27,7 +26,6 @@ _SIGNS = {
     "image_grad_share": "the image's share of the gradient norm",
 }
 _RECOVERED = {"lpips": "LPIPS (lower leaks more)", "psnr": "PSNR, dB (higher leaks more)"}
-_MARKERS = "os^Dv*"
 _HIGH = 2.3  # of a panel, inches
 
 
@@ -43,6 +41,8 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 @plot("confidence.png", title="Which images leak, by how sure the victim is", alt=_alt)
 def confidence(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw each image's loss and gradient share against what was recovered, a row of panels per victim.
+
+    Of more than `MOST` curves each attack and defence has own rows, with a curve per scale of the logits.
 
     Beside each panel stands Spearman's rank correlation for each curve; where LPIPS is drawn a negative one
     says that images of larger loss or share leak more.
@@ -60,7 +60,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None, width: float = F
         return None
     victims, curves = (list(dict.fromkeys(table[column])) for column in ("_row", "_curve"))
     across = len(_SIGNS) if width > COLUMN else 1
-    drawn, shown = victims[: MOST_ROWS * across // len(_SIGNS)], curves[:MOST_CURVES]
+    drawn, shown = victims[: MOST_ROWS * across // len(_SIGNS)], curves[:MOST]
     words = [wrap(curve, width - 0.5, SMALL) for curve in shown]
     lines = sum(word.count("\n") + 1 for word in words)
     high = _HIGH * len(drawn) * len(_SIGNS) / across + 0.5 + 0.15 * lines
@@ -76,7 +76,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None, width: float = F
     for axis in panels[:, 0]:
         axis.set_ylabel(_RECOVERED[recovered])
     title = ["Which images leak; beside each panel: rank correlations"]
-    for few, every, what in ((drawn, victims, "victims"), (shown, curves, "curves")):
+    for few, every, what in ((drawn, victims, "rows"), (shown, curves, "curves")):
         title += [f"{len(few)} of {len(every)} {what}"] if len(few) < len(every) else []
     figure.suptitle(wrap("; ".join(title), width - 0.2, TEXT))
     words = [escape.matplotlib(word) for word in words]
@@ -93,16 +93,20 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it
     table = table[~is_floor(table) & (table["batch_size"] > 1) & table["image_grad_share"].notna()]
     rows = table.to_dict("records")
-    table = table.assign(
-        _row=[", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows],
-        _curve=[f"{naming.attack(r)}, {naming.defence(r)}, logits x{r['logit_scale']:g}" for r in rows],
-    )
+    victims = [", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows]
+    attacks = [f"{naming.attack(r)}, {naming.defence(r)}" for r in rows]
+    scales = [f"logits x{r['logit_scale']:g}" for r in rows]
+    curves = [f"{attack}, {scale}" for attack, scale in zip(attacks, scales, strict=True)]
+    if len(set(curves)) > MOST:
+        victims = [", ".join(filter(None, each)) for each in zip(attacks, victims, strict=True)]
+        curves = scales
+    table = table.assign(_row=victims, _curve=curves)
     return table, "lpips" if table["lpips"].notna().any() else "psnr"
 
 
 def _draw(axis: Axes, part: pd.DataFrame, sign: str, recovered: str, i: int) -> None:
     x = part[sign].clip(lower=LEAST_LOSS) if sign == "image_loss" else part[sign]
-    colour, marker = OKABE_ITO[i % len(OKABE_ITO)], _MARKERS[i % len(_MARKERS)]
+    colour, marker = COLOURS[i], MARKERS[i]
     axis.scatter(x, part[recovered], s=16, color=colour, marker=marker, alpha=0.8)
     if sign == "image_loss":
         axis.set_xscale("log")

@@ -24,27 +24,36 @@ _HIGH, _NAMES = 2.3, 1.15  # of a panel; beside it, for the names of curves, inc
 _STEPS = 100  # places at which histories of one curve are compared
 
 
-def histories(table: pd.DataFrame, store: Store | None) -> dict[str, np.ndarray]:
+def histories(table: pd.DataFrame, store: Store | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The history of each cell's search by the cell's key; cells without one are left out.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
         store: the run's cells.
+
+    Returns:
+        Iterations, and the objective after so many. Cells of older versions did not keep the iterations:
+        theirs are evenly apart up to the last one.
     """
     found = {}
-    for key in table["key"].dropna().unique() if store is not None else ():
+    for row in table.drop_duplicates("key").to_dict("records") if store is not None else ():
         try:
-            history = store.read(key).history
+            cell = store.read(row["key"])
         except KeyError:
             continue
-        if history is not None and len(history) > 1 and np.isfinite(history[-1]):
-            found[key] = history
+        history, steps = cell.history, cell.history_steps
+        if history is None or len(history) < 2 or not np.isfinite(history[-1]):
+            continue
+        if steps is None:
+            last = float(row["iterations"] if pd.isna(row["max_iterations"]) else row["max_iterations"])
+            steps = last * np.arange(1, len(history) + 1) / len(history)
+        found[row["key"]] = steps, history
     return found
 
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     found = histories(_searched(table).drop_duplicates("key").head(MOST_CELLS), store)
-    falls = [float(history[-1] / history[np.isfinite(history)][0]) for history in found.values()]
+    falls = [float(history[-1] / history[np.isfinite(history)][0]) for _, history in found.values()]
     middle = f" In the median cell it ends at {np.median(falls):.2g} of where it began." if falls else ""
     return f"The lowest objective found so far over the iterations of {len(found)} searches.{middle}"
 
@@ -123,7 +132,9 @@ def _curve_name(row: dict[str, Any], naming: Naming) -> str:
     return defence if adapted else f"{defence}, not adaptive"
 
 
-def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches: float) -> set[str]:
+def _panel(
+    axis: Axes, part: pd.DataFrame, found: dict[str, tuple[np.ndarray, np.ndarray]], inches: float
+) -> set[str]:
     """Draw the curves of one attack; names of those left out."""
     curves = list(dict.fromkeys(part["_curve"]))
     floor = [name for name in curves if name == "noise as gradient"]
@@ -135,17 +146,16 @@ def _panel(axis: Axes, part: pd.DataFrame, found: dict[str, np.ndarray], inches:
     for i, name in enumerate(shown):
         rows = part[part["_curve"] == name]
         colour, dashes = (GREY, "--") if name in floor else (COLOURS[i], DASHES[i])
-        steps, each = 1.0, []
-        for row in rows.to_dict("records"):
-            history = found[row["key"]]
-            steps = float(row["iterations"] if pd.isna(row["max_iterations"]) else row["max_iterations"])
-            own_share = np.arange(1, len(history) + 1) / len(history)
+        last, each = max(found[key][0][-1] for key in rows["key"]), []
+        for key in rows["key"]:
+            steps, history = found[key]
             if len(rows) > 1:
-                axis.plot(own_share * steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=row["key"])
-            each.append(np.interp(share, own_share, np.where(np.isfinite(history), history, np.nan)))
+                axis.plot(steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=key)
+            # a search that ended before others keeps what it found
+            each.append(np.interp(share * last, steps, np.where(np.isfinite(history), history, np.nan)))
         middle = np.nanmedian(each, axis=0)
-        axis.plot(share * steps, middle, color=colour, linestyle=dashes, gid=name)
-        ends.append(labels.Name(name, steps, middle[-1], colour))
+        axis.plot(share * last, middle, color=colour, linestyle=dashes, gid=name)
+        ends.append(labels.Name(name, last, middle[-1], colour))
     lowest = min(line.get_ydata().min() for line in axis.lines)
     if lowest > 0:
         axis.set_yscale("log")

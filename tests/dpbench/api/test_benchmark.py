@@ -107,6 +107,10 @@ BAD_CALLS = [
     ({"labels": torch.tensor([0])}, "one for each of the 2 images"),
     ({"model": nn.Conv2d(3, 5, 3)}, r"must return logits \[B, K\]"),
     ({"model": nn.Flatten()}, "no trainable parameter"),
+    (
+        {"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(5))},
+        "LazyLinear has no weights yet: run the model",
+    ),
     ({"model": network(nn.BatchNorm2d(8)).train(), "defense": "dp"}, "(?i)batch ?norm"),
     ({"defense": "encrypt"}, "Unknown defense 'encrypt'"),
     ({"attacks": "guess"}, "known: analytic, deep"),

@@ -40,9 +40,9 @@ def benched(kind, **more):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_run_under_every_defence_with_the_metrics_that_make_sense(kind, tmp_path):
+def test_they_run_under_every_defence_with_the_metrics_that_make_sense(kind):
     defences = ["none", "clip", "dp", "prune"]
-    table, inputs = benched(kind, defense=defences, noise_multiplier=0.1, out=tmp_path / "run")
+    table, inputs = benched(kind, defense=defences, noise_multiplier=0.1)
     assert (table["status"] == "ok").all()
     rows = table[table["floor"].isna()]
     assert set(rows["defense"]) == set(defences)
@@ -52,12 +52,12 @@ def test_they_run_under_every_defence_with_the_metrics_that_make_sense(kind, tmp
     floor = table[table["attack"] == "floor:mean-image"]["psnr"].to_numpy(float)
     expected = -10 * (inputs - 0.5).flatten(1).square().mean(1).log10()
     assert floor == pytest.approx(expected.numpy(), abs=1e-3)
-    assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
 
 
 def test_the_picture_of_a_volume_is_its_middle_slice_and_a_table_has_none(tmp_path):
     for kind in KINDS:
         _, inputs = benched(kind, attacks="idlg", iterations=1, out=tmp_path / kind)
+        assert (tmp_path / kind / "report.html").exists()
         store = Store(tmp_path / kind)
         shown = [store.read(key).originals for key in store.done()]
         if kind == "volumes":

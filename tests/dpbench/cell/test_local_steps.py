@@ -70,11 +70,34 @@ def test_the_noise_floor_goes_the_same_way(spy):
     assert spy.release.local == LocalTraining(epochs=2, batch_size=2, lr=0.1)
 
 
+def test_a_users_update_is_clipped_as_a_whole_and_noised():
+    """DP-FedAvg: the sum over its images to C, sigma C of noise on it, the guarantee of one gradient."""
+    scene = small_scene(3)
+    plain = releasing.released(cell(threat=TWICE), scene)
+    norm = float(torch.cat([3 * g.flatten() for g in plain.gradients]).norm())
+    clip = part("clip", unit="user", max_grad_norm=norm / 4)
+    clipped = releasing.released(cell(QUICK, clip, TWICE), scene)
+    for c, p in zip(clipped.gradients, plain.gradients, strict=True):
+        assert torch.allclose(c, p / 4, rtol=1e-3, atol=1e-7)
+    private = dp(8.0, unit="user", max_grad_norm=norm / 4)
+    noised = releasing.released(cell(QUICK, private, TWICE), scene)
+    off = torch.cat([(n - c).flatten() for n, c in zip(noised.gradients, clipped.gradients, strict=True)])
+    assert float(off.std()) == pytest.approx(noised.noise_on_sum() / 3, rel=0.1)
+    row = measure(cell(QUICK, private, TWICE), scene).rows[0]
+    expected = measure(cell(QUICK, private), scene).rows[0]
+    for name in ("eps_release", "noise_multiplier", "unit"):
+        assert row[name] == expected[name]
+    assert row["local_epochs"] == 2
+    assert row["release_norm"] <= row["release_norm_limit"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         (cell(QUICK, dp(8.0), TWICE), "dp works on each sample's gradient, .* leave out `local_epochs`"),
         (cell(QUICK, "clip+prune", TWICE), "clip works on each sample's gradient"),
+        (cell(QUICK, part("dp-ftrl", unit="user", eps_scope="release"), TWICE), "dp-ftrl works on each"),
+        (cell(QUICK, threat=TWICE, batch_size=3, clients=3), "leave out `clients` or `local_epochs`"),
         (cell("peel", threat=TWICE), "peel needs the gradient of one step"),
         (
             cell("analytic", threat=part("malicious-linear", local_epochs=1)),

@@ -22,6 +22,7 @@ CHANGES = [
     {"floor": Floor.NOISE_GRADIENT},
     {"attack_seed": 1},
     {"batch_seed": 1},
+    {"clients": 2},
     {"batch_size": 3},
     {"clients": 2},
     {"label_draw": "random"},

@@ -176,3 +176,21 @@ def test_floors_that_are_measured_again_stand_once(make_rows):
         rows += make_rows("gradinversion", "none", 1, 20, 0.1, terms=terms, key=terms)
     assert to_markdown(frame(rows)).count("floor:mean-image") == 1
     assert len(pd.unique(summary(frame(rows))["bn_stats"])) == 3
+
+
+def test_how_an_epsilon_was_computed_is_said_where_one_budget_was_computed_twice(make_rows, dp):
+    rows = make_rows("dlg", "dp", 1, 9, 0.4, **(dp | {"eps": 1.0}))
+    other = dp | {"accountant": "rdp"}
+    apart = frame(rows + make_rows("dlg", "dp", 1, 9, 0.4, **(other | {"eps": 8.0})))
+    assert defences(apart) == {"dp ε=1", "dp ε=8"}
+    twice = frame(rows + make_rows("dlg", "dp", 1, 9, 0.4, **(other | {"eps": 1.0})))
+    assert defences(twice) == {"dp ε=1 by PLD accounting", "dp ε=1 by Rényi accounting"}
+
+
+def defences(table):
+    naming = Naming(table)
+    return {naming.defence(row) for row in table.to_dict("records")}
+
+
+def test_epsilons_in_names_are_rounded_up(make_rows, dp):
+    assert defences(frame(make_rows("dlg", "dp", 1, 9, 0.4, **(dp | {"eps": 1.00001})))) == {"dp ε=1.001"}

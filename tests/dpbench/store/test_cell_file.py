@@ -53,9 +53,15 @@ def test_a_history_is_kept_and_guarded_like_the_rest(path):
     path.write_bytes(cell_file.content(ROWS, PIXELS, PIXELS))
     assert cell_file.read(path).history is None
     path.write_bytes(cell_file.content(ROWS, None, None, history=range(10_000)))
+    assert cell_file.read(path).history_steps is None
     kept = cell_file.read(path).history
     assert (len(kept), kept[-1]) == (cell_file.MOST_STEPS, 9_999)
     assert len(path.read_bytes()) < 1_000
+    path.write_bytes(cell_file.content(ROWS, None, None, history=range(250), history_steps=range(7, 257)))
+    kept = cell_file.read(path)
+    assert (kept.history_steps - 7).tolist() == kept.history.tolist()
+    path.write_bytes(cell_file.content(ROWS, None, None, history=[1.0, 0.5], history_steps=[3]))
+    assert cell_file.read(path).history_steps is None
 
 
 def test_a_history_that_is_none_is_damage(path):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dpbench.report.plots.batches import MOST, batches
+from dpbench.report.plots.batches import batches
 from dpbench.report.plots.leakage import leakage
+from dpbench.report.plots.style import MOST
 from dpbench.store.schema import frame
 
 SIZES = (1, 2, 4)

@@ -50,6 +50,14 @@ def test_every_victim_has_its_row_and_every_defence_its_colour(make_rows):
     assert trained == ["-1.00", "-1.00", "–", "–"]  # clipped gradients of one victim only
 
 
+def test_more_curves_than_can_be_told_apart_have_rows_of_their_own(make_rows):
+    rows = [row for name in ("none", "clip", "prune") for row in both(make_rows, defense=name)]
+    figure = confidence(frame(rows))
+    titles = [axis.get_title(loc="left") for axis in figure.axes[::2]]
+    assert titles == [f"gradinversion, {name}" for name in ("no defence", "clip", "prune")]
+    assert legend(figure) == ["logits x0.25", "logits x1"]
+
+
 def test_without_lpips_psnr_is_drawn(make_rows):
     rows = both(make_rows)
     for row in rows:

@@ -137,6 +137,9 @@ def test_search_draws_the_histories_that_cells_keep(table, tmp_path):
         assert y == pytest.approx(history, rel=1e-6)
         assert x == pytest.approx(50 * np.arange(1, len(history) + 1) / len(history))
     assert line(axis, "no defence").get_ydata()[-1] == pytest.approx((0.1 + 0.5) / 2)
+    store.write("again", again.to_dict("records"), history=[3.0, 0.7, 0.5], history_steps=[1, 5, 30])
+    (axis,) = search(pd.concat([table, again]), store).axes
+    assert line(axis, "again").get_xdata().tolist() == [1, 5, 30]  # as they were, not evenly apart
     assert axis.get_yscale() == "log"
 
 
@@ -186,3 +189,18 @@ def test_alt_texts_say_the_numbers(table, tmp_path):
     assert "25 % of 4" in tradeoff.alt(table)
     assert "lmmse, no defence: 4 images" in shares.alt(table)
     assert json.dumps(search.alt(table, Store(tmp_path)))
+
+
+def test_a_frontiers_folder_has_no_floors_but_ranks(table, tmp_path):
+    table = table.assign(psnr_floor=None, ranked_first=table["defense"] == "none")
+    trained = [
+        {"defense": "none", "accuracy": 0.7},
+        {"defense": "dp", "noise_multiplier": 2.0, "accuracy": 0.5},
+    ]
+    pd.DataFrame(trained).assign(utility_model="net").to_csv(tmp_path / "utility.csv", index=False)
+    found = joined(table, Store(tmp_path)).set_index("defense")
+    assert found["over_floor"].isna().all()
+    assert found["ranked"].to_dict() == {"none": 1.0, "dp": 0.0}
+    figure = utility(table, Store(tmp_path))
+    assert "ranks first of 200" in figure.axes[0].get_ylabel()
+    assert "ranks 100.0 % of images first of 200" in utility.alt(table, Store(tmp_path))

@@ -1,0 +1,147 @@
+"""Gauss-Newton steps from where a search by Adam ended: many digits in few steps, near the answer.
+
+The Jacobian of a gradient in the pixels is never formed: conjugate gradients take its products with vectors,
+each for about the time of an iteration of Adam. Adam goes first, because far from the answer the linearised
+problem says little.
+
+The gradient of a layer jumps wherever one of its units switches on or off, and the first layer's with the
+units nearest to the pixels. So its tensors are left out of the steps. What the steps end in has to do better
+by the whole objective, or Adam's point stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
+
+import torch
+from torch import Tensor
+
+from attacks.engine.failures import of_the_card, out_of_memory
+from attacks.engine.problem import Problem
+from attacks.engine.search import Found, Outcome
+from attacks.engine.twice import twice_differentiable
+from attacks.exact.newton import conjugate_gradients, linearised
+from dpbench.protocol import full_precision
+
+COUNT = 30
+"""Conjugate gradients of a step; tuned, see docs/search.md."""
+DAMPING = 1e-5
+"""Weight of the squared step at first, in units of the objective for a step of one standard deviation."""
+LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+"""Shares of a step that are tried, until one lowers the sum of squares."""
+STIFFEST = 1e6
+"""Times the first damping at which it ends: no step lowers the sum any more."""
+
+
+def of_squares(problem: Problem) -> bool:
+    """Whether Gauss-Newton steps fit: objective and regularisers are sums of squares, of one gradient.
+
+    The update of several local steps (`Problem.path`) is none.
+    """
+    parts = (problem.objective, *problem.regularisers)
+    return problem.path is None and problem.objective is not None and all(part.squares for part in parts)
+
+
+def finished(
+    outcome: Outcome,
+    problem: Problem,
+    labels: Tensor,
+    iterations: int,
+    progress: Callable[[int, float], None] = lambda *_: None,
+) -> tuple[Outcome, str]:
+    """The outcome of a search, each start led on by Gauss-Newton steps.
+
+    Args:
+        outcome: where the search ended.
+        problem: what it searched; `of_squares` has to hold.
+        labels: int64 [B].
+        iterations: conjugate gradients for each start.
+        progress: told (iterations done over all starts, lowest objective so far).
+
+    Returns:
+        The outcome, and a sentence where the steps could not be taken; empty otherwise.
+    """
+    found, spent = [], 0
+    for each in outcome.found:
+        try:
+            with full_precision(labels.device), twice_differentiable():
+                better, count = _led_on(each, problem, labels, iterations)
+        except RuntimeError as error:  # no third derivative, or no room for it
+            if of_the_card(error) and not out_of_memory(error):
+                raise
+            reason = "memory ran out" if out_of_memory(error) else " ".join(str(error).split())[:120]
+            return outcome, f"The Gauss-Newton steps at the end were left out: {reason}."
+        found.append(better)
+        spent += count
+        progress(len(found) * iterations, min(each.total for each in found))
+    return replace(outcome, found=tuple(found), iterations=outcome.iterations + spent), ""
+
+
+def _led_on(found: Found, problem: Problem, labels: Tensor, iterations: int) -> tuple[Found, int]:
+    """One start's point after the steps if the objective is lower there, and the iterations spent."""
+    residuals = _residuals(problem, labels)
+    point, spent = _descend(residuals, problem, found.variables[0], iterations)
+    distance, total, _ = problem.gradient([point.detach().requires_grad_()], labels)
+    if not float(total) < found.total:
+        return found, spent
+    ended = replace(
+        found,
+        variables=[point],
+        last=[point],
+        distance=float(distance),
+        total=float(total),
+        history=(*found.history, float(total)),
+    )
+    return ended, spent
+
+
+def _descend(
+    residuals: Callable[[Tensor], Tensor], problem: Problem, point: Tensor, iterations: int
+) -> tuple[Tensor, int]:
+    """Damped steps, each of `COUNT` conjugate gradients and as long as the sum of squares falls."""
+    damping, spent = DAMPING, 0
+    total = _sum(residuals, point)
+    while spent < iterations and damping <= STIFFEST * DAMPING:
+        forth, back, values = linearised(residuals, point)
+        count = min(COUNT, iterations - spent)
+        step = conjugate_gradients(forth, back, values, count, damping)
+        spent += count
+        for length in LENGTHS:
+            trial = problem.variables.project([point + length * step])[0]
+            value = _sum(residuals, trial)
+            if value < total:  # False for NaN
+                point, total = trial, value
+                damping *= 1 / 3 if length == 1 else 1 if length > 0.2 else 2
+                break
+        else:
+            damping *= 10
+    return point, spent
+
+
+def _residuals(problem: Problem, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Of a point, those of the objective but for the first layer, and of the regularisers, in one row."""
+    names = [name for name, p in problem.model.named_parameters() if p.requires_grad]
+    first = names[0].rpartition(".")[0]
+    kept = [name.rpartition(".")[0] != first for name in names]
+    if not any(kept):
+        kept = [True] * len(names)
+    target = [problem.get_buffer(f"target{i}") for i in range(len(names))]
+    target = [t if keep else torch.zeros_like(t) for t, keep in zip(target, kept, strict=True)]
+
+    @torch.enable_grad()
+    def residuals(point: Tensor) -> Tensor:
+        z = problem.variables([point])
+        loss = problem.loss(problem.model(z * problem.std + problem.mean), labels)
+        parameters = [attrgetter(name)(problem.model) for name in names]
+        made = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        trial = [g if keep else t for g, t, keep in zip(made, target, kept, strict=True)]
+        parts = [*problem.objective.residuals(trial, target), *(r.residuals(z) for r in problem.regularisers)]
+        return torch.cat([part.flatten() for part in parts])
+
+    return residuals
+
+
+def _sum(residuals: Callable[[Tensor], Tensor], point: Tensor) -> float:
+    return float(residuals(point).detach().square().sum())
