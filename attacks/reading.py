@@ -60,11 +60,16 @@ def made(stage: Stage) -> Any:
     return kind(**{name: value for name, value in stage.parameters.items() if name in own})
 
 
-def linear(release: Release) -> Linear:
-    """The released sum as it is known; of several releases only the mean matters."""
+def linear(release: Release, as_sent: bool = False) -> Linear:
+    """The released sum as it is known; of several releases only the mean matters.
+
+    Args:
+        release: what left the client.
+        as_sent: take a release of the largest entries as it stands, its zeros included.
+    """
     noise = release.noise_on_sum() / math.sqrt(len(release.each))
     seen = reading_of(release)
-    if seen is None:
+    if seen is None or (as_sent and seen.by_size and any(bool(s.any()) for s in seen.shares)):
         return Linear(_flat(release.gradients) * release.batch_size, None, noise, None)
     shares, own = _flat(seen.shares), _flat(seen.variances) * release.batch_size**2
     kept = shares > 0

@@ -183,22 +183,28 @@ class PostProcessor(Defense):
         return [process(gradients) for gradients in releases]
 
 
-def sparse_reading(release: Release) -> Reading:
-    """The reading of releases in which an entry is either sent as it is or is zero."""
+def sparse_reading(release: Release, by_size: bool = False) -> Reading:
+    """The reading of releases in which an entry is either sent as it is or is zero.
+
+    Args:
+        release: of one or several gradients.
+        by_size: the largest entries are those that were sent.
+    """
     shares = tuple(
         torch.stack([g != 0 for g in same]).to(same[0].dtype).mean(0)
         for same in zip(*release.each, strict=True)
     )
-    return read_shares(release, shares)
+    return read_shares(release, shares, by_size)
 
 
-def read_shares(release: Release, shares: Sequence[Tensor]) -> Reading:
+def read_shares(release: Release, shares: Sequence[Tensor], by_size: bool = False) -> Reading:
     """The reading of a release that holds these shares of the entries, and no noise of its own."""
     values = tuple(
         torch.where(s > 0, g / s.clamp_min(torch.finfo(g.dtype).tiny), 0.0)
         for g, s in zip(release.gradients, shares, strict=True)
     )
-    return Reading(values, tuple(shares), tuple(torch.zeros_like(g) for g in release.gradients))
+    noise = tuple(torch.zeros_like(g) for g in release.gradients)
+    return Reading(values, tuple(shares), noise, by_size=by_size)
 
 
 D = TypeVar("D", bound=type[Defense])

@@ -50,7 +50,7 @@ class Percentile(PostProcessor):
             torch.stack([g.abs() >= self.percentile_gamma * (1 - 1e-6) for g in same]).any(0)
             for same in zip(*release.each, strict=True)
         )
-        return replace(sparse_reading(release), saturated=clamped)
+        return replace(sparse_reading(release, by_size=True), saturated=clamped)
 
     def _cutoff(self, magnitudes: Tensor) -> Tensor:
         """The percentile, interpolated linearly; `torch.quantile` takes 16 million entries at most."""

@@ -53,7 +53,7 @@ class Prune(PostProcessor):
 
     def read(self, release: Release) -> Reading:
         """The entries that are not zero."""
-        return sparse_reading(release)
+        return sparse_reading(release, by_size=True)
 
     def _threshold(self, gradient: Tensor) -> Tensor:
         """Magnitude of the smallest entry that is kept."""

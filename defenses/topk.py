@@ -65,7 +65,7 @@ class TopK(PostProcessor):
             sent = torch.stack(same) != 0
             order = torch.arange(1, count + 1, device=sent.device).view(-1, *[1] * (sent.ndim - 1))
             shares.append(((sent * order).amax(0) / count).to(same[0].dtype))
-        return read_shares(release, shares)
+        return read_shares(release, shares, by_size=True)
 
     def _largest(self, gradients: Sequence[Tensor]) -> Gradients:
         """Exactly k entries of all tensors together, the rest zero; of equal ones the first."""

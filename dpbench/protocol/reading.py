@@ -17,9 +17,11 @@ class Reading:
             variance divided by this. An entry with 0 says nothing.
         variances: of the noise that the stage itself is, such as rounding.
         saturated: bool, entries of which only a bound is known; None where there are none.
+        by_size: the largest entries were sent, so that zero is no bad guess of the others.
     """
 
     values: tuple[Tensor, ...]
     shares: tuple[Tensor, ...]
     variances: tuple[Tensor, ...]
     saturated: tuple[Tensor, ...] | None = None
+    by_size: bool = False
