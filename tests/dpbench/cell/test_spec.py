@@ -22,7 +22,6 @@ CHANGES = [
     {"floor": Floor.NOISE_GRADIENT},
     {"attack_seed": 1},
     {"batch_seed": 1},
-    {"clients": 2},
     {"batch_size": 3},
     {"clients": 2},
     {"label_draw": "random"},
@@ -53,7 +52,7 @@ def test_every_field_counts_and_no_two_cells_share_a_key():
     assert len(set(keys)) == len(keys)
     changed = {name for change in CHANGES for name in change}
     own = {each.name for kind in (Cell, BatchSpec, Told, Runtime) for each in fields(kind)}
-    assert own - {"batch", "told", "runtime", "plugins"} == changed
+    assert own - {"batch", "told", "runtime", "plugins", "tuned"} == changed
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
