@@ -115,4 +115,19 @@ def test_the_committed_decision_is_what_the_page_on_decide_says():
     for model in ("scattering-linear", "convnet-tanh"):
         for eps, cell in zip((8, 3, 1), table[f"accuracy, `{model}`"], strict=True):
             found = trained[(trained["utility_model"] == model) & (trained["eps"] == eps)]
+            assert len(found) == 3
             assert cell == f"{100 * found['accuracy'].mean():.1f} %"
+
+
+def test_accuracies_are_those_of_the_committed_trainings():
+    """Mean, least and most of three seeds."""
+    found = pd.read_csv(ROOT / "results" / "reference" / "decide-run" / "utility.csv")
+    rows = [row for row in rows_of("2026-11-utility.md", 5) if row[0].endswith("three seeds")]
+    assert len(rows) == 2
+    for name, *cells in rows:
+        model = name.split("`")[1]
+        for eps, cell in zip((None, 8, 3, 1), cells, strict=True):
+            same = found["eps"].isna() if eps is None else found["eps"] == eps
+            values = 100 * found[(found["utility_model"] == model) & same]["accuracy"]
+            assert len(values) == 3
+            assert cell == f"{values.mean():.1f} % ({values.min():.1f} to {values.max():.1f})"
