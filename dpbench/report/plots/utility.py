@@ -48,7 +48,8 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     """What leaks and what accuracy is left, for each defence, strength and model of `utility.csv`.
 
     Rows belong together where the defence and all its parameters that both tables have agree. Trainings of
-    another length, batch or learning rate are points of their own, and their names say so.
+    another length, batch or learning rate are points of their own, and their names say so; of learning rates
+    only where one defence was trained at several.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -88,11 +89,15 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     by = ["_key", "utility_model", *recipe]
     for (key, model, *values), part in trained.groupby(by, sort=False, dropna=False):
         if key in leaks:
-            others = trained.loc[trained["utility_model"] == model, recipe]
+            others = trained.loc[trained["utility_model"] == model]
+            # which rate suits depends on the noise, and says nothing of how fair a comparison is
+            alike = {
+                name: others[others["_key"] == key] if name == "learning_rate" else others for name in recipe
+            }
             told = [
                 f"{name.replace('_', ' ')} {value:g}"
                 for name, value in zip(recipe, values, strict=True)
-                if others[name].nunique() > 1 and not pd.isna(value)
+                if alike[name][name].nunique() > 1 and not pd.isna(value)
             ]
             accuracy = part["accuracy"]
             spread = {"mean": accuracy.mean(), "least": accuracy.min(), "most": accuracy.max()}

@@ -182,6 +182,18 @@ def test_trainings_of_several_lengths_are_not_averaged(table, tmp_path):
     assert found["name"].str.endswith(("epochs 1", "epochs 10")).all()
 
 
+@pytest.mark.parametrize("rates", [(1e-4, 5e-4), (1e-4, 1e-4, 5e-4)])
+def test_a_learning_rate_is_named_where_one_defence_has_several(rates, table, tmp_path):
+    """A model may have one for training without noise and one for training with it."""
+    defences = [{"defense": "none"}] * (len(rates) - 1) + [{"defense": "dp", "noise_multiplier": 2.0}]
+    trained = [each | {"accuracy": 0.5, "learning_rate": r} for each, r in zip(defences, rates, strict=True)]
+    if len(rates) > 2:
+        trained[1]["learning_rate"] = 2e-4
+    pd.DataFrame(trained).assign(utility_model="convnet-tanh").to_csv(tmp_path / "utility.csv", index=False)
+    named = joined(table, Store(tmp_path))["name"].str.contains("learning rate")
+    assert named.tolist() == ([False, False] if len(rates) == 2 else [True, True, False])
+
+
 def test_alt_texts_say_the_numbers(table, tmp_path):
     assert f"median PSNR {table.loc[table['noise_multiplier'] == 2, 'psnr'].median():.1f} dB" in noise.alt(
         table
