@@ -1,8 +1,8 @@
 """Attacks that rebuild images from a released gradient.
 
 >>> import attacks
->>> attacks.create("latent-projection", iterations=100)
-LatentProjection(iterations=100, restarts=4, learning_rate=0.1, adaptive=True, engine='auto')
+>>> attacks.create("analytic", prior="none")
+Analytic(prior='none', adaptive=True)
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def create(name: str, **parameters: Any) -> Chain:
 
     Example:
         >>> create("clip+prune", max_grad_norm=2.0).stages
-        (Clip(max_grad_norm=2.0), Prune(prune_ratio=0.9, prune_scope='layer'))
+        (Clip(max_grad_norm=2.0, unit='record'), Prune(prune_ratio=0.9, prune_scope='layer'))
         >>> create("none").stages
         ()
     """

@@ -143,6 +143,7 @@ def read_pytest(words):
 
 def read_pip(words):
     """By pip's own parser; extras have to be ours."""
+    import setuptools  # noqa: F401  its distutils, before pip imports Python's, which it would refuse
     from pip._internal.commands import create_command
 
     create_command(words[0]).parse_args(words[1:])

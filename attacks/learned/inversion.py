@@ -67,7 +67,8 @@ class Inversion(nn.Module):
                 "raise `training_images`."
             )
         place = int(places)
-        found = (self.sketch(gradients) - self.centres[place]) @ self.weights[place] @ self.components
+        sketch = (self.sketch(gradients) - self.centres[place])[None]
+        found = sketch @ self.weights[place] @ self.components
         mean = self.means[place]
         return self.decoder((mean + found.view_as(mean))[None], mean[None])[0], mean
 

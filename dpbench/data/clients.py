@@ -36,7 +36,7 @@ def with_clients(data: Dataset, batch: Batch, clients: int, seed: int, label_dra
         >>> from dpbench.data import draw_disjoint, load_data
         >>> data = load_data("samples")
         >>> with_clients(data, draw_disjoint(data, 2, seed=0), 3, 0, "distinct").indices
-        (19, 3, 1, 15, 4, 9)
+        (19, 3, 13, 0, 10, 14)
     """
     if clients == 1:
         return batch

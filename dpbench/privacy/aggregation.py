@@ -27,7 +27,7 @@ class Aggregation(Declared):
 
     noise: Literal["distributed", "local", "central"] = parameter(
         "distributed",
-        "who adds the noise of several `clients`: each its share (distributed), each all of it (local), or "
+        "who adds the noise of several clients: each its share (distributed), each all of it (local), or "
         "the server, once (central)",
         only_if={"aggregated": True},
     )

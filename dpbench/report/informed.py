@@ -10,6 +10,10 @@ from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import up_percent
 from dpbench.report.naming import Naming
 
+_ALL_BUT = {
+    "record": "one sample and without the release is right about that one",
+    "user": "one client and without the release is right about all the images of that one",
+}
 SHOWN = 3
 """Settings named in a sentence; of more, the least and the most leaking."""
 
@@ -27,7 +31,7 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     """
     private = lines[lines["rero_release"].notna() & (lines["images"] > 0)]
     several = private["batch_size"].nunique() > 1
-    said: dict[float, dict[str, tuple[float, str]]] = {}
+    said: dict[tuple[float, str], dict[str, tuple[float, str]]] = {}
     measured: set[str] = set()
     for row in private.sort_values("success", na_position="last", kind="stable").to_dict("records"):
         defence = f"under {naming.defence(row)}" + (f" (batch of {row['batch_size']})" if several else "")
@@ -41,17 +45,18 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
             text = f"{up_percent(bound)} {where}"
         else:
             continue
-        said.setdefault(prior, {}).setdefault(where, (bound, text))
-    return "\n".join(_one(prior, settings) for prior, settings in sorted(said.items(), reverse=True))
+        unit = "user" if row.get("unit") == "user" else "record"
+        said.setdefault((prior, unit), {}).setdefault(where, (bound, text))
+    return "\n".join(_one(*of, settings) for of, settings in sorted(said.items(), reverse=True))
 
 
-def _one(prior: float, settings: dict[str, tuple[float, str]]) -> str:
+def _one(prior: float, unit: str, settings: dict[str, tuple[float, str]]) -> str:
     ordered = [text for _, text in sorted(settings.values())]
     if len(ordered) > SHOWN:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     return (
-        "An informed attacker, who knows all but one sample and without the release is right about that one "
-        f"in {up_percent(prior)} of cases, is right in at most {', '.join(ordered)}."
+        f"An informed attacker, who knows all but {_ALL_BUT[unit]} in {up_percent(prior)} of cases, is "
+        f"right in at most {', '.join(ordered)}."
     )
 
 

@@ -10,6 +10,7 @@ from dpbench.privacy.rounding import up
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended
+from dpbench.report.units import protected
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
@@ -46,8 +47,8 @@ def notes(
         said.append(", ".join(words))
     if "rero_release" in shown and attacked["rero_release"].notna().any():
         said.append(
-            "bound (ReRo): the largest share of cases in which an attacker can be right about a sample, if "
-            "it is right in 10 % of them without the release"
+            f"bound (ReRo): the largest share of cases in which an attacker can be right about "
+            f"{protected(private)}, if it is right in 10 % of them without the release"
         )
     galleries = attacked["gallery_size"].dropna().unique()
     if "identified_share" in shown and len(galleries):

@@ -143,7 +143,7 @@ OWN = (
         "tuned",
         str,
         None,
-        "the tuned.toml of `python -m dpbench.tune`, for the attack's parameters under each defence",
+        "the tuned.toml of python -m dpbench.tune, for the attack's parameters under each defence",
         hint="the defaults",
     ),
     _option(

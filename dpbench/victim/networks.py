@@ -58,7 +58,7 @@ def network(name: str, norm: str = "frozen-bn") -> Callable[[Constructor], Const
         norm: the norm it has unless another is asked for.
 
     Example:
-        >>> @network("linear", norm="none")
+        >>> @network("one-layer", norm="none")
         ... class Linear(nn.Module):
         ...     def __init__(self, num_classes, norm, size, mean, std):
         ...         super().__init__()
@@ -66,9 +66,9 @@ def network(name: str, norm: str = "frozen-bn") -> Callable[[Constructor], Const
         ...
         ...     def forward(self, images):
         ...         return self.fc(self.normalise(images).flatten(1))
-        >>> build("linear", num_classes=4, size=8)(torch.zeros(2, 3, 8, 8)).shape
+        >>> build("one-layer", num_classes=4, size=8)(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 4])
-        >>> del models._items["linear"]
+        >>> del models._items["one-layer"]
     """
 
     def add(constructor: Constructor) -> Constructor:

@@ -14,10 +14,13 @@ from dpbench.report.entries.results import Setting, result, settings
 from dpbench.report.entries.schema import SCHEMA_VERSION, submission_of
 from dpbench.report.flags import flags
 from dpbench.report.rows import ended_well
+from dpbench.report.units import units
 from dpbench.store import Store, schema
 from dpbench.system.atomic import written
 
 FILE = "dpbench-entry.json"
+
+_UNITS = {"record": "image", "user": "client"}
 
 
 def write(store: Store, table: pd.DataFrame) -> Path:
@@ -51,7 +54,7 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "submission": submission_of(folder / FILE) or submission,
         "suite": suite(folder),
-        "unit": "image",
+        "unit": " and ".join(_UNITS[unit] for unit in units(table)) or "image",
         "results": [result(setting, trained) for setting in found],
         "cells_without_result": int(table.loc[~ended_well(table), "key"].nunique()),
         "flags": _flags(folder, table, found),

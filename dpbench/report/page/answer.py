@@ -19,9 +19,10 @@ from dpbench.report.page.verdicts import PICKED, picked, verdicts
 from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
+from dpbench.report.units import ONE, protected, units, who_adds_noise
 from dpbench.store import Store
 
-_ADJACENCY = {"add-remove": "one image added or removed", "replace": "one image replaced by another"}
+_ADJACENCY = {"add-remove": "{} added or removed", "replace": "{} replaced by another"}
 FIRST = 3
 """Settings that are shown at once; more are a click away."""
 
@@ -42,9 +43,13 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         "answer",
         flags=flags(table, store),
         without=len(store.expected().keys() - set(table.loc[ended_well(table), "key"])),
+        unit=protected(attacked),
         adjacency=[
-            _ADJACENCY.get(word, f"{word} adjacency") for word in attacked["adjacency"].dropna().unique()
+            _ADJACENCY.get(word, f"{word} adjacency").format(ONE[unit])
+            for word in attacked["adjacency"].dropna().unique()
+            for unit in units(attacked)
         ],
+        noise=who_adds_noise(attacked),
         words=in_words.budgets(lines),
         defences=[each.defence for each in found],
         rows=_rows(found, store) if found else [],

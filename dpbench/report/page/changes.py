@@ -10,6 +10,7 @@ import pandas as pd
 from dpbench.report.evidence import originals
 from dpbench.report.page.beside import from_json
 from dpbench.report.rows import ended_well, is_defended, is_floor
+from dpbench.report.units import protected, units
 from dpbench.store import Store
 from dpbench.store.columns import columns
 
@@ -53,7 +54,9 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
     ]
     if len(private):
         found += [
-            Change("Another unit", f"The budget is for one image. {_person(store)}"),
+            Change("Another unit", f"The budget is for {protected(private)}. {_person(store)}".rstrip())
+            if "record" in units(private)
+            else Change("Another unit", f"The budget is for {protected(private)}, and not for one of these."),
             Change(
                 "Somebody else who adds the noise",
                 "Where it is added after the gradients were gathered, whoever gathers them sees what the "

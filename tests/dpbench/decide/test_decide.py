@@ -215,7 +215,7 @@ def test_one_command_for_all(capsys):
     assert program.main(["rum"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(
-        "dpbench has no 'rum' (did you mean 'run'?): give one of run, decide, frontier, audit,"
+        "dpbench has no 'rum' (did you mean 'run'?): give one of run, decide, frontier, tune, audit,"
     )
     assert program.main(["run", "--eps", "0"]) == 2
     assert program.main(["audit", "--eps", "0"]) == 2

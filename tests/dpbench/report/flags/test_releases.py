@@ -65,7 +65,7 @@ def broken(monkeypatch, of_cells):
     """The flags of a cell under `clip`, in whose place the given stages stand."""
 
     def made(*stages):
-        monkeypatch.setattr(parts, "defence_of", lambda _: Chain(stages))
+        monkeypatch.setattr(parts, "of_one_client", lambda _: Chain(stages))
         return of_cells(cell(QUICK, "clip"))
 
     return made
@@ -130,7 +130,7 @@ def test_noise_that_no_seed_reaches_is_named(broken):
 
 def test_a_release_of_zeros_is_named(raised, monkeypatch):
     """A real cell: this binds the flag to the words of the cell's error."""
-    monkeypatch.setattr(parts, "defence_of", lambda _: Chain((Nothing(),)))
+    monkeypatch.setattr(parts, "of_one_client", lambda _: Chain((Nothing(),)))
     rows = run_cell(cell(QUICK, "prune"), scenes=lambda _: small_scene(2)).rows
     assert rows[0]["status"] == "skipped"
     (flag,) = [flag for flag in raised(rows) if flag.kind == ZERO]

@@ -66,7 +66,7 @@ def test_a_curve_for_each_attack_with_both_frontiers_and_epsilon(folder):
     horizontal = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == ":"]
     assert horizontal == [CHANCE, CHANCE + MARGIN]
     (upper,) = panel.child_axes
-    assert [text.get_text() for text in upper.get_xticklabels()] == ["80", "27", "8"]
+    assert [text.get_text() for text in upper.get_xticklabels()] == ["80", "26.7", "8"]
     assert "of the training" in upper.get_xlabel()
     shaded = [patch.get_extents().width for patch in panel.patches]
     assert len(shaded) == 2
