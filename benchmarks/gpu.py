@@ -60,7 +60,9 @@ class Step:
 def steps(device: str, images: str = "imagenet-samples") -> list[Step]:
     """What there is to do, most valuable first; `images` is the `--data` of the sweeps at 224 px."""
     cases = sorted(CASES[device], key=lambda c: (c.batch == 48, -c.size, c.batch))
-    found = [Step("parity", ("-m", "benchmarks.parity", "--device", device), 60, 150), _paper(device, images)]
+    most = {"cuda": 150, "cpu": 400}[device]
+    parity = Step("parity", ("-m", "benchmarks.parity", "--device", device), 60, most)
+    found = [parity, _paper(device, images)]
     found += [_of(case, device, name) for case in cases for name in ("versus_breaching", "engine")]
     found += [_sweep("gradinversion-ablation", device, images), _sweep("batch-size", device, images)]
     found += [_workers(device), *_roundings(device, images)]
