@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import describe
 from dpbench.cell.spec import Cell
-from dpbench.sweep.progress import SILENCE, duration
-from dpbench.system.output import plain
+from dpbench.sweep.progress import duration
+from dpbench.sweep.shown import Shown
 
 
-class Display:
+class Display(Shown):
     """A context manager around a tuning.
 
     Args:
@@ -25,30 +23,11 @@ class Display:
     """
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
-        self._console, self._quiet = console, quiet
+        super().__init__(console, quiet)
         self._done = self._run = self._total = 0
-        self._spent, self._begun, self._said = 0.0, time.monotonic(), time.monotonic()
+        self._spent, self._begun = 0.0, time.monotonic()
         self._what = ""
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[state]}", markup=False),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
         self._task = self._bar.add_task("", total=1, state="")
-
-    def __enter__(self) -> Display:
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._bar.disable:
-            self._bar.stop()
 
     def total(self, searches: int) -> None:
         """How many searches there are in all, those in the folder included."""
@@ -73,15 +52,13 @@ class Display:
 
     def waiting(self, held: Mapping[Cell, str]) -> None:
         """Another process on this folder has in hand what is needed next."""
-        if held and time.monotonic() - self._said > SILENCE:
+        if held and self._silent:
             named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
             self.say(f"Waiting for cells that other processes run: {named}.")
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._said = time.monotonic()
-        if not self._quiet:
-            self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+        self._say(line)
 
     def _show(self) -> None:
         state = f"{self._done} of {self._total} searches"
@@ -91,5 +68,4 @@ class Display:
         self._bar.update(
             self._task, completed=self._done, total=self._total, description=self._what, state=state
         )
-        if not self._console.is_terminal and time.monotonic() - self._said > SILENCE:
-            self.say(f"{self._what}: {state}")
+        self._now_and_then(f"{self._what}: {state}")
