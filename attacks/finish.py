@@ -72,7 +72,9 @@ def finished(
             if of_the_card(error) and not out_of_memory(error):
                 raise
             reason = "memory ran out" if out_of_memory(error) else " ".join(str(error).split())[:120]
-            return outcome, f"The Gauss-Newton steps at the end were left out: {reason}."
+            left = outcome.found[len(found) :]
+            ended = replace(outcome, found=(*found, *left), iterations=outcome.iterations + spent)
+            return ended, f"Gauss-Newton steps at the end were left out for {len(left)} starts: {reason}."
         found.append(better)
         spent += count
         progress(len(found) * iterations, min(each.total for each in found))

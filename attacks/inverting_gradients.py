@@ -140,6 +140,13 @@ class InvertingGradients(Attack):
                 lambda done, value: task.progress(before + done, whole, value),
             )
             note = f"{note} {said}".strip()
+        elif self.finish:
+            why = (
+                f"they would be fewer than {COUNT}"
+                if of_squares(problem)
+                else "this objective is no sum of squares"
+            )
+            note = f"{note} The Gauss-Newton steps of `finish` were left out: {why}.".strip()
         found = outcome.found[outcome.best]
         images, start = (
             to_images(problem.variables(point), knowledge)

@@ -51,6 +51,9 @@ def test_the_readmes_plain_facts():
     assert "the 20 CIFAR-10 test images that foolbox bundles (8 classes" in text
     sigma = dpbench.privacy.noise_multiplier(eps=8, delta=1e-5, sample_rate=256 / 50_000, steps=2_000)
     assert f"steps=2_000) # {sigma:.3f}" in text
+    (suites,) = re.findall(r"`--suite ([^`]+)`", text)
+    there = {path.stem for path in (ROOT / "dpbench" / "sweep" / "suites").glob("*.toml")}
+    assert set(suites.split("\\|")) == there
 
 
 def test_words_for_figures(readme):

@@ -25,14 +25,22 @@ BUFFERS = ("labels", "centres", "weights", "means", "components")
 
 
 def name_of(release: Release, knowledge: Knowledge, images: Tensor, labels: Tensor, steps: int) -> str:
-    """A hash of all that decides an inversion: victim, images, defence, training and their code."""
+    """A hash of all that decides an inversion: victim, images, defence, training and their code.
+
+    Empty where the code of the defence is in no file, as what a console or a notebook made.
+    """
     stages = [(stage.name, sorted(stage.parameters.items())) for stage in release.defense]
     found = hashlib.sha256(public_gradients.fingerprint(knowledge, images, labels, None).encode())
     found.update(f"{release.names} {stages} {len(release.each)} {steps} {torch.__version__}".encode())
-    files = {*Path(__file__).parent.glob("*.py"), Path(public_gradients.__file__)}
+    home, protocol = Path(public_gradients.__file__).parent, Path(inspect.getfile(Release)).parent
+    files = {*Path(__file__).parent.glob("*.py"), *home.glob("*.py"), *protocol.glob("*.py")}
+    files |= set((home.parent / "defenses").rglob("*.py"))  # what a defence's file imports, too
     for stage in release.defense:
         if stage.name in defenses_registry:
-            files |= _code_of(defenses_registry[stage.name])
+            own = _code_of(defenses_registry[stage.name])
+            if not own:
+                return ""
+            files |= own
     for file in sorted(files):
         found.update(file.read_bytes())
     return found.hexdigest()
@@ -45,8 +53,9 @@ def _code_of(kind: type) -> set[Path]:
         try:
             found.add(Path(inspect.getfile(each)))
         except (TypeError, OSError):
-            continue
-    return {file for file in found if file.is_file()}
+            if each.__module__ == "__main__":
+                return set()
+    return found if all(file.is_file() for file in found) else set()
 
 
 def kept(name: str, release: Release, train: Callable[[], Inversion], device: torch.device) -> Inversion:
@@ -55,11 +64,13 @@ def kept(name: str, release: Release, train: Callable[[], Inversion], device: to
     The cache is a convenience: what cannot be read is trained again, and what cannot be written is not kept.
 
     Args:
-        name: `name_of` it.
+        name: `name_of` it; an inversion without a name is not kept.
         release: one that it inverts.
         train: makes it.
         device: where it goes.
     """
+    if not name:
+        return train()
     if name not in _held:
         found = _read_or_trained(name, release, train, device)
         _held.clear()

@@ -83,7 +83,9 @@ class Report:
 
 def tables(report: Report, name: str) -> tuple[Table, Table]:
     """Bounds for each canary, and the checks of the noise of the defence called `name`."""
-    bounds = Table(title=f"{name}: lower bounds at {report.confidence:.0%} confidence, all of them together")
+    bounds = Table(
+        title=f"{name}: lower bounds at {100 * report.confidence:g}% confidence, all of them together"
+    )
     bounds.add_column("canary")
     for heading in ("eps", "mu (Gaussian DP)", "eps of that mu"):
         bounds.add_column(heading, justify="right")

@@ -65,11 +65,6 @@ def check(cell: Cell, scene: Scene) -> None:
             "Exact and recovered `bn_stats` are those of one client's batch: with several `clients`, use "
             "running ones."
         )
-    if parts.threat_of(cell).local(scene.of_each_client) is not None:
-        raise InputError(
-            "No attack knows of a sum of updates of several local steps: leave out `clients` or "
-            "`local_epochs`."
-        )
     if scene.victim.model.training and has_batch_norm(scene.victim.model):
         raise InputError(
             "Batch norm in training mode ties each client's images together, which no attack on their sum "

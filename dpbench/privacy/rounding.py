@@ -73,6 +73,16 @@ def up_percent(share: float, digits: int = 3) -> str:
     return f"{up(100 * _exact(share), digits)} %"
 
 
+def down_percent(share: float, places: int = 2) -> str:
+    """Likewise downwards, to so many places: for what a bound takes for granted.
+
+    Example:
+        >>> down_percent(1 / 3), down_percent(0.1), down_percent(0.005)
+        ('33.33 %', '10 %', '0.5 %')
+    """
+    return f"{_rounded(100 * _exact(share), -places, ROUND_FLOOR).normalize():f} %"
+
+
 def _exact(value: float) -> Decimal:
     return _EXACT.create_decimal(repr(float(value)))
 

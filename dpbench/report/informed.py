@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy import PRIOR_SUCCESS
-from dpbench.privacy.rounding import up_percent
+from dpbench.privacy.rounding import down_percent, up_percent
 from dpbench.report.naming import Naming
 
 _ALL_BUT = {
@@ -32,21 +32,22 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     private = lines[lines["rero_release"].notna() & (lines["images"] > 0)]
     several = private["batch_size"].nunique() > 1
     said: dict[tuple[float, str], dict[str, tuple[float, str]]] = {}
-    measured: set[str] = set()
+    measured: set[tuple[str, float]] = set()
     for row in private.sort_values("success", na_position="last", kind="stable").to_dict("records"):
         defence = f"under {naming.defence(row)}" + (f" (batch of {row['batch_size']})" if several else "")
         if not pd.isna(row["success"]) and not pd.isna(row["success_bound"]):
             prior, bound = 1 / row["candidates"], row["success_bound"]
             where = ", ".join([defence, *naming.attack_settings(row)])
             text = f"{up_percent(bound)} {where} ({_measured(row)})"
-            measured.add(defence)
-        elif defence not in measured and pd.isna(row["success"]):
+            measured.add((defence, row["releases"]))
+        elif (defence, row["releases"]) not in measured and pd.isna(row["success"]):
             prior, bound, where = PRIOR_SUCCESS, row["rero_release"], defence
             text = f"{up_percent(bound)} {where}"
         else:
             continue
         unit = "user" if row.get("unit") == "user" else "record"
-        said.setdefault((prior, unit), {}).setdefault(where, (bound, text))
+        of = said.setdefault((prior, unit), {})
+        of[where] = max(of.get(where, (bound, text)), (bound, text))  # several releases have one name here
     return "\n".join(_one(*of, settings) for of, settings in sorted(said.items(), reverse=True))
 
 
@@ -55,7 +56,7 @@ def _one(prior: float, unit: str, settings: dict[str, tuple[float, str]]) -> str
     if len(ordered) > SHOWN:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     return (
-        f"An informed attacker, who knows all but {_ALL_BUT[unit]} in {up_percent(prior)} of cases, is "
+        f"An informed attacker, who knows all but {_ALL_BUT[unit]} in {down_percent(prior)} of cases, is "
         f"right in at most {', '.join(ordered)}."
     )
 

@@ -88,7 +88,7 @@ class Settings:
         self.all = self._grouped(cells)
         for size in options.batch_size:
             for draw in options.label_draw:
-                if (count := disjoint_batches(data, size, draw)) <= SEEDS[1]:
+                if (count := disjoint_batches(data, size, draw)) <= SEEDS[1] + 1:
                     self.left_out.append(
                         f"{data.name} has {count} batches of {size} without a common image, so seeds from "
                         f"{SEEDS[1] + 1} on hold images that are tuned on; results say which (tuned_on)"

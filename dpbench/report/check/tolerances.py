@@ -28,6 +28,6 @@ LEAST = 5
 
 def of_one(column: str, searched: bool) -> float | None:
     """How far one row's value may be from the stored one; None where only means are compared."""
-    if column.startswith(("success", "membership")):
+    if column.startswith(("success", "membership")) and not column.endswith("_bound"):
         return TRIALS
     return SEARCHED.get(column) if searched else DIRECT

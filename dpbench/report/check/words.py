@@ -43,7 +43,8 @@ def _tolerances(findings: Findings) -> str:
     exact = f"{_rows(findings.exact)} to the last digit; the others: " if findings.exact else ""
     return (
         f"Another machine, version or code, so within tolerances: {exact}what takes no search within "
-        f"{tolerances.DIRECT:g}; of a search one image within {image}, and the mean of {tolerances.LEAST} or "
+        f"{tolerances.DIRECT:g}, shares of trials within {tolerances.TRIALS:g}; of a search one image within "
+        f"{image}, and the mean of {tolerances.LEAST} or "
         f"more batches within a {100 * tolerances.CONFIDENCE:g} % interval of the difference; settings equal."
     )
 

@@ -33,7 +33,7 @@ USUAL = {
 def script(monkeypatch):
     """What the attack `scripted` does: its best strength by defence, and a function told of each search.
 
-    Its images are grey, darker the farther its strength is from the best, so that PSNR and LPIPS fall.
+    Its images are grey, darker the farther its strength is from the best, so that PSNR falls.
     """
     script = SimpleNamespace(best={"none": 0.1, "clip": 10.0}, told=lambda strength: None, ran=[])
     monkeypatch.setitem(datasets._items, "tiny", lambda argument, size: tiny())

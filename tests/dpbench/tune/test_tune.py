@@ -1,11 +1,13 @@
 import sys
 import tomllib
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from attacks.base import attacks
 from dpbench.protocol import InputError, parameters
+from dpbench.store.columns import columns
 from dpbench.tune.__main__ import main
 
 
@@ -24,7 +26,17 @@ def test_the_best_value_of_each_defence_is_found(tune, script):
         assert found.sentence().startswith("scripted on ")
 
 
-def test_lpips_is_made_small(tune, script, monkeypatch):
+def test_what_is_better_lower_is_made_small(tune, script, monkeypatch):
+    """As LPIPS is, which no image of 8 pixels has: PSNR stands in for it."""
+    assert columns()["lpips"].better == "lower"
+    monkeypatch.setattr("dpbench.tune.measure.columns", lambda: {"psnr": SimpleNamespace(better="lower")})
+    (found,) = tune(trials=12)
+    assert found.best.value == min(trial.value for trial in found.trials) < found.trials[0].value
+    assert found.better
+    assert found.checks[1] < found.checks[0]
+
+
+def test_lpips_that_is_not_measured_is_refused(tune, script, monkeypatch):
     monkeypatch.setattr("dpbench.tune.setting.metrics.why_no_lpips", lambda *_: None)
     with pytest.raises(InputError, match="rebuilds no images here, so lpips"):
         tune(metric="lpips")  # of 8 pixels there is none

@@ -49,3 +49,11 @@ def test_the_page_says_who_adds_the_noise_and_whom_it_protects(noise, words, tab
     assert words in card
     assert "It is for one client with all its images (one client added or removed)." in card
     assert units.units(table) == ["user"]
+
+
+def test_the_bound_that_is_said_is_the_largest_of_its_name(table):
+    """Of one and of ten releases under one defence."""
+    table = table.assign(success=float("nan"))
+    more = table[table["defense"] == "dp"].assign(rero_release=0.97, releases=10, key="more")
+    for both in (pd.concat([table, more]), pd.concat([more, table])):
+        assert "97 %" in said(both.reset_index(drop=True))
