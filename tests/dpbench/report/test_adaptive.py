@@ -1,10 +1,14 @@
 """The comparison of attacks that know the defence with the same attacks that do not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dpbench.report.adaptive import gains, readable, verdict
+from dpbench.report.export import export_data
+from dpbench.report.page.results import results
 from dpbench.report.tables import of_gains
+from dpbench.store import Store
 from dpbench.store.schema import frame
 
 
@@ -58,8 +62,14 @@ def test_there_is_no_table_where_nothing_ran_both_ways(both_ways, make_rows):
     assert readable(gains(table[table["adaptive"]])) is None
 
 
-def test_the_table_is_found_in_what_a_run_writes(both_ways):
-    text = of_gains(readable(gains(both_ways({0.5: (2.0, 0.05), 0.9: (1.0, 0.0)}))))
+def test_the_table_is_found_in_what_a_run_writes(both_ways, tmp_path):
+    table = both_ways({0.5: (2.0, 0.05), 0.9: (1.0, 0.0)})
+    text = of_gains(readable(gains(table)))
     assert "### What knowing the defence gains" in text
     assert "| dlg | prune ratio=0.5 |" in text.replace("\\", "")
     assert "| better |" in text
+    shown = results(table, Store(tmp_path))
+    assert "What knowing the defence gains" in shown
+    assert shown.count("<td>better</td>") == text.count("| better |")
+    export_data(Store(tmp_path), table)
+    assert pd.read_csv(tmp_path / "adaptive.csv")["psnr_verdict"].tolist() == ["better", "better"]
