@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,18 @@ from attacks import parameters as shared
 from attacks.base import Attack, Progress, Task, attack
 from attacks.engine import warm_cosine
 from attacks.linear_estimate import Estimate, check_public_images, estimate
+from attacks.plug_and_play import denoiser_of, plugged
 from attacks.posterior import Posterior
 from attacks.public_prior import PublicPrior
-from dpbench.protocol import InputError, Reconstruction
+from dpbench.protocol import InputError, Reconstruction, parameter
 
 
 @attack("map")
 class MaximumAPosteriori(Attack):
-    """Adam on likelihood times prior, from the linear estimate: both are those of the defence's own noise."""
+    """Adam on likelihood times prior, from the linear estimate: both are those of the defence's own noise.
+
+    The prior is Gaussian with the moments of public images, or what a trained denoiser knows of images.
+    """
 
     needs = frozenset({"public_images", "image_statistics"})
     exact = True  # it may match a release to a thousandth of its norm
@@ -24,18 +30,27 @@ class MaximumAPosteriori(Attack):
     iterations: int = shared.iterations(400)
     learning_rate: float = shared.learning_rate(0.1)
     public_images: int = shared.public_images()
+    image_prior: Literal["gaussian", "denoiser"] = parameter(
+        "gaussian",
+        "what is assumed of images: moments of public ones (gaussian), or what a trained denoiser knows of "
+        "colour images of 32 x 32 (denoiser)",
+    )
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; of several releases only the mean matters.
 
         Raises:
-            InputError: where there are no statistics of images, or too few public images of a label.
+            InputError: where there are no statistics of images, too few public images of a label, or no
+                denoiser for images like these.
         """
         found, posterior = posed(task, self.name, self.public_images)
         start = posterior.prior.entries(found.images)
-        entries, nats, history = likeliest(
-            posterior, start, self.learning_rate, self.iterations, task.progress
-        )
+        settings = self.learning_rate, self.iterations, task.progress
+        if self.image_prior == "denoiser":
+            denoiser = denoiser_of(task.knowledge, "`image_prior` gaussian")
+            entries, nats, history = plugged(posterior, denoiser, start, *settings)
+        else:
+            entries, nats, history = likeliest(posterior, start, *settings)
         return Reconstruction(
             images=posterior.prior.images(entries).clamp(0, 1),
             labels=found.labels,
