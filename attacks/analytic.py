@@ -19,7 +19,7 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.adaptation import NOISY
 from attacks.base import Attack, Task, attack
-from attacks.plug_and_play import denoiser_of
+from attacks.denoising import denoiser_of
 from dpbench.protocol import ImageStatistics, InputError, Knowledge, Reconstruction, Release, parameter
 
 SCALES = 50

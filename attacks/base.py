@@ -184,7 +184,7 @@ class Attack(Declared, ABC):
         """Fields of `Knowledge` to look for: those it `needs`, and what it only does better with."""
         values = self.values()
         more = {"public_images"} if values.get("label_rule") == "matched" else set()
-        denoises = "denoiser" in (values.get("prior"), values.get("image_prior"))
+        denoises = values.get("prior") == "denoiser" or values.get("centre") == "denoised"
         return self.needs | more | ({"image_denoiser"} if denoises else set())
 
     def evaluations(self) -> int:

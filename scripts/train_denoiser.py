@@ -26,7 +26,7 @@ from dpbench.metrics import psnr
 HOME = SHIPPED.parent
 BATCH, RATE, WARM, STEADY = 64, 2e-3, 300, 2000
 CLASSES, UNKNOWN = 10, 0.3
-STEPS, EVERY = 20_000, 250
+STEPS, EVERY = 17_250, 250
 LEVELS, HELD_OUT = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0), range(1000)
 AVERAGED = 12
 """The average weighs step t by t to this power (Karras et al. 2024, "Analyzing and improving", section 3)."""
