@@ -69,7 +69,7 @@ def cell(attack: str, eps: float, seed: int) -> Cell:
 
 
 def measured(options: Options) -> Iterator[dict]:
-    """A row for each attack and release, and for the label's mean image as `start`."""
+    """A row for each attack and release."""
     seeds = range(options.first_seed, options.first_seed + options.images)
     # label by label: what an attack learns of one is kept for the next image
     for seed in sorted(seeds, key=lambda seed: int(prepare(cell("lmmse", 1, seed).batch).labels)):
@@ -78,14 +78,7 @@ def measured(options: Options) -> Iterator[dict]:
                 found = run_cell(cell(attack, eps, seed)).rows
                 if found[0]["status"] != "ok":
                     raise RuntimeError(found[0]["error"])
-                (row,) = (each for each in found if not each.get("floor"))
-                yield {name: row.get(name) for name in COLUMNS} | {"attack": attack, "eps_release": eps}
-                for floor in (each for each in found if each.get("floor") and attack == "lmmse"):
-                    yield {name: floor.get(name) for name in COLUMNS} | {
-                        "attack": str(floor["floor"]),
-                        "eps_release": eps,
-                        "batch_seed": seed,
-                    }
+                yield {name: found[0].get(name) for name in COLUMNS} | {"attack": attack, "eps_release": eps}
 
 
 def compared(table: pd.DataFrame) -> list[dict]:
