@@ -60,6 +60,12 @@ def of_whole_clients(release: Release) -> bool:
     return by_user and release.batch_size > release.clients
 
 
+def weighs(release: Release) -> bool:
+    """Whether each of several samples' gradients was scaled by a factor of its own, which nobody tells."""
+    clipped = any(stage.name in CLIPS for stage in release.defense)
+    return clipped and release.batch_size > 1 and not of_whole_clients(release)
+
+
 def mean_bound(release: Release) -> float | None:
     """The most that the norm of the released mean can be without its noise; None where nothing bounds it."""
     if not of_whole_clients(release):

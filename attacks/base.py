@@ -181,7 +181,8 @@ class Attack(Declared, ABC):
 
         Args:
             stages: names of the defence's stages, in order; at least one.
-            given: hyper-parameters, of which those at their defaults may be missing.
+            given: hyper-parameters, of which those at their defaults may be missing, and `several`: whether
+                a release is of more than one image, each clipped by itself where there is a clip.
         """
         return cls.matches is None or adapts(stages, cls.matches)
 

@@ -11,7 +11,7 @@ by the whole objective, or Adam's point stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -83,15 +83,16 @@ def finished(
 
 def _led_on(found: Found, problem: Problem, labels: Tensor, iterations: int) -> tuple[Found, int]:
     """One start's point after the steps if the objective is lower there, and the iterations spent."""
-    residuals = _residuals(problem, labels)
-    point, spent = _descend(residuals, problem, found.variables[0], iterations)
-    distance, total, _ = problem.gradient([point.detach().requires_grad_()], labels)
+    residuals = _residuals(problem, labels, found.variables)
+    flat, spent = _descend(residuals, problem, found.variables, iterations)
+    point = _unflat(flat, found.variables)
+    distance, total, _ = problem.gradient([v.detach().requires_grad_() for v in point], labels)
     if not float(total) < found.total:
         return found, spent
     ended = replace(
         found,
-        variables=[point],
-        last=[point],
+        variables=point,
+        last=point,
         distance=float(distance),
         total=float(total),
         history=(*found.history, float(total)),
@@ -101,10 +102,10 @@ def _led_on(found: Found, problem: Problem, labels: Tensor, iterations: int) -> 
 
 
 def _descend(
-    residuals: Callable[[Tensor], Tensor], problem: Problem, point: Tensor, iterations: int
+    residuals: Callable[[Tensor], Tensor], problem: Problem, start: Sequence[Tensor], iterations: int
 ) -> tuple[Tensor, int]:
     """Damped steps, each of `COUNT` conjugate gradients and as long as the sum of squares falls."""
-    damping, spent = DAMPING, 0
+    point, damping, spent = _flat(start), DAMPING, 0
     total = _sum(residuals, point)
     while spent < iterations and damping <= STIFFEST * DAMPING:
         forth, back, values = linearised(residuals, point)
@@ -112,7 +113,7 @@ def _descend(
         step = conjugate_gradients(forth, back, values, count, damping)
         spent += count
         for length in LENGTHS:
-            trial = problem.variables.project([point + length * step])[0]
+            trial = _flat(problem.variables.project(_unflat(point + length * step, start)))
             value = _sum(residuals, trial)
             if value < total:  # False for NaN
                 point, total = trial, value
@@ -123,8 +124,11 @@ def _descend(
     return point, spent
 
 
-def _residuals(problem: Problem, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Of a point, those of the objective but for the first layer, and of the regularisers, in one row."""
+def _residuals(problem: Problem, labels: Tensor, like: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    """Of a point, those of the objective but for the first layer, and of the regularisers, in one row.
+
+    A point holds variables like these, one after the other.
+    """
     names = [name for name, p in problem.model.named_parameters() if p.requires_grad]
     first = names[0].rpartition(".")[0]
     kept = [name.rpartition(".")[0] != first for name in names]
@@ -135,8 +139,9 @@ def _residuals(problem: Problem, labels: Tensor) -> Callable[[Tensor], Tensor]:
 
     @torch.enable_grad()
     def residuals(point: Tensor) -> Tensor:
-        z = problem.variables([point])
-        loss = problem.loss(problem.model(z * problem.std + problem.mean), labels)
+        variables = _unflat(point, like)
+        z = problem.variables(variables)
+        loss = problem.loss_of(problem.model(z * problem.std + problem.mean), labels, variables)
         parameters = [attrgetter(name)(problem.model) for name in names]
         made = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         trial = [g if keep else t for g, t, keep in zip(made, target, kept, strict=True)]
@@ -144,6 +149,15 @@ def _residuals(problem: Problem, labels: Tensor) -> Callable[[Tensor], Tensor]:
         return torch.cat([part.flatten() for part in parts])
 
     return residuals
+
+
+def _flat(variables: Sequence[Tensor]) -> Tensor:
+    return torch.cat([v.flatten() for v in variables])
+
+
+def _unflat(point: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    parts = point.split([v.numel() for v in like])
+    return [part.view_as(v) for part, v in zip(parts, like, strict=True)]
 
 
 def _sum(residuals: Callable[[Tensor], Tensor], point: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.adaptation import NOISY, SPARSE, adapt, adapts
+from attacks.adaptation import CLIPS, NOISY, SPARSE, adapt, adapts, weighs
 from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.bottleneck import redrawing
 from attacks.engine import Schedule, search, step_decay, warm_cosine
@@ -40,6 +40,7 @@ class Preset:
         prior_weight: weight of the Gaussian prior, in units of the one that the defence calls for.
         anneal: how many times that weight the search begins with; it falls geometrically.
         finish: share of the iterations that are Gauss-Newton's.
+        shares: search for the factors of a clip, where it scaled several images.
     """
 
     learning_rate: float
@@ -50,6 +51,7 @@ class Preset:
     prior_weight: float
     anneal: float = 1.0
     finish: float = 0.0
+    shares: bool = False
 
 
 PRESETS = {
@@ -65,6 +67,7 @@ PRESETS = {
         prior_weight=1.0,
         anneal=10.0,
         finish=0.2,
+        shares=True,
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""
@@ -115,7 +118,11 @@ class InvertingGradients(Attack):
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         path = path_of(release, self.update)
-        problem = Problem(knowledge, release.gradients, objective, regularisers, variables, path=path)
+        weighted = self.adaptive and preset.shares and path is None and weighs(release)
+        problem = Problem(
+            knowledge, release.gradients, objective, regularisers, variables, path=path, weighted=weighted
+        )
+        shares = [release.gradients[0].new_zeros(release.batch_size)] if weighted else []
         starts = [task.noise(release.batch_size, *knowledge.image_shape) for _ in range(self.restarts)]
         if task.guess is not None:
             guess = to_pixels(task.guess, knowledge)
@@ -125,7 +132,7 @@ class InvertingGradients(Attack):
         searching, whole = self.iterations - last, self.evaluations()
         outcome = search(
             problem,
-            [with_path([start], path) for start in starts],
+            [[*with_path([start], path), *shares] for start in starts],
             labels,
             self.schedule(regularisers, searching),
             engine=self.engine,
@@ -161,11 +168,15 @@ class InvertingGradients(Attack):
 
     @classmethod
     def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
-        """As its objective does, and where noise or zeros decide what the prior weighs."""
-        own = given.get("prior_weight")
-        prior = PRESETS[given.get("preset") or "tuned"].prior_weight if own is None else own
+        """As its objective does, and where noise or zeros decide what the prior weighs.
+
+        And to clips of several images, which scale each one's gradient by a factor that is searched.
+        """
+        own, preset = given.get("prior_weight"), PRESETS[given.get("preset") or "tuned"]
+        prior = preset.prior_weight if own is None else own
         weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
-        return weighed or adapts(stages, Cosine)
+        scaled = preset.shares and bool(given.get("several")) and not CLIPS.isdisjoint(stages)
+        return weighed or scaled or adapts(stages, Cosine)
 
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; the prior is made of statistics."""

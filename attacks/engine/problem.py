@@ -44,6 +44,9 @@ class Problem(nn.Module):
             does not reach the regularisers.
         path: from images to the mean gradient of several local steps, where the release is that of a client's
             update; None compares with the gradient at the weights that were sent out.
+        weighted: whether each image's share in the gradient is searched, too: the last variable, [B], whose
+            softmax the losses are summed with. Clipping scales each image's gradient by a factor that the
+            release does not tell. Not together with `path`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Problem(nn.Module):
         label_weight: float = 1.0,
         limit: float | None = None,
         path: Path | None = None,
+        weighted: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.objective = knowledge.model, knowledge.loss, objective
@@ -66,7 +70,7 @@ class Problem(nn.Module):
         for name, values in (("mean", knowledge.mean), ("std", knowledge.std)):
             self.register_buffer(name, knowledge.per_channel(values, like))
         self.register_buffer("label_weight", torch.tensor(label_weight, device=like.device, dtype=like.dtype))
-        self.limit, self.path = limit, path
+        self.limit, self.path, self.weighted = limit, path, weighted
         self._trainable = tuple(name for name, p in self.model.named_parameters() if p.requires_grad)
         self._targets = len(target) if objective is not None else 0
         for i in range(self._targets):
@@ -97,7 +101,7 @@ class Problem(nn.Module):
         ):
             # a path has losses of its own; what is watched are all images at the weights that were sent out
             needed = self.path is None or watches or new
-            loss = self.loss(self.model(images), labels) if needed else None
+            loss = self.loss_of(self.model(images), labels, variables) if needed else None
         silent = functions_once_differentiable([loss]) if matched and new else []
 
         def loss_at(weights: Weights, rows: slice) -> Tensor:
@@ -115,6 +119,13 @@ class Problem(nn.Module):
             raise refusal(self.model, images, silent[0])
         _examined.add(self)
         return found
+
+    def loss_of(self, outputs: Tensor, labels: Tensor, variables: Sequence[Tensor]) -> Tensor:
+        """The victim's loss on a batch: its mean, or with the shares that are searched (`weighted`)."""
+        if not self.weighted:
+            return self.loss(outputs, labels)
+        each = [self.loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(outputs))]
+        return torch.stack(each) @ torch.softmax(variables[-1], 0)
 
     def _trial(self, variables: Sequence[Tensor], loss: Tensor | None, loss_at: LossAt) -> list[Tensor]:
         """The gradient that is compared with the release."""
@@ -155,7 +166,7 @@ class Problem(nn.Module):
             total = distance + penalty.detach()
             if self.limit is not None:
                 matching = torch.autograd.grad(outputs, variables, grad_outputs=cotangents, retain_graph=True)
-                images = len(variables) - (0 if self.path is None else self.path.searched)
+                images = len(variables) - (0 if self.path is None else self.path.searched) - self.weighted
                 against = torch.autograd.grad(penalty, variables[:images])
                 return distance, total, (*limited(matching[:images], against, self.limit), *matching[images:])
             # one backward pass for both, because they share the network's first half

@@ -12,7 +12,9 @@ from dpbench.protocol import parameters
 def shown(cell: Cell) -> dict[str, Plain]:
     """The columns of all parameters that play a role in a cell, with the values that hold there."""
     name = cell.attack.name if cell.attack else None
-    known = parts.facts(cell.defence, cell.told.labels, name, cell.batch.clients) | cell.threat.given
+    batch = cell.batch
+    known = parts.facts(cell.defence, cell.told.labels, name, batch.clients, batch.batch_size)
+    known |= cell.threat.given
     known |= cell.attack.given if cell.attack else {}
     declared = [(parts.defence_parameters(cell.defence.name), cell.defence.given)]
     declared.append((parameters(threat_models[cell.threat.name]), cell.threat.given))

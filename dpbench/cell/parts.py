@@ -59,8 +59,10 @@ def is_gaussian(name: str) -> bool:
     return name.split("+")[:2] == ["clip", "noise"]
 
 
-def facts(defence: Part, told_labels: str, attack: str | None, clients: int = 1) -> dict[str, Any]:
-    """The facts of a cell that `Parameter.only_if` asks for."""
+def facts(
+    defence: Part, told_labels: str, attack: str | None, clients: int = 1, batch_size: int = 1
+) -> dict[str, Any]:
+    """The facts of a cell that `Parameter.only_if` and `Attack.adapts` ask for."""
     budget = parameters(Budget)["eps_scope"].default
     stages = defenses.stages(defence.name)
     answers = attack is not None and bool(stages)
@@ -71,6 +73,7 @@ def facts(defence: Part, told_labels: str, attack: str | None, clients: int = 1)
         "eps_scope": defence.given.get("eps_scope", budget),
         "labels": told_labels,
         "aggregated": clients > 1,
+        "several": batch_size * clients > 1 and (defence.given.get("unit") != "user" or batch_size == 1),
         "generator": attack is not None and "image_generator" in attacks.kind(attack).needs,
         "local": lambda values: values.get("local_epochs") is not None,
     }

@@ -107,7 +107,7 @@ def _attacked(
         for defence in defences(protection, values, batch.clients):
             for threat_name, asked in _attackers(values):
                 attack_name = _name(asked)
-                known = parts.facts(defence, told.labels, attack_name, batch.clients)
+                known = parts.facts(defence, told.labels, attack_name, batch.clients, batch.batch_size)
                 kind, threat = attacks.kind(attack_name), parameters(threat_models[threat_name])
                 # what attack and threat model share, the threat model decides
                 own = {key: each for key, each in parameters(kind).items() if key not in threat}

@@ -171,7 +171,10 @@ def with_values(cell: Cell, given: Mapping[str, Plain], tuning: Tuning | None = 
         tuning: where they are from.
     """
     kind = attacks.kind(cell.attack.name)
-    known = parts.facts(cell.defence, cell.told.labels, cell.attack.name) | dict(given)
+    batch = cell.batch
+    known = parts.facts(
+        cell.defence, cell.told.labels, cell.attack.name, batch.clients, batch.batch_size
+    ) | dict(given)
     declared = parameters(kind)
     kept = {
         name: value

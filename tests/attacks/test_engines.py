@@ -13,7 +13,8 @@ from attacks.engine.problem import Problem
 from attacks.engine.runners import Inputs
 from attacks.engine.variables import Frequencies
 from attacks.engine.watch import watching
-from attacks.objectives import Cosine, FittedScale, LayerL2, Masked, MatchedNorm, Objective, Scaled, SquaredL2
+from attacks.masked import Masked
+from attacks.objectives import Cosine, FittedScale, LayerL2, MatchedNorm, Objective, Scaled, SquaredL2
 from attacks.regularisers import L2, BatchNormStatistics, GroupConsistency, TotalVariation
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge

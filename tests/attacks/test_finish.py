@@ -14,7 +14,8 @@ from attacks.engine.search import Found, Outcome
 from attacks.engine.variables import Frequencies
 from attacks.finish import COUNT, finished, of_squares
 from attacks.gaussian_prior import GaussianPrior
-from attacks.objectives import Cosine, LayerL2, Masked, SoftClamp
+from attacks.masked import Masked
+from attacks.objectives import Cosine, LayerL2, SoftClamp
 from attacks.regularisers import TotalVariation
 from dpbench.data import image_statistics
 from dpbench.protocol import Stage
@@ -102,7 +103,7 @@ def test_only_sums_of_squares_have_such_steps(problem, told, tiny):
 def test_what_does_no_better_is_not_taken(problem, monkeypatch):
     problem, point = problem
     before = outcome(problem, point)
-    monkeypatch.setattr("attacks.finish._descend", lambda *_: (point + 1, 30))
+    monkeypatch.setattr("attacks.finish._descend", lambda *_: ((point + 1).flatten(), 30))
     after, _ = finished(before, problem, LABELS, 30)
     assert after.found == before.found
     assert after.iterations == before.iterations + 30

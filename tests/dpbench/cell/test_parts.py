@@ -153,6 +153,7 @@ def test_facts():
         "eps_scope": "release",
         "labels": "inferred",
         "aggregated": False,
+        "several": False,
         "generator": True,
     }
     facts = parts.facts(part("clip+prune"), "known", None)
@@ -175,7 +176,8 @@ def test_an_attack_that_contradicts_its_threat_model_is_refused():
 @pytest.mark.parametrize(
     ("attack", "defence", "adapts"),
     [
-        (part("inverting-gradients"), "clip", False),  # the cosine sees no scale
+        (part("inverting-gradients"), "clip", True),  # each image's factor
+        (part("inverting-gradients", preset="paper"), "clip", False),  # the cosine sees no scale
         (part("inverting-gradients"), "clip+prune", True),
         (part("inverting-gradients"), "prune+noise", True),  # the noise says what the prior weighs
         (part("inverting-gradients", prior_weight=0.0), "prune+noise", False),  # the zeros are gone
