@@ -191,7 +191,10 @@ class Attack(Declared, ABC):
 
     def wants(self) -> frozenset[str]:
         """Fields of `Knowledge` to look for: those it `needs`, and what it only does better with."""
-        return self.needs | ({"public_images"} if self.values().get("label_rule") == "matched" else set())
+        values = self.values()
+        more = {"public_images"} if values.get("label_rule") == "matched" else set()
+        denoises = values.get("prior") == "denoiser" or values.get("centre") == "denoised"
+        return self.needs | more | ({"image_denoiser"} if denoises else set())
 
     def evaluations(self) -> int:
         """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""
