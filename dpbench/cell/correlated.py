@@ -27,8 +27,8 @@ def guarantee(
     if budget.eps_scope != "release":
         # in a training, what a sample moves depends on how many steps lie between those that it is in
         raise InputError(
-            f"The epsilon of {stage.name} is that of the attacked releases, each of which the sample is in, "
-            "and of no training: use `eps_scope` release, or dp for the epsilon of a training."
+            f"The epsilon of {stage.name} is that of the attacked releases, which the sample is in each "
+            "time, and of no training: use `eps_scope` release, or dp for the epsilon of a training."
         )
     if inclusion < 1:
         raise InputError(
