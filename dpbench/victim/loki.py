@@ -24,9 +24,9 @@ class ClientImprintModel(nn.Module):
     """`victim` with an imprint layer whose weights are apart for each of several clients (Zhao et al. 2024).
 
     For client k, the convolution copies the image into the channels of block k, adds one channel that is
-    constant there, and leaves all other channels zero. The weights of block k times the constant take the
-    place of a bias, whose gradient would be a sum over all clients: like those of the pixels, they move for
-    client k alone. The bins are those of `ImprintModel`.
+    constant there, and leaves all other channels zero. The gradient of the layer's bias is a sum over all
+    clients. That of the weights behind the constant takes its place: like those behind the pixels, they move
+    for client k alone. They are zero themselves. The bins are those of `ImprintModel`.
 
     Args:
         victim: takes images [B, C, H, W] in [0, 1].
@@ -45,12 +45,12 @@ class ClientImprintModel(nn.Module):
         self.register_buffer("edges", edges.clone())
         self.statistics = statistics
         self.kernels = nn.Conv2d(colours, clients * (colours + 1), 3, padding=1)
-        self.imprint = nn.Linear(self.kernels.out_channels * pixels, bins, bias=False)
+        self.imprint = nn.Linear(self.kernels.out_channels * pixels, bins)
         self.victim = victim
         with torch.no_grad():
-            constant = (alone.imprint.bias / math.sqrt(pixels))[:, None].expand(bins, pixels)
-            block = torch.cat([alone.imprint.weight, constant], 1) / KERNEL_SCALE
+            block = torch.cat([alone.imprint.weight / KERNEL_SCALE, torch.zeros(bins, pixels)], 1)
             self.imprint.weight.copy_(block.repeat(1, clients))
+            self.imprint.bias.copy_(alone.imprint.bias)
         self.kernels = self._kernels(0)
         self.train(victim.training)
 
