@@ -110,5 +110,7 @@ def attacked(
     for view in parts.threat_of(cell).views(release, knowledge):
         seed = cell.search_seed()
         found = attack(view.release, view.knowledge, seed=seed, device=device, progress=progress)
-        answers.append(replace(found, note=f"{view.note} {found.note}".strip()) if view.note else found)
+        if knowledge.labels is None and found.label_source == "known":  # the server told the attack
+            found = replace(found, label_source="inferred")
+        answers.append(replace(found, note=f"{view.note} {found.note}".strip()))
     return views.joined(answers, len(scene.images), scene.mean_image)

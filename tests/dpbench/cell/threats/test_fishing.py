@@ -81,7 +81,9 @@ def test_images_of_one_class_stay_mixed_and_the_row_says_so(spy):
         torch.testing.assert_close(found, mean, atol=1e-3 * float(mean.abs().max()), rtol=0)
     assert knowledge.labels.tolist() == [1, 1, 1]
     assert rows(scene)[0]["note"] == "The 3 images of the fished class were not told apart."
-    assert rows(scene, told="inferred")[0]["note"].startswith("The 3 images")
+    inferred = rows(scene, told="inferred")[0]
+    assert inferred["note"].startswith("The 3 images")
+    assert inferred["labels"] == "inferred"
 
 
 @pytest.mark.parametrize("defence", [part("noise", noise_std=0.5), dp(None, noise_multiplier=2.0)])
