@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import defenses
-from dpbench.cell import aggregation, parts
+from dpbench.cell import aggregation, parts, views
 from dpbench.cell.public import public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
@@ -62,14 +62,15 @@ def each_release(
     aggregation.check(cell, scene)
     chains, each, seed = aggregation.clients_of(cell), scene.of_each_client, cell.release_seed(trial)
     sizes = [len(images) - (len(chains) - 1) * each, *[each] * (len(chains) - 1)]
-    sent, local = [], parts.threat_of(cell).local(each)
+    threat = parts.threat_of(cell)
+    sent, local = [], threat.local(each)
     for i, (chain, x, y) in enumerate(zip(chains, images.split(sizes), labels.split(sizes), strict=True)):
         loss = scene.victim.loss
         if not len(x):  # nobody is in the batch: a public image without a loss stands for nobody
             x, y, loss = scene.mean_image[None], torch.zeros_like(scene.labels[:1]), _nothing
         own = seeds.seed("client", seed, i) if i else seed
         more = {"seed": own, "count": count, "expected_batch_size": each, "local": local}
-        sent.append(chain.releases(scene.victim.model, loss, x, y, **more))
+        sent.append(chain.releases(threat.sent(scene.victim.model, i), loss, x, y, **more))
     guarantee = parts.guarantee_of(cell, parts.defence_of(cell))
     made = (aggregation.mean(same, cell) for same in zip(*sent, strict=True))
     return [replace(release, guarantee=guarantee) for release in made]
@@ -107,8 +108,14 @@ def attacked(
         image_denoiser=_denoiser(cell, scene),
         public_images=public,
     )
-    seed, device = cell.search_seed(), scene.images.device
-    return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)
+    attack, device, answers = parts.attack_of(cell), scene.images.device, []
+    for view in parts.threat_of(cell).views(release, knowledge):
+        seed = cell.search_seed()
+        found = attack(view.release, view.knowledge, seed=seed, device=device, progress=progress)
+        if knowledge.labels is None and found.label_source == "known":  # the server told the attack
+            found = replace(found, label_source="inferred")
+        answers.append(replace(found, note=f"{view.note} {found.note}".strip()))
+    return views.joined(answers, len(scene.images), scene.mean_image)
 
 
 def _denoiser(cell: Cell, scene: Scene) -> nn.Module | None:

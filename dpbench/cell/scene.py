@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import torch
@@ -49,6 +50,8 @@ class Scene:
         public: further images for attacks that need many; None where there are none.
         release: what somebody's training sent for this batch; None where dpbench makes the releases.
         clients: n.
+        visibility: columns that say how visible a malicious server's change of the victim is; none where it
+            made none.
     """
 
     victim: Victim
@@ -67,6 +70,7 @@ class Scene:
     public: PublicSource | None = None
     release: Release | None = None
     clients: int = 1
+    visibility: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def of_each_client(self) -> int:

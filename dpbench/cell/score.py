@@ -28,6 +28,8 @@ def scored(
     """One row per original of the attacked client.
 
     Nobody can tell whose image is whose in a sum over clients: all images are assigned to all originals.
+    Where the attacker can (`ThreatModel.tells_clients`), those that it takes for the first client's are
+    assigned to that client's originals.
 
     Args:
         cell: what was run.
@@ -39,12 +41,14 @@ def scored(
         extra: more columns of each original's row.
     """
     gallery = scene.gallery and (_scorable(scene.gallery[0]), scene.gallery[1])
+    told = cell.attack is not None and parts.threat_of(cell).tells_clients
+    among = scene.of_each_client if told else len(scene.images)
     found_images = metrics.matched(
-        _scorable(outputs),
-        _scorable(scene.images),
-        scene.labels,
+        _scorable(outputs[:among]),
+        _scorable(scene.images[:among]),
+        scene.labels[:among],
         _scorable(scene.mean_image[None])[0],
-        found_labels=None if found is None else found.labels,
+        found_labels=None if found is None else found.labels[:among],
         others=gallery,
         lpips_net=cell.runtime.lpips_net,
         rebuilds_images=cell.attack is None or parts.attack_class(cell).rebuilds_images,
@@ -57,14 +61,15 @@ def scored(
     if cell.attack and scene.gallery:
         seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys
         common["decoys_known"] = seen or (scene.shared and scene.fitted)
-    images = zip(rows.of_images(scene), rows.of_tuning(cell, scene), strict=True)
-    each = zip(images, measured, own, extra or [{}] * len(measured), strict=True)
+    common |= scene.visibility if cell.attack else {}
     count = scene.of_each_client
+    images = zip(rows.of_images(scene)[:count], rows.of_tuning(cell, scene)[:count], strict=True)
+    each = zip(images, measured[:count], own[:count], (extra or [{}] * count)[:count], strict=True)
     made = [common | image | tuned | values | said | more for (image, tuned), values, said, more in each]
     history = () if found is None else tuple(float(value) for value in found.history)
     steps = () if found is None else tuple(int(step) for step in found.history_steps)
     pictures = (picture(images[:count]) for images in (outputs[found_images.order].clamp(0, 1), scene.images))
-    return CellResult(made[:count], *pictures, history=history, history_steps=steps)
+    return CellResult(made, *pictures, history=history, history_steps=steps)
 
 
 def _scorable(images: Tensor) -> Tensor:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from torch import nn
+
 from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
-from dpbench.protocol import Declared, LocalTraining, Registry, parameter
+from dpbench.cell.views import View
+from dpbench.protocol import Declared, Knowledge, LocalTraining, Registry, Release, parameter
 
 Progress = Callable[[int, int, float], None]
 """(iterations done, iterations in all, objective value) -> None."""
@@ -25,12 +28,15 @@ class ThreatModel(Declared, ABC):
         title: what pictures call its success, as in `honest server, image identified`.
         rebuilds_images: its outcome are images, so that floors belong beside it.
         is_server: it is the server, which sees the clients' sum before any noise that it adds itself.
+        tells_clients: it knows whose image is whose in the clients' sum, so only those of the first client
+            are assigned to that client's originals.
     """
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
     rebuilds_images: ClassVar[bool] = True
     is_server: ClassVar[bool] = True
+    tells_clients: ClassVar[bool] = False
 
     releases: int = parameter(
         1,
@@ -49,6 +55,14 @@ class ThreatModel(Declared, ABC):
     def prepare(self, scene: Scene) -> Scene:
         """The scene after what the server did to it before the client came."""
         return scene
+
+    def sent(self, model: nn.Module, client: int) -> nn.Module:
+        """The model that a client gets, of the scene's; `client` counts from 0, the attacked one."""
+        return model
+
+    def views(self, release: Release, knowledge: Knowledge) -> list[View]:
+        """What the server makes of the release: one view of all images, or several of some of them."""
+        return [View(release, knowledge)]
 
     def local(self, images: int) -> LocalTraining | None:
         """How a client of so many images trains before it sends its update; None for one gradient."""

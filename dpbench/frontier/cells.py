@@ -169,7 +169,7 @@ class Setting:
                 f"{attacker.title} under `threat_model` {threat.name} rebuilds no images, and a frontier "
                 "ranks images: take another `attack` or `threat_model`."
             )
-        learns = threat.name == "malicious-linear" or parts.wants(cell, "image_statistics")
+        learns = threat.name in ("malicious-linear", "loki") or parts.wants(cell, "image_statistics")
         statistics = learns and self.data.statistics is None
         images = parts.wants(cell, "public_images") and self.data.public is None
         if statistics or images:

@@ -137,6 +137,9 @@ def _own() -> list[Field]:
         Field("membership", "Member", _one("membership", ".0%"), LONG),
         Field("membership_low", "Member 95 %", _interval("membership"), LONG),
         Field("membership_bound", "Member bound", _up_places("membership_bound"), LONG),
+        Field("added_parameters", "Added parameters", _one("added_parameters", ".0f"), LONG),
+        Field("accuracy_drop", "Accuracy drop", _one("accuracy_drop", ".0%"), LONG),
+        Field("loss_rise", "Loss rise", _one("loss_rise", "+.2f"), LONG),
         Field("label_accuracy", "Labels", _labels, SHORT),
         Field("failed", "Failed", _one("failed", "d"), LONG),
     ]

@@ -71,6 +71,11 @@ def notes(
             "member: the informed attacker's share of right answers to whether the sample is in the batch, "
             "half of them by guessing"
         )
+    if "accuracy_drop" in shown and attacked["accuracy_drop"].notna().any():
+        said.append(
+            "added parameters, accuracy drop and loss rise (nat): of the model that a malicious server sent, "
+            "against the victim's; a client could measure them"
+        )
     said += _above_bounds(table, attacked)
     if table["lpips"].isna().all():
         said.append("LPIPS is empty: its trained trunk was not to be had")

@@ -16,6 +16,12 @@ from dpbench.report.verdict import Judged, worst
 
 _SAID = ("model", "norm", "victim", "threat_model")
 """Settings of the victim that its name has words of its own for."""
+_CHANGED = {
+    "malicious-linear": " with a layer that the server planted",
+    "fishing": " with a last layer that the server changed",
+    "loki": " with a layer and kernels that the server planted",
+}
+"""What a malicious server did to the victim."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,5 @@ class Results:
 def _victim(row: pd.Series, naming: Naming) -> str:
     norm = row["norm"]
     name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
-    if row["threat_model"] == "malicious-linear":
-        name += " with a layer that the server planted"
+    name += _CHANGED.get(row["threat_model"], "")
     return ", ".join([name, *naming.heading(row, leave_out=_SAID)])

@@ -49,9 +49,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         `lpips_to_floor_*` (ratio to its lowest floor; below 1 is more alike than any floor),
         `label_accuracy` (0 to 1), `seconds` and `compile_seconds` (means over cells), `identified_share` (of
         the `identified_of` images that were looked for in a gallery, of `gallery_size`), `iip` (likewise, by
-        a network's features; `iip_chance` is a blind guess's), and of the informed attacker `success` and
-        `membership` over all `trials`, each with its exact 95 % interval (`*_low`, `*_high`) and its bound
-        (`*_bound`).
+        a network's features; `iip_chance` is a blind guess's), how visible a malicious server's change is
+        (`added_parameters`, `accuracy_drop`, `loss_rise`: means over images), and of the informed attacker
+        `success` and `membership` over all `trials`, each with its exact 95 % interval (`*_low`, `*_high`)
+        and its bound (`*_bound`).
     """
     return grouped(schema.numbered(table))[0].reset_index(drop=True)
 
@@ -84,6 +85,7 @@ def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     means = {"label_accuracy": "label_correct", "identified_share": "identified"}
     means |= {name: name for name in ("gallery_size", "iip", "iip_chance")}
     means |= {name: name for name in ("success_bound", "membership_bound")}
+    means |= {name: name for name in ("added_parameters", "accuracy_drop", "loss_rise")}
     found["identified_of"] = measured["identified"].groupby(by).count()
     for name, column in means.items():
         found[name] = measured[column].astype("Float64").astype("float64").groupby(by).mean()

@@ -175,8 +175,8 @@ add(
     _words(
         "threat_model",
         "attack",
-        "`honest`, `malicious-linear` or `informed`: what it knows and may do",
-        choices=("honest", "malicious-linear", "informed"),
+        "`honest`, `malicious-linear`, `fishing`, `loki` or `informed`: what it knows and may do",
+        choices=("honest", "malicious-linear", "fishing", "loki", "informed"),
     ),
     _words(
         "bn_stats",
@@ -194,6 +194,23 @@ add(
         "measured",
         "planted layer: PSNR of the unbiased estimate; no bound, priors beat it",
         unit="dB",
+    ),
+    _count(
+        "added_parameters",
+        "measured",
+        "malicious server: parameters that the model it sent has beyond the victim's",
+    ),
+    _number(
+        "accuracy_drop",
+        "measured",
+        "malicious server: accuracy of the victim less that of the model it sent, on 199 images outside the "
+        "batch, or as many as there are",
+    ),
+    _number(
+        "loss_rise",
+        "measured",
+        "malicious server: mean loss of the model it sent less the victim's, on the same images",
+        unit="nat",
     ),
     _number(
         "success", "measured", "informed attacker: share of trials in which it picked the true candidate"

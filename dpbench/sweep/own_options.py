@@ -151,8 +151,8 @@ OWN = (
         "threat_model",
         str,
         EACH_ITS_OWN,
-        "honest (a curious server), malicious-linear (it planted a layer), informed (it knows all but one "
-        "sample)",
+        "honest (a curious server), malicious-linear (it planted a layer), fishing (it changed the last "
+        "layer), loki (it planted a layer that tells clients apart), informed (it knows all but one sample)",
         hint="each attack's usual one",
     ),
     _option(

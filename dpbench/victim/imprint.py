@@ -38,12 +38,9 @@ class ImprintModel(nn.Module):
         victim: takes images [B, C, H, W] in [0, 1].
         edges: ascending brightnesses [bins + 1]; the outermost should hold all images.
         statistics: of public images of that size.
-        num_classes: K.
     """
 
-    def __init__(
-        self, victim: nn.Module, edges: Tensor, statistics: ImageStatistics, num_classes: int
-    ) -> None:
+    def __init__(self, victim: nn.Module, edges: Tensor, statistics: ImageStatistics) -> None:
         super().__init__()
         pixels, width = statistics.mean_image.numel(), edges.diff()
         self.gain = math.sqrt(
@@ -55,16 +52,23 @@ class ImprintModel(nn.Module):
         with torch.no_grad():
             self.imprint.weight.copy_((1 / (self.gain * pixels * width))[:, None].expand(-1, pixels))
             self.imprint.bias.copy_((statistics.mean_image.mean() - edges[:-1]) / width)
-        self.num_classes = num_classes
         self.train(victim.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K]: odd classes lose what even ones gain, so that no label silences the layer."""
-        levels = self.imprint(self.gain * (images - self.mean_image).flatten(1)).clamp(0, 1)
-        # a triangle wave: 0 for all bins but the image's own, which are at 0 or 1
-        level = (1 - (SLOPE * levels % 2 - 1).abs()).sum(1, keepdim=True)
-        signs = 1 - 2 * (torch.arange(self.num_classes, device=images.device) % 2)
-        return VICTIM_WEIGHT * self.victim(images) + IMPRINT_WEIGHT * level * signs
+        """Logits [B, K]."""
+        outputs = self.imprint(self.gain * (images - self.mean_image).flatten(1))
+        return logits(outputs, self.victim(images))
+
+
+def logits(outputs: Tensor, victim_logits: Tensor) -> Tensor:
+    """Logits [B, K] of a planted layer's outputs [B, bins] and of the victim.
+
+    Odd classes lose what even ones gain, so that no label silences the layer.
+    """
+    # a triangle wave: 0 for all bins but the image's own, which are at 0 or 1
+    level = (1 - (SLOPE * outputs.clamp(0, 1) % 2 - 1).abs()).sum(1, keepdim=True)
+    signs = 1 - 2 * (torch.arange(victim_logits.shape[1], device=outputs.device) % 2)
+    return VICTIM_WEIGHT * victim_logits + IMPRINT_WEIGHT * level * signs
 
 
 def edges_for(batch_size: int, statistics: ImageStatistics) -> Tensor:

@@ -87,7 +87,7 @@ def test_a_layer_that_takes_as_many_features_is_not_taken_for_one_of_pixels(phot
 
 def test_under_noise_as_many_are_recognised_as_when_the_design_was_chosen(photographs, prior):
     """Of these 40, 26 at eps_release 50 (chance: 1); 9 if the layer is fed plain pixels."""
-    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior).eval()
     sigma, found = noise_multiplier(50, 1e-5), 0
     for i, (image, label) in enumerate(zip(*photographs, strict=True)):
         guess = rebuilt(model, image[None], label[None], prior, seed=i, noise_multiplier=sigma)
@@ -120,7 +120,7 @@ def test_probe_is_calibrated(photographs, linear, sigma):
 def test_planted_layer_gives_the_batch_away(photographs, prior, size):
     apart = photographs[0].mean((1, 2, 3)).argsort()[5::9][:size]  # of different brightness: a bin for each
     images, labels = photographs[0][apart], photographs[1][apart]
-    model = ImprintModel(build("convnet"), edges_for(size, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(size, prior), prior).eval()
     for label in (labels, (labels + 1) % 10):  # whatever the parity of the class
         found = rebuilt(model, images, label)
         assert (metrics.psnr(found[metrics.match(found, images, "mse")], images) > 60).all()
@@ -128,7 +128,7 @@ def test_planted_layer_gives_the_batch_away(photographs, prior, size):
 
 def test_planted_layer_uses_up_the_clip_norm(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior).eval()
     release = defenses.create("clip", max_grad_norm=1.0).release(
         model, F.cross_entropy, images, labels, seed=0
     )
@@ -138,7 +138,7 @@ def test_planted_layer_uses_up_the_clip_norm(photographs, prior):
 
 def test_clipping_alone_hides_nothing(photographs, prior):
     images, labels = photographs[0][:1], photographs[1][:1]
-    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior).eval()
     found = rebuilt(model, images, labels, prior, noise_multiplier=1e-9, max_grad_norm=0.1)
     assert float(metrics.psnr(found, images)) > 60
 
@@ -148,7 +148,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
     """Wiener estimate over regression over the plain ratio, mean over the photographs of another data set."""
     scores = {"wiener": 0.0, "none": 0.0, "ratio": 0.0}
     for i, (image, label) in enumerate(zip(*(x[20:] for x in photographs), strict=True)):
-        model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
+        model = ImprintModel(build("convnet"), edges_for(1, prior), prior).eval()
         for name in scores:
             believed, adaptive = ("none", False) if name == "ratio" else (name, True)
             found = rebuilt(
@@ -161,7 +161,7 @@ def test_beliefs_about_images_help(photographs, prior, sigma):
 
 def test_several_releases_are_worth_less_noise(photographs, prior):
     """T releases with sigma sqrt(T) are one with sigma."""
-    model = ImprintModel(build("convnet"), edges_for(1, prior), prior, 10).eval()
+    model = ImprintModel(build("convnet"), edges_for(1, prior), prior).eval()
     once, often = [], []
     for i in range(8):
         image, label = photographs[0][i : i + 1], photographs[1][i : i + 1]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+
+from torch import nn
 
 from dpbench.cell import parts
-from dpbench.cell.scene import FEWEST, Scene, with_statistics
+from dpbench.cell.scene import Scene, with_statistics
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
+from dpbench.cell.visibility import changed, public_of
 from dpbench.privacy.expected_success import psnr_unbiased_probe
-from dpbench.protocol import InputError, Release
+from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.victim import imprint
 
 
@@ -30,23 +32,26 @@ class MaliciousLinear(Honest):
         """
         if self.local_epochs is not None:
             raise InputError(
-                "`threat_model` malicious-linear reads a gradient: leave out `local_epochs`, or use honest."
+                f"`threat_model` {self.name} reads a gradient: leave out `local_epochs`, or use honest."
             )
         if scene.images.ndim != 4:
             raise InputError(
-                "`threat_model` malicious-linear plants a layer for pictures: it takes no inputs of shape "
+                f"`threat_model` {self.name} plants a layer for pictures: it takes no inputs of shape "
                 f"{tuple(scene.images.shape[1:])}."
             )
+        public_of(scene, self.name)
         scene = with_statistics(scene)
-        statistics = scene.statistics
-        if scene.others is None or statistics is None:
-            raise InputError(
-                f"`threat_model` malicious-linear needs public images like those attacked, {FEWEST} or more: "
-                "give `others`."
-            )
+        return changed(scene, self.planted(scene, scene.statistics))
+
+    def planted(self, scene: Scene, statistics: ImageStatistics) -> nn.Module:
+        """The model that the server sends.
+
+        Args:
+            scene: with the honest victim.
+            statistics: of public images.
+        """
         edges = imprint.edges_for(len(scene.images), statistics)
-        model = imprint.ImprintModel(scene.victim.model, edges, statistics, scene.num_classes)
-        return replace(scene, victim=replace(scene.victim, model=model))
+        return imprint.ImprintModel(scene.victim.model, edges, statistics)
 
     def extra(self, cell: Cell, scene: Scene, release: Release) -> list[dict[str, float | None]]:
         """PSNR of the unbiased estimate of each image from its row of the layer, where it has its own."""

@@ -26,6 +26,8 @@ from dpbench.store import Store, schema
 _ATTACKERS = {
     "honest": "honest server, image identified",
     "malicious-linear": "malicious server, image identified",
+    "fishing": "fishing server, image identified",
+    "loki": "server that tells clients apart, image identified",
     "informed": "informed attacker, sample picked",
 }
 MOST_ATTACKERS, MOST_PANELS = 3, 6

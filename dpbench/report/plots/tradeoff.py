@@ -26,6 +26,8 @@ from dpbench.store import Store, schema
 _ATTACKERS = {
     "honest": "honest server",
     "malicious-linear": "malicious server",
+    "fishing": "fishing server",
+    "loki": "server that tells clients apart",
     "informed": "informed attacker",
 }
 _HIGH, _NAMES = 3.1, 0.95  # of the figure; beside the panel, for the names of curves, inches

@@ -186,7 +186,10 @@ def test_sampled_inclusion_from_python():
             {"others": (torch.cat([public(3)[0], batch()[0]]), torch.zeros(5, dtype=torch.int64))},
             "take it out",
         ),
-        ({"threat_model": "curious", "others": public()}, "known: honest, informed, malicious-linear"),
+        (
+            {"threat_model": "curious", "others": public()},
+            "known: honest, fishing, informed, malicious-linear, loki",
+        ),
         ({"releases": 0, "defense": "dp"}, "releases"),
         ({"threat_model": "informed", "inclusion": 1.5, "defense": "dp", "others": public()}, "inclusion"),
     ],
