@@ -9,14 +9,19 @@ Here a norm that favours zeros is minimised over the subspace from random starts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+Propose = Callable[[Tensor, Tensor | None], Tensor]
+"""Rows [n, m] to start from, given how far each is to keep away from what was found ([n] in [0, 1]), and an
+orthonormal basis [k, m] of what may be left of the subspace; None for all of it."""
 ROUND = 256
 """Starts that are searched side by side."""
+RANDOM = 4
+"""Of so many starts one is random where others are proposed."""
 STEPS = 30
 """Steps of each search; each smooths the norm by DECAY times as much as the one before."""
 DECAY = 0.75
@@ -107,7 +112,11 @@ def subspace(matrix: Tensor, rank: int) -> Subspace | None:
 
 
 def sparse_rows(
-    space: Subspace, generator: torch.Generator, starts: int, one_sign: bool = False
+    space: Subspace,
+    generator: torch.Generator,
+    starts: int,
+    one_sign: bool = False,
+    propose: Propose | None = None,
 ) -> Iterator[Tensor]:
     """Guesses at the sparse rows behind a subspace, better ones later; the caller stops at the right one.
 
@@ -116,6 +125,7 @@ def sparse_rows(
         generator: on the CPU.
         starts: how many searches are made before the last guess.
         one_sign: keep only candidates with entries of one sign, and make it positive.
+        propose: where to start; every RANDOM-th start is random all the same. None for all.
 
     Yields:
         [r, m], independent rows, each up to its scale; nothing where too few candidates were found.
@@ -131,10 +141,13 @@ def sparse_rows(
     chosen: list[int] = []
     for i in range(-(-starts // ROUND)):
         fresh = torch.randn(ROUND, len(space), generator=generator, dtype=torch.float64).to(basis)
-        if chosen:  # from anywhere to as far as can be from what is known
-            q = torch.stack([known[j].q for j in chosen[: len(space) - 1]])
-            away = torch.linspace(0, 1, ROUND, dtype=fresh.dtype, device=fresh.device)[:, None]
-            fresh = fresh - away * (fresh @ torch.linalg.pinv(q)) @ q
+        away = torch.linspace(0, 1, ROUND, dtype=fresh.dtype, device=fresh.device)
+        q = torch.stack([known[j].q for j in chosen[: len(space) - 1]]) if chosen else fresh[:0]
+        fresh = fresh - away[:, None] * (fresh @ torch.linalg.pinv(q)) @ q
+        if propose is not None:
+            left = torch.linalg.qr(q.T, mode="complete").Q[:, len(q) :].T @ space.basis if chosen else None
+            told = torch.arange(ROUND, device=fresh.device) % RANDOM > 0
+            fresh[told] = propose(away[told], left) @ space.basis.T
         for q in _distinct(_sparsest(basis, fresh, *NORMS[i % len(NORMS)]), 1 - 1e-3):
             known += _candidates(space, basis, q, one_sign)
         known = _sparsest_first(known)
