@@ -1,7 +1,7 @@
 """Loss gradients of a first layer's outputs at images that were made up: where a search for real ones starts.
 
-A row of D is what the network propagates back at some image with some label. Images resemble each other, and so
-do their rows: those of images drawn from public statistics are nearer to the batch's than random vectors are.
+A row of D is what the network propagates back at some image with some label. Images resemble each other, and
+so do their rows: those of images drawn from public statistics are nearer to the batch's than random vectors.
 """
 
 from __future__ import annotations
