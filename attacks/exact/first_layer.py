@@ -12,9 +12,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.exact.layers import Affine, Chain, Layer
+from attacks import labels as label_rules
+from attacks.exact.guesses import MadeUp, back, output_gradients
+from attacks.exact.layers import Affine, Chain
 from attacks.exact.separation import separated
 from attacks.exact.sparsity import subspace
 from dpbench.protocol import Knowledge, Release
@@ -71,7 +73,12 @@ def images(
         inputs = torch.linalg.lstsq(deltas.T, weight).solution
         return _explained(inputs, deltas, knowledge, chain, batch) if inputs.isfinite().all() else None
 
-    found = separated(space, explain, generator, starts)
+    propose, statistics = None, knowledge.image_statistics
+    if statistics is not None and tuple(statistics.mean_image.shape) == knowledge.image_shape:
+        likely, _ = label_rules.given_or_inferred(release, knowledge)
+        labels = torch.cat([likely, torch.arange(knowledge.num_classes).to(likely)])
+        propose = MadeUp(knowledge, chain, weight, labels, generator)
+    found = separated(space, explain, generator, starts, propose=propose)
     if found is None:
         return None, "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
     return found, ""
@@ -79,12 +86,11 @@ def images(
 
 def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chain, batch: int) -> Images:
     """The images behind the layer's inputs [r, n], with the labels that explain the `deltas` [r, m] best."""
-    pixels = inputs
-    for affine in reversed(chain.head):
-        pixels = (pixels - affine.offset.to(pixels.device)) / affine.gain.to(pixels.device)
-    found = pixels.unflatten(1, knowledge.image_shape)
+    found = back(chain, inputs).unflatten(1, knowledge.image_shape)
     residuals, factors = [], []
-    for ideal in _output_gradients(knowledge, chain.blocks[0].layer, found):
+    model, classes = copy.deepcopy(knowledge.model).double(), torch.arange(knowledge.num_classes)
+    labels = list(classes.to(found.device)[:, None].expand(-1, len(found)))
+    for ideal in output_gradients(model, knowledge, chain.blocks[0].layer.name, found, labels):
         factor = batch * (deltas * ideal).sum(1) / ideal.square().sum(1).clamp_min(math.ulp(0))
         factors.append(factor)
         residuals.append((batch * deltas - factor[:, None] * ideal).norm(dim=1))
@@ -92,23 +98,3 @@ def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chai
     factors = torch.stack(factors)[labels, torch.arange(len(labels))]
     residual = torch.where(factors > 0, left / (batch * deltas.norm(dim=1)), math.inf)
     return Images(found, labels, factors, residual)
-
-
-def _output_gradients(knowledge: Knowledge, layer: Layer, found: Tensor) -> list[Tensor]:
-    """For each label, the loss gradient [r, m] of the first layer's outputs, were it each sample's label."""
-    model, seen = copy.deepcopy(knowledge.model).double(), []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(output)
-
-    model.get_submodule(layer.name).register_forward_hook(note)
-    with torch.enable_grad():
-        logits = model(found)
-        return [
-            torch.autograd.grad(
-                knowledge.loss(logits, torch.full((len(found),), label, device=found.device)) * len(found),
-                seen[0],
-                retain_graph=True,
-            )[0]
-            for label in range(knowledge.num_classes)
-        ]

@@ -3,7 +3,7 @@
 For one sample, the loss gradient at a layer's outputs (delta) gives that at its inputs, and the gradient of
 the layer's weights is linear in its inputs (R-GAP, Zhu and Blaschko 2021). What is new here, and makes it
 exact: the bias gradient tells which units were active, and both systems of `solve` are weighed by their
-errors.
+errors. Residual networks are no chains: `residual` takes those with global average pooling.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.base import Attack, Task, attack
+from attacks.base import Attack, Task, attack, channel_statistics
+from attacks.exact import pooled, residual
 from attacks.exact.activations import undone
 from attacks.exact.layers import Affine, Chain, read
 from attacks.exact.priors import Images, Prior
@@ -34,6 +35,10 @@ DETERMINED = 1e-3
 """Largest expected error (root mean square, images in [0, 1]) of an image that is certified."""
 BELIEVED = 0.5
 """Directions that may follow from the prior in an image that is certified; see `Estimate.believed`."""
+COST = 3
+"""Iterations of the default search that take as long as one conjugate gradient."""
+PUSH = 0.03
+"""Standard deviation of the noise that is added to an image to see whether a search comes back to it."""
 NEGLIGIBLE = 1e-6
 """Share of the longest gradient of a layer that shorter ones are measured by."""
 
@@ -46,7 +51,8 @@ class _Stopped(Exception):  # noqa: N818 (no error: the search takes over)
 class Peel(Attack):
     """Solves for the image of a batch of one; where that fails, the search `inverting-gradients` takes over.
 
-    The search starts from the image that was found, if there is one.
+    The search starts from the image that was found, if there is one. In a residual network, features are
+    solved for, and the image is searched for from these.
 
     Attributes:
         iterations: of that search.
@@ -61,6 +67,9 @@ class Peel(Attack):
         try:
             first, image, determined, expected = peeled(task.release, task.knowledge)
         except _Stopped as stop:
+            knowledge, refused = task.knowledge, _refused(task.release)
+            if not refused and (blocks := residual.read(knowledge.model, knowledge.image_shape)):
+                return self.through(task, blocks)
             return self.searched(task, f"The closed form did not apply, because {stop}")
         left = unexplained(task.release, task.knowledge, first, image)
         if left <= CERTAIN:
@@ -76,6 +85,43 @@ class Peel(Attack):
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; the closed form and the search have a prior."""
         return super().wants() | {"image_statistics"}
+
+    def through(self, task: Task, blocks: tuple[residual.Block, ...]) -> Reconstruction:
+        """The image of a residual network: features in closed form, then a search for the image from them."""
+        release, knowledge, history = task.release, task.knowledge, []
+        statistics = knowledge.image_statistics
+        mean, _ = channel_statistics(knowledge, torch.zeros(1, dtype=torch.float64))
+        start = mean.expand(1, *knowledge.image_shape).contiguous()
+        if statistics is not None and statistics.mean_image.shape == start.shape[1:]:
+            start = statistics.mean_image[None].double().cpu()
+        steps = max(1, self.iterations // COST)
+
+        def progress(done: int, value: float) -> None:
+            history.append(value)
+            task.progress(COST * done, self.evaluations(), value)
+
+        found, why = pooled.image(
+            knowledge, blocks, _exactly(release), task.generator, start, steps, progress
+        )
+        if found is None:
+            return self.searched(task, f"The closed form did not apply, because {why}")
+        left = unexplained(release, knowledge, "fc", found.image)
+        certified = False
+        if left <= CERTAIN:
+            near = found.image + PUSH * task.noise(*start.shape).double().cpu()
+            certified = float((found.again(near) - found.image).square().mean().sqrt()) <= DETERMINED
+        answer = self.solved(task, found.image.float(), left, "")
+        note = (
+            f"The features of `{found.block}` follow from the release; the image is searched for from them."
+        )
+        return replace(
+            answer,
+            start=start.float().to(task.device),
+            iterations=steps,
+            history=tuple(history),
+            certified=torch.tensor([certified]),
+            note=note,
+        )
 
     def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
         """An image that explains the release; with a note it is not certified, because others may do so."""
@@ -117,14 +163,10 @@ def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, bool, f
     Raises:
         _Stopped: where there is no closed form.
     """
-    if release.batch_size != 1:
-        raise _Stopped(f"it takes one image, and the batch has {release.batch_size}")
-    inexact = [stage.name for stage in release.defense if stage.name not in EXACT]
-    if inexact:
-        raise _Stopped(f"it needs exact gradients, and {inexact[0]} changes them")
+    if why := _refused(release):
+        raise _Stopped(why)
     chain = read(knowledge.model, knowledge.image_shape)
-    found = dict(zip(release.names, release.gradients, strict=True))
-    gradients = {name: gradient.detach().cpu().double() for name, gradient in found.items()}
+    gradients = _exactly(release)
     first = _first(chain, gradients)
     try:
         pixels = backwards(chain, first, gradients, prior_of(chain, knowledge))
@@ -137,6 +179,20 @@ def peeled(release: Release, knowledge: Knowledge) -> tuple[str, Tensor, bool, f
     determined = expected <= DETERMINED and pixels.believed < BELIEVED
     image = pixels.values.view(shape).nan_to_num().clamp(0, 1).float()
     return chain.blocks[first].layer.name, image, determined, expected
+
+
+def _refused(release: Release) -> str:
+    """Why no closed form takes this release, as a clause; empty if that depends on the model."""
+    if release.batch_size != 1:
+        return f"it takes one image, and the batch has {release.batch_size}"
+    inexact = [stage.name for stage in release.defense if stage.name not in EXACT]
+    return f"it needs exact gradients, and {inexact[0]} changes them" if inexact else ""
+
+
+def _exactly(release: Release) -> dict[str, Tensor]:
+    """The gradients by name, float64 on the CPU."""
+    found = zip(release.names, release.gradients, strict=True)
+    return {name: gradient.detach().cpu().double() for name, gradient in found}
 
 
 def _first(chain: Chain, gradients: Mapping[str, Tensor]) -> int:

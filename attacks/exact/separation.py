@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from attacks.exact.sparsity import Subspace, sparse_rows
+from attacks.exact.sparsity import Propose, Subspace, sparse_rows
 
 CERTAIN = 1e-3
 """The relative residual below which a sample is certified."""
@@ -35,20 +35,22 @@ def separated(
     generator: torch.Generator,
     starts: int,
     one_sign: bool = False,
+    propose: Propose | None = None,
 ) -> F | None:
     """The samples behind a guess that leaves most of them certain; None where no guess does.
 
     Args:
         space: row space of the layer's gradient.
         explain: the samples behind a guess [r, m]; None for one that cannot be right.
-        generator: as for `sparse_rows`, as are `starts` and `one_sign`.
+        generator: as for `sparse_rows`, as are `starts`, `one_sign` and `propose`.
         starts: for each number of samples that is tried.
         one_sign: see there.
+        propose: likewise.
     """
     weakest = max(1, len(space) - WEAKEST)
     while len(space) >= weakest and space.clear:
         best, guesses = None, 0
-        for rows in sparse_rows(space, generator, starts, one_sign):
+        for rows in sparse_rows(space, generator, starts, one_sign, propose):
             found = explain(rows)
             if found is not None and (best is None or _certain(found) > _certain(best)):
                 best = found

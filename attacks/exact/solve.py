@@ -107,7 +107,7 @@ def _of_group(
     layer: Layer, delta: Tensor, gradient: Tensor, outputs: Estimate, prior: Prior | None
 ) -> Estimate:
     """`inputs` of a layer without groups and bias, [C, H * W]."""
-    system, right = _gradient_system(layer, delta, gradient)
+    system, right = gradient_system(layer, delta, gradient)
     pixels, channels = system.shape[1], right.shape[1]
     if pixels > LARGEST:
         raise TooLargeError
@@ -139,7 +139,7 @@ def _of_group(
     return Estimate(values, errors.square().mean(-1).sqrt(), believed=believed)
 
 
-def _gradient_system(layer: Layer, delta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_system(layer: Layer, delta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The matrix [O * taps, H * W] and right-hand sides [O * taps, C] of the gradient's equations."""
     taps, pixels = layer.taps(), layer.input_shape[1] * layer.input_shape[2]
     system = delta.new_zeros(len(delta), len(taps), pixels + 1)

@@ -4,21 +4,38 @@ A layer's gradient is D^T H: one row of D (loss gradients of the outputs) and of
 Its row space is that of H, and any basis of it mixes the samples. Where ReLU made H (or D), each sample has
 zeros of its own; a mixture is zero only where all its samples are, so the sparsest vectors are the samples
 (SPEAR, Dimitrov et al. 2024). That work assumes random sets of entries to be zero and needs about 2^B sets.
-Here a norm that favours zeros is minimised over the subspace from random starts, which needs far fewer.
+Here, as in sparse dictionary learning (SPEAR++, Bakarsky et al. 2025), a smooth stand-in for the number of
+entries that are not zero is minimised over the unit vectors of the subspace, from many starts at once. The
+most promising ends are then polished by reweighted least squares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+Propose = Callable[[Tensor, Tensor | None], Tensor]
+"""Rows [n, m] to start from, given how far each is to keep away from what was found ([n] in [0, 1]), and an
+orthonormal basis [k, m] of what may be left of the subspace; None for all of it."""
 ROUND = 256
 """Starts that are searched side by side."""
+FEW = 16
+"""Up to so many rows all starts are polished at once. Beyond, they are ends of a faster search ..."""
+POLISHED = 64
+"""... and so many are polished, those with the lowest values."""
+DESCENT = 150
+"""Steps of that search (Adam on the sphere, length falling to zero) ..."""
+LENGTH = 0.05
+"""... the change of each coordinate in the first, about ..."""
+SMOOTH = 0.1
+"""... of sum log cosh(u / smooth), in entries' sizes."""
+RANDOM = 4
+"""Of so many starts one is random where others are proposed."""
 STEPS = 30
-"""Steps of each search; each smooths the norm by DECAY times as much as the one before."""
+"""Steps of polishing; each smooths the norm by DECAY times as much as the one before."""
 DECAY = 0.75
 NORMS = ((1, 0.3), (0, 1.0))
 """The p of sum |u|^p (0: sum log |u|) and the first smoothing, in entries' sizes; rounds take turns. The one
@@ -33,6 +50,8 @@ EXTRA = 5
 """Zeros that a candidate needs beyond the B - 1 that any vector can be given."""
 SAME = 0.999
 """Cosine from which two candidates are the same."""
+NEAR = 0.97
+"""Cosine from which two ends of the first search lead to the same candidate."""
 INDEPENDENT = 0.03
 """Length of a unit vector outside the span of others from which it is no mixture of them."""
 
@@ -107,7 +126,11 @@ def subspace(matrix: Tensor, rank: int) -> Subspace | None:
 
 
 def sparse_rows(
-    space: Subspace, generator: torch.Generator, starts: int, one_sign: bool = False
+    space: Subspace,
+    generator: torch.Generator,
+    starts: int,
+    one_sign: bool = False,
+    propose: Propose | None = None,
 ) -> Iterator[Tensor]:
     """Guesses at the sparse rows behind a subspace, better ones later; the caller stops at the right one.
 
@@ -116,6 +139,7 @@ def sparse_rows(
         generator: on the CPU.
         starts: how many searches are made before the last guess.
         one_sign: keep only candidates with entries of one sign, and make it positive.
+        propose: where to start; every RANDOM-th start is random all the same. None for all.
 
     Yields:
         [r, m], independent rows, each up to its scale; nothing where too few candidates were found.
@@ -131,10 +155,15 @@ def sparse_rows(
     chosen: list[int] = []
     for i in range(-(-starts // ROUND)):
         fresh = torch.randn(ROUND, len(space), generator=generator, dtype=torch.float64).to(basis)
-        if chosen:  # from anywhere to as far as can be from what is known
-            q = torch.stack([known[j].q for j in chosen[: len(space) - 1]])
-            away = torch.linspace(0, 1, ROUND, dtype=fresh.dtype, device=fresh.device)[:, None]
-            fresh = fresh - away * (fresh @ torch.linalg.pinv(q)) @ q
+        away = torch.linspace(0, 1, ROUND, dtype=fresh.dtype, device=fresh.device)
+        q = torch.stack([known[j].q for j in chosen[: len(space) - 1]]) if chosen else fresh[:0]
+        fresh = fresh - away[:, None] * (fresh @ torch.linalg.pinv(q)) @ q
+        if propose is not None:
+            left = torch.linalg.qr(q.T, mode="complete").Q[:, len(q) :].T @ space.basis if chosen else None
+            told = torch.arange(ROUND, device=fresh.device) % RANDOM > 0
+            fresh[told] = propose(away[told], left) @ space.basis.T
+        if len(space) > FEW:
+            fresh = _promising(basis, _descended(basis, fresh), [candidate.q for candidate in known])
         for q in _distinct(_sparsest(basis, fresh, *NORMS[i % len(NORMS)]), 1 - 1e-3):
             known += _candidates(space, basis, q, one_sign)
         known = _sparsest_first(known)
@@ -143,6 +172,36 @@ def sparse_rows(
             rows = space.basis.new_zeros(len(space), len(used))
             rows[:, used] = torch.stack([known[i].row for i in chosen])
             yield rows
+
+
+def _descended(basis: Tensor, start: Tensor) -> Tensor:
+    """Unit vectors [n, r] near local minima of sum log cosh(q basis / smooth), from `start` [n, r]."""
+    q = start / start.norm(dim=1, keepdim=True)
+    mean, square = torch.zeros_like(q), torch.zeros_like(q[:, :1])
+    for step in range(DESCENT):
+        slope = torch.tanh(q @ basis / _smooth(basis)) @ basis.T
+        slope = slope - (slope * q).sum(1, keepdim=True) * q
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.99 * square + 0.01 * slope.square().mean(1, keepdim=True)
+        size = (square / (1 - 0.99 ** (step + 1))).sqrt().clamp_min(torch.finfo(q.dtype).tiny)
+        length = LENGTH * (1 - step / DESCENT) / (1 - 0.9 ** (step + 1))
+        q = q - length * mean / size
+        q = q / q.norm(dim=1, keepdim=True)
+    return q
+
+
+def _promising(basis: Tensor, directions: Tensor, known: list[Tensor]) -> Tensor:
+    """The `POLISHED` unit vectors [n, r] with the lowest values that are not close to each other or known."""
+    if known:
+        fresh = ((directions @ torch.stack(known).T).abs() < NEAR).all(1)
+        directions = directions[fresh]
+    x = (directions @ basis).abs() / _smooth(basis)
+    values = (x + (-2 * x).exp().log1p()).sum(1)  # sum log cosh, but for a constant
+    return _distinct(directions[values.argsort()], NEAR)[:POLISHED]
+
+
+def _smooth(basis: Tensor) -> float:
+    return SMOOTH * basis.shape[1] ** -0.5
 
 
 def _sparsest(basis: Tensor, start: Tensor, power: int, smoothing: float) -> Tensor:

@@ -162,13 +162,14 @@ def test_a_loss_that_is_no_cross_entropy_is_noticed():
     assert why
 
 
-def test_sparse_rows_are_found_among_their_mixtures():
+@pytest.mark.parametrize("count", [12, 24])  # few, and more than are all polished
+def test_sparse_rows_are_found_among_their_mixtures(count):
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(12, 300, generator=generator).double()
+    rows = torch.randn(count, 25 * count, generator=generator).double()
     rows = rows * (torch.rand(rows.shape, generator=generator) < 0.5)
-    mixed = torch.randn(20, 12, generator=generator).double() @ rows
-    space = subspace(mixed, 12)
-    cosine = torch.zeros(12)
+    mixed = torch.randn(count + 8, count, generator=generator).double() @ rows
+    space = subspace(mixed, count)
+    cosine = torch.zeros(count)
     for found in sparse_rows(space, generator, 4096):
         cosine = (F.normalize(found) @ F.normalize(rows).T).abs().amax(0)
         if (cosine > 1 - 1e-9).all():

@@ -1,0 +1,96 @@
+"""Loss gradients of a first layer's outputs at images that were made up: where a search for real ones starts.
+
+A row of D is what the network propagates back at some image with some label. Images resemble each other, and
+so do their rows: those of images drawn from public statistics are nearer to the batch's than random vectors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attacks.exact.layers import Chain
+from attacks.gaussian_prior import Whitening
+from dpbench.protocol import Knowledge
+
+
+class MadeUp:
+    """Rows of D at images of a Gaussian field, which later ones share with the samples not found yet.
+
+    Args:
+        knowledge: with `image_statistics`.
+        chain: the model's, which begins with a fully connected layer.
+        gradient: float64 [m, n], of that layer's weight.
+        labels: int64, that a batch may have, likelier ones more often.
+        generator: on the CPU.
+    """
+
+    def __init__(
+        self, knowledge: Knowledge, chain: Chain, gradient: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> None:
+        self.knowledge, self.chain, self.gradient = knowledge, chain, gradient
+        self.labels, self.generator = labels.to(gradient.device), generator
+        self.whitening = Whitening(knowledge.image_statistics).to(gradient.device)
+        self.model = copy.deepcopy(knowledge.model).double()
+
+    def __call__(self, away: Tensor, missing: Tensor | None) -> Tensor:
+        """Rows [n, m].
+
+        The gradient times a vector that is orthogonal to all rows found is a mixture of the inputs whose rows
+        are missing. What an input has outside these mixtures is taken from it.
+
+        Args:
+            away: [n] in [0, 1], how much of that is taken from each.
+            missing: [k, m], orthonormal, orthogonal to all rows found so far; None where there are none yet.
+        """
+        shape = (len(away), *self.knowledge.image_shape)
+        entries = torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.gradient)
+        images = self.whitening.inverse(entries).clamp(0, 1)
+        if missing is not None:
+            mixtures = torch.linalg.qr(self.gradient.T @ missing.T).Q
+            inputs = through(self.chain, images)
+            kept = inputs - away[:, None] * (inputs - inputs @ mixtures @ mixtures.T)
+            kept = kept * (inputs.norm(dim=1) / kept.norm(dim=1))[:, None]
+            images = back(self.chain, kept).view(shape)
+        drawn = torch.randint(len(self.labels), away.shape, generator=self.generator)
+        layer = self.chain.blocks[0].layer.name
+        return output_gradients(self.model, self.knowledge, layer, images, [self.labels[drawn]])[0]
+
+
+def through(chain: Chain, images: Tensor) -> Tensor:
+    """What the first layer takes of images [B, C, H, W], [B, n]."""
+    inputs = images.flatten(1)
+    for affine in chain.head:
+        inputs = inputs * affine.gain.to(inputs.device) + affine.offset.to(inputs.device)
+    return inputs
+
+
+def back(chain: Chain, inputs: Tensor) -> Tensor:
+    """The images, flat, that the first layer took as `inputs` [B, n]."""
+    for affine in reversed(chain.head):
+        inputs = (inputs - affine.offset.to(inputs.device)) / affine.gain.to(inputs.device)
+    return inputs
+
+
+def output_gradients(
+    model: nn.Module, knowledge: Knowledge, layer: str, images: Tensor, labels: Sequence[Tensor]
+) -> list[Tensor]:
+    """For each of `labels` [B], the gradient [B, m] of each image's loss at the outputs of `layer`.
+
+    Args:
+        model: the victim in float64.
+        knowledge: its loss.
+        layer: name of a module.
+        images: float64 [B, C, H, W].
+        labels: one label for each image, several times.
+    """
+    seen: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda module, given, output: seen.append(output))
+    with torch.enable_grad():
+        logits = model(images)
+        hook.remove()
+        losses = [knowledge.loss(logits, each) * len(images) for each in labels]
+        return [torch.autograd.grad(loss, seen[0], retain_graph=True)[0] for loss in losses]
