@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from attacks.masked import Masked
 from attacks.objectives import (
     Clipped,
     FittedScale,
     LayerL2,
-    Masked,
     MatchedNorm,
     Objective,
     Simulated,
@@ -25,7 +25,7 @@ CLIPS = frozenset({"clip", "dp", "dp-ftrl"})
 """Stages that scale each sample's gradient."""
 SCALED = CLIPS | {"local-dp"}
 """Stages that leave a release of unknown scale; `local-dp` clips that of the whole batch."""
-SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector"})
+SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector", "precode"})
 """Stages that put in zeros which say little about the images."""
 NOISY = frozenset({"dp", "dp-ftrl", "noise", "local-dp"})
 """Stages that add Gaussian noise of a known level."""
@@ -87,8 +87,9 @@ def adapts(stages: Sequence[str], kind: type[Objective]) -> bool:
 def adapt(objective: Objective, release: Release) -> Objective:
     """The objective adapted to the defence, as far as `adapts` says.
 
-    Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support;
-    if it clamps or sends signs, after the same is done to the trial, smoothly, and a clip before it too. A
+    Scale-free after clipping, where the objective sees a scale. If the last stage sparsifies, on the support,
+    and what was left out for its size is held to that size; if it clamps or sends signs, after the same is
+    done to the trial, smoothly, and a clip before it too. A
     defence from elsewhere is answered by its own `adapt(objective, release)`, or by its
     `differentiable(gradients)` on the trial. Noise changes no objective: the squared distance is its negative
     log-likelihood already, but for a factor. How large the noise is decides the weight of the prior beside
@@ -105,7 +106,9 @@ def adapt(objective: Objective, release: Release) -> Objective:
         if not (untouched and norm < (1 - 1e-4) * clip.parameters["max_grad_norm"]):
             objective = FittedScale() if isinstance(objective, SquaredL2) else MatchedNorm(objective)
     if last.name in SPARSE:
-        objective = Masked(objective, [m.to(release.gradients[0].dtype) for m in support(release)])
+        seen = reading_of(release)
+        masks = [m.to(release.gradients[0].dtype) for m in support(release)]
+        objective = Masked(objective, masks, None if seen is None else seen.bounds)
     if last.name in CLAMPS:
         clamp = CLAMPS[last.name]
         objective = SoftClamp(objective, None if clamp is None else last.parameters[clamp])

@@ -47,14 +47,21 @@ def target_norms(target: Gradients) -> Tensor:
     return target.norms if isinstance(target, Target) else norms(target)
 
 
+def length(target: Gradients) -> Tensor:
+    """The l2 norm of a whole target, a scalar."""
+    return target_norms(target).square().sum().sqrt()
+
+
 class Objective(nn.Module, ABC):
     """A distance between gradients that is differentiable in the first one.
 
     Attributes:
         squares: it is half a sum of squares: those of `residuals(trial, target)`, differentiable in `trial`.
+        scale_free: the length of the trial plays no role.
     """
 
     squares = False
+    scale_free = False
 
     @abstractmethod
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
@@ -98,6 +105,7 @@ class Cosine(Objective):
     """1 - cosine similarity over all parameters at once (Geiping et al. 2020, eq. 4)."""
 
     squares = True
+    scale_free = True
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value in [0, 2] and cotangent (cos * trial / |trial| - target / |target|) / |trial|."""
@@ -115,7 +123,7 @@ class Cosine(Objective):
     @staticmethod
     def _lengths(trial: Gradients, target: Gradients) -> tuple[Tensor, Tensor]:
         least = torch.finfo(trial[0].dtype).tiny ** 0.5  # of which the square is still a normal number
-        n, m = dot(trial, trial).sqrt(), target_norms(target).square().sum().sqrt()
+        n, m = dot(trial, trial).sqrt(), length(target)
         return n.clamp_min(least), m.clamp_min(least)
 
 
@@ -140,6 +148,8 @@ class FittedScale(Objective):
     min over s of |s * trial - target|^2; by the envelope theorem s is a constant in the cotangent.
     """
 
+    scale_free = True
+
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent 2 s (s * trial - target)."""
         tiny = torch.finfo(trial[0].dtype).tiny
@@ -155,6 +165,8 @@ class MatchedNorm(Objective):
     v less its component along the trial.
     """
 
+    scale_free = True
+
     def __init__(self, objective: Objective) -> None:
         super().__init__()
         self.objective = objective
@@ -162,7 +174,7 @@ class MatchedNorm(Objective):
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent."""
         tiny = torch.finfo(trial[0].dtype).tiny
-        n, m = dot(trial, trial).sqrt().clamp_min(tiny), target_norms(target).square().sum().sqrt()
+        n, m = dot(trial, trial).sqrt().clamp_min(tiny), length(target)
         units = [g / n for g in trial]
         value, cotangent = self.objective([m * u for u in units], target)
         along = dot(cotangent, units)
@@ -189,31 +201,6 @@ class Clipped(Objective):
         value, cotangent = self.objective([factor * g for g in trial], target)
         along = torch.where(factor < 1, dot(cotangent, units), 0.0)
         return value, [factor * (v - along * u) for v, u in zip(cotangent, units, strict=True)]
-
-
-class Masked(Objective):
-    """An objective on what a defence let through: the zeros it put in say little about the images."""
-
-    def __init__(self, objective: Objective, masks: Gradients) -> None:
-        super().__init__()
-        self.objective, self.squares = objective, objective.squares
-        for i, mask in enumerate(masks):
-            self.register_buffer(f"mask{i}", mask)
-
-    @property
-    def masks(self) -> list[Tensor]:
-        """One per parameter, what each entry of the trial is multiplied by."""
-        return list(self.buffers(recurse=False))
-
-    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
-        """Value on the support; the cotangent is zero off it."""
-        masks = self.masks
-        value, cotangent = self.objective([g * m for g, m in zip(trial, masks, strict=True)], target)
-        return value, [v * m for v, m in zip(cotangent, masks, strict=True)]
-
-    def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
-        """Those on the support."""
-        return self.objective.residuals([g * m for g, m in zip(trial, self.masks, strict=True)], target)
 
 
 class SoftClamp(Objective):

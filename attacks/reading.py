@@ -69,7 +69,7 @@ def linear(release: Release, as_sent: bool = False) -> Linear:
     """
     noise = release.noise_on_sum() / math.sqrt(len(release.each))
     seen = reading_of(release)
-    if seen is None or (as_sent and seen.by_size and any(bool(s.any()) for s in seen.shares)):
+    if seen is None or (as_sent and seen.bounds is not None and any(bool(s.any()) for s in seen.shares)):
         return Linear(_flat(release.gradients) * release.batch_size, None, noise, None)
     shares, own = _flat(seen.shares), _flat(seen.variances) * release.batch_size**2
     kept = shares > 0

@@ -66,6 +66,18 @@ class Defense(Declared, ABC):
         """The public description: everything an attacker may know about this stage."""
         return Stage(self.name, {name: value for name, value in self.values().items() if value is not None})
 
+    def victim(self, model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss]:
+        """The network that the client trains, and its loss: those given, unless the defence changes them.
+
+        Whoever looks at the defence sees this network: client, attacker and training. What is added is drawn
+        by a fixed seed, to be trained with the rest. A network that is changed already comes back as it is.
+
+        Args:
+            model: left untouched.
+            loss: mean-reduced.
+        """
+        return model, loss
+
     def claim(self, entries: int) -> Claim | None:
         """The privacy that its makers say a release has, for the audit to check; None where they claim none.
 
@@ -183,28 +195,44 @@ class PostProcessor(Defense):
         return [process(gradients) for gradients in releases]
 
 
-def sparse_reading(release: Release, by_size: bool = False) -> Reading:
+def sparse_reading(release: Release, bounds: tuple[Tensor, ...] | None = None) -> Reading:
     """The reading of releases in which an entry is either sent as it is or is zero.
 
     Args:
         release: of one or several gradients.
-        by_size: the largest entries are those that were sent.
+        bounds: see `Reading.bounds`.
     """
     shares = tuple(
         torch.stack([g != 0 for g in same]).to(same[0].dtype).mean(0)
         for same in zip(*release.each, strict=True)
     )
-    return read_shares(release, shares, by_size)
+    return read_shares(release, shares, bounds)
 
 
-def read_shares(release: Release, shares: Sequence[Tensor], by_size: bool = False) -> Reading:
+def smallest_sent(gradients: Gradients, together: bool) -> tuple[Tensor, ...]:
+    """The size of the smallest entry other than zero, one scalar for each tensor.
+
+    Args:
+        gradients: one release.
+        together: of all tensors at once; a tensor of zeros has the bound 0 otherwise.
+    """
+    smallest = [g.abs()[g != 0].min() if bool(g.any()) else g.new_zeros(()) for g in gradients]
+    if together:
+        there = [s for s in smallest if bool(s > 0)]
+        smallest = [min(there, default=smallest[0])] * len(smallest)
+    return tuple(smallest)
+
+
+def read_shares(
+    release: Release, shares: Sequence[Tensor], bounds: tuple[Tensor, ...] | None = None
+) -> Reading:
     """The reading of a release that holds these shares of the entries, and no noise of its own."""
     values = tuple(
         torch.where(s > 0, g / s.clamp_min(torch.finfo(g.dtype).tiny), 0.0)
         for g, s in zip(release.gradients, shares, strict=True)
     )
     noise = tuple(torch.zeros_like(g) for g in release.gradients)
-    return Reading(values, tuple(shares), noise, by_size=by_size)
+    return Reading(values, tuple(shares), noise, bounds=bounds)
 
 
 D = TypeVar("D", bound=type[Defense])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense, sparse_reading
+from defenses.base import Gradients, PostProcessor, defense, smallest_sent, sparse_reading
 from dpbench.protocol import Reading, Release, parameter
 
 
@@ -45,12 +45,20 @@ class Percentile(PostProcessor):
         return tuple(torch.where(g.abs() >= cutoff, g, 0.0).clamp(-gamma, gamma) for g in gradients)
 
     def read(self, release: Release) -> Reading:
-        """The entries that are not zero; of those at +-gamma only that they are as large at least."""
+        """The entries that are not zero; of those at +-gamma only that they are as large at least.
+
+        Where all that was sent is at +-gamma, nothing tells how large the dropped entries are.
+        """
+        largest = self.percentile_gamma * (1 - 1e-6)
         clamped = tuple(
-            torch.stack([g.abs() >= self.percentile_gamma * (1 - 1e-6) for g in same]).any(0)
-            for same in zip(*release.each, strict=True)
+            torch.stack([g.abs() >= largest for g in same]).any(0) for same in zip(*release.each, strict=True)
         )
-        return replace(sparse_reading(release, by_size=True), saturated=clamped)
+        smallest = [smallest_sent(each, together=True) for each in release.each]
+        bounds = tuple(
+            torch.stack([torch.where(s < largest, s, torch.finfo(s.dtype).max) for s in same]).amax(0)
+            for same in zip(*smallest, strict=True)
+        )
+        return replace(sparse_reading(release, bounds), saturated=clamped)
 
     def _cutoff(self, magnitudes: Tensor) -> Tensor:
         """The percentile, interpolated linearly; `torch.quantile` takes 16 million entries at most."""

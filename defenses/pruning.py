@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense, sparse_reading
+from defenses.base import Gradients, PostProcessor, defense, smallest_sent, sparse_reading
 from dpbench.protocol import Reading, Release, parameter
 
 
@@ -52,8 +52,11 @@ class Prune(PostProcessor):
         return tuple(torch.where(g.abs() >= t, g, 0.0) for g, t in zip(gradients, thresholds, strict=True))
 
     def read(self, release: Release) -> Reading:
-        """The entries that are not zero."""
-        return sparse_reading(release, by_size=True)
+        """The entries that are not zero; those that never were are no larger than the smallest sent."""
+        together = self.prune_scope == "global"
+        smallest = [smallest_sent(each, together) for each in release.each]
+        bounds = tuple(torch.stack(same).mean() for same in zip(*smallest, strict=True))
+        return sparse_reading(release, bounds)
 
     def _threshold(self, gradient: Tensor) -> Tensor:
         """Magnitude of the smallest entry that is kept."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from defenses.base import Gradients, PostProcessor, defense, read_shares
+from defenses.base import Gradients, PostProcessor, defense, read_shares, smallest_sent
 from dpbench.protocol import Reading, Release, parameter
 
 
@@ -58,14 +58,16 @@ class TopK(PostProcessor):
         """The entries that are not zero; what was left out is sent later.
 
         T releases of one gradient, the last t of them with an entry, carry t times that entry: t / T of it in
-        their mean.
+        their mean. An entry that never left had grown, by the last release, to no more than the smallest that
+        was sent then.
         """
         count, shares = len(release.each), []
         for same in zip(*release.each, strict=True):
             sent = torch.stack(same) != 0
             order = torch.arange(1, count + 1, device=sent.device).view(-1, *[1] * (sent.ndim - 1))
             shares.append(((sent * order).amax(0) / count).to(same[0].dtype))
-        return read_shares(release, shares, by_size=True)
+        bounds = tuple(s / count for s in smallest_sent(release.each[-1], together=True))
+        return read_shares(release, shares, bounds)
 
     def _largest(self, gradients: Sequence[Tensor]) -> Gradients:
         """Exactly k entries of all tensors together, the rest zero; of equal ones the first."""

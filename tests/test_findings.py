@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.default_attack import compared
+
 ROOT = Path(__file__).parents[1]
 FINDINGS = ROOT / "docs" / "findings"
 
@@ -91,15 +93,32 @@ def test_clipping_identifies_so_many_and_noise_one():
 def test_searches_and_estimates_without_noise_have_so_many_decibels():
     found = pd.read_csv(ROOT / "results" / "reference" / "default-attack" / "presets.csv")
     search = found.query("preset == 'tuned' and batch_size == 1").groupby("victim")["psnr"]
-    assert search.mean().round(1).to_dict() == {"early": 28.3, "trained": 23.0}
-    assert search.median().round(1).to_dict() == {"early": 28.4, "trained": 22.2}
+    assert search.mean().round(1).to_dict() == {"early": 30.1, "trained": 25.7}
+    assert search.median().round(1).to_dict() == {"early": 30.2, "trained": 27.1}
     found = results("epsilon")
     estimate = found[found["floor"].isna() & (found["defense"] == "none")]["psnr"].mean()
     constant = found[found["floor"] == "constant-image"]["psnr"].mean()
     assert (round(estimate, 1), round(constant, 1)) == (19.2, 14.0)
-    assert "28.3 dB (early) and 23.0 dB (converged)" in (ROOT / "README.md").read_text()
-    assert "28.4 dB (early) and 22.2 dB (trained)" in (ROOT / "docs" / "exact.md").read_text()
+    assert "30.1 dB (early) and 25.7 dB (converged)" in (ROOT / "README.md").read_text()
+    assert "30.2 dB (early) and 27.1 dB (trained)" in (ROOT / "docs" / "exact.md").read_text()
     assert "19.2 dB" in (ROOT / "docs" / "noise.md").read_text()
+
+
+def test_the_gains_of_the_tuned_preset_are_those_of_the_stored_rows():
+    found = compared(pd.read_csv(ROOT / "results" / "reference" / "default-attack" / "presets.csv"))
+    table = rows_of("2026-11-search-presets.md", 9)[2:]
+    for row, cells in zip(found, table, strict=True):
+        victim = {"early": "early", "trained": "converged"}[row["victim"]]
+        assert cells[:4] == [f"{victim}, {row['B']}", *_short(row["images"], row["PSNR paper"], row["tuned"])]
+        interval = f"({row['low']:.1f} to {row['high']:.1f}), {row['median gain']:+.1f}"
+        assert cells[4:6] == [f"**{row['gain']:+.1f}** {interval}", str(row["better"])]
+        for cell, way in zip(cells[6:8], ("LPIPS", "median"), strict=True):
+            assert cell == f"{row[f'{way} paper']:.4f} → {row[f'{way} tuned']:.4f}"
+        assert row["s tuned"] < 1.1 * row["s paper"]
+
+
+def _short(images, *psnr):
+    return [str(images), *(f"{value:.1f}" for value in psnr)]
 
 
 def test_the_committed_decision_is_what_the_page_on_decide_says():

@@ -104,7 +104,7 @@ def utility(
         ]
         for trial in trials:  # what can never work is said before anything is trained
             check_private(trial.setting.chain, made)
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         folder = None if out is None else absolute(out)
         if folder is not None:
             with refused_as_sentence(folder):

@@ -75,7 +75,7 @@ def carry_out(
         executor = executors.Local(inputs.scene)
         if callable(progress):
             executor = _Told(executor, progress)
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         # without a terminal a notebook's cell or a log would fill with lines that nobody asked for
         quiet = progress is not True or not (console.is_terminal or console.is_jupyter)
         session.run(session.missing(), executor, console, quiet)

@@ -28,7 +28,7 @@ def show() -> int:
         file = cache.location(asset.name)
         here = f"{file.stat().st_size / 1e6:.0f} MB" if file.is_file() else "no"
         table.add_row(asset.name, asset.about, asset.licence, here)
-    Console().print(table)
+    Console(emoji=False).print(table)
     return 0
 
 

@@ -166,7 +166,7 @@ def _arrived(work: Path) -> int:
 
 def _watch(thread: threading.Thread, line: Line, source: Source, work: Path) -> None:
     """Wait for `thread`, draw what has arrived, and give up when nothing arrives any more."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     started = last = time.monotonic()
     seen, announced = 0, False

@@ -44,7 +44,7 @@ def _run(given: Mapping[str, Any]) -> int:
     warnings.filterwarnings("ignore", message="Secure RNG turned off")
     torch.set_num_threads(1)  # gradients of 48 entries
     defense = defence_of(given)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,7 +72,7 @@ def _run(given: Mapping[str, Any]) -> int:
     if given["out"] is not None:
         files.write(given["out"], given["defense"], report)
     if not given["quiet"]:
-        Console().print(*tables(report, given["defense"]))
+        Console(emoji=False).print(*tables(report, given["defense"]))
         print(sentence(report, given["defense"]))
     return int(report.failed)
 

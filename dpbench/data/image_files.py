@@ -55,7 +55,7 @@ class ImageFiles:
     def all(self) -> Tensor:
         """Every image, with a progress bar where that takes long."""
         places = range(len(self._files))
-        shown = track(places, "reading images", console=Console(stderr=True), transient=True)
+        shown = track(places, "reading images", console=Console(stderr=True, emoji=False), transient=True)
         return torch.stack([self._read(i) for i in shown])
 
     def _read(self, i: int) -> Tensor:

@@ -100,7 +100,9 @@ def _backwards(training: Training, chosen: Sequence[Choice], asked: Sequence[flo
     process.one_thread()
     registered.load()
     with suppress(Exception):  # the other process comes to the same training and says what is wrong
-        session.table_of(planned(training, chosen, asked, device)[::-1], Console(stderr=True), True, None)
+        session.table_of(
+            planned(training, chosen, asked, device)[::-1], Console(stderr=True, emoji=False), True, None
+        )
 
 
 def _end_with_the_other() -> None:

@@ -17,11 +17,13 @@ class Reading:
             variance divided by this. An entry with 0 says nothing.
         variances: of the noise that the stage itself is, such as rounding.
         saturated: bool, entries of which only a bound is known; None where there are none.
-        by_size: the largest entries were sent, so that zero is no bad guess of the others.
+        bounds: the most that an entry of share 0 is in size, a scalar or one for each entry: the largest
+            entries were sent, so that zero is no bad guess of the others. The largest finite number where
+            their size hid itself, too; None where they were chosen by something else.
     """
 
     values: tuple[Tensor, ...]
     shares: tuple[Tensor, ...]
     variances: tuple[Tensor, ...]
     saturated: tuple[Tensor, ...] | None = None
-    by_size: bool = False
+    bounds: tuple[Tensor, ...] | None = None

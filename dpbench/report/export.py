@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.csv
 
 from dpbench.protocol import InputError
-from dpbench.report import entries, escape, page, tables
+from dpbench.report import adaptive, entries, escape, page, tables
 from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
@@ -46,8 +46,12 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
 
 
 def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
-    """Write `results.parquet`, `results.csv`, `summary.csv` and `environment.json`; arguments as `export`."""
+    """Write the results, their sums and `environment.json`; arguments as `export`.
+
+    The sums are `summary.csv` and, where attacks ran adaptive and not, `adaptive.csv`.
+    """
     table = schema.conform(store.frame() if table is None else table)
+    compared = adaptive.gains(table)
     described = json.dumps(environment.describe(), indent=2) + "\n"
     return [
         written(store.path / "results.parquet", lambda path: table.to_parquet(path, index=False)),
@@ -56,6 +60,11 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
             lambda path: pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), path),
         ),
         written(store.path / "summary.csv", lambda path: summary(table).to_csv(path, index=False)),
+        *(
+            []
+            if compared.empty
+            else [written(store.path / "adaptive.csv", lambda path: compared.to_csv(path, index=False))]
+        ),
         written(store.path / "environment.json", lambda path: path.write_text(described, encoding="utf-8")),
     ]
 
@@ -63,13 +72,18 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
 def _tables(store: Store, table: pd.DataFrame) -> list[Path]:
     beside = [f"- {escape.markdown(line)}." for line in published(table)]
     texts = {
-        "table.md": "\n".join([tables.to_markdown(table), *beside]),
+        "table.md": "\n".join([tables.to_markdown(table), *beside, *_adaptive(table)]),
         "table.tex": tables.to_tex(table),
     }
     return [
         written(store.path / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
         for name, text in texts.items()
     ]
+
+
+def _adaptive(table: pd.DataFrame) -> list[str]:
+    found = adaptive.readable(adaptive.gains(table))
+    return [] if found is None else [tables.of_gains(found)]
 
 
 def _plots(store: Store, table: pd.DataFrame) -> list[Path]:

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
 from dpbench.report import escape
+from dpbench.report.adaptive import GAINS, Gains
 from dpbench.report.fields import LONG, SHORT
 from dpbench.report.naming import EMPTY
 from dpbench.report.sheet import Section, Sheet, sheets
@@ -42,14 +43,22 @@ def to_markdown(table: pd.DataFrame) -> str:
     for sheet in sheets(table, LONG):
         blocks += [f"{escape.markdown(line)}." for line in map(_sentence, sheet.budgets)]
         for section in sheet.sections:
-            header, *body = [
-                [escape.markdown(text) for text in row] for row in (section.header, *section.rows)
-            ]
-            rule = [":--" if i < _WORDS else "--:" for i in range(len(header))]
-            lines = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
+            lines = _markdown(section.header, section.rows)
             blocks.append(f"### {escape.markdown(section.title)}\n\n{lines}")
         blocks.append("\n".join(f"- {escape.markdown(note)}." for note in (*sheet.notes, *sheet.details)))
     return "\n\n".join(blocks) + "\n"
+
+
+def of_gains(found: Gains) -> str:
+    """The comparison of adaptive and other attacks as Markdown, with its heading and its notes."""
+    notes = "\n".join(f"- {escape.markdown(note)}." for note in found.notes)
+    return f"\n### {GAINS}\n\n{_markdown(found.header, found.rows)}\n\n{notes}\n"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    first, *body = [[escape.markdown(text) for text in row] for row in (header, *rows)]
+    rule = [":--" if i < _WORDS else "--:" for i in range(len(first))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (first, rule, *body))
 
 
 def to_tex(table: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import attacks
 from dpbench.cell import registered
+from dpbench.cell.parts import defence_parameters
 from dpbench.protocol import InputError
 from dpbench.sweep import suite
 from dpbench.sweep.axes import options
@@ -95,7 +96,7 @@ def checked(given: Options) -> Options:
         raise InputError("Give `eps` or `noise_multiplier`, not both: one follows from the other.")
     for name in given.model:
         _ = models[name]
-    if math.prod(len(value) or 1 for value in given.values() if isinstance(value, tuple)) > MOST_CELLS:
+    if _combinations(given) > MOST_CELLS:
         raise InputError(
             f"That is more than {MOST_CELLS:,} combinations: give fewer values, or split them into several."
         )
@@ -109,6 +110,15 @@ def checked(given: Options) -> Options:
         )
     victim = given.victim or (tuple(states) if given.weights is None else ("trained",))
     return given.replaced(attack=attack, victim=victim)
+
+
+def _combinations(given: Options) -> int:
+    """How many there are at most; a defence's parameters multiply that defence alone."""
+    counts = {name: len(value) or 1 for name, value in given.items() if isinstance(value, tuple)}
+    own = [counts.keys() & defence_parameters(name) for name in given.defense]
+    others = counts.keys() - {"defense"} - set().union(*own)
+    defended = sum(math.prod(counts[name] for name in names) for names in own)
+    return max(1, defended) * math.prod(counts[name] for name in others)
 
 
 def from_configuration(stored: Mapping[str, Any], given: Options) -> Options:

@@ -69,7 +69,7 @@ def tune(out: str | Path, *, progress: bool = True, **parameters: Any) -> list[O
             given.ray_address,
             given.gpus_per_cell,
         )
-        with Display(Console(stderr=True), quiet=not progress) as display:
+        with Display(Console(stderr=True, emoji=False), quiet=not progress) as display:
             for line in settings.left_out:
                 display.say(f"{line}.".replace("..", "."))
             measurement = Measurement(

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from attacks.adaptation import adapt, adapts
+from attacks.masked import Masked
 from attacks.objectives import (
     Cosine,
     FittedScale,
     LayerL2,
-    Masked,
     MatchedNorm,
     SoftClamp,
     SquaredL2,
@@ -14,6 +14,7 @@ from attacks.objectives import (
     norms,
 )
 from benchmarks.measure import Operations
+from defenses import create
 from dpbench.protocol import Release, Stage, combined
 
 SHAPES = [(4, 3), (4,), (2, 3, 5)]
@@ -64,7 +65,29 @@ def soft(size, least):
     return value
 
 
+BOUNDS = [torch.full_like(m, bound) for m, bound in zip(MASKS, (0.2, 0.0, 3.0), strict=True)]
+
+
+def within(compare, scaled):
+    """What was sent, and what the rest exceeds its bounds by, compared with the release."""
+
+    def value(a, b):
+        sent = [x * m for x, m in zip(a, MASKS, strict=True)]
+        scale = flat(sent).norm() / flat(b).norm() if scaled else 1.0
+        rest = [
+            torch.where(m > 0, 0.0, x.sign() * torch.relu(x.abs() - scale * c))
+            for x, m, c in zip(a, MASKS, BOUNDS, strict=True)
+        ]
+        return compare([s + r for s, r in zip(sent, rest, strict=True)], b)
+
+    return value
+
+
 CASES = [
+    (Masked(Cosine(), MASKS, BOUNDS), within(cosine, scaled=True)),
+    (Masked(SquaredL2(), MASKS, BOUNDS), within(squared, scaled=False)),
+    (Masked(FittedScale(), MASKS, BOUNDS), within(fitted, scaled=True)),
+    (Masked(MatchedNorm(LayerL2()), MASKS, BOUNDS), within(norm_matched, scaled=True)),
     (SoftClamp(Cosine(), None, 0.25), soft(None, 0)),
     (SoftClamp(Cosine(), 1.5, 0.25), soft(1.5, 1.5)),
     (SoftClamp(Cosine(), 0.03125, 0.25), soft(0.03125, 0.03125)),
@@ -83,7 +106,7 @@ def test_value_and_cotangent_are_autograds(objective, reference, dtype, toleranc
     trial = [t.to(dtype).requires_grad_() for t in draw(1)]
     target = [t.to(dtype) for t in draw(2)]
     if isinstance(objective, Masked):
-        objective = Masked(objective.objective, [m.to(dtype) for m in MASKS])
+        objective = objective.to(dtype)
     value, cotangent = objective([t.detach() for t in trial], target)
     double = [t.detach().double().requires_grad_() for t in trial]
     expected = reference(double, [t.double() for t in target])
@@ -150,6 +173,27 @@ def test_adapt_masks_the_support_of_a_pruned_release():
     objective = adapt(Cosine(), make([Stage("prune", {"prune_ratio": 0.5})], pruned))
     assert isinstance(objective, Masked)
     torch.testing.assert_close(objective.masks, MASKS)
+
+
+def test_entries_that_were_not_sent_are_held_to_the_smallest_that_was():
+    """The gradient itself is at distance 0, and one whose pruned entries are large is not."""
+    gradients = [t * 2 for t in draw(2)]
+    for last in (
+        Stage("prune", {"prune_ratio": 0.5}),
+        Stage("prune", {"prune_ratio": 0.5, "prune_scope": "global"}),
+    ):
+        sent = create("prune", **last.parameters).stages[0].process(tuple(gradients), torch.Generator())
+        objective = adapt(Cosine(), make([last], sent))
+        assert float(objective([3 * g for g in gradients], sent)[0]) == pytest.approx(0, abs=1e-9)
+        louder = [torch.where(s == 0, 50 * g, g) for s, g in zip(sent, gradients, strict=True)]
+        assert float(objective(louder, sent)[0]) > 0.1
+
+
+def test_residuals_square_to_the_value():
+    for objective in (Masked(Cosine(), MASKS, BOUNDS), Masked(Cosine(), MASKS), Cosine()):
+        parts = objective.residuals(draw(1), draw(2))
+        value = float(flat(parts).square().sum()) / 2
+        assert value == pytest.approx(float(objective(draw(1), draw(2))[0]), rel=1e-9)
 
 
 def test_adapt_fits_the_scale_only_of_what_was_clipped():

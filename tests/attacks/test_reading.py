@@ -11,7 +11,7 @@ from attacks import linear_estimate
 from attacks.adaptation import support
 from attacks.matched_labels import matched
 from attacks.prior_aware import scores
-from attacks.reading import linear
+from attacks.reading import linear, reading_of
 from defenses import create
 from dpbench.protocol import Candidates, PublicImages, Release, Stage
 from tests.helpers.attacks import know, smooth_images
@@ -57,6 +57,28 @@ def test_what_topk_sent_late_is_divided_by_how_much_of_it_was_sent():
     seen = linear(defended("topk", g, count=6, topk_ratio=0.2))
     assert int(seen.kept.sum()) > 20
     torch.testing.assert_close(seen.values, torch.where(seen.kept, g, 0.0))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("prune", {"prune_ratio": 0.5}),
+        ("topk", {"topk_ratio": 0.1}),
+        ("percentile", {"percentile": 40.0, "percentile_gamma": 1.0}),
+        ("percentile", {"percentile": 40.0, "percentile_gamma": 1e-3}),  # all that is sent is clamped
+    ],
+)
+def test_what_was_never_sent_is_within_its_bounds(name, given, count):
+    """Also of noisy releases, each of which sends other entries: the mean of what each was given."""
+    rows = numbers() + 0.2 * torch.randn(count, len(numbers()), generator=torch.Generator().manual_seed(1))
+    release = defended(name, rows, count=count, **given)
+    seen = reading_of(release)
+    unsent = flat(seen.shares) == 0
+    bounds = torch.cat([b.expand(v.shape).flatten() for b, v in zip(seen.bounds, seen.values, strict=True)])
+    assert unsent.any()
+    assert (rows.mean(0).abs() <= bounds + 1e-6)[unsent].all()
+    assert count > 1 or given.get("percentile_gamma") == 1e-3 or (rows[0].abs() >= bounds)[~unsent].all()
 
 
 def test_entries_that_were_pruned_in_some_releases_are_read_from_the_others():

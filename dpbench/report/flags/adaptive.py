@@ -18,11 +18,12 @@ def adaptive(results: Results) -> Iterator[Flag]:
     """Pairs both on the same images of the same releases; see `MARGIN_DB`."""
     rows = results.rebuilt[is_defended(results.rebuilt) & results.rebuilt["adaptive"].notna()]
     same = rows["adaptive"].astype(bool)
-    paired = _paired(rows[same], rows[~same])
-    for attack, part in paired.groupby("attack", sort=False):
+    both = paired(rows[same], rows[~same])
+    gained = over_floor(both["psnr_other"], both["psnr"])
+    for attack, part in rows.loc[both.index].groupby("attack", sort=False):
         said, beside = [], []
-        for line, own in results.settings(rows.loc[part["_index"]]):
-            gains = part.set_index("_index")["_gain"].loc[own.index].groupby(originals(own)).median()
+        for line, own in results.settings(part):
+            gains = gained.loc[own.index].groupby(originals(own)).median()
             if gains.median() >= MARGIN_DB:
                 said.append(f"{gains.median():.1f} dB {results.place(line)} ({count(len(gains), 'image')})")
                 beside.append(own)
@@ -35,9 +36,13 @@ def adaptive(results: Results) -> Iterator[Flag]:
             )
 
 
-def _paired(adaptive: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `adaptive` that have a partner: `_index` of each, and `_gain`, the partner's PSNR over its."""
+def paired(adaptive: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """PSNR and LPIPS of rows of `adaptive` that have a partner in `other`, by their index.
+
+    Those of the partner are `psnr_other` and `lpips_other`.
+    """
     on = [name for name in conditions() if name != "adaptive"] + ["batch_seed", "attack_seed", "image"]
-    left = adaptive[[*on, "psnr"]].assign(_index=adaptive.index)
-    both = left.merge(other[[*on, "psnr"]], on=on, suffixes=("", "_other"))
-    return both.assign(_gain=over_floor(both["psnr_other"], both["psnr"]))
+    measures = ["psnr", "lpips"]
+    left = adaptive[[*on, *measures]].assign(_index=adaptive.index)
+    both = left.merge(other[[*on, *measures]], on=on, suffixes=("", "_other")).set_index("_index")
+    return both[[name + end for name in measures for end in ("", "_other")]]

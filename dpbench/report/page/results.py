@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.adaptive import GAINS, gains, readable
 from dpbench.report.fields import LONG
 from dpbench.report.page.data import data_table
 from dpbench.report.page.templating import render
@@ -31,5 +32,7 @@ def results(table: pd.DataFrame, store: Store) -> Markup | None:
         sheets=sheets(table, LONG),
         words=WORDS,
         published=published(table),
+        gains=readable(gains(table)),
+        title=GAINS,
         everything=data_table("summary", "Every figure of the summary", lines, SHOWN, file="summary.csv"),
     )
