@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.objectives import Gradients, Objective, dot
+from attacks.objectives import Gradients, Objective, dot, length
 
 
 class Masked(Objective):
@@ -69,7 +69,7 @@ class Masked(Objective):
         if not self.objective.scale_free:
             return torch.ones_like(target[0].sum())
         tiny = torch.finfo(target[0].dtype).tiny
-        return dot(sent, sent).sqrt() / dot(target, target).sqrt().clamp_min(tiny)
+        return dot(sent, sent).sqrt() / length(target).clamp_min(tiny)
 
     def _beyond(self, trial: Gradients, scale: Tensor) -> list[Tensor]:
         """What entries that were not sent exceed their bounds by; 0 elsewhere."""

@@ -30,6 +30,28 @@ def norms(gradients: Gradients) -> Tensor:
     return squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
 
 
+class Target(list[Tensor]):
+    """What a trial is compared with, and its norms, so that no iteration computes these once more.
+
+    Attributes:
+        norms: the l2 norm of each tensor, as `norms` gives it.
+    """
+
+    def __init__(self, gradients: Gradients, known: Tensor) -> None:
+        super().__init__(gradients)
+        self.norms = known
+
+
+def target_norms(target: Gradients) -> Tensor:
+    """As `norms`, without any work for a `Target`."""
+    return target.norms if isinstance(target, Target) else norms(target)
+
+
+def length(target: Gradients) -> Tensor:
+    """The l2 norm of a whole target, a scalar."""
+    return target_norms(target).square().sum().sqrt()
+
+
 class Objective(nn.Module, ABC):
     """A distance between gradients that is differentiable in the first one.
 
@@ -73,7 +95,7 @@ class LayerL2(Objective):
         lengths = norms(difference)
         weights = self.weight.to(lengths.dtype).expand_as(lengths)
         if self.relative:
-            weights = weights / (norms(target) * len(target))
+            weights = weights / (target_norms(target) * len(target))
         return weights @ lengths, [
             w * d for w, d in zip((weights / lengths).unbind(), difference, strict=True)
         ]
@@ -87,18 +109,22 @@ class Cosine(Objective):
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value in [0, 2] and cotangent (cos * trial / |trial| - target / |target|) / |trial|."""
-        tiny = torch.finfo(trial[0].dtype).tiny
-        n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt().clamp_min(tiny)
-        # Unit vectors first: |trial|^3 overflows float32 for gradients of norm 1e13.
-        units, targets = [g / n for g in trial], [t / m for t in target]
-        cosine = dot(units, targets)
-        return 1 - cosine, [(cosine * u - t) / n for u, t in zip(units, targets, strict=True)]
+        n, m = self._lengths(trial, target)
+        cosine = dot(trial, target) / n / m
+        # two factors and one pass; |trial|^3 would overflow float32 for gradients of norm 1e13
+        own, other = cosine / n / n, 1 / n / m
+        return 1 - cosine, [own * g - other * t for g, t in zip(trial, target, strict=True)]
 
     def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
         """The difference of the unit vectors."""
-        tiny = torch.finfo(trial[0].dtype).tiny
-        n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt().clamp_min(tiny)
+        n, m = self._lengths(trial, target)
         return [g / n - t / m for g, t in zip(trial, target, strict=True)]
+
+    @staticmethod
+    def _lengths(trial: Gradients, target: Gradients) -> tuple[Tensor, Tensor]:
+        least = torch.finfo(trial[0].dtype).tiny ** 0.5  # of which the square is still a normal number
+        n, m = dot(trial, trial).sqrt(), length(target)
+        return n.clamp_min(least), m.clamp_min(least)
 
 
 class Scaled(Objective):
@@ -148,7 +174,7 @@ class MatchedNorm(Objective):
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent."""
         tiny = torch.finfo(trial[0].dtype).tiny
-        n, m = dot(trial, trial).sqrt().clamp_min(tiny), dot(target, target).sqrt()
+        n, m = dot(trial, trial).sqrt().clamp_min(tiny), length(target)
         units = [g / n for g in trial]
         value, cotangent = self.objective([m * u for u in units], target)
         along = dot(cotangent, units)

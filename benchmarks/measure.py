@@ -77,11 +77,14 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Count one."""
-        made = func(*args, **(kwargs or {}))
-        name = func._schema.name.split("::")[1]
-        computes = not func.is_view and not name.startswith(("empty", "new_empty", "detach", "_unsafe_view"))
-        self.count += computes
-        return made
+        self.count += computes(func)
+        return func(*args, **(kwargs or {}))
+
+
+def computes(func: Any) -> bool:
+    """Whether an ATen operation computes or copies."""
+    name = func._schema.name.split("::")[1]
+    return not func.is_view and not name.startswith(("empty", "new_empty", "detach", "_unsafe_view"))
 
 
 def show(title: str, rows: Sequence[Row], file: Path) -> None:

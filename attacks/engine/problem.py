@@ -15,7 +15,7 @@ from attacks.engine.local_steps import LossAt, Path, Weights, gradient
 from attacks.engine.twice import functions_once_differentiable, operation_of, refusal, twice_differentiable
 from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
-from attacks.objectives import Gradients, Objective
+from attacks.objectives import Gradients, Objective, Target, norms
 from attacks.regularisers import Regulariser
 from dpbench.protocol import Knowledge
 
@@ -75,6 +75,7 @@ class Problem(nn.Module):
         self._targets = len(target) if objective is not None else 0
         for i in range(self._targets):
             self.register_buffer(f"target{i}", target[i])
+        self.register_buffer("target_norms", norms(target) if self._targets else None)
         self.to(like.device)
 
     def gradient(
@@ -137,8 +138,8 @@ class Problem(nn.Module):
             gradient(loss, weights)  # tells whether it can be differentiated once more
         return self.path(loss_at, weights, self._released(), variables)
 
-    def _released(self) -> list[Tensor]:
-        return [self.get_buffer(f"target{i}") for i in range(self._targets)]
+    def _released(self) -> Target:
+        return Target([self.get_buffer(f"target{i}") for i in range(self._targets)], self.target_norms)
 
     def _backward(
         self,

@@ -12,6 +12,9 @@ from attacks.engine.iteration import Iteration
 from attacks.engine.leftovers import remove_unfinished
 from attacks.engine.runners import Inputs, Step
 
+ON_CARD = {"combo_kernels": True}
+"""What Inductor is asked to do on a graphics card: run small independent kernels as one."""
+
 
 def tensors_of(iteration: Iteration) -> dict[str, Tensor]:
     """Parameters and buffers by name; the victim's trainable parameters require gradients."""
@@ -41,6 +44,7 @@ def compiled(iteration: Iteration, inputs: Inputs) -> Step:
         Exception: whatever tracing or Inductor (its C++ or Triton compiler) raises.
     """
     import torch._inductor  # takes a second to import, and few searches compile
+    from torch._inductor import config
     from torch._inductor.runtime.cache_dir_utils import cache_dir
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -50,7 +54,7 @@ def compiled(iteration: Iteration, inputs: Inputs) -> Step:
     traced = make_fx(_whole(iteration, inputs))(*arguments)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    with torch.no_grad():
+    with torch.no_grad(), config.patch(ON_CARD if inputs.row.device.type == "cuda" else {}):
         program = torch._inductor.compile(traced, arguments)
 
     def step(

@@ -3,7 +3,17 @@ import torch
 
 from attacks.adaptation import adapt, adapts
 from attacks.masked import Masked
-from attacks.objectives import Cosine, FittedScale, LayerL2, MatchedNorm, SoftClamp, SquaredL2
+from attacks.objectives import (
+    Cosine,
+    FittedScale,
+    LayerL2,
+    MatchedNorm,
+    SoftClamp,
+    SquaredL2,
+    Target,
+    norms,
+)
+from benchmarks.measure import Operations
 from defenses import create
 from dpbench.protocol import Release, Stage, combined
 
@@ -113,6 +123,36 @@ def test_cosine_survives_extreme_norms(scale):
     value, cotangent = Cosine()([scale * t for t in trial], target)
     assert float(value) == pytest.approx(float(cosine(trial, target)), abs=1e-5)
     assert all(torch.isfinite(v).all() for v in cotangent)
+
+
+def test_a_trial_of_zeros_has_a_finite_cotangent():
+    value, cotangent = Cosine()([0 * t for t in draw(1, torch.float32)], draw(2, torch.float32))
+    assert float(value) == 1
+    assert all(torch.isfinite(v).all() for v in cotangent)
+
+
+@pytest.mark.parametrize("objective", [Cosine(), LayerL2(relative=True), MatchedNorm(LayerL2())])
+def test_the_norms_of_a_target_are_not_computed_again(objective):
+    trial, target = draw(1), draw(2)
+    with Operations() as plain:
+        expected = objective(trial, target)
+    known = Target(target, norms(target))
+    with Operations() as lean:
+        found = objective(trial, known)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert plain.count - lean.count > 2 * len(SHAPES)
+
+
+def test_the_cosine_is_two_dots_and_one_pass():
+    """A product and a sum for each dot, two products and a difference for the cotangent."""
+    counts = []
+    for times in (1, 2):
+        trial, target = times * draw(1), times * draw(2)
+        known = Target(target, norms(target))
+        with Operations() as counted:
+            Cosine()(trial, known)
+        counts.append(counted.count)
+    assert counts[1] - counts[0] == (2 * 2 + 3) * len(SHAPES)
 
 
 def test_fitted_scale_does_not_see_the_norm():
