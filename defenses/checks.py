@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -78,14 +79,15 @@ def _check_mean(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
         )
     labels = labels if len(labels) > 1 else ends
     tolerance = max(RELATIVE, 8 * torch.finfo(value.dtype).eps)
+    each = labels.split(1)
     for rows in _comparable(outputs[torch.arange(len(labels), device=outputs.device) % 2]):
         try:
-            together = loss(rows, labels)
-            mean = torch.stack([loss(rows[i : i + 1], labels[i : i + 1]) for i in range(len(rows))]).mean()
+            together, *single = torch.stack([loss(rows, labels), *map(loss, rows.split(1), each)]).tolist()
         except (RuntimeError, ValueError):  # a loss on probabilities may refuse other numbers
             continue
-        both = bool(together.isfinite() and mean.isfinite())
-        if both and not torch.isclose(together, mean, rtol=tolerance, atol=TELLING):
+        mean = sum(single) / len(single)
+        both = math.isfinite(together) and math.isfinite(mean)
+        if both and abs(together - mean) > TELLING + tolerance * abs(mean):
             raise InputError(
                 f"The loss must be the mean over the batch, but for {len(rows)} samples with a mean loss of "
                 f"{mean:.4g} it is {together:.4g}: use reduction='mean' and no class weights."
@@ -106,8 +108,10 @@ def _comparable(outputs: Tensor) -> Iterator[Tensor]:
 
 def check_finite(gradients: Iterable[Tensor]) -> None:
     """InputError where an entry is inf or nan, naming neither a layer nor a sample: the model is to blame."""
-    # whatever is not finite shows in the sum, many times as fast; but a sum of finite numbers may overflow
-    if not all(bool(g.sum().isfinite()) or bool(g.isfinite().all()) for g in gradients):
+    # whatever is not finite shows in the sums, many times as fast; but a sum of finite numbers may overflow
+    gradients = list(gradients)
+    sums = torch.stack([g.sum() for g in gradients])
+    if not bool(sums.isfinite().all()) and not all(bool(g.isfinite().all()) for g in gradients):
         raise InputError(
             "The victim's gradient is not finite on this batch: check its weights and the images."
         )

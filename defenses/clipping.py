@@ -28,6 +28,9 @@ class ExactDPOptimizer(DPOptimizer):
     1e-4, and a clipped gradient that much longer than C. The rule is Opacus': C / (norm + 1e-6), at most 1.
     """
 
+    accumulated_iterations = 1
+    """Of one gradient for each sample; Opacus would count those of all parameters for each of them."""
+
     def clip_and_accumulate(self) -> None:
         """The sum of the clipped gradients into `summed_grad`.
 
@@ -36,15 +39,16 @@ class ExactDPOptimizer(DPOptimizer):
         """
         lengths = norms(self.grad_samples)
         factors = (self.max_grad_norm / (lengths + 1e-6)).clamp(max=1.0)
-        for p in self.params:
-            samples = self._get_flat_grad_sample(p)
-            used = factors.to(samples.dtype)
-            p.summed_grad = torch.tensordot(used, samples, 1)
+        for dtype in {samples.dtype for samples in self.grad_samples}:
+            used = factors.to(dtype)
             if not bool((used.double() * lengths <= self.max_grad_norm * (1 + SLACK)).all()):
                 raise InputError(
                     f"A clipped gradient is longer than {self.max_grad_norm:g}, so this release would not be "
                     "private: report it."
                 )
+        for p in self.params:
+            samples = self._get_flat_grad_sample(p)
+            p.summed_grad = torch.tensordot(factors.to(samples.dtype), samples, 1)
 
 
 def clipped_means(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from defenses.per_sample.agreement import Own
 from defenses.per_sample.errors import ADVICE, named
 from dpbench.protocol import InputError
 
@@ -37,7 +36,8 @@ def constant_buffers(model: nn.Module) -> Iterator[None]:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     yield
     for name, buffer in model.named_buffers():
-        if not torch.equal(buffer.nan_to_num(), before[name].nan_to_num()):
+        old = before[name]
+        if not (torch.equal(buffer, old) or torch.equal(buffer.nan_to_num(), old.nan_to_num())):
             module = model.get_submodule(name.rpartition(".")[0])
             raise InputError(
                 f"Module {named(model, module)} changes its buffer {name} as it runs, which may carry data "
@@ -46,7 +46,7 @@ def constant_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def check_independent(
-    model: nn.Module, images: Tensor, rows: Sequence[int], together: Tensor, singles: Sequence[Own]
+    model: nn.Module, images: Tensor, rows: Sequence[int], together: Tensor, alone: Sequence[Tensor]
 ) -> None:
     """InputError where the output for an image depends on the other images of the batch.
 
@@ -55,10 +55,10 @@ def check_independent(
         images: the batch.
         rows: which of them to look at.
         together: the model's outputs for the batch.
-        singles: each of these images alone.
+        alone: its outputs for each of these images alone.
     """
-    for row, own in zip(rows, singles, strict=True):
-        if differ(together, own.outputs, row, len(images)):
+    for row, one in zip(rows, alone, strict=True):
+        if differ(together, one, row, len(images)):
             # in the order in which the modules were done, so that inner ones come before those around them
             batch, single = _outputs(model, images), _outputs(model, images[row : row + 1])
             mixing = (m for m, out in batch.items() if differ(out, single.get(m), row, len(images)))

@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 
 from defenses.per_sample.agreement import Own, own_gradient
-from defenses.per_sample.errors import UnfitError, culprit, in_brief
+from defenses.per_sample.errors import UnfitError, culprit, in_brief, owner
 from dpbench.protocol import Loss
 
 CHUNK = 8
 """Samples whose activations are held at a time."""
 
 
-def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """[B, *shape] for each trainable parameter, each sample as a batch of its own; see `by_hooks`."""
-    trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+    """[B, *shape] for each trainable parameter, and the model's outputs, each sample as a batch of its own.
 
-    def of_one(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return loss(functional_call(model, parameters, (image[None],)), label[None])
+    Every sample has weights of its own, all of the same values, and `vmap` runs all samples at once. One
+    backward pass then gives each sample's gradient: it is that of the sample's own weights.
 
-    size = min(CHUNK, len(images))
+    Raises:
+        UnfitError: for a model that `vmap` cannot trace, or that reaches its weights by another way.
+    """
+    names = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    trainable = list(dict.fromkeys(names.values()))
+    order = {p: i for i, p in enumerate(trainable)}
+    places = {name: order[p] for name, p in names.items()}
+
+    def of_one(weights: list[Tensor], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        own = {name: weights[place] for name, place in places.items()}
+        outputs = functional_call(model, own, (image[None],), tie_weights=False)  # each by all its names
+        return loss(outputs, label[None]), outputs[0]
+
+    found, outputs = [], []
+    for some, known in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
+        own = [p.detach().expand(len(some), *p.shape).requires_grad_() for p in trainable]
+        try:
+            with warnings.catch_warnings(), torch.enable_grad(), _differentiable_attention():
+                # a slow way is still a way
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                values, seen = vmap(of_one)(own, some, known)
+                each = torch.autograd.grad(values.sum(), [*own, *trainable], allow_unused=True)
+        except Exception as error:  # whatever functorch cannot trace
+            raise UnfitError(f"functorch refuses {culprit(error, model)}: {in_brief(error)}") from error
+        for name, place in places.items():
+            if each[len(own) + place] is not None:
+                raise UnfitError(f"{owner(model, name)} uses {name} by a way that functorch misses")
+        found.append([torch.zeros_like(p) if g is None else g for p, g in zip(own, each, strict=False)])
+        outputs.append(seen.detach())
+    if len(found) == 1:
+        return found[0], outputs[0]
+    return [torch.cat(parts) for parts in zip(*found, strict=True)], torch.cat(outputs)
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """`nn.MultiheadAttention` off its fast path: it does not see that weights under `vmap` need gradients."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.filterwarnings(
-                "ignore", message="There is a performance drop"
-            )  # a slow way is still a way
-            each = vmap(grad(of_one), in_dims=(None, 0, 0), chunk_size=size)(trainable, images, labels)
-    except Exception as error:  # whatever functorch cannot trace
-        raise UnfitError(f"functorch refuses {culprit(error, model)}: {in_brief(error)}") from error
-    return [each[name].detach() for name in trainable]
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def one_by_one(

@@ -77,7 +77,7 @@ class Release:
         guarantee: the privacy it carries, all releases together; None where there is none.
         repeats: the single releases, each like `gradients`; empty where there was one only.
         per_sample: what computed each sample's gradient before it was clipped: `opacus` (its hooks),
-            `functorch` or `loop` (one backward pass for each sample), checked against plain gradients; empty
+            `functorch` (weights of its own for each) or `loop` (one backward pass for each), checked; empty
             where nothing was clipped.
         clients: how many clients' sum it is; the batch is that of all of them, with equally many images each.
         local: the client's local training, where it sent the update of its weights (FedAvg) and not a

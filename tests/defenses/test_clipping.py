@@ -56,7 +56,7 @@ def test_clipped_mean_equals_a_loop(name, norm, scale, few, looped, flat, monkey
     expected = looped(model, images, labels, bound)
     assert float((flat(release.gradients) - expected).norm() / expected.norm()) < 1e-5
     assert [g.shape for g in release.gradients] == [p.shape for p in model.parameters()]
-    assert release.per_sample == ("loop" if few else "opacus")
+    assert release.per_sample == ("functorch" if few else "opacus")
 
 
 class Tiny(nn.Module):

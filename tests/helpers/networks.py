@@ -24,13 +24,13 @@ class Network:
 
     Attributes:
         build: makes the model, in the mode its user has it in.
-        hooks: Opacus' hooks give the right per-sample gradients; without them functorch does.
+        per_sample: what takes the gradients of each sample in a batch above 8.
         channels: of its images.
         loss: what it is trained with.
     """
 
     build: Callable[[], nn.Module]
-    hooks: bool = True
+    per_sample: str = "opacus"
     channels: int = 3
     loss: Loss = F.cross_entropy
 
@@ -234,17 +234,17 @@ def inplace() -> nn.Module:
 
 
 NETWORKS: dict[str, Network] = {
-    "MobileNetV3": Network(mobilenet, hooks=False),
-    "ResNet, group norm": Network(lambda: _resnet(_groups), hooks=False),
-    "ResNet, batch norm in evaluation mode": Network(lambda: _resnet(None), hooks=False),
+    "MobileNetV3": Network(mobilenet, per_sample="functorch"),
+    "ResNet, group norm": Network(lambda: _resnet(_groups), per_sample="functorch"),
+    "ResNet, batch norm in evaluation mode": Network(lambda: _resnet(None), per_sample="functorch"),
     "ResNet, batch norm in training mode": Network(lambda: _resnet(None).train()),
     "VisionTransformer": Network(transformer),
-    "MultiheadAttention": Network(Attention, hooks=False),
-    "scaled_dot_product_attention": Network(Fused, hooks=False),
+    "MultiheadAttention": Network(Attention, per_sample="functorch"),
+    "scaled_dot_product_attention": Network(Fused, per_sample="functorch"),
     "MLP": Network(mlp),
     "patch embedding": Network(Patches),
     "channels_last": Network(channels_last),
-    "LSTM over rows": Network(Rows, hooks=False),
+    "LSTM over rows": Network(Rows, per_sample="loop"),
     "one logit [B, 1]": Network(lambda: Returns(_plain, classes=1), loss=binary),
     "one logit [B]": Network(lambda: Returns(_squeezed, classes=1), loss=binary),
     "one logit, default loss": Network(lambda: Returns(_plain, classes=1)),
@@ -254,9 +254,9 @@ NETWORKS: dict[str, Network] = {
     "two candidates": Network(lambda: Returns(_twins)),
     "one channel": Network(lambda: Returns(_plain, channels=1), channels=1),
     "dropout": Network(dropout),
-    "tied weights": Network(Tied, hooks=False),
+    "tied weights": Network(Tied, per_sample="functorch"),
     "unused head": Network(Unused),
     "frozen trunk": Network(frozen),
     "bfloat16 weights": Network(lambda: Returns(_plain).bfloat16()),
-    "in place": Network(inplace, hooks=False),
+    "in place": Network(inplace, per_sample="functorch"),
 }
