@@ -19,6 +19,7 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.adaptation import NOISY
 from attacks.base import Attack, Task, attack
+from attacks.denoising import denoiser_of
 from dpbench.protocol import ImageStatistics, InputError, Knowledge, Reconstruction, Release, parameter
 
 SCALES = 50
@@ -35,9 +36,10 @@ class Analytic(Attack):
 
     threat_models = ("malicious-linear", "honest")
 
-    prior: Literal["wiener", "none"] = parameter(
+    prior: Literal["wiener", "denoiser", "none"] = parameter(
         default="wiener",
-        help="what is assumed of images under noise: statistics of public images (wiener) or nothing (none)",
+        help="what is assumed of images under noise: statistics of public images (wiener), what a trained "
+        "denoiser knows of colour images of 32 x 32 (denoiser) or nothing (none)",
         only_if={"defended": True},
     )
     adaptive: bool = shared.adaptive()
@@ -70,13 +72,13 @@ class Analytic(Attack):
         else:
             # the noise differs between colours if their gains do; the estimate takes one level for all
             noises = noise * float(gain.pow(-2).mean().sqrt()), noise
-            rows = zip(weights, biases, strict=True)
-            images = (
-                torch.stack(
-                    [wiener(w, float(b), *noises, knowledge.image_statistics, shift) for w, b in rows]
-                )
-                - shift
-            )
+            known, pairs = knowledge.image_statistics, zip(weights, biases, strict=True)
+            if self.prior == "denoiser":
+                denoiser = denoiser_of(knowledge, "`prior` wiener")
+                found = [denoised(w, float(b), *noises, known, denoiser, shift) for w, b in pairs]
+            else:
+                found = [wiener(w, float(b), *noises, known, shift) for w, b in pairs]
+            images = torch.stack(found) - shift
         labels, source = label_rules.given_or_inferred(release, knowledge)
         return Reconstruction(
             images=images.clamp(0, 1),
@@ -175,6 +177,36 @@ def wiener(
     Raises:
         InputError: for statistics of images of another size.
     """
+    seen, expected, colours, spectrum = _spectra(weight, statistics, shift)
+    scale = _likeliest_scale(seen, expected, spectrum, bias, noise, bias_noise)
+    gain = scale * spectrum / (scale**2 * spectrum + noise**2)
+    return _to_pixels(expected + gain * (seen - scale * expected), colours).float()
+
+
+def denoised(
+    weight: Tensor,
+    bias: float,
+    noise: float,
+    bias_noise: float,
+    statistics: ImageStatistics,
+    denoiser: nn.Module,
+    shift: Tensor | float = 0.0,
+) -> Tensor:
+    """What a denoiser makes of x from s x + noise, at the s that is likeliest to `wiener`'s Gaussian field.
+
+    Arguments, result and errors are those of `wiener`; the class of a row is not known to the denoiser.
+    """
+    seen, expected, _, spectrum = _spectra(weight, statistics, shift)
+    scale = _likeliest_scale(seen, expected, spectrum, bias, noise, bias_noise)
+    with torch.no_grad():
+        found = denoiser(weight[None] / scale - shift, weight.new_full((1,), noise / abs(scale)), None)
+    return found[0] + shift
+
+
+def _spectra(
+    weight: Tensor, statistics: ImageStatistics, shift: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The frequencies of a weight gradient and of the mean x, the principal colours and the spectrum."""
     if statistics.mean_image.shape != weight.shape:
         raise InputError(
             f"The statistics are of images of shape {tuple(statistics.mean_image.shape)}, not "
@@ -187,10 +219,7 @@ def wiener(
             *(statistics.colours, statistics.spectrum),
         )
     )
-    seen, expected = (_to_spectrum(x, colours) for x in (weight, mean))
-    scale = _likeliest_scale(seen, expected, spectrum, bias, noise, bias_noise)
-    gain = scale * spectrum / (scale**2 * spectrum + noise**2)
-    return _to_pixels(expected + gain * (seen - scale * expected), colours).float()
+    return _to_spectrum(weight, colours), _to_spectrum(mean, colours), colours, spectrum
 
 
 def _likeliest_scale(

@@ -6,13 +6,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
 from attacks.adaptation import adapts
+from attacks.bottleneck import in_the_know
 from attacks.objectives import Objective
 from dpbench.protocol import (
     Declared,
@@ -94,6 +95,7 @@ class Attack(Declared, ABC):
         local_steps: it takes the update of a client that made several local steps (`Release.local`).
         exact: it compares numbers so close that TF32 is turned off on a graphics card.
         pictures_only: it is refused inputs that are not pictures [C, H, W], such as volumes and tables.
+        simulates: it learns from releases that it makes itself, so noise in the victim stays unknown to it.
         most_images: the largest batch that it takes; None for any.
         matches: the kind of `attacks.objectives` that it lets `adapt` change; None for an attack that answers
             defences in a way of its own, and then any, unless it overrides `adapts`.
@@ -107,6 +109,7 @@ class Attack(Declared, ABC):
     local_steps: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     pictures_only: ClassVar[bool] = True
+    simulates: ClassVar[bool] = False
     most_images: ClassVar[int | None] = None
     matches: ClassVar[type[Objective] | None] = None
 
@@ -159,8 +162,14 @@ class Attack(Declared, ABC):
             )
         device, progress = torch.device(device), progress or (lambda *_: None)
         generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
+        adaptive = bool(self.values().get("adaptive", True))
         with full_precision(device) if self.exact else nullcontext():
-            return self.run(Task(release, knowledge, generator, device, progress, begun))
+            read = False
+            if not self.simulates:
+                release, knowledge, read = in_the_know(release, knowledge, generator, adaptive)
+            found = self.run(Task(release, knowledge, generator, device, progress, begun))
+        # to the attack itself the labels that were read beforehand look like known ones
+        return replace(found, label_source="inferred") if read and found.label_source == "known" else found
 
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:
@@ -182,7 +191,10 @@ class Attack(Declared, ABC):
 
     def wants(self) -> frozenset[str]:
         """Fields of `Knowledge` to look for: those it `needs`, and what it only does better with."""
-        return self.needs | ({"public_images"} if self.values().get("label_rule") == "matched" else set())
+        values = self.values()
+        more = {"public_images"} if values.get("label_rule") == "matched" else set()
+        denoises = values.get("prior") == "denoiser" or values.get("centre") == "denoised"
+        return self.needs | more | ({"image_denoiser"} if denoises else set())
 
     def evaluations(self) -> int:
         """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""

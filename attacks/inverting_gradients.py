@@ -14,6 +14,7 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.adaptation import NOISY, SPARSE, adapt, adapts
 from attacks.base import Attack, Task, attack, to_images, to_pixels
+from attacks.bottleneck import redrawing
 from attacks.engine import Schedule, search, step_decay, warm_cosine
 from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
@@ -119,6 +120,7 @@ class InvertingGradients(Attack):
         if task.guess is not None:
             guess = to_pixels(task.guess, knowledge)
             starts[0] = guess if variables is None else variables.inverse(guess)
+        redraw = redrawing(problem.model, release, task.generator)
         last = self.last(problem, release)
         searching, whole = self.iterations - last, self.evaluations()
         outcome = search(
@@ -128,6 +130,8 @@ class InvertingGradients(Attack):
             self.schedule(regularisers, searching),
             engine=self.engine,
             signed=preset.signed,
+            refresh=redraw,
+            every=0 if redraw is None else 1,
             progress=lambda done, _, value: task.progress(done, whole, value),
         )
         if last:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.adaptation import clip_norm
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
-from attacks.public_prior import PublicPrior
+from attacks.public_prior import Centred, PublicPrior
 from attacks.reading import linear
 from dpbench.protocol import Knowledge, Release
 
@@ -30,7 +30,9 @@ class Posterior:
         prior: how images follow from entries.
     """
 
-    def __init__(self, release: Release, knowledge: Knowledge, labels: Tensor, prior: PublicPrior) -> None:
+    def __init__(
+        self, release: Release, knowledge: Knowledge, labels: Tensor, prior: PublicPrior | Centred
+    ) -> None:
         self.knowledge, self.labels, self.prior = knowledge, labels, prior
         self.parameters = [p for p in knowledge.model.parameters() if p.requires_grad]
         self.clip = clip_norm(release)

@@ -66,6 +66,9 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
     """
     if inclusion == 1 and (later := _certain(release)):
         return _compared(release, known, gradients, later)
+    last = release.defense[-1].name if release.defense else ""
+    if inclusion == 1 and hasattr(defenses_registry.get(last), "expected"):
+        return _expected(release, known, gradients)
     # all releases of one batch at once say what they do together, correlated or not
     each = [linear(one) for one in ([release] if inclusion == 1 else alone(release))]
     found = torch.zeros(len(gradients), dtype=torch.float64, device=gradients.device)
@@ -98,6 +101,30 @@ def _compared(release: Release, known: Tensor, gradients: Tensor, later: list[An
 
     without = distance(known)
     return torch.stack([without - distance(known + gradient) for gradient in gradients])
+
+
+def _expected(release: Release, known: Tensor, gradients: Tensor) -> Tensor:
+    """The log-likelihood ratio where the last stage says what the entries that it sends are on average.
+
+    Half the squared distance of what was sent to what is expected without the candidate, less that with it,
+    in units of the variance. Float64 [n].
+    """
+    stage, sizes = made(release.defense[-1]), [g.numel() for g in release.gradients]
+    noise = release.noise_on_sum() / release.batch_size or 1.0
+
+    def sent(total: Tensor) -> Tensor:
+        parts = (total / release.batch_size).split(sizes)
+        shaped = tuple(v.view_as(g) for v, g in zip(parts, release.gradients, strict=True))
+        return flat(stage.expected(shaped)).double()
+
+    without, found = sent(known), 0.0
+    rows = torch.stack([sent(known + gradient) for gradient in gradients])
+    for each in release.each:
+        seen = flat(each).double()
+        kept = seen != 0
+        before, after = ((seen - row)[..., kept].square().sum(-1) for row in (without, rows))
+        found = found + (before - after) / (2 * noise**2)
+    return found
 
 
 def flat(gradients: Iterable[Tensor]) -> Tensor:

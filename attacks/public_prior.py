@@ -73,6 +73,28 @@ class PublicPrior:
         return remembered(("prior", name, device.type), compute)
 
 
+class Centred:
+    """A `PublicPrior` moved to other images, and narrowed.
+
+    Args:
+        prior: whose covariance it has, but for the factor.
+        centre: images [B, C, H, W] that it is moved to.
+        deviation: what all standard deviations are multiplied by, above 0.
+    """
+
+    def __init__(self, prior: PublicPrior, centre: Tensor, deviation: float) -> None:
+        self.prior, self.deviation, self.note = prior, deviation, prior.note
+        self.middle = prior.entries(centre)
+
+    def images(self, entries: Tensor) -> Tensor:
+        """The images of such entries, not clamped."""
+        return self.prior.images(self.middle + self.deviation * entries)
+
+    def entries(self, images: Tensor) -> Tensor:
+        """The entries of such images."""
+        return (self.prior.entries(images) - self.middle) / self.deviation
+
+
 def shrunk_covariance(rows: Tensor) -> Tensor:
     """Covariance [d, d] of centred rows [n, d], shrunk to a multiple of the identity.
 

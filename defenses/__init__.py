@@ -17,6 +17,7 @@ from defenses import (  # noqa: F401  (registers them)
     noise,
     outpost,
     percentile,
+    precode,
     pruning,
     quantisation,
     soteria,

@@ -66,6 +66,18 @@ class Defense(Declared, ABC):
         """The public description: everything an attacker may know about this stage."""
         return Stage(self.name, {name: value for name, value in self.values().items() if value is not None})
 
+    def victim(self, model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss]:
+        """The network that the client trains, and its loss: those given, unless the defence changes them.
+
+        Whoever looks at the defence sees this network: client, attacker and training. What is added is drawn
+        by a fixed seed, to be trained with the rest. A network that is changed already comes back as it is.
+
+        Args:
+            model: left untouched.
+            loss: mean-reduced.
+        """
+        return model, loss
+
     def claim(self, entries: int) -> Claim | None:
         """The privacy that its makers say a release has, for the audit to check; None where they claim none.
 

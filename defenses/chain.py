@@ -68,6 +68,12 @@ class Chain:
         first = self.stages[0] if self.stages else None
         return first.guarantee if isinstance(first, Aggregator) else None
 
+    def victim(self, model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss]:
+        """The network that the client trains under these stages, and its loss; see `Defense.victim`."""
+        for stage in self.stages:
+            model, loss = stage.victim(model, loss)
+        return model, loss
+
     def claim(self, entries: int) -> Claim | None:
         """What is said of the last stage that something is said of; nobody vouches for it."""
         claims = (stage.claim(entries) for stage in reversed(self.stages))
@@ -94,8 +100,9 @@ class Chain:
         The guarantee is that of each single one.
 
         Args:
-            model: the victim, left untouched (gradients, modes, statistics and hooks). The gradient is taken
-                with dropout off, whatever the mode and the defence; batch norm keeps its mode.
+            model: the victim, left untouched (gradients, modes, statistics and hooks). The gradient is that
+                of `victim(model, loss)`, taken with dropout off, whatever the mode and the defence; batch
+                norm keeps its mode.
             loss: mean-reduced over the batch, which is checked.
             images: float [B, C, H, W] on the model's device.
             labels: int64 [B] (or soft labels [B, K]) on the model's device.
@@ -113,6 +120,7 @@ class Chain:
                 that needs each sample's gradient where there is an update only.
         """
         check_batch(model, images, labels)
+        model, loss = self.victim(model, loss)
         device, copy = images.device, in_release_mode(model)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), full_precision(device):
             # for a third party's stage that does not use the generator: a stream apart from the noise's

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from defenses.base import Gradients, PostProcessor, defense, sparse_reading
 from dpbench.protocol import Claim, Reading, Release, parameter
+
+FAR = 10.0
+"""Scales of Laplace noise that are hardly ever exceeded: in exp(-10) of all cases."""
 
 
 @defense("sparse-vector")
@@ -73,7 +77,7 @@ class SparseVector(PostProcessor):
         else:
             draws = torch.randperm(len(accepted), generator=generator, device=values.device)
             chosen = accepted[draws[:count]]
-        noise = _laplace(len(chosen), 2 * self.svt_gamma / self.svt_noise_var, values.device, generator)
+        noise = _laplace(len(chosen), self._scale, values.device, generator)
         sent = torch.zeros_like(values).index_copy(0, chosen, values[chosen] + noise)
         parts = sent.split([g.numel() for g in gradients])
         return tuple(
@@ -82,8 +86,26 @@ class SparseVector(PostProcessor):
         )
 
     def read(self, release: Release) -> Reading:
-        """The entries that are not zero; their noise and the clamp are left out."""
-        return sparse_reading(release)
+        """The entries that are not zero, under Laplace noise; of those that may be clamped only a bound.
+
+        The noise hides which were clamped: an entry is taken for clamped unless it is so far below gamma that
+        its noise would have to be `FAR` times its scale. With noise above gamma that is every one.
+        """
+        clear = self.svt_gamma - FAR * self._scale
+        clamped = tuple(
+            torch.stack([(g.abs() > clear) & (g.ndim > 0) for g in same]).any(0)
+            for same in zip(*release.each, strict=True)
+        )
+        return replace(sparse_reading(release), saturated=clamped)
+
+    def expected(self, gradients: Gradients) -> Gradients:
+        """What a release of these gradients holds on average in the entries that it sends."""
+        return tuple(g.clamp(-self.svt_gamma, self.svt_gamma) if g.ndim else g for g in gradients)
+
+    @property
+    def _scale(self) -> float:
+        """Of the Laplace noise on what is sent."""
+        return 2 * self.svt_gamma / self.svt_noise_var
 
     def _sent(self, entries: int) -> int:
         return min(math.ceil(entries * self.svt_fraction), entries)

@@ -23,6 +23,7 @@ class LearnedInversion(Attack):
     """
 
     needs = frozenset({"public_images"})
+    simulates = True
     most_images = 1
 
     training_images: int = parameter(

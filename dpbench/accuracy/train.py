@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from defenses import Chain
 from dpbench.accuracy.data import Split, scaled
 from dpbench.accuracy.update import steps
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, bottleneck_head
 from dpbench.system import seeds
 
 CHUNK = 500
@@ -71,7 +72,8 @@ def train(
     ):
         for message in ("Secure RNG turned off", "Full backward hook is firing"):  # as expected
             warnings.filterwarnings("ignore", message=message)
-        model = fresh(build, seed).to(device).train()
+        model, loss = chain.victim(fresh(build, seed), F.cross_entropy)
+        model = model.to(device).train()
         sampler = UniformWithReplacementSampler(
             num_samples=len(labels),
             sample_rate=sampling[0],
@@ -80,7 +82,7 @@ def train(
         )
         noise = torch.Generator(device).manual_seed(_noise_seed(chain, seed))
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
-        step = steps(chain, model, optimizer, sampler, batch_size, noise)
+        step = steps(chain, model, optimizer, sampler, batch_size, noise, loss)
         seconds, began = 0.0, time.monotonic()
         for done, drawn in enumerate(sampler, 1):
             chosen = torch.tensor(drawn, dtype=torch.long)
@@ -115,9 +117,10 @@ def accuracy(model: nn.Module, test: tuple[Tensor, Tensor], device: str = "cpu")
         device: where the model is.
     """
     images, labels = test
+    logits = slice(None) if bottleneck_head(model) is None else slice(-1)  # then comes the divergence
     model.eval()
     right = [
-        (model(scaled(some).to(device)).argmax(1).cpu() == their).sum()
+        (model(scaled(some).to(device))[:, logits].argmax(1).cpu() == their).sum()
         for some, their in zip(images.split(CHUNK), labels.split(CHUNK), strict=True)
     ]
     return int(sum(right)) / len(labels)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from defenses import Aggregator, Chain
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, Loss
 
 ENTRIES = 2**26
 """Of per-sample gradients that are held at a time: 256 MB."""
@@ -31,6 +31,7 @@ def steps(
     sampler: UniformWithReplacementSampler,
     batch_size: int,
     generator: torch.Generator,
+    loss: Loss = F.cross_entropy,
 ) -> Step:
     """One step of training under a defence, again and again.
 
@@ -44,6 +45,7 @@ def steps(
         sampler: what draws the batches.
         batch_size: the expected batch.
         generator: of the defence's noise, on the model's device.
+        loss: mean-reduced; of stages that see each sample's gradient, other than Opacus'.
 
     Raises:
         InputError: for a model that has no per-sample gradients, where the defence needs them.
@@ -56,7 +58,7 @@ def steps(
         private = Private(first, model, optimizer, sampler, batch_size, generator)
         gradients: Callable = private
     elif first is not None:
-        gradients = partial(_aggregated, first, model, trained, batch_size, generator)
+        gradients = partial(_aggregated, first, loss, model, trained, batch_size, generator)
     else:
         gradients = partial(_plain, model, trained, batch_size)
 
@@ -83,6 +85,7 @@ def _plain(
 
 def _aggregated(
     stage: Aggregator,
+    loss: Loss,
     model: nn.Module,
     trained: list[nn.Parameter],
     batch_size: int,
@@ -93,7 +96,7 @@ def _aggregated(
     """What a stage makes of the batch, which it divides by its actual size."""
     if not len(images):
         return tuple(torch.zeros_like(p) for p in trained)
-    found = stage.aggregate(model, F.cross_entropy, images, labels, generator)
+    found = stage.aggregate(model, loss, images, labels, generator)
     return tuple(g * (len(images) / batch_size) for g in found)
 
 

@@ -63,6 +63,9 @@ class Source:
         count: how many releases will be asked for in all, in how many portions whatever.
         portions: how many at most.
         progress: called with the number of releases just made.
+
+    Raises:
+        InputError: for a defence that changes the network.
     """
 
     def __init__(
@@ -74,6 +77,11 @@ class Source:
         self._defense = replace(defense, stages=stages) if self._tapped else defense
         self._progress = progress
         self._model = Probe()
+        if defense.victim(self._model, mean_output)[0] is not self._model:
+            raise InputError(
+                f"{defense.name} changes the network, and the audit is about what is done to the gradient of "
+                "a network of its own: leave out the stage that changes it."
+            )
         # one by one where a release depends on those before it in the same call
         self._calls = 1 if any(stage.remembers for stage in defense.stages) else CHUNK
         self._count, self._portions = count, portions

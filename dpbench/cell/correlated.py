@@ -24,10 +24,15 @@ def guarantee(
     Raises:
         InputError: where the guarantee of a whole training run is asked for, or Poisson sampling.
     """
-    if budget.eps_scope != "release" or inclusion < 1:
+    if budget.eps_scope != "release":
+        # in a training, what a sample moves depends on how many steps lie between those that it is in
         raise InputError(
-            f"{stage.name} has a guarantee for releases that the sample is in: use `eps_scope` release and "
-            "`inclusion` 1."
+            f"The epsilon of {stage.name} is that of the attacked releases, which the sample is in each time, "
+            "and of no training: use `eps_scope` release, or dp for the epsilon of a training."
+        )
+    if inclusion < 1:
+        raise InputError(
+            f"{stage.name} has a guarantee for releases that the sample is in each time: use `inclusion` 1."
         )
     far = stage.sensitivity(releases)
     one = budget.guarantee(noise_multiplier=noise_multiplier and noise_multiplier / far, **asked)

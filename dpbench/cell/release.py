@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import defenses
 from dpbench.cell import aggregation, parts
@@ -13,6 +13,7 @@ from dpbench.cell.public import public_images
 from dpbench.cell.scene import Scene, generator_of
 from dpbench.cell.spec import Cell
 from dpbench.cell.threat_model import Progress
+from dpbench.generators import load_denoiser
 from dpbench.protocol import Candidates, InputError, Knowledge, Reconstruction, Release, combined
 from dpbench.system import seeds
 from dpbench.victim import batch_norm
@@ -103,7 +104,16 @@ def attacked(
         candidates=candidates,
         image_statistics=scene.statistics,
         image_generator=generator_of(cell, scene),
+        image_denoiser=_denoiser(cell, scene),
         public_images=public,
     )
     seed, device = cell.search_seed(), scene.images.device
     return parts.attack_of(cell)(release, knowledge, seed=seed, device=device, progress=progress)
+
+
+def _denoiser(cell: Cell, scene: Scene) -> nn.Module | None:
+    """The shipped denoiser, where the attack wants one and the images are of its size."""
+    if not parts.wants(cell, "image_denoiser"):
+        return None
+    found = load_denoiser(tuple(scene.images.shape[1:]), scene.statistics)
+    return None if found is None else found.to(scene.images.device)

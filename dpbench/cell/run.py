@@ -16,6 +16,7 @@ import torch
 
 from attacks import engine
 from dpbench.cell import parts, registered
+from dpbench.cell.changed import prepared
 from dpbench.cell.result import CellResult
 from dpbench.cell.rows import describe, of_victim, without_result
 from dpbench.cell.scene import Scene, moved, prepare
@@ -67,8 +68,8 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
     Raises:
         InputError: for a defence or an attack that cannot work on this model or batch.
     """
-    threat = parts.threat_of(cell)
-    return threat.run(cell, moved(threat.prepare(scene), torch.device(cell.runtime.device)), progress)
+    ready = moved(prepared(cell, scene), torch.device(cell.runtime.device))
+    return parts.threat_of(cell).run(cell, ready, progress)
 
 
 def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:

@@ -1,4 +1,6 @@
-"""Generators whose latent space an attack can search: `generator(z, y)` -> images, differentiable in both.
+"""Networks trained on public images: generators that an attack can search, and a denoiser.
+
+A generator gives `generator(z, y)` -> images, differentiable in both.
 
 A generator is a module with attributes `latent_dim`, `num_classes` and `image_shape` (3, H, W). It takes
 `z` [B, latent_dim], standard normal, and class weights `y` [B, num_classes], one-hot or soft, so that the
@@ -14,6 +16,7 @@ from torch import nn
 
 from dpbench.generators import conv
 from dpbench.generators.conv import ConvGenerator
+from dpbench.generators.denoiser import Denoiser, load_denoiser
 from dpbench.generators.registry import generator, generators
 from dpbench.protocol import InputError
 from dpbench.system.paths import expanded
@@ -24,7 +27,16 @@ from dpbench.generators import cifar10
 from dpbench.generators import biggan
 # isort: on
 
-__all__ = ["ConvGenerator", "biggan", "cifar10", "generator", "generators", "load_generator"]
+__all__ = [
+    "ConvGenerator",
+    "Denoiser",
+    "biggan",
+    "cifar10",
+    "generator",
+    "generators",
+    "load_denoiser",
+    "load_generator",
+]
 
 
 def load_generator(spec: str, *, num_classes: int, size: int) -> nn.Module:

@@ -4,6 +4,7 @@
 what leaves the client (`Release`) and what the attacker is told (`Knowledge`).
 """
 
+from dpbench.protocol.bottleneck import Bottleneck, BottleneckHead, WithDivergence, bottleneck_head
 from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
@@ -19,6 +20,8 @@ from dpbench.protocol.release import Guarantee, Release, Stage, combined
 from dpbench.protocol.spelling import meant
 
 __all__ = [
+    "Bottleneck",
+    "BottleneckHead",
     "Candidates",
     "Claim",
     "Declared",
@@ -36,6 +39,8 @@ __all__ = [
     "Registry",
     "Release",
     "Stage",
+    "WithDivergence",
+    "bottleneck_head",
     "cache_folder",
     "classical_noise_multiplier",
     "combined",

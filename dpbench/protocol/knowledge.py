@@ -87,6 +87,8 @@ class Knowledge:
         image_statistics: of other people's images, disjoint from the attacked ones; None where not to be had.
         image_generator: a module `z [B, latent_dim], y [B, K] -> images [B, C, H, W] in [0, 1]`, trained on
             other people's images; None where there is none.
+        image_denoiser: a module `noisy [B, C, H, W], noise [B], labels [B] or None -> expected images`,
+            trained on other people's; only for an attack that `wants` it, None where there is none.
         public_images: other people's images; only for an attack that `wants` them, None where not to be had.
     """
 
@@ -102,6 +104,7 @@ class Knowledge:
     candidates: Candidates | None = None
     image_statistics: ImageStatistics | None = None
     image_generator: nn.Module | None = None
+    image_denoiser: nn.Module | None = None
     public_images: PublicImages | None = None
 
     @property

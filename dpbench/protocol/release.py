@@ -171,22 +171,27 @@ class Release:
     def noise_on_sum(self) -> float:
         """Standard deviation of the noise on the SUM of gradients in each single release; 0 without noise.
 
-        `dp` adds sigma * C to the sum, `noise` and `local-dp` their standard deviation to the mean. Pruning
-        and Laplace noise are not counted. Divided by the root of the number of releases it is that of
-        `gradients`. For the correlated noise of `dp-ftrl`, it is the level of independent noise that would
-        leave as much on `gradients`.
+        `dp` adds sigma * C to the sum, `noise`, `local-dp` and `sparse-vector` (to what it sends) their
+        standard deviation to the mean. Pruning is not counted. Divided by the root of the number of releases
+        it is that of `gradients`. Where these are a weighted mean, because the noise of `dp-ftrl` is
+        correlated, it is the level of independent noise that would leave as much on a plain mean.
         """
         variance, releases = 0.0, len(self.each)
+        bands = max((_bands(stage) for stage in self.defense), default=1)
+        # a weighted mean leaves more of independent noise than a plain one
+        more = 1.0 if bands == 1 else releases * float(_weights(releases, bands).square().sum())
         for stage in self.defense:
             if stage.name == "noise":
-                variance += (stage.parameters["noise_std"] * self.batch_size) ** 2
+                variance += more * (stage.parameters["noise_std"] * self.batch_size) ** 2
+            if stage.name == "sparse-vector":
+                scale = 2 * stage.parameters["svt_gamma"] / stage.parameters["svt_noise_var"]
+                variance += more * 2 * (scale * self.batch_size) ** 2  # of a Laplace draw
             if stage.name == "local-dp":
                 given = stage.parameters
                 multiplier = classical_noise_multiplier(given["nominal_eps"], given["nominal_delta"])
-                variance += (multiplier * given["nominal_sensitivity"] * self.batch_size) ** 2
+                variance += more * (multiplier * given["nominal_sensitivity"] * self.batch_size) ** 2
             if stage.name in ("dp", "dp-ftrl"):
                 level = (stage.parameters["noise_multiplier"] * stage.parameters["max_grad_norm"]) ** 2
-                bands = _bands(stage)
                 if bands > 1:
                     level *= releases / Factorisation(releases, bands).sensitivity() ** 2
                 variance += level
@@ -196,6 +201,11 @@ class Release:
 def _bands(stage: Stage) -> int:
     """How far back the noise of a release reaches; 1 where every release has its own."""
     return int(stage.parameters["bands"]) if stage.name == "dp-ftrl" else 1
+
+
+def _weights(releases: int, bands: int) -> Tensor:
+    """Of each of several releases in their mean."""
+    return Factorisation(releases, bands).best_weights()
 
 
 def combined(releases: Sequence[Release]) -> Release:
@@ -212,6 +222,6 @@ def combined(releases: Sequence[Release]) -> Release:
     if bands == 1:
         mean = tuple(torch.stack(same).mean(0) for same in zip(*repeats, strict=True))
     else:
-        weights = Factorisation(len(repeats), bands).best_weights().to(first.gradients[0])
+        weights = _weights(len(repeats), bands).to(first.gradients[0])
         mean = tuple(torch.tensordot(weights, torch.stack(same), 1) for same in zip(*repeats, strict=True))
     return replace(first, gradients=mean, repeats=repeats)

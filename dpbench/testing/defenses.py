@@ -115,7 +115,8 @@ def gradients_have_the_shapes_types_and_places_of_the_parameters(name: str) -> N
         images, labels = batch(3)
         chain = created(name)
         release = chain.release(model, F.cross_entropy, images.to(dtype), labels, seed=0)
-        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        network, _ = chain.victim(model, F.cross_entropy)
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
         claim(release.names == tuple(trained), f"{name} releases {release.names}, not {tuple(trained)}.")
         for key, gradient in zip(release.names, release.gradients, strict=True):
             have = (gradient.shape, gradient.dtype, gradient.device)

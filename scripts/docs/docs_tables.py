@@ -27,6 +27,7 @@ registered.load()
 KNOWLEDGE = {
     "labels": "the labels",
     "image_generator": "an image generator",
+    "image_denoiser": "a denoiser of images",
     "image_statistics": "statistics of public images",
     "public_images": "public images",
     "candidates": "candidates for the image",

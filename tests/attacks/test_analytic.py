@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 import attacks
 import defenses
-from attacks.analytic import pixel_layer, regression, wiener
+from attacks.analytic import denoised, pixel_layer, regression, wiener
 from dpbench import metrics
 from dpbench.data import load_data
+from dpbench.generators import Denoiser
 from dpbench.privacy import noise_multiplier
 from dpbench.privacy.expected_success import psnr_unbiased_probe
 from dpbench.protocol import ImageStatistics, InputError, Knowledge, combined
@@ -189,6 +190,16 @@ def test_wiener_is_the_posterior_mean_of_its_own_model():
     assert float(torch.stack(errors).mean()) == pytest.approx(float(bayes), rel=0.05)
 
 
+def test_an_untrained_denoiser_does_what_wiener_does(photographs, prior):
+    """A fresh `Denoiser` is the Wiener filter, so only the scale and the shift are left to get wrong."""
+    fresh, shift = Denoiser(prior, torch.rand(10, *SIZE), (8, 16)), 0.3
+    noise = 0.05 * torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
+    for scale in (0.7, -0.2):
+        weight = scale * (photographs[0][3] + shift) + noise
+        given = weight, scale, 0.05, 0.05, prior
+        torch.testing.assert_close(denoised(*given, fresh, shift), wiener(*given, shift), atol=1e-4, rtol=0)
+
+
 def test_regression_tends_to_the_ratio_and_to_nothing():
     weight, bias = torch.full((1, 1, 1, 1), 0.6), torch.tensor([2.0])
     assert float(regression(weight, bias, 1e-6)) == pytest.approx(0.3)
@@ -199,6 +210,11 @@ def test_a_model_without_such_a_layer_is_refused(photographs):
     model = build("convnet")
     with pytest.raises(InputError, match="malicious-linear"):
         rebuilt(model, photographs[0][:1], photographs[1][:1])
+
+
+def test_without_a_denoiser_it_is_refused(photographs, prior, linear):
+    with pytest.raises(InputError, match="32 x 32: use `prior` wiener"):
+        rebuilt(linear, photographs[0][:1], photographs[1][:1], prior, "denoiser", noise_multiplier=1.0)
 
 
 def test_without_statistics_wiener_is_refused(photographs, linear):

@@ -105,6 +105,22 @@ def test_several_releases_are_combined_with_least_noise_and_say_how_much(draws, 
         assert float(found.gradients[0].std()) < 0.97 * noise.mean(1).std()
 
 
+@pytest.mark.parametrize(("size", "bands"), [(5, 1), (5, 16), (40, 16)])
+def test_noise_that_is_added_later_counts_as_the_weighted_mean_leaves_it(size, bands):
+    """`dp-ftrl+noise`: the second noise is independent, and the mean is weighted for the first."""
+    root = matrix(size, bands)
+    weights = root.T @ root @ np.ones(size) / np.square(root.sum(1)).sum()
+    inverse = np.linalg.inv(root)
+    expected = SIGMA**2 * BOUND**2 * np.square(weights @ inverse).sum() + (0.7 * 3) ** 2 * weights @ weights
+    given = {"noise_multiplier": SIGMA, "max_grad_norm": BOUND, "bands": bands}
+    stages = (Stage("dp-ftrl", given), Stage("noise", {"noise_std": 0.7}))
+    found = combined([Release(("w",), (torch.zeros(2),), 3, stages)] * size)
+    assert found.noise_on_sum() ** 2 / size == pytest.approx(expected)
+    drawn = torch.randn(size, 4000, generator=torch.Generator().manual_seed(0))
+    own = combined([Release(("w",), (row,), 3, stages) for row in drawn]).gradients[0]
+    assert float(own.var()) == pytest.approx(weights @ weights, rel=0.1)
+
+
 @pytest.mark.parametrize("bands", [1, 3, 16])
 def test_the_bound_is_what_the_best_test_reaches(draws, bands):
     """The likelihood ratio of a sample whose gradient has norm C, along one coordinate, at level kappa = .1.

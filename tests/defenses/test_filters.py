@@ -10,8 +10,11 @@ import torch
 from scipy import stats
 
 import defenses
+from attacks.prior_aware import scores
+from attacks.reading import linear
 from defenses.local_dp import LocalDP
 from defenses.sparse_vector import SparseVector
+from dpbench.protocol import Release
 
 torch.set_num_threads(1)
 
@@ -57,6 +60,42 @@ def test_sparse_vector_sends_so_many_entries_with_laplace_noise_on_each():
         assert int(kept.sum()) == 2000 if not replace else 1700 < int(kept.sum()) < 1900
         noise = (sent - clipped)[kept].numpy()
         assert stats.kstest(noise, stats.laplace(scale=2e-5 / 0.1).cdf).pvalue > 1e-3
+
+
+def sent_and_read(seed, **given):
+    """Entries of the gradient, and what a release of them says."""
+    gradient = torch.randn(400, generator=fresh(seed)) * 1e-5
+    stage = SparseVector(svt_fraction=0.5, svt_replace=False, **given)
+    sent = stage.process((gradient,), fresh(seed + 1))
+    return gradient, linear(Release(("weight",), sent, 2, (stage.stage(),)))
+
+
+def test_sparse_vector_says_its_noise_and_where_only_a_bound_is_known():
+    errors, said, kept = [], [], 0
+    for seed in range(20):
+        gradient, seen = sent_and_read(2 * seed, svt_noise_var=100.0)
+        assert (gradient.abs()[seen.kept] < 1e-5).all()
+        errors.append(((seen.values - 2 * gradient)[seen.kept]).square())
+        said.append(seen.noise**2)
+        kept += int(seen.kept.sum())
+    assert kept > 1000
+    assert float(torch.cat(errors).mean()) == pytest.approx(float(np.mean(said)), rel=0.25)
+    _, seen = sent_and_read(0)  # noise 20 times gamma
+    assert not seen.kept.any()
+
+
+def test_an_informed_attacker_expects_clamped_entries():
+    """Gradients far above gamma, of which the signs are left, under noise of gamma's size."""
+    known, candidates = torch.zeros(300), torch.randn(8, 300, generator=fresh(3))
+    right = 0
+    for truth in range(8):
+        stage = SparseVector(svt_fraction=1.0, svt_replace=False, svt_noise_var=2.0)
+        sent = stage.process((candidates[truth],), fresh(truth))
+        release = Release(("weight",), sent, 1, (stage.stage(),))
+        found = scores(release, known, candidates)
+        right += int(found.argmax()) == truth
+        assert float(found[truth]) > 0
+    assert right == 8
 
 
 def test_sparse_vector_leaves_a_number_without_dimensions_as_it_is():

@@ -94,6 +94,9 @@ def test_the_layer_is_attacked_and_scored():
     defended = run_cell(malicious(dp(noise_multiplier=0.001), victim="untrained")).rows[0]
     assert 20 < defended["psnr"] < row["psnr"]
     assert defended["prior"] == "wiener"
+    denoised = run_cell(malicious(dp(noise_multiplier=0.001), prior="denoiser", victim="untrained")).rows[0]
+    assert denoised["prior"] == "denoiser"
+    assert denoised["psnr"] > defended["psnr"]
 
 
 def test_the_layer_is_there_before_the_gradient_and_the_victim_stays():
