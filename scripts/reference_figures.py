@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import defence_figures
 import gradinversion_figures
 import pandas as pd
 from rich.console import Console
@@ -263,6 +264,8 @@ FIGURES = Figures(
     main=main_run,
     epsilon=epsilon,
     clip=clip,
+    defences_adaptive=defence_figures.adaptive,
+    defences_strongest=defence_figures.strongest,
     peel=peel,
     malicious=malicious,
     labels=labels,

@@ -1,0 +1,88 @@
+"""What the stored runs of the suites `defences` and `defences-linear` say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from stored_results import HOME, identified, results
+
+from dpbench.report.adaptive import gains
+from dpbench.report.compare.intervals import bootstrap, groups
+from dpbench.report.evidence import originals
+from dpbench.report.naming import Naming
+from dpbench.report.rows import ordered
+
+LINEAR = "defences-linear"
+
+
+def _rows() -> pd.DataFrame:
+    """Of both suites; the linear estimate's as far as it was run."""
+    names = ["defences", *([LINEAR] if (HOME / LINEAR).is_dir() else [])]
+    return pd.concat([results(name) for name in names], ignore_index=True)
+
+
+def adaptive() -> dict[str, Any]:
+    """Adaptive less not adaptive, a row for each defence and strength."""
+    found = gains(results("defences"))
+    verdicts = pd.concat([found["psnr_verdict"], found["lpips_verdict"]])
+    return {
+        "rows": found.to_dict("records"),
+        "images": int(found["images"].max()),
+        "settings": len(found),
+        "verdicts": verdicts.value_counts().to_dict(),
+    }
+
+
+def strongest() -> dict[str, Any]:
+    """Each defence and strength with the attack of the highest mean PSNR, and the floors."""
+    table = _rows()
+    attacked = ordered(table[table["floor"].isna()], batch_last=True)
+    naming = Naming(table)
+    attacked = attacked.assign(
+        defended=[naming.defence(row) for row in attacked.to_dict("records")],
+        by=[_short(row) for row in attacked.to_dict("records")],
+    )
+    plain = attacked[attacked["defense"] == "none"]
+    best = plain[plain["by"] == "search"].drop_duplicates("original_index").set_index("original_index")
+    floors = table[table["floor"].notna()].drop_duplicates(["floor", "floor_of", "original_index"])
+    return {
+        "rows": [_strongest(name, part, best) for name, part in attacked.groupby("defended", sort=False)],
+        "floors": {
+            (name if not of else f"{name} ({of})"): {
+                "psnr": part["psnr"].mean(),
+                "lpips": part["lpips"].mean(),
+                "identified": identified(part),
+            }
+            for (name, of), part in floors.fillna({"floor_of": ""}).groupby(["floor", "floor_of"])
+        },
+        "gallery": int(attacked["gallery_size"].max()),
+    }
+
+
+def _short(row: dict[str, Any]) -> str:
+    """The attack, and whether it knew of the defence."""
+    name = "linear" if row["attack"] == "lmmse" else "search"
+    knows = row["adaptive"]
+    return f"{name}, not adaptive" if not pd.isna(knows) and not knows else name
+
+
+def _strongest(name: str, part: pd.DataFrame, undefended: pd.DataFrame) -> dict[str, Any]:
+    means = part.groupby("by")["psnr"].mean().sort_values(ascending=False)
+    rows = part[part["by"] == means.index[0]]
+    change = rows["psnr"] - undefended["psnr"].reindex(rows["original_index"]).to_numpy()
+    low, high = bootstrap(change.to_numpy(float), groups(rows["batch_seed"], originals(rows)))
+    return {
+        "defence": name,
+        "attack": means.index[0],
+        "images": len(rows),
+        "psnr": rows["psnr"].mean(),
+        "least": rows["psnr"].min(),
+        "most": rows["psnr"].max(),
+        "lpips": rows["lpips"].mean(),
+        "identified": identified(rows),
+        "change": change.mean(),
+        "low": low,
+        "high": high,
+        "others": {by: psnr for by, psnr in means.items() if by != means.index[0]},
+    }
