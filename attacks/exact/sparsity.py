@@ -23,7 +23,9 @@ orthonormal basis [k, m] of what may be left of the subspace; None for all of it
 ROUND = 256
 """Starts that are searched side by side."""
 FEW = 16
-"""Up to so many rows all starts are polished at once. Beyond, they are ends of a faster search ..."""
+"""Up to so many rows all starts are polished at once. Beyond, a faster search goes before ..."""
+FAST = 3
+"""... in so many rounds, because it finds most rows soon and some never; its starts are ROUND ..."""
 POLISHED = 64
 """... and so many are polished, those with the lowest values."""
 DESCENT = 150
@@ -162,7 +164,7 @@ def sparse_rows(
             left = torch.linalg.qr(q.T, mode="complete").Q[:, len(q) :].T @ space.basis if chosen else None
             told = torch.arange(ROUND, device=fresh.device) % RANDOM > 0
             fresh[told] = propose(away[told], left) @ space.basis.T
-        if len(space) > FEW:
+        if len(space) > FEW and i < FAST:
             fresh = _promising(basis, _descended(basis, fresh), [candidate.q for candidate in known])
         for q in _distinct(_sparsest(basis, fresh, *NORMS[i % len(NORMS)]), 1 - 1e-3):
             known += _candidates(space, basis, q, one_sign)
