@@ -93,15 +93,20 @@ def clip() -> dict[str, Any]:
     """Suite `clip`: images by their share of the batch's gradient norm, clipped less undefended."""
     rows = results("clip")
     found = rows[rows["floor"].isna()].set_index(["batch_seed", "image"])
-    plain, clipped = (found[found["defense"] == name] for name in ("none", "clip"))
-    clipped = clipped.loc[plain.index]
+    plain = found[found["defense"] == "none"]
     part = plain["image_grad_share"]
     groups = {"quiet": part < 0.15, "middle": part.between(0.15, 0.3), "loud": part > 0.3}
-    counts = {name: share(each["identified"].sum(), len(each)) for name, each in found.groupby("defense")}
+    levels, counts = {}, {"none": share(plain["identified"].sum(), len(plain))}
+    for norm, clipped in found[found["defense"] == "clip"].groupby("max_grad_norm"):
+        clipped = clipped.loc[plain.index]
+        change = clipped["psnr"] - plain["psnr"]
+        counts[f"{norm:g}"] = share(clipped["identified"].sum(), len(clipped))
+        levels[f"{norm:g}"] = {name: _changed(plain[which], clipped[which]) for name, which in groups.items()}
+        levels[f"{norm:g}"]["correlation"] = part.corr(change, method="spearman")
     fed_noise = rows[rows["floor"] == "noise-gradient"]
     return {
         "batches": plain.index.get_level_values("batch_seed").nunique(),
-        "groups": {name: _changed(plain[which], clipped[which]) for name, which in groups.items()},
+        "levels": levels,
         "identified": counts,
         "fed_noise": share(fed_noise["identified"].sum(), len(fed_noise)),
     }
