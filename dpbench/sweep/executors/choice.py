@@ -30,10 +30,14 @@ def auto(cells: Sequence[Cell], device: str) -> str:
     """
     if device != "cpu" or cores() < 2 or torch.get_num_threads() > 1:
         return "local"
-    searches = iterations = 0
+    searches, iterations, lengths = 0, 0, {}
     for cell in cells:
-        if cell.attack is not None:
-            searches, iterations = searches + 1, iterations + parts.attack_of(cell).evaluations()
+        if cell.attack is None:
+            continue
+        what = cell.attack, cell.threat
+        if what not in lengths:
+            lengths[what] = parts.attack_of(cell).evaluations()
+        searches, iterations = searches + 1, iterations + lengths[what]
         if searches > 1 and iterations >= WORTH:
             return "workers"
     return "local"
