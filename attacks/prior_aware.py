@@ -67,7 +67,8 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
     if inclusion == 1 and (later := _certain(release)):
         return _compared(release, known, gradients, later)
     last = release.defense[-1].name if release.defense else ""
-    if inclusion == 1 and hasattr(defenses_registry.get(last), "expected"):
+    expects = last in defenses_registry and hasattr(defenses_registry[last], "expected")
+    if inclusion == 1 and expects:
         return _expected(release, known, gradients)
     # all releases of one batch at once say what they do together, correlated or not
     each = [linear(one) for one in ([release] if inclusion == 1 else alone(release))]

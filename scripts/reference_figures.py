@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import defence_figures
+import exact_figures
 import gradinversion_figures
 import pandas as pd
 from rich.console import Console
@@ -272,6 +273,7 @@ FIGURES = Figures(
     defences_adaptive=defence_figures.adaptive,
     defences_strongest=defence_figures.strongest,
     peel=peel,
+    spear=exact_figures.spear,
     malicious=malicious,
     labels=labels,
     trained=trained,

@@ -26,24 +26,29 @@ def rows_of(page, columns):
 def test_clipping_makes_quiet_images_leak_more():
     found = results("clip")
     found = found[found["floor"].isna()].set_index(["batch_seed", "image"])
-    plain, clipped = (found[found["defense"] == name] for name in ("none", "clip"))
-    share = plain["image_grad_share"]
-    assert (len(plain), len(clipped)) == (80, 80)
-    table = {row[0]: row[1:] for row in rows_of("2026-11-clipping.md", 8)}
-    for name, which in (
-        ("below .15", share < 0.15),
-        (".15 to .3", share.between(0.15, 0.3)),
-        ("above .3", share > 0.3),
-    ):
-        count, *said = table[name]
-        assert int(count) == which.sum()
-        for before, after, change, column, digits in ((*said[:3], "psnr", 1), (*said[3:], "lpips", 3)):
-            values = [one[column][which].mean() for one in (plain, clipped)]
-            told = float(change.split(" ")[0].replace("−", "-"))
-            assert [float(before), float(after)] == [round(value, digits) for value in values]
-            assert told == pytest.approx(values[1] - values[0], abs=0.6 * 10**-digits)
-    correlation = spearmanr(share, clipped["psnr"] - plain["psnr"]).statistic
-    assert round(correlation, 2) == -0.83
+    plain = found[found["defense"] == "none"]
+    share, table = plain["image_grad_share"], rows_of("2026-11-clipping.md", 9)[2:]
+    correlations = []
+    for norm in (0.1, 1, 10):
+        clipped = found[(found["defense"] == "clip") & (found["max_grad_norm"] == norm)]
+        assert (len(plain), len(clipped)) == (80, 80)
+        rows = {row[1]: row[2:] for row in table if row[0] == f"{norm:g}"}
+        for name, which in (
+            ("below .15", share < 0.15),
+            (".15 to .3", share.between(0.15, 0.3)),
+            ("above .3", share > 0.3),
+        ):
+            count, *said = rows[name]
+            assert int(count) == which.sum()
+            for before, after, change, column, digits in ((*said[:3], "psnr", 1), (*said[3:], "lpips", 3)):
+                values = [one[column][which].mean() for one in (plain, clipped)]
+                told = float(change.split(" ")[0].replace("−", "-"))
+                assert [float(before), float(after)] == [round(value, digits) for value in values]
+                assert told == pytest.approx(values[1] - values[0], abs=0.6 * 10**-digits)
+        correlations.append(round(spearmanr(share, clipped["psnr"] - plain["psnr"]).statistic, 2))
+    assert correlations == [-0.91, -0.89, -0.63]
+    means = found.groupby(found["max_grad_norm"].fillna(0))["psnr"].mean().round(1)
+    assert means.tolist() == [25.0, 25.7, 25.6, 25.3]
 
 
 def test_lmmse_identifies_so_many_in_the_stored_run():
@@ -77,17 +82,19 @@ def test_peel_gives_so_many_images_back(victim, certified, above):
     assert victim == "early" or f"{above} from the converged victim above 60 dB" in readme
 
 
-def test_clipping_identifies_so_many_and_noise_one():
+def test_clipping_identifies_so_many_and_noise_none():
     found = results("clip")
-    counts = found.groupby([found["floor"].fillna(""), "defense"])["identified"].sum().astype(int)
-    assert (counts["", "none"], counts["", "clip"], counts["noise-gradient", "none"]) == (77, 80, 1)
+    attacked, norm = found[found["floor"].isna()], found["max_grad_norm"].fillna(0)
+    counts = attacked.groupby(norm)["identified"].sum().astype(int)
+    assert counts.to_dict() == {0: 77, 0.1: 80, 1: 80, 10: 78}
     fed_noise = found[found["floor"] == "noise-gradient"]
-    assert (round(fed_noise["psnr"].mean(), 1), round(fed_noise["lpips"].mean(), 3)) == (11.0, 0.347)
+    assert (len(fed_noise), int(fed_noise["identified"].sum())) == (80, 0)
+    assert (round(fed_noise["psnr"].mean(), 1), round(fed_noise["lpips"].mean(), 3)) == (10.9, 0.341)
     page = (FINDINGS / "2026-11-clipping.md").read_text()
     assert "77 of 80 images are identified" in page
     assert "77 of 80 images are identified" in (ROOT / "docs" / "defences.md").read_text()
-    assert "identifies 1 of 80" in page
-    assert "has 11.0 dB and LPIPS .347" in page
+    assert "identifies 0 of 80" in page
+    assert "has 10.9 dB and LPIPS .341" in page
 
 
 def test_searches_and_estimates_without_noise_have_so_many_decibels():

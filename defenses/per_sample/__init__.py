@@ -111,13 +111,19 @@ def _functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
 
 
 def _loop(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """Each is right by itself; whether the others had a part in the batch's outputs is to be seen."""
+    """Right for each sample; whether they add up to the batch's gradient is to be seen."""
     singles = one_by_one(model, loss, images, labels, range(len(images)))
     gradients = [torch.stack(same) for same in zip(*(own.gradients for own in singles), strict=True)]
+    alone = [own.outputs for own in singles]
     check_finite(gradients)
-    batch = images if len(images) > 1 else torch.cat([images, images / 2])
-    with torch.no_grad():
-        check_independent(model, batch, range(len(images)), model(batch), [own.outputs for own in singles])
+    if len(images) == 1:
+        twins = torch.cat([images, images / 2])
+        with torch.no_grad():
+            check_independent(model, twins, [0], model(twins), alone)
+        return gradients
+    batch = own_gradient(model, loss, images, labels)
+    check_independent(model, images, range(len(images)), batch.outputs, alone)
+    _agree(model, wrong_mean(batch, gradients))
     return gradients
 
 

@@ -103,7 +103,12 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         expanded(options.out) if options.out is not None else Path("results") / _name(options, configuration)
     )
     executor = executors.create(
-        options.executor, runtime.device, options.workers, options.ray_address, options.gpus_per_cell
+        options.executor,
+        runtime.device,
+        options.workers,
+        options.ray_address,
+        options.gpus_per_cell,
+        planned.cells,
     )
     if options.dry_run:
         return _dry_run(planned, folder, executor.slots)

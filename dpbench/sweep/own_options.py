@@ -182,10 +182,11 @@ OWN = (
         WHERE,
         "executor",
         str,
-        "local",
-        "where cells run: in this process, in one per graphics card or core, or on a Ray cluster",
+        "auto",
+        "where cells run: in this process, in one per graphics card or core, or on a Ray cluster; auto: on a "
+        "CPU of several cores in workers, where they pay",
         decides=False,
-        choices=("local", "workers", "ray"),
+        choices=("auto", "local", "workers", "ray"),
     ),
     _option(
         WHERE,

@@ -68,6 +68,7 @@ def tune(out: str | Path, *, progress: bool = True, **parameters: Any) -> list[O
             given.workers,
             given.ray_address,
             given.gpus_per_cell,
+            [cell for setting in settings.all for cell in (*setting.tuned, *setting.checked)],
         )
         with Display(Console(stderr=True, emoji=False), quiet=not progress) as display:
             for line in settings.left_out:

@@ -83,7 +83,8 @@ def test_under_little_noise_the_images_are_estimated_as_from_a_layer_for_one_cli
 
 def test_the_change_grows_with_the_clients():
     seen = [schema.checked(measure(given(count=n), clients(n)).rows[0]) for n in (1, 3)]
-    assert seen[1]["added_parameters"] == 3 * seen[0]["added_parameters"] > 0
+    added = [row["added_parameters"] for row in seen]
+    assert added[1] - 128 == 3 * (added[0] - 128) > 0  # the 128 biases serve all clients
     assert "psnr_unbiased_probe" not in seen[0]
 
 

@@ -1,0 +1,26 @@
+"""Figures of the suite about exact attacks on whole batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stored_results import results, share
+
+
+def spear() -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Suite `exact-batches`, by victim, defence and batch size."""
+    rows = results("exact-batches")
+    rows = rows[rows["floor"].isna()]
+    return {
+        (victim, defence, int(size)): {
+            "batches": found["batch_seed"].nunique(),
+            "certified": share(found["certified"].sum(), len(found)),
+            "labels": found["label_correct"].mean(),
+            "median": found["psnr"].median(),
+            "worst": found["psnr"].min(),
+            "worst_certified": found.loc[found["certified"] == 1, "psnr"].min(),
+            "seconds": found["seconds"].median(),
+            "most_seconds": found["seconds"].max(),
+        }
+        for (victim, defence, size), found in rows.groupby(["victim", "defense", "batch_size"])
+    }
