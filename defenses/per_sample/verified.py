@@ -1,9 +1,13 @@
-"""Which models, batches and losses had right gradients before, by everything but their numbers."""
+"""Which models and losses had right gradients before, on a batch of the same shape.
+
+A model with other weights is another one: a layer that mixes samples may do so only once it has learnt to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import Loss
@@ -15,7 +19,7 @@ _verified: set[int] = set()
 
 
 def is_new(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> bool:
-    """Whether nothing of this structure was verified in this process."""
+    """Whether these were not verified in this process, whatever the numbers of the batch."""
     return _key(model, loss, images, labels) not in _verified
 
 
@@ -25,7 +29,14 @@ def remember(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> No
 
 
 def _key(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> int:
-    return hash((tuple(map(_module, model.modules())), _tensor(images), _tensor(labels), _value(loss)))
+    modules = tuple(map(_module, model.modules()))
+    return hash((modules, _sums(model), _tensor(images), _tensor(labels), _value(loss)))
+
+
+def _sums(model: nn.Module) -> Hashable:
+    """A number for each tensor, which tells weights apart at the price of reading them once."""
+    sums = [tensor.detach().sum(dtype=torch.float64) for tensor in (*model.parameters(), *model.buffers())]
+    return tuple(torch.stack(sums).tolist()) if sums else ()
 
 
 def _module(module: nn.Module) -> Hashable:

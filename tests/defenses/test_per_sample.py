@@ -382,7 +382,7 @@ def test_what_functorch_gives_is_compared_the_first_time(wrong, monkeypatch):
     assert per_sample(model, F.cross_entropy, images, labels).method == "loop"
 
 
-def test_a_structure_is_compared_once_and_any_other_structure_anew(monkeypatch):
+def test_a_model_is_compared_once_and_any_other_model_anew(monkeypatch):
     seen = []
     monkeypatch.setattr(package, "wrong_mean", lambda *given: seen.append(1))
     images, labels = batch(4)
@@ -396,9 +396,10 @@ def test_a_structure_is_compared_once_and_any_other_structure_anew(monkeypatch):
     model(images)
     twin = copy.deepcopy(model)
     assert compared(model)
+    assert not compared(twin, images.flip(0))
     with torch.no_grad():
         twin[0].weight.mul_(2)
-    assert not compared(twin)
+    assert compared(twin)
     assert compared(model, images[:3], labels[:3])
     assert compared(model, loss=nn.CrossEntropyLoss())
     twin[0].padding_mode, twin[0]._reversed_padding_repeated_twice = "circular", [1, 1, 1, 1]
@@ -418,6 +419,31 @@ class Captured(nn.Module):
 
     def forward(self, x):
         return self.layer(x.flatten(1)) + self.also(x.flatten(1).cos())
+
+
+class Gated(nn.Module):
+    """Mixes samples once its gate, zero at first, has opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x + self.gate * (x - x.mean(0))
+
+
+def test_a_layer_that_learns_to_mix_is_refused_from_then_on():
+    model, (images, labels) = head(Gated()).eval(), batch(4)
+    model(images)
+    with torch.no_grad():
+        model[0].gate.fill_(1e-30)  # next to nothing
+    with pytest.raises(InputError, match="no per-sample gradients"):  # its own gradient says it already
+        per_sample(model, F.cross_entropy, images, labels)
+    model[0].gate.requires_grad_(False)
+    per_sample(model, F.cross_entropy, images, labels)
+    model[0].gate.fill_(1.0)
+    with pytest.raises(InputError, match=r"depends on the other images of the batch, at 0 \(Gated\)"):
+        per_sample(model, F.cross_entropy, images, labels)
 
 
 def test_a_weight_that_functorch_does_not_reach_is_left_to_the_loop():
