@@ -2,7 +2,7 @@
 
     git worktree add ../old e1b8842
     python -m benchmarks.main_command --against ../old
-    python -m benchmarks.main_command --against ../old --words "--executor workers"   # options for this one
+    python -m benchmarks.main_command --against ../old --words="--executor workers"   # options for this one
 
 `ratio` is the other checkout's time divided by this one's. Each run is a process of its own, with an Inductor
 cache of its own, and writes into a folder that is removed. Run it on an idle machine.
