@@ -93,7 +93,7 @@ def _opacus(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> lis
 
 
 def _functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """By weights of each sample's own; compared with plain passes once for a model and a batch of that shape."""
+    """By weights of each sample's own; compared with plain passes once for a model and shape of batch."""
     gradients, outputs = by_functorch(model, loss, images, labels)
     check_finite(gradients)
     if not is_new(model, loss, images, labels):
