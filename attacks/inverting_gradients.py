@@ -40,7 +40,7 @@ class Preset:
         prior_weight: weight of the Gaussian prior, in units of the one that the defence calls for.
         anneal: how many times that weight the search begins with; it falls geometrically.
         finish: share of the iterations that are Gauss-Newton's.
-        shares: search for the factors of a clip, where it scaled several images.
+        shares: search for the factors of a clip, where it scaled several images and the release decides them.
     """
 
     learning_rate: float
@@ -118,7 +118,9 @@ class InvertingGradients(Attack):
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         path = path_of(release, self.update)
-        weighted = self.adaptive and preset.shares and path is None and weighs(release)
+        # where the prior decides as much as the release, free shares would leave images to it alone
+        decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
+        weighted = self.adaptive and preset.shares and path is None and decisive and weighs(release)
         problem = Problem(
             knowledge, release.gradients, objective, regularisers, variables, path=path, weighted=weighted
         )

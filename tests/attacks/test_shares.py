@@ -100,6 +100,18 @@ def test_a_clipped_batch_is_rebuilt_better_with_the_factors_than_without(tiny, t
     assert found[True].gradient_distance < found[False].gradient_distance
 
 
+@pytest.mark.parametrize(("sigma", "searched"), [(1e-4, True), (1.0, False)])
+def test_under_heavy_noise_no_shares_are_searched(sigma, searched, tiny, told, images, monkeypatch):
+    """They would go to one image, and the prior would paint the others."""
+    asked = []
+    kind = "attacks.inverting_gradients.Problem"
+    monkeypatch.setattr(kind, lambda *given, **named: asked.append(named) or Problem(*given, **named))
+    noisy = create("dp", max_grad_norm=1.0, noise_multiplier=sigma)
+    release = noisy.release(tiny, F.cross_entropy, images, LABELS, seed=0)
+    attacks.create("inverting-gradients", iterations=2)(release, told, seed=0)
+    assert asked[0]["weighted"] is searched
+
+
 @pytest.mark.parametrize(
     ("stages", "images", "clients", "expected"),
     [
