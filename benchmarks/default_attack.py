@@ -9,7 +9,6 @@ presets take turns, batch by batch. Intervals are 95 % by bootstrap over the bat
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from benchmarks.measure import show
+from benchmarks.measure import kept, show
 from dpbench.cell.run import run_cell
 from dpbench.cell.spec import BatchSpec, Cell, Part, Runtime
 from dpbench.data import load_data
@@ -130,14 +129,8 @@ def main(options: Options) -> None:
     """Measure and show; images.csv has a row as soon as it is measured."""
     load_data("cifar10")  # here, so that a missing one is said at once
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with clean_state(), (options.out / "images.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in measured(options):
-            rows.append(row)
-            writer.writerow(row)
-            file.flush()
+    with clean_state():
+        rows = kept(measured(options), COLUMNS, options.out / "images.csv")
     show("The presets of inverting-gradients", compared(pd.DataFrame(rows)), options.out / "table.csv")
 
 

@@ -9,7 +9,6 @@ them. Intervals are 95 % by bootstrap over the batches (10,000 draws).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import tyro
 
 from benchmarks.default_attack import interval
-from benchmarks.measure import show
+from benchmarks.measure import kept, show
 from dpbench.cell.run import run_cell
 from dpbench.cell.scene import prepare
 from dpbench.cell.spec import BatchSpec, Cell, Part, Runtime
@@ -111,14 +110,8 @@ def compared(table: pd.DataFrame) -> list[dict]:
 def main(options: Options) -> None:
     """Measure and show; images.csv has a row as soon as it is measured."""
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with clean_state(), (options.out / "images.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in measured(options):
-            rows.append(row)
-            writer.writerow(row)
-            file.flush()
+    with clean_state():
+        rows = kept(measured(options), COLUMNS, options.out / "images.csv")
     show("Centres of map's prior", compared(pd.DataFrame(rows)), options.out / "table.csv")
 
 

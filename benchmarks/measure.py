@@ -87,6 +87,19 @@ def computes(func: Any) -> bool:
     return not func.is_view and not name.startswith(("empty", "new_empty", "detach", "_unsafe_view"))
 
 
+def kept(rows: Iterator[Row], columns: Sequence[str], file: Path) -> list[Row]:
+    """All of `rows`; each is in `file`, as CSV, as soon as it is measured."""
+    found = []
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        for row in rows:
+            found.append(row)
+            writer.writerow(row)
+            handle.flush()
+    return found
+
+
 def show(title: str, rows: Sequence[Row], file: Path) -> None:
     """Prints `rows` and writes them to `file` as CSV."""
     table = Table(title=title)

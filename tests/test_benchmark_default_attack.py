@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.default_attack import Options, compared, interval, measured
+from benchmarks.measure import kept
 
 
 def test_gains_are_paired_by_image():
@@ -26,6 +27,16 @@ def test_the_interval_is_that_of_a_mean():
     low, high = interval(values)
     assert low < values.mean() < high
     assert high - low == pytest.approx(4 * values.std() / 20, rel=0.1)
+
+
+def test_rows_that_were_measured_before_a_failure_are_kept(tmp_path):
+    def rows():
+        yield {"image": 0, "psnr": 20.0}
+        raise RuntimeError("the third search failed")
+
+    with pytest.raises(RuntimeError, match="third"):
+        kept(rows(), ("image", "psnr"), tmp_path / "images.csv")
+    assert (tmp_path / "images.csv").read_text().split() == ["image,psnr", "0,20.0"]
 
 
 def test_both_presets_attack_each_batch(monkeypatch):
