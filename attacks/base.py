@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.adaptation import adapts
-from attacks.bottleneck import in_the_know
+from attacks.bottleneck import NAME, UNREAD, in_the_know
 from attacks.objectives import Objective
 from dpbench.protocol import (
     Declared,
@@ -168,6 +168,8 @@ class Attack(Declared, ABC):
             if not self.simulates:
                 release, knowledge, read = in_the_know(release, knowledge, generator, adaptive)
             found = self.run(Task(release, knowledge, generator, device, progress, begun))
+        if adaptive and not self.simulates and NAME in (stage.name for stage in release.defense):
+            found = replace(found, note=f"{UNREAD} {found.note}".strip())
         # to the attack itself the labels that were read beforehand look like known ones
         return replace(found, label_source="inferred") if read and found.label_source == "known" else found
 

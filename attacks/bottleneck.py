@@ -26,6 +26,8 @@ from attacks.reading import alone
 from dpbench.protocol import Bottleneck, Knowledge, Release, bottleneck_head
 
 NAME = "precode"
+UNREAD = "The noise of precode could not be read from the release, so the attack drew noise of its own."
+"""What a row's `note` says then."""
 STARTS = 2000
 """Searches for the features of several samples, at most."""
 

@@ -86,6 +86,7 @@ def test_labels_are_read_too_and_contradictions_are_not_believed(relu):
     assert sorted(found.labels.tolist()) == [0, 2]
     answer = attacks.create("inverting-gradients", iterations=3)(release, unknown, seed=0)
     assert (answer.label_source, sorted(answer.labels.tolist())) == ("inferred", [0, 2])
+    assert bottleneck.UNREAD not in answer.note
     wrong = replace(knowledge, labels=torch.tensor([1, 1]))
     same, found, read = bottleneck.in_the_know(release, wrong, generator(), True)
     assert (same.defense, read) == (release.defense, False)
@@ -104,6 +105,9 @@ def test_what_cannot_be_read_gets_noise_of_the_attackers_own(tiny, defence, give
     noise = bottleneck_head(found.model)[1].bottleneck.noise
     assert noise.shape == (batch, WIDTH)
     assert bottleneck_head(knowledge.model)[1].bottleneck.noise is None
+    for adaptive in (True, False):  # it is said, where reading was tried
+        asked = attacks.create("inverting-gradients", iterations=2, adaptive=adaptive)
+        assert (bottleneck.UNREAD in asked(release, knowledge, seed=0).note) is adaptive
     before = noise.clone()
     bottleneck.redrawing(found.model, release, torch.Generator().manual_seed(9))(0, [])
     assert not torch.equal(bottleneck_head(found.model)[1].bottleneck.noise, before)
