@@ -26,9 +26,10 @@ NARROW = 0.3
 class MaximumAPosteriori(Attack):
     """Adam on likelihood times prior, from the linear estimate: both are those of the defence's own noise.
 
-    The prior's centre may move to the linear estimate, or to what a denoiser makes of that, where it gets
-    narrower. Then the release counts twice, and the result is no maximum a posteriori any more. With the
-    denoiser this is a pass of plug and play by half-quadratic splitting (Zhang et al. 2021).
+    The prior is narrow and about the linear estimate, or about what a denoiser makes of that: then the
+    release counts twice, and the result is no maximum a posteriori, but nearer to the images. About the
+    label's mean image (`centre` mean) it is one. With the denoiser this is a pass of plug and play by
+    half-quadratic splitting (Zhang et al. 2021).
     """
 
     needs = frozenset({"public_images", "image_statistics"})
@@ -37,10 +38,10 @@ class MaximumAPosteriori(Attack):
     iterations: int = shared.iterations(400)
     learning_rate: float = shared.learning_rate(0.1)
     public_images: int = shared.public_images()
-    centre: Literal["mean", "estimate", "denoised"] = parameter(
-        "mean",
-        "what the prior is centred on: the label's mean image, the linear estimate, or, for colour images of "
-        "32 x 32, what a trained denoiser makes of that (denoised)",
+    centre: Literal["estimate", "mean", "denoised"] = parameter(
+        "estimate",
+        "what the prior is centred on: the linear estimate, the label's mean image, or, for colour images of "
+        "32 x 32, what a trained denoiser makes of the estimate (denoised)",
     )
 
     def run(self, task: Task) -> Reconstruction:

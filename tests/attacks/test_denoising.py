@@ -64,7 +64,7 @@ def test_images_and_entries_of_a_moved_prior_are_inverse():
 def test_attacks_want_a_denoiser_only_where_they_use_one():
     assert "image_denoiser" in attacks.create("map", centre="denoised").wants()
     assert "image_denoiser" in attacks.create("analytic", prior="denoiser").wants()
-    others = attacks.create("map"), attacks.create("map", centre="estimate"), attacks.create("analytic")
+    others = attacks.create("map"), attacks.create("map", centre="mean"), attacks.create("analytic")
     assert not any("image_denoiser" in attack.wants() for attack in others)
 
 
