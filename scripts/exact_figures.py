@@ -1,4 +1,4 @@
-"""Figures of the suite about exact attacks on whole batches."""
+"""Figures of the suites about exact attacks on whole batches."""
 
 from __future__ import annotations
 
@@ -23,4 +23,26 @@ def spear() -> dict[tuple[str, str, int], dict[str, Any]]:
             "most_seconds": found["seconds"].max(),
         }
         for (victim, defence, size), found in rows.groupby(["victim", "defense", "batch_size"])
+    }
+
+
+def convolutions() -> dict[tuple[str, str], dict[str, Any]]:
+    """Suite `exact-convnet`, by victim and defence."""
+    rows = results("exact-convnet")
+    means = rows[rows["floor"] == "mean-image"].groupby("victim")["psnr"].mean()
+    rows = rows[rows["floor"].isna()]
+    return {
+        (victim, defence): {
+            "images": len(found),
+            "batches": found["batch_seed"].nunique(),
+            "labels": found["label_correct"].mean(),
+            "median": found["psnr"].median(),
+            "worst": found["psnr"].min(),
+            "best": found["psnr"].max(),
+            "above": share((found["psnr"] > 30).sum(), len(found)),
+            "certified": int(found["certified"].sum()),
+            "mean_image": means[victim],
+            "seconds": found["seconds"].median(),
+        }
+        for (victim, defence), found in rows.groupby(["victim", "defense"])
     }

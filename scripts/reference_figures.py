@@ -274,6 +274,7 @@ FIGURES = Figures(
     defences_strongest=defence_figures.strongest,
     peel=peel,
     spear=exact_figures.spear,
+    convolutions=exact_figures.convolutions,
     malicious=malicious,
     labels=labels,
     trained=trained,
