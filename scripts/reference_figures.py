@@ -11,6 +11,7 @@ from typing import Any
 import defence_figures
 import exact_figures
 import gradinversion_figures
+import label_figures
 import pandas as pd
 from rich.console import Console
 from scipy.stats import binom
@@ -174,14 +175,6 @@ def malicious() -> dict[str, Any]:
     }
 
 
-def labels() -> dict[str, Any]:
-    """Suite `labels`: the share of labels restored, by victim, rule, draw and batch size."""
-    rows = results("labels")
-    rows = rows[rows["floor"].isna()]
-    found = rows.groupby(["victim", "label_rule", "label_draw", "batch_size"])["label_correct"].mean()
-    return {"sizes": sorted(rows["batch_size"].unique()), "restored": found.to_dict()}
-
-
 def trained() -> dict[str, Any]:
     """How far the victim was trained, for the search: medians, floors and images picked out."""
     rows = results("trained")
@@ -276,7 +269,8 @@ FIGURES = Figures(
     spear=exact_figures.spear,
     convolutions=exact_figures.convolutions,
     malicious=malicious,
-    labels=labels,
+    labels=label_figures.labels,
+    labels_under_noise=label_figures.labels_under_noise,
     trained=trained,
     presets=presets,
     decide=decide,
