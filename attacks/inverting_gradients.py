@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.adaptation import CLIPS, NOISY, SPARSE, adapt, adapts, weighs
+from attacks.adaptation import CLIPS, EXACT, NOISY, SPARSE, adapt, adapts, weighs
 from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.bottleneck import redrawing
 from attacks.engine import Schedule, search, step_decay, warm_cosine
@@ -24,6 +24,7 @@ from attacks.finish import COUNT, finished, of_squares
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
+from attacks.softened import Softened
 from dpbench.protocol import Knowledge, Reconstruction, Release, parameter
 
 
@@ -41,6 +42,8 @@ class Preset:
         anneal: how many times that weight the search begins with; it falls geometrically.
         finish: share of the iterations that are Gauss-Newton's.
         shares: search for the factors of a clip, where it scaled several images and the release decides them.
+        softened: large entries count for less in an exact release; in others, errors of small ones would
+            count for more.
     """
 
     learning_rate: float
@@ -52,6 +55,7 @@ class Preset:
     anneal: float = 1.0
     finish: float = 0.0
     shares: bool = False
+    softened: bool = False
 
 
 PRESETS = {
@@ -68,6 +72,7 @@ PRESETS = {
         anneal=10.0,
         finish=0.2,
         shares=True,
+        softened=True,
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""
@@ -112,12 +117,17 @@ class InvertingGradients(Attack):
         """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge)
-        objective = adapt(Cosine(), release) if self.adaptive else Cosine()
+        path = path_of(release, self.update)
+        objective = Cosine()
+        exact = EXACT.issuperset(stage.name for stage in release.defense)
+        if preset.softened and (exact or not self.adaptive):
+            objective = Softened(objective)
+        if self.adaptive:
+            objective = adapt(objective, release)
         regularisers, note = self.regularisers(release, knowledge)
         variables = None
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
-        path = path_of(release, self.update)
         # where the prior decides as much as the release, free shares would leave images to it alone
         decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
         weighted = self.adaptive and preset.shares and path is None and decisive and weighs(release)
@@ -172,13 +182,15 @@ class InvertingGradients(Attack):
     def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
         """As its objective does, and where noise or zeros decide what the prior weighs.
 
-        And to clips of several images, which scale each one's gradient by a factor that is searched.
+        And to clips of several images, which scale each one's gradient by a factor that is searched, and to
+        whatever leaves errors in small entries.
         """
         own, preset = given.get("prior_weight"), PRESETS[given.get("preset") or "tuned"]
         prior = preset.prior_weight if own is None else own
         weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
+        softened = preset.softened and not EXACT.issuperset(stages)
         scaled = preset.shares and bool(given.get("several")) and not CLIPS.isdisjoint(stages)
-        return weighed or scaled or adapts(stages, Cosine)
+        return weighed or scaled or softened or adapts(stages, Cosine)
 
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; the prior is made of statistics."""

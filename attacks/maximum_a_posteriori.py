@@ -71,7 +71,7 @@ class MaximumAPosteriori(Attack):
             labels=found.labels,
             label_source=found.source,
             gradient_distance=float(nats),
-            start=found.images.clamp(0, 1),
+            start=found.means.clamp(0, 1),
             iterations=self.iterations,
             seconds=task.seconds(),
             history=history,

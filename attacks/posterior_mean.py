@@ -67,7 +67,7 @@ class PosteriorMean(Attack):
             labels=found.labels,
             label_source=found.source,
             gradient_distance=float(nats),
-            start=found.images.clamp(0, 1),
+            start=found.means.clamp(0, 1),
             iterations=total,
             seconds=task.seconds(),
             history=history,

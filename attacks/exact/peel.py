@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
+from attacks.adaptation import EXACT
 from attacks.base import Attack, Task, attack, channel_statistics
 from attacks.exact import pooled, residual
 from attacks.exact.activations import undone
@@ -27,8 +28,6 @@ from attacks.inverting_gradients import InvertingGradients
 from dpbench.protocol import Knowledge, Reconstruction, Release
 
 UNDETERMINED = "The image explains the release, and so may others: expect an error of {:.1g} of the range."
-EXACT = ("clip",)
-"""Stages of a defence after which a single sample's gradient is right up to its scale."""
 CERTAIN = 1e-4
 """Largest relative residual of an image that is certified."""
 DETERMINED = 1e-3

@@ -16,6 +16,7 @@ from attacks.engine.watch import watching
 from attacks.masked import Masked
 from attacks.objectives import Cosine, FittedScale, LayerL2, MatchedNorm, Objective, Scaled, SquaredL2
 from attacks.regularisers import L2, BatchNormStatistics, GroupConsistency, TotalVariation
+from attacks.softened import Softened
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 from dpbench.protocol import Knowledge
 from dpbench.victim.networks import FrozenBatchNorm2d
@@ -60,6 +61,10 @@ def flat(tensors):
     return torch.cat([t.flatten() for t in tensors])
 
 
+def softened(tensors):
+    return torch.cat([(t / (t**2 + t.square().mean()).sqrt()).flatten() for t in tensors])
+
+
 OBJECTIVES = {
     "squared": (lambda t: SquaredL2(), lambda g, t: (flat(g) - flat(t)).square().sum()),
     "layer-l2": (lambda t: LayerL2(0.3), lambda g, t: 0.3 * sum((a - b).norm() for a, b in pairs(g, t))),
@@ -68,6 +73,7 @@ OBJECTIVES = {
         lambda g, t: 0.3 * sum((a - b).norm() / b.norm() for a, b in pairs(g, t)) / len(t),
     ),
     "cosine": (lambda t: Cosine(), lambda g, t: cosine(flat(g), flat(t))),
+    "softened": (lambda t: Softened(Cosine()), lambda g, t: cosine(*(softened(part) for part in (g, t)))),
     "scaled": (lambda t: Scaled(Cosine(), 0.3), lambda g, t: 0.3 * cosine(flat(g), flat(t))),
     "fitted": (
         lambda t: FittedScale(),

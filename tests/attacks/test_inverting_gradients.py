@@ -148,3 +148,22 @@ def test_a_nat_weighs_more_the_fewer_entries_pruning_keeps():
     pruned = torch.where(torch.arange(40_000) < 400, full.gradients[0], 0.0)
     release = replace(full, gradients=(pruned,), defense=(Stage("prune", {"prune_ratio": 0.99}),))
     assert nat_weight(release) == pytest.approx(10 * UNDEFENDED)
+
+
+def test_small_entries_count_only_where_they_are_right(tiny, told):
+    """Softened without a defence and under a clip; the plain cosine where errors are known to be there."""
+    images = smooth_images(1)
+    plain = plain_release(tiny, images, LABELS)
+
+    def distance(release, **given):
+        attack = attacks.create("inverting-gradients", engine="eager", iterations=5, **given)
+        return attack(release, told, seed=1).gradient_distance
+
+    clipped = replace(plain, defense=(Stage("clip", {"max_grad_norm": 1.0}),))
+    rounded = replace(plain, defense=(Stage("quantize", {"quantize_bits": 4}),))
+    unaware = distance(rounded, adaptive=False)
+    assert distance(plain) == distance(clipped) == unaware != distance(rounded)
+    kind = attacks.kind("inverting-gradients")
+    assert kind.adapts(["quantize"], {})
+    assert not kind.adapts(["clip"], {})
+    assert not kind.adapts(["quantize"], {"preset": "paper"})

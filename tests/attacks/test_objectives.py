@@ -13,6 +13,7 @@ from attacks.objectives import (
     Target,
     norms,
 )
+from attacks.softened import Softened
 from benchmarks.measure import Operations
 from defenses import create
 from dpbench.protocol import Release, Stage, combined
@@ -65,6 +66,12 @@ def soft(size, least):
     return value
 
 
+def softened(a, b):
+    """The cosine of smooth signs, each as wide as the root mean square of its own tensor."""
+    (x, y) = ([t / (t**2 + t.square().mean()).sqrt() for t in gradients] for gradients in (a, b))
+    return cosine(x, y)
+
+
 BOUNDS = [torch.full_like(m, bound) for m, bound in zip(MASKS, (0.2, 0.0, 3.0), strict=True)]
 
 
@@ -85,12 +92,14 @@ def within(compare, scaled):
 
 CASES = [
     (Masked(Cosine(), MASKS, BOUNDS), within(cosine, scaled=True)),
+    (Masked(Softened(Cosine()), MASKS, BOUNDS), within(softened, scaled=True)),
     (Masked(SquaredL2(), MASKS, BOUNDS), within(squared, scaled=False)),
     (Masked(FittedScale(), MASKS, BOUNDS), within(fitted, scaled=True)),
     (Masked(MatchedNorm(LayerL2()), MASKS, BOUNDS), within(norm_matched, scaled=True)),
     (SoftClamp(Cosine(), None, 0.25), soft(None, 0)),
     (SoftClamp(Cosine(), 1.5, 0.25), soft(1.5, 1.5)),
     (SoftClamp(Cosine(), 0.03125, 0.25), soft(0.03125, 0.03125)),
+    (Softened(Cosine()), softened),
     (SquaredL2(), squared),
     (Cosine(), cosine),
     (FittedScale(), fitted),
@@ -190,7 +199,8 @@ def test_entries_that_were_not_sent_are_held_to_the_smallest_that_was():
 
 
 def test_residuals_square_to_the_value():
-    for objective in (Masked(Cosine(), MASKS, BOUNDS), Masked(Cosine(), MASKS), Cosine()):
+    masked = Masked(Cosine(), MASKS, BOUNDS), Masked(Cosine(), MASKS)
+    for objective in (*masked, Masked(Softened(Cosine()), MASKS, BOUNDS), Softened(Cosine()), Cosine()):
         parts = objective.residuals(draw(1), draw(2))
         value = float(flat(parts).square().sum()) / 2
         assert value == pytest.approx(float(objective(draw(1), draw(2))[0]), rel=1e-9)
@@ -219,6 +229,29 @@ def test_a_soft_clamp_survives_extreme_norms_and_dead_tensors():
     _, cotangent = SoftClamp(Cosine(), None)([torch.zeros_like(trial[0]), *trial[1:]], target)
     assert cotangent[0].count_nonzero() == 0
     assert all(torch.isfinite(v).all() for v in cotangent)
+
+
+def test_softening_minds_no_scale_of_a_tensor_and_survives_dead_ones():
+    trial, target = draw(1, torch.float32), draw(2, torch.float32)
+    usual, _ = Softened(Cosine())(trial, target)
+    for scales in ((1e13, 1.0, 1e-13), (0.5, 1e-9, 3.0)):
+        scaled = [scale * t for scale, t in zip(scales, trial, strict=True)]
+        value, cotangent = Softened(Cosine())(scaled, target)
+        assert float(value) == pytest.approx(float(usual), rel=1e-4)
+        assert all(torch.isfinite(v).all() for v in cotangent)
+    for dead in (trial, target):
+        kept, dead[0] = dead[0], torch.zeros_like(dead[0])
+        value, cotangent = Softened(Cosine())(trial, target)
+        assert all(torch.isfinite(v).all() for v in (value, *cotangent))
+        dead[0] = kept
+
+
+def test_softened_small_entries_count():
+    """Of one large entry and many small ones, the small ones decide nothing unless softened."""
+    target = [torch.cat([torch.tensor([100.0]), torch.ones(99)])]
+    other = [torch.cat([torch.tensor([100.0]), -torch.ones(99)])]
+    assert float(Cosine()(other, target)[0]) < 0.02
+    assert float(Softened(Cosine())(other, target)[0]) > 0.5
 
 
 def stage(name, **given):

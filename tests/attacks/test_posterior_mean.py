@@ -55,6 +55,20 @@ def test_the_attack_gives_the_mean_of_the_samples_and_says_how_they_mixed():
     assert found.iterations == 800
 
 
+@pytest.mark.parametrize("attack", ["map", "posterior-mean"])
+def test_where_they_set_out_from_needs_no_gradient(attack):
+    """It is shown as a floor."""
+    label = torch.tensor([1])
+    knowledge = told(label)
+    starts = [
+        attacks.create(attack, iterations=60)(
+            released(draw(label, seed=s), label, 0.05), knowledge, seed=0
+        ).start
+        for s in (4, 5)
+    ]
+    assert torch.equal(*starts)
+
+
 def test_too_few_iterations_to_sample_are_said():
     label = torch.tensor([1])
     knowledge, release = told(label), released(draw(label), label, 0.05)

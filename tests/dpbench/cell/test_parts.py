@@ -180,8 +180,9 @@ def test_an_attack_that_contradicts_its_threat_model_is_refused():
         (part("inverting-gradients", preset="paper"), "clip", False),  # the cosine sees no scale
         (part("inverting-gradients"), "clip+prune", True),
         (part("inverting-gradients"), "prune+noise", True),  # the noise says what the prior weighs
-        (part("inverting-gradients", prior_weight=0.0), "prune+noise", False),  # the zeros are gone
-        (part("inverting-gradients", preset="paper"), "prune+noise", False),
+        (part("inverting-gradients", prior_weight=0.0), "prune+noise", True),  # small entries do not count
+        (part("inverting-gradients"), "quantize", True),
+        (part("inverting-gradients", preset="paper"), "prune+noise", False),  # the zeros are gone
         (part("inverting-gradients", preset="paper"), "clip+prune", True),
         (part("dlg"), "clip", True),
         (part("dlg"), "none", False),

@@ -1,0 +1,59 @@
+"""An objective on gradients whose large entries count for less."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.objectives import Gradients, Objective
+
+
+class Softened(Objective):
+    """An objective after every entry g of trial and target became g / sqrt(g^2 + w^2), a smooth clamp to +-1.
+
+    w is the root mean square of the entry's tensor. A few large entries make up most of a gradient's
+    length, and each tensor has a scale of its own. So most entries, whole layers among them, decide next to
+    nothing of a plain distance. Here they do, and the scale of no tensor matters.
+
+    Args:
+        objective: what compares.
+    """
+
+    scale_free = True
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective, self.squares = objective, objective.squares
+
+    def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
+        """Value and cotangent, w being a function of the trial too."""
+        units, widths, lengths = _units(trial)
+        softened = [u / d for u, d in zip(units, lengths, strict=True)]
+        value, cotangent = self.objective(softened, _softened(target))
+        found = []
+        for u, w, d, v in zip(units, widths, lengths, cotangent, strict=True):
+            pulled = v / d**3  # with respect to u, which is g / w
+            inward = (pulled - (pulled * u).mean() * u) / w
+            found.append(torch.where(w > _least(w), inward, 0.0))
+        return value, found
+
+    def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
+        """Those of the objective."""
+        return self.objective.residuals(_softened(trial), _softened(target))
+
+
+def _softened(gradients: Gradients) -> list[Tensor]:
+    units, _, lengths = _units(gradients)
+    return [u / d for u, d in zip(units, lengths, strict=True)]
+
+
+def _units(gradients: Gradients) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Entries in units of w, w, and sqrt(1 + u^2) of these entries u."""
+    widths = [g.square().mean().sqrt().clamp_min(_least(g)) for g in gradients]
+    units = [g / w for g, w in zip(gradients, widths, strict=True)]
+    return units, widths, [(1 + u.square()).sqrt() for u in units]
+
+
+def _least(like: Tensor) -> float:
+    """A number of which the square is still normal."""
+    return torch.finfo(like.dtype).tiny ** 0.5
