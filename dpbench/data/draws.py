@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import torch
@@ -87,8 +89,7 @@ def draw_disjoint(data: Dataset, batch_size: int, seed: int, label_draw: str = "
     order = _shuffled(f"dpbench pass {number}", len(data.labels))
     if label_draw == "random":
         return _batch(data, order[batch * batch_size :][:batch_size])
-    filled = _distinct([int(label) for label in data.labels], order, batch_size)
-    return _batch(data, next(chosen for b, chosen in enumerate(filled) if b == batch))
+    return _batch(data, _pass(tuple(data.labels.tolist()), number, batch_size)(batch))
 
 
 def disjoint_batches(data: Dataset, batch_size: int, label_draw: str = "distinct") -> int:
@@ -112,7 +113,7 @@ def disjoint_batches(data: Dataset, batch_size: int, label_draw: str = "distinct
     _check(data, batch_size, label_draw)
     if label_draw == "random":
         return len(data.labels) // batch_size
-    return _fillable(data.labels.unique(return_counts=True)[1].tolist(), batch_size)
+    return _fillable(list(Counter(data.labels.tolist()).values()), batch_size)
 
 
 def disjoint_places(
@@ -141,7 +142,7 @@ def disjoint_places(
         starts = range(0, len(order) - batch_size + 1, batch_size)
         filled = (order[start:][:batch_size] for start in starts)
     else:
-        filled = _distinct([int(label) for label in data.labels], order, batch_size)
+        filled = _distinct(data.labels.tolist(), order, batch_size)
     return [tuple(chosen) for chosen in islice(filled, first, first + most)]
 
 
@@ -170,6 +171,20 @@ def _distinct(labels: list[int], order: list[int], batch_size: int) -> Iterator[
         yield [order[place] for place in sorted(left[label].pop() for label in chosen)]
 
 
+@lru_cache(maxsize=4)
+def _pass(labels: tuple[int, ...], number: int, batch_size: int) -> Callable[[int], list[int]]:
+    """The batches of a pass by their number, each filled once: a sweep asks for one after the other."""
+    filled = _distinct(list(labels), _shuffled(f"dpbench pass {number}", len(labels)), batch_size)
+    known: list[list[int]] = []
+
+    def of(batch: int) -> list[int]:
+        known.extend(islice(filled, max(0, batch + 1 - len(known))))
+        return known[batch]
+
+    return of
+
+
+@lru_cache(maxsize=4)
 def _shuffled(text: str, count: int) -> list[int]:
     return sorted(range(count), key=lambda i: hashlib.sha256(f"{text} {i}".encode()).digest())
 
@@ -184,7 +199,7 @@ def _check(data: Dataset, batch_size: int, label_draw: str) -> None:
     count = len(data.labels)
     if not 1 <= batch_size <= count:
         raise InputError(f"A batch of {batch_size} cannot be drawn: {data.name} has {count} images.")
-    covered = len(data.labels.unique())
+    covered = len(set(data.labels.tolist()))
     if label_draw == "distinct" and batch_size > covered:
         raise InputError(
             f"{batch_size} distinct labels cannot be drawn: {data.name} covers {covered} classes; "

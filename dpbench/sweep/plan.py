@@ -78,10 +78,14 @@ def plan(
         attacks.kind(_name(asked))
     chosen: dict[Cell, None] = {}
     left_out: dict[str, None] = {}
+    alike: dict[tuple[Any, ...], list[Cell]] = {}  # batches of one size differ in nothing but the batch
     for batch in inputs.batches(values, left_out):
         tell(len(chosen))
         for told in _told(values, inputs, batch):
-            attacked = change(list(_attacked(values, inputs, batch, told, runtime)))
+            key = told, batch.clients, batch.batch_size
+            if key not in alike:
+                alike[key] = list(_attacked(values, batch, told, runtime))
+            attacked = change([_about(cell, batch, inputs) for cell in alike[key]])
             # floors last: some take as long as their attack, and who runs out of time has what was asked for
             for cell in (*attacked, *_floors(attacked)):
                 code = inputs.code(cell)
@@ -99,10 +103,16 @@ def _told(values: Values, inputs: Inputs, batch: BatchSpec) -> Iterator[Told]:
         yield Told(labels=labels, bn_stats=source)
 
 
-def _attacked(
-    values: Values, inputs: Inputs, batch: BatchSpec, told: Told, runtime: Runtime
-) -> Iterator[Cell]:
-    """The undefended cells of a batch, then the defended ones."""
+def _about(cell: Cell, batch: BatchSpec, inputs: Inputs) -> Cell:
+    """The same cell of this batch, with the generator that there is for it."""
+    told = cell.told
+    if told.generator:
+        told = replace(told, generator_digest=inputs.generator_digest(told.generator, batch))
+    return replace(cell, batch=batch, told=told)
+
+
+def _attacked(values: Values, batch: BatchSpec, told: Told, runtime: Runtime) -> Iterator[Cell]:
+    """The undefended cells of a batch, then the defended ones; without hashes of generators."""
     for protection in dict.fromkeys(("none", *values["defense"])):
         for defence in defences(protection, values, batch.clients):
             for threat_name, asked in _attackers(values):
@@ -117,12 +127,11 @@ def _attacked(
                         for seed, source in product(
                             values["attack_seed"], values["generator"] if known["generator"] else (None,)
                         ):
-                            digest = inputs.generator_digest(source, batch) if source else ""
                             yield Cell(
                                 batch=batch,
                                 defence=defence,
                                 threat=Part(name=threat_name, parameters=threat_given),
-                                told=replace(told, generator=source, generator_digest=digest),
+                                told=replace(told, generator=source),
                                 attack=Part(name=attack_name, parameters=attack_given),
                                 attack_seed=seed,
                                 runtime=runtime,
