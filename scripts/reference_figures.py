@@ -62,23 +62,32 @@ def main_run() -> dict[str, Any]:
 
 
 def epsilon() -> dict[str, Any]:
-    """Suite `epsilon`: what `lmmse` identifies at each budget, and its controls."""
+    """Suite `epsilon`: what each attack identifies at each budget, and the controls."""
     rows = results("epsilon")
-    dp = rows[rows["floor"].isna() & (rows["defense"] == "dp")]
-    class_mean = rows[rows["floor"] == "start"].set_index("original_index")["psnr"]
+    class_mean = rows[(rows["floor"] == "start") & (rows["floor_of"] == "lmmse")]
+    class_mean = class_mean.set_index("original_index")["psnr"]
     return {
         "images": rows["original_index"].nunique(),
         "class_mean": class_mean.mean(),
-        "undefended": rows.loc[rows["floor"].isna() & (rows["defense"] == "none"), "psnr"].mean(),
         "constant": rows.loc[rows["floor"] == "constant-image", "psnr"].mean(),
-        "fed_noise": identified(rows[rows["floor"] == "noise-gradient"]),
-        "at": {f"{eps:g}": _of_lmmse(found, class_mean) for eps, found in dp.groupby("eps_release")},
-        "gallery": int(dp["gallery_size"].iloc[0]),
-        "public_images": int(dp["public_images"].iloc[0]),
+        "gallery": int(rows["gallery_size"].max()),
+        "public_images": int(rows["public_images"].max()),
+        "of": {attack: _by_budget(rows, attack, class_mean) for attack in ("lmmse", "map")},
     }
 
 
-def _of_lmmse(rows: pd.DataFrame, class_mean: pd.Series) -> dict[str, Any]:
+def _by_budget(rows: pd.DataFrame, attack: str, class_mean: pd.Series) -> dict[str, Any]:
+    fed_noise = rows[(rows["floor"] == "noise-gradient") & (rows["floor_of"] == attack)]
+    found = rows[rows["floor"].isna() & (rows["attack"] == attack)]
+    budgets = found[found["defense"] == "dp"].groupby("eps_release")
+    return {
+        "undefended": found.loc[found["defense"] == "none", "psnr"].mean(),
+        "fed_noise": identified(fed_noise),
+        "at": {f"{eps:g}": _beside_the_mean(at, class_mean) for eps, at in budgets},
+    }
+
+
+def _beside_the_mean(rows: pd.DataFrame, class_mean: pd.Series) -> dict[str, Any]:
     found, rows = identified(rows), rows.set_index("original_index")
     gain = rows["psnr"] - class_mean
     chance = 1 / rows["gallery_size"].iloc[0]
