@@ -60,8 +60,9 @@ class Direct:
     """
 
     def __init__(self, step: Step, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
-        self._step, self._tensors, self._labels = step, tensors, labels
+        self._step = step
         self._flat: list[Tensor] = []
+        self.adopt(tensors, labels)
 
     def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
         """Switch to another search's weights, release and labels."""
@@ -78,6 +79,14 @@ class Direct:
     def read(self) -> list[Tensor]:
         """The state."""
         return self._flat
+
+
+class ChannelsLast(Direct):
+    """As `Direct`, for a step compiled for tensors as `channels_last` has them."""
+
+    def adopt(self, tensors: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Switch to another search's weights, release and labels, laid out once for all iterations."""
+        super().adopt(channels_last(tensors), labels)
 
 
 class Graph:
@@ -136,6 +145,16 @@ class Graph:
     def _queue(self) -> torch.cuda.StreamContext:
         self._stream.wait_stream(torch.cuda.current_stream())
         return torch.cuda.stream(self._stream)
+
+
+def channels_last(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of four axes in channels_last, copied where they are not; the others as they are."""
+    return {name: _laid(t) if t.dim() == 4 else t for name, t in tensors.items()}
+
+
+def _laid(tensor: Tensor) -> Tensor:
+    laid = tensor.detach().contiguous(memory_format=torch.channels_last)
+    return laid.requires_grad_(tensor.requires_grad)
 
 
 def _own(tensor: Tensor) -> Tensor:

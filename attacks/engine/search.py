@@ -17,7 +17,7 @@ from attacks.engine.choice import auto, checked
 from attacks.engine.failures import out_of_memory
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
-from attacks.engine.runners import Direct, Graph, Inputs, Step
+from attacks.engine.runners import ChannelsLast, Direct, Graph, Inputs, Step, channels_last
 from attacks.engine.schedule import Schedule
 from dpbench.protocol import InputError, Reconstruction, full_precision
 
@@ -240,15 +240,15 @@ def _built(
         announce()
         if name == "graph":
             return steps.plain(iteration), iteration
-        # what a graph will feed has another layout than what the search has
-        seen = inputs.copied() if on_card else inputs
+        # the layout of what a graph or `ChannelsLast` will feed, not of what the search has
+        seen = inputs.copied() if on_card else inputs._replace(tensors=channels_last(inputs.tensors))
         step = steps.compiled(iteration, seen)
         _compare(step, iteration, seen)
         return step, iteration  # kept alive: the key holds addresses of the iteration's functions
 
     step, _ = programs.cached((name, key), make)
     if not on_card:
-        return [Direct(step, inputs.tensors, inputs.labels)]
+        return [ChannelsLast(step, inputs.tensors, inputs.labels)]
     graphs = programs.cached(
         (name, key, wanted), lambda: _side_by_side(lambda: Graph(step, inputs.copied()), wanted)
     )

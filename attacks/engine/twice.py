@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from attacks.engine.convolution import conv2d
 from dpbench.protocol import InputError
 
 _ONCE = (
@@ -33,6 +34,8 @@ _ONCE = (
 def twice_differentiable() -> Iterator[None]:
     """Context in which attention and hardsigmoid are made of operations with a second derivative.
 
+    Convolutions are those of `attacks.engine.convolution`, whose second derivative takes less time.
+
     It also keeps `nn.MultiheadAttention` off its fast path, which serves no torch function mode.
     """
     with sdpa_kernel(SDPBackend.MATH), _Decomposed():
@@ -40,12 +43,12 @@ def twice_differentiable() -> Iterator[None]:
 
 
 class _Decomposed(TorchFunctionMode):
-    """Replaces hardsigmoid, called as a function or by its module."""
+    """Replaces hardsigmoid and convolutions, called as functions or by their modules."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (hardsigmoid if func is F.hardsigmoid else func)(*args, **(kwargs or {}))
+        return _REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -57,6 +60,9 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """
     value = F.relu6(input + 3) / 6
     return input.copy_(value) if inplace else value
+
+
+_REPLACED = {F.hardsigmoid: hardsigmoid, F.conv2d: conv2d}
 
 
 def operation_of(error: RuntimeError) -> str | None:

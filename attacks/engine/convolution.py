@@ -1,0 +1,96 @@
+"""`conv2d` with a double backward that computes only what is asked for.
+
+PyTorch's own always computes the weights' second derivative, too: one convolution of seven, which no search
+reads. The values are PyTorch's: each pass calls its convolutions.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+_backward = torch.ops.aten.convolution_backward.default
+Setting = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
+"""Stride, padding, dilation, groups."""
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | str | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`F.conv2d`; PyTorch's own where `padding` is a word or there is no batch."""
+    if isinstance(padding, str) or input.dim() != 4:
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
+    return _Convolution.apply(input, weight, bias, setting)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.setting = setting
+        return torch.conv2d(x, weight, bias, *setting)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (of_x, of_weight, of_bias, _) = ctx.saved_tensors, ctx.needs_input_grad
+        # a search's first pass goes to the parameters alone, its second one to the images
+        of_x, of_weight = of_x and _wanted(x), of_weight and _wanted(weight)
+        along = _Gradients.apply(g, x, weight, ctx.setting, of_x, of_weight)
+        return *along, g.sum((0, 2, 3)) if of_bias else None, None
+
+
+class _Gradients(torch.autograd.Function):
+    """Of the input and of the weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, setting: Setting, of_x: bool, of_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        ctx.save_for_backward(g, x, weight)
+        ctx.setting = setting
+        ctx.set_materialize_grads(False)
+        return _gradients(g, x, weight, setting, of_x, of_weight)
+
+    @staticmethod
+    def backward(ctx: Any, to_x: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
+        (g, x, weight), (of_g, of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
+        parts = [(to_x, weight), (x, to_weight)] if of_g else []
+        parts = [torch.conv2d(a, b, None, *ctx.setting) for a, b in parts if a is not None and b is not None]
+        second_x = second_weight = None
+        if to_weight is not None and of_x:
+            second_x, _ = _gradients(g, x, to_weight, ctx.setting, True, False)
+        if to_x is not None and of_weight and _wanted(weight):
+            _, second_weight = _gradients(g, to_x, weight, ctx.setting, False, True)
+        second_g = functools.reduce(torch.add, parts) if parts else None
+        return second_g, second_x, second_weight, None, None, None
+
+
+def _gradients(
+    g: Tensor, x: Tensor, weight: Tensor, setting: Setting, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    stride, padding, dilation, groups = setting
+    wanted = [of_x, of_weight, False]
+    return _backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[:2]
+
+
+def _wanted(tensor: Tensor) -> bool:
+    """Whether the backward pass that is running leads to the gradient of `tensor`."""
+    try:
+        return torch._C._will_engine_execute_node(get_gradient_edge(tensor).node)
+    except RuntimeError:  # a leaf that autograd.grad was asked for
+        return True
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value) * (2 // len(value))
