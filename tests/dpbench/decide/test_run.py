@@ -45,6 +45,7 @@ def script(instant, tmp_path_factory):
         patch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
         # figures have tests of their own, and take longer than all cells together
         patch.setattr(export, "plots", {})
+        patch.setattr("dpbench_instant.time", SimpleNamespace(sleep=lambda seconds: None))
         yield partial(frontiers.script, patch)
 
 
