@@ -67,6 +67,12 @@ def plain(measured, monkeypatch):
     monkeypatch.setattr(export, "page", SimpleNamespace(write=lambda *given: given[0].path))
 
 
+@pytest.fixture
+def few_levels(monkeypatch):
+    """Beside the choices, two levels will do where it is not asked which there are."""
+    monkeypatch.setattr(attacked, "EVEN", 2)
+
+
 def test_each_epsilon_has_its_verdict(measured):
     kept = json.loads((measured.folder / "decide.json").read_text())["measured"]
     ((small,), (large,)) = (each["seen"] for each in kept["choices"])
@@ -130,8 +136,10 @@ import sys
 from dpbench.data import datasets
 from tests.helpers.tiny import tiny
 from dpbench_instant import Instant
+from dpbench.decide import attacked
 from dpbench.decide.__main__ import main
 from dpbench.report import export
+attacked.EVEN = 2
 export.plots = {}
 export.page.write = lambda store, table: store.path
 datasets._items["tiny"] = lambda argument, size: tiny()
@@ -139,6 +147,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
     """It goes on in this process; `--quick` gives no verdicts."""
     words = [*RUN, "--quick", "--out", str(tmp_path / "run")]
@@ -170,6 +179,7 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
     assert MEANING not in said
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_ones_own_folder_of_images(script, tmp_path, capsys):
     images = tiny(each=210).images.permute(0, 2, 3, 1).numpy()
     for place, pixels in enumerate(images):
@@ -221,6 +231,7 @@ def small(script, monkeypatch):
     monkeypatch.setattr(trainings, "SEEDS", (0, 1))
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_accuracy_stands_beside_what_was_seen(small, script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(costs, "why_not", lambda training, data: "")
     script(lambda sigma: True)
