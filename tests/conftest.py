@@ -1,4 +1,4 @@
-"""One thread, and arithmetic as PyTorch starts with it: the command line changes it for its whole process."""
+"""One thread, arithmetic as PyTorch starts with it, and figures in one file each."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,38 @@ import pytest
 import torch
 
 from dpbench.cell import registered
+from dpbench.report.plots import files
+from tests.helpers import exports
 
 torch.set_num_threads(1)
 registered.load()  # the columns of all parts
+
+ALL_FILES = {name: getattr(files, name) for name in ("KINDS", "WIDTHS", "DPI")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def figures_in_one_file() -> Iterator[None]:
+    """Every figure is drawn, but at one width and as one small file: all seven take longer than most runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "KINDS", ("svg",))
+        patch.setattr(files, "WIDTHS", {"": files.WIDTHS[""]})
+        patch.setattr(files, "DPI", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def figures_in_all_files(figures_in_one_file) -> Iterator[None]:
+    """For tests of the files themselves: as users get them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, usual in ALL_FILES.items():
+            patch.setattr(files, name, usual)
+        yield
+
+
+@pytest.fixture
+def bare_exports(monkeypatch):
+    """Runs of this process draw nothing and write no page."""
+    exports.bare(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,9 @@ def read(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Block, ..
     with torch.no_grad():
         try:
             model(probe)
-        except Exception:  # it cannot run in float64, say
+        except (RuntimeError, TypeError, ValueError, AssertionError):
+            # it mixes float64 with a type or a device of its own, or checks what it is given; nothing else is
+            # the network's doing
             return ()
         blocks = tuple(
             block

@@ -68,7 +68,7 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
     Raises:
         InputError: for a defence or an attack that cannot work on this model or batch.
     """
-    ready = moved(prepared(cell, scene), torch.device(cell.runtime.device))
+    ready = moved(prepared(cell, scene, progress), torch.device(cell.runtime.device))
     return parts.threat_of(cell).run(cell, ready, progress)
 
 

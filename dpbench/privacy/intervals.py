@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from scipy.stats import binomtest
 
 
+@cache
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a success probability (Clopper and Pearson 1934); each side errs alike.
 

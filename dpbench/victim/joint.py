@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +23,15 @@ BATCH, RATE = 64, 1e-3
 """Images of a step of Adam, and its highest step size, reached after a fifth of the steps."""
 Gradient = Callable[[nn.Module, Tensor, Tensor, torch.Generator], tuple[Tensor, ...]]
 """(network, images, labels, generator) -> what the client computes of a batch, noise of its own included."""
+Report = Callable[[int, int, float], None]
+"""(steps done, steps in all, NaN) -> None."""
 _held: dict[str, dict[str, Tensor]] = {}
 """The weights that were used last in this process."""
 
 
-def trained_on(model: nn.Module, gradient: Gradient, public: PublicImages | None) -> nn.Module:
+def trained_on(
+    model: nn.Module, gradient: Gradient, public: PublicImages | None, report: Report | None = None
+) -> nn.Module:
     """`model` after one pass over public images, all its weights together, in the mode it is in.
 
     It is kept in the cache folder.
@@ -35,6 +40,7 @@ def trained_on(model: nn.Module, gradient: Gradient, public: PublicImages | None
         model: on the CPU; left untouched.
         gradient: what each step is made with.
         public: what it is trained on, none of it attacked.
+        report: told how far the training is; of weights that are kept, it hears nothing.
 
     Raises:
         InputError: where there are fewer than `FEWEST` images, and for weights that do not stay finite.
@@ -54,7 +60,7 @@ def trained_on(model: nn.Module, gradient: Gradient, public: PublicImages | None
     if key not in _held:
         found = _read(key)
         if found is None:
-            found = _trained(model, gradient, public)
+            found = _trained(model, gradient, public, report)
             _keep(key, found)
         _held.clear()
         _held[key] = found
@@ -68,18 +74,22 @@ def _batch(public: PublicImages, places: Tensor | range) -> tuple[Tensor, Tensor
     return images if images.is_floating_point() else images.float() / 255, public.labels[places]
 
 
-def _trained(model: nn.Module, gradient: Gradient, public: PublicImages) -> dict[str, Tensor]:
+def _trained(
+    model: nn.Module, gradient: Gradient, public: PublicImages, report: Report | None
+) -> dict[str, Tensor]:
     model, generator = in_release_mode(model), torch.Generator().manual_seed(0)
     order = torch.randperm(len(public.labels), generator=generator).split(BATCH)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(weights)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=len(order), pct_start=0.2)
-    for places in order:
+    for done, places in enumerate(order, 1):
         found = gradient(model, *_batch(public, places), generator)
         for weight, own in zip(weights, found, strict=True):
             weight.grad = own
         optimizer.step()
         schedule.step()
+        if report is not None:
+            report(done, len(order), math.nan)
     return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
 
 

@@ -15,6 +15,7 @@ import defenses
 import dpbench
 from dpbench.audit import audit
 from dpbench.protocol import InputError
+from dpbench.report.plots import plots
 from dpbench.run import main
 from tests.helpers.registries import as_in_a_new_process
 
@@ -133,6 +134,12 @@ def package(tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_figures_only(monkeypatch):
+    """The figures of dpbench have tests of their own."""
+    monkeypatch.setattr(plots, "_items", {})
+
+
 def run(package: Path, *words: str) -> int:
     """The command line with every file as a plugin, in as good as a process of its own."""
     with as_in_a_new_process():
@@ -183,6 +190,7 @@ def check(table: pd.DataFrame, folder: Path) -> None:
     assert (folder / "shade.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("own_figures_only")
 def test_plugins_are_swept_shown_drawn_and_resumed(package, tmp_path):
     out = tmp_path / "out"
     assert run(package, *ASKED, "--out", str(out), "--quiet") == 0
@@ -195,12 +203,14 @@ def test_plugins_are_swept_shown_drawn_and_resumed(package, tmp_path):
     check(load(package, out), out)
 
 
+@pytest.mark.usefixtures("own_figures_only")
 def test_entry_points_are_found_without_being_asked_for(installed, tmp_path):
     out = tmp_path / "out"
     assert main([*ASKED, "--out", str(out), "--quiet"]) == 0
     check(dpbench.load(out), out)
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_plugins_travel_to_workers(package, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     assert run(package, *SMALL, "--factor", "2", "--out", str(here)) == 0
@@ -268,6 +278,7 @@ def test_the_audit_takes_the_defence(installed):
     assert report.failed
 
 
+@pytest.mark.usefixtures("bare_exports")
 @pytest.mark.parametrize("name", ["mine_attack", "mine_defence"])
 def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name, capsys):
     out = tmp_path / "out"
@@ -297,6 +308,7 @@ def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name,
     )
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_cells_of_an_edit_are_set_aside_and_come_back_when_it_is_undone(package, tmp_path, capsys):
     out, file = tmp_path / "out", package / "mine_attack.py"
     words = [*SMALL[:-1], "--defense", "none", "--out", str(out)]
@@ -321,6 +333,7 @@ def test_cells_of_an_edit_are_set_aside_and_come_back_when_it_is_undone(package,
     assert aside == edited.keys() - first.keys()
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_an_attack_that_was_mended_ends_well(package, tmp_path):
     out, file = tmp_path / "out", package / "mine_attack.py"
     sound = file.read_text()
@@ -332,6 +345,7 @@ def test_an_attack_that_was_mended_ends_well(package, tmp_path):
     assert set(load(package, out)["status"]) == {"ok"}
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_a_cell_that_was_copied_in_is_not_counted(package, tmp_path, capsys):
     one, other = tmp_path / "one", tmp_path / "other"
     assert run(package, *SMALL, "--factor", "2", "--out", str(one)) == 0

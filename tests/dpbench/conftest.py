@@ -9,6 +9,7 @@ import pytest
 
 from attacks.base import attacks
 from dpbench.run import main
+from tests.helpers.exports import bare
 from tests.helpers.sixty import SIXTY
 
 INSTANT = Path(__file__).parents[2] / "benchmarks" / "instant"
@@ -32,5 +33,7 @@ def instant():
 def undisturbed(instant, tmp_path_factory) -> Path:
     """A run of sixty cells in one process that nobody interrupted."""
     folder = tmp_path_factory.mktemp("sixty") / "run"
-    assert main([*SIXTY, "--out", str(folder), "--quiet"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        bare(patch)
+        assert main([*SIXTY, "--out", str(folder), "--quiet"]) == 0
     return folder

@@ -53,6 +53,7 @@ def distance(network, images, originals):
     return apart / sum(float(o.norm()) for _, old in pairs for o in old)
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_torchvisions_resnet18_with_the_batchs_statistics_and_without(network, batch, tmp_path):
     with_them = rebuilt(network, batch, tmp_path / "exact", bn_stats="exact")
     with pytest.warns(UserWarning, match="goes without its batch-norm term"):

@@ -21,6 +21,7 @@ from dpbench.store import Store
 from dpbench.sweep.executors import local
 from tests.helpers.cells import without_times
 
+pytestmark = pytest.mark.usefixtures("bare_exports")  # but for the run that all files are asked of
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 QUICK = ["--iterations", "2", "--device", "cpu"]
 FILES = {

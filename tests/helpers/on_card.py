@@ -66,7 +66,9 @@ def defended(name: str, device: torch.device) -> list[Tensor]:
 
 CELLS = {
     "honest": cells.cell(cells.part("dlg", iterations=2), batch_size=1),
-    "honest under dp": cells.cell("inverting-gradients", cells.dp(), batch_size=1, engine="eager"),
+    "honest under dp": cells.cell(
+        cells.part("inverting-gradients", iterations=3), cells.dp(), batch_size=1, engine="eager"
+    ),
     "informed": cells.cell("prior-aware", cells.dp(), "informed", batch_size=1),
     "malicious": cells.cell("analytic", "none", "malicious-linear", batch_size=1),
 }

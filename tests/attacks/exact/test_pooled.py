@@ -94,6 +94,30 @@ def test_a_network_that_computes_something_else_has_no_blocks():
     assert residual.read(model, (3, 8, 8)) == ()
 
 
+class Faulty(nn.Module):
+    """Raises on what is not float32."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.fc, self.error = nn.Linear(192, CLASSES), error
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise self.error
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), TypeError(), ValueError(), AssertionError()])
+def test_a_network_that_takes_no_float64_has_no_blocks(error):
+    assert residual.read(Faulty(error), (3, 8, 8)) == ()
+
+
+@pytest.mark.parametrize("error", [KeyError("features"), AttributeError("feature"), ZeroDivisionError()])
+def test_a_fault_is_not_taken_for_another_network(error):
+    with pytest.raises(type(error)):
+        residual.read(Faulty(error), (3, 8, 8))
+
+
 def solvable():
     """A network, an image, its release, and the pattern behind pooling."""
     model = network()

@@ -56,14 +56,16 @@ def test_any_other_is_trained_on_with_its_bottleneck_and_kept(public, tmp_path, 
     scene = replace(small_scene(), public=public)
     fresh = with_changes(cell(IDLG, PRECODE, victim="untrained"), scene)
     asked = cell(IDLG, PRECODE, victim="early")
-    found = with_changes(asked, scene)
+    told = []
+    found = with_changes(asked, scene, lambda *said: told.append(said[:2]))
+    assert told == [(done, 20) for done in range(1, 21)]
     assert loss_of(found, public) < 0.8 * loss_of(fresh, public)
     assert not torch.equal(bottleneck_head(found.victim.model)[1].linear.weight, scene.victim.model[1].weight)
     assert found.victim.accuracy is None
     assert len(list((tmp_path / "changed-victims").iterdir())) == 1
     monkeypatch.setattr(joint, "_held", {})
     monkeypatch.setattr(joint, "_trained", None)  # it is not trained again
-    again = with_changes(asked, scene)
+    again = with_changes(asked, scene, lambda *_: pytest.fail("kept weights are not trained"))
     assert torch.equal(
         *(torch.cat([p.flatten() for p in each.victim.model.parameters()]) for each in (found, again))
     )

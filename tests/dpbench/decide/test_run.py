@@ -45,6 +45,7 @@ def script(instant, tmp_path_factory):
         patch.setitem(datasets._items, "tiny", lambda argument, size: tiny())
         # figures have tests of their own, and take longer than all cells together
         patch.setattr(export, "plots", {})
+        patch.setattr("dpbench_instant.time", SimpleNamespace(sleep=lambda seconds: None))
         yield partial(frontiers.script, patch)
 
 
@@ -64,6 +65,12 @@ def measured(script, tmp_path_factory):
 def plain(measured, monkeypatch):
     """One page is enough: that of the run above."""
     monkeypatch.setattr(export, "page", SimpleNamespace(write=lambda *given: given[0].path))
+
+
+@pytest.fixture
+def few_levels(monkeypatch):
+    """Beside the choices, two levels will do where it is not asked which there are."""
+    monkeypatch.setattr(attacked, "EVEN", 2)
 
 
 def test_each_epsilon_has_its_verdict(measured):
@@ -129,8 +136,10 @@ import sys
 from dpbench.data import datasets
 from tests.helpers.tiny import tiny
 from dpbench_instant import Instant
+from dpbench.decide import attacked
 from dpbench.decide.__main__ import main
 from dpbench.report import export
+attacked.EVEN = 2
 export.plots = {}
 export.page.write = lambda store, table: store.path
 datasets._items["tiny"] = lambda argument, size: tiny()
@@ -138,6 +147,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
     """It goes on in this process; `--quick` gives no verdicts."""
     words = [*RUN, "--quick", "--out", str(tmp_path / "run")]
@@ -169,6 +179,7 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(script, tmp_path, capsys):
     assert MEANING not in said
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_ones_own_folder_of_images(script, tmp_path, capsys):
     images = tiny(each=210).images.permute(0, 2, 3, 1).numpy()
     for place, pixels in enumerate(images):
@@ -220,6 +231,7 @@ def small(script, monkeypatch):
     monkeypatch.setattr(trainings, "SEEDS", (0, 1))
 
 
+@pytest.mark.usefixtures("few_levels")
 def test_accuracy_stands_beside_what_was_seen(small, script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(costs, "why_not", lambda training, data: "")
     script(lambda sigma: True)

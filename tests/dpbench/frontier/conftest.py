@@ -3,8 +3,7 @@ from functools import partial
 import pytest
 
 from dpbench.data import datasets
-from dpbench.report import export
-from tests.helpers import frontiers
+from tests.helpers import exports, frontiers
 from tests.helpers.tiny import tiny
 
 USUAL = {
@@ -38,5 +37,4 @@ def script():
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Figures take longer than all cells together, and have tests of their own."""
-    monkeypatch.setattr(export, "plots", {})
-    monkeypatch.setattr(export.page, "write", lambda store, table: store.path / "report.html")
+    exports.bare(monkeypatch)

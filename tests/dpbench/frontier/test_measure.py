@@ -60,7 +60,7 @@ def test_what_is_written(measured):
     table = pd.read_parquet(measured.folder / "results.parquet")
     assert table.loc[table["noise_multiplier"] == 1, "ranked_first"].tolist() == [False] * 59
     assert measured.drawn == ["frontier.png", "frontier-exposed.png"]
-    for name in ("frontier.png", "plots/frontier-exposed-column.pdf", "table.md", "dpbench-entry.json"):
+    for name in ("frontier.png", "plots/frontier-exposed.svg", "table.md", "dpbench-entry.json"):
         assert (measured.folder / name).stat().st_size
     assert stored["meaning"] == MEANING
     assert html.escape(MEANING) in (measured.folder / "report.html").read_text()

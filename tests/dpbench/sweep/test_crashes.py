@@ -17,6 +17,8 @@ from dpbench.sweep.status import describe
 from tests.helpers.kills import wait_for_the_end_of, with_kills
 from tests.helpers.sixty import SIXTY, check
 
+pytestmark = pytest.mark.usefixtures("bare_exports")
+
 
 @pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_workers(undisturbed, tmp_path, moments):

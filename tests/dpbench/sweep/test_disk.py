@@ -13,6 +13,8 @@ from dpbench.run import main
 from dpbench.store import Store
 from tests.helpers.sixty import SIXTY, check
 
+pytestmark = pytest.mark.usefixtures("bare_exports")
+
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:

@@ -13,6 +13,8 @@ from dpbench.sweep.executors import create
 from tests.helpers.kills import with_kills
 from tests.helpers.sixty import SIXTY, check, table_of
 
+pytestmark = pytest.mark.usefixtures("bare_exports")
+
 
 @pytest.fixture(scope="module")
 def cluster(instant):

@@ -21,6 +21,8 @@ from dpbench.sweep.status import describe
 from dpbench.system.paths import LARGEST_TOML, read_toml
 from tests.helpers.sixty import table_of
 
+pytestmark = pytest.mark.usefixtures("bare_exports")
+
 
 @pytest.mark.parametrize("name", suite.names())
 def test_shipped_suites_are_valid_and_described(name):

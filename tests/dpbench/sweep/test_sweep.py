@@ -21,7 +21,10 @@ from dpbench.sweep import executors
 from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.session import Session
 from dpbench.sweep.status import describe
+from tests.helpers.exports import BARE_RUN
 from tests.helpers.sixty import SIXTY, check
+
+pytestmark = pytest.mark.usefixtures("bare_exports")
 
 
 def test_a_claim_is_one_process_es_until_it_ends(tmp_path):
@@ -86,7 +89,7 @@ def test_without_locks_every_process_takes_every_cell(tmp_path, monkeypatch):
 
 def test_two_runs_in_one_folder_share_the_work(undisturbed, tmp_path):
     words, folder = [*SIXTY, "--quiet", "--out"], tmp_path / "run"
-    other = subprocess.Popen([sys.executable, "-m", "dpbench.run", *words, str(folder)])
+    other = subprocess.Popen([sys.executable, "-c", BARE_RUN, *words, str(folder)])
     while not list(folder.glob("logs/*.log")):
         assert other.poll() is None
         time.sleep(0.01)
@@ -215,7 +218,7 @@ def test_dry_run_estimates_what_the_cells_take(instant, tmp_path, capsys):
         "0",
         "1",
     ]
-    words += ["--iterations", "500", "--device", "cpu", "--out", str(tmp_path / "run")]
+    words += ["--iterations", "200", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().out.splitlines()[-2]
     assert "(1 at a time, 5 shapes timed); the process takes about" in said

@@ -13,6 +13,7 @@ from dpbench.sweep.plan import plan
 from dpbench.sweep.tuned import load, setting
 from tests.helpers.plans import MadeUp, attacked, values
 
+pytestmark = pytest.mark.usefixtures("bare_exports")
 ATTACK = "inverting-gradients"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from dpbench.report import check
 from dpbench.run import main
+from tests.helpers.exports import bare
 
 HOME = Path(__file__).parent
 REFERENCE = HOME / "reference"
@@ -24,7 +25,8 @@ REFERENCE = HOME / "reference"
 def checked(tmp_path_factory) -> tuple[Path, int, str]:
     """The committed reference, run again and checked: the folder, the exit status and what was said."""
     folder, said = tmp_path_factory.mktemp("check") / "run", io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), pytest.MonkeyPatch.context() as patch:
+        bare(patch)
         words = ["--suite", str(HOME / "tiny.toml"), "--check", str(REFERENCE), "--out", str(folder)]
         status = main(words)
     return folder, status, said.getvalue()
@@ -88,6 +90,7 @@ def test_a_run_agrees_with_itself_to_the_last_digit(stored):
     assert found.column == "ssim"
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_a_run_that_departs_ends_with_status_1_and_says_where(rerun, tmp_path, capsys):
     folder = tmp_path / "stored"
     folder.mkdir()

@@ -13,7 +13,7 @@ from dpbench.report.plots.registry import Plot
 from dpbench.report.plots.style import COLUMN, FULL, text_colour
 from dpbench.store import Store
 
-pytestmark = pytest.mark.filterwarnings("ignore:Glyph 27")
+pytestmark = [pytest.mark.usefixtures("figures_in_all_files"), pytest.mark.filterwarnings("ignore:Glyph 27")]
 NOTHING = pd.DataFrame()
 HOSTILE = 'a "quoted" </svg><script src="http://elsewhere/x.js"> & \x1b[31m'
 
