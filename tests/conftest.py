@@ -6,22 +6,17 @@ import pytest
 import torch
 
 from dpbench.cell import registered
-from dpbench.report.plots import files
 from tests.helpers import exports
 
 torch.set_num_threads(1)
 registered.load()  # the columns of all parts
-
-ALL_FILES = {name: getattr(files, name) for name in ("KINDS", "WIDTHS", "DPI")}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def figures_in_one_file() -> Iterator[None]:
     """Every figure is drawn, but at one width and as one small file: all seven take longer than most runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "KINDS", ("svg",))
-        patch.setattr(files, "WIDTHS", {"": files.WIDTHS[""]})
-        patch.setattr(files, "DPI", 20)
+        exports.in_one_file(patch)
         yield
 
 
@@ -29,8 +24,7 @@ def figures_in_one_file() -> Iterator[None]:
 def figures_in_all_files(figures_in_one_file) -> Iterator[None]:
     """For tests of the files themselves: as users get them."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, usual in ALL_FILES.items():
-            patch.setattr(files, name, usual)
+        exports.in_all_files(patch)
         yield
 
 

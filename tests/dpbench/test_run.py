@@ -24,11 +24,12 @@ from tests.helpers.cells import without_times
 pytestmark = pytest.mark.usefixtures("bare_exports")  # but for the run that all files are asked of
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 QUICK = ["--iterations", "2", "--device", "cpu"]
+DRAWN = ("reconstructions", "leakage", "search", "shares")
 FILES = {
     *("config.toml", "cells.csv", "cells", "logs", "plots"),
     *("results.parquet", "results.csv", "summary.csv", "environment.json"),
-    *("table.md", "table.tex", "reconstructions.png", "leakage.png", "report.html", "dpbench-entry.json"),
-    *("search.png", "shares.png"),
+    *("table.md", "table.tex", "report.html", "dpbench-entry.json"),
+    *(f"{name}.png" for name in DRAWN),
 }
 
 
@@ -37,7 +38,7 @@ def run(folder: Path, *words: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(figures_in_all_files, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "main"
     assert run(folder, "--defense", "dp", "--eps", "1") == 0
     return folder
@@ -54,6 +55,9 @@ def test_main_command_leaves_all_its_files(finished):
         pixels = np.asarray(Image.open(finished / name).convert("L"))
         assert pixels.std() > 5
     assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    for kind in ("svg", "pdf", "png"):
+        drawn = {path.stem for path in (finished / "plots").glob(f"*.{kind}")}
+        assert drawn == {f"{name}{width}" for name in DRAWN for width in ("", "-column")}
     assert tomllib.loads((finished / "config.toml").read_text())["eps"] == [1.0]
 
 

@@ -13,6 +13,7 @@ from dpbench.report import page
 from dpbench.report.export import export_data
 from dpbench.report.plots import files, plots
 from dpbench.store import open_run
+from tests.helpers.exports import in_all_files
 
 
 class Read(HTMLParser):
@@ -88,7 +89,8 @@ def read():
 def finished(store_of, make_run):
     """A run as it lies there at its end; tests leave it as it is."""
     run = store_of(make_run())
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        in_all_files(patch)
         warnings.filterwarnings("error", message=page.FILE)  # no section breaks
         export_data(run)
         files.draw(plots["leakage.png"], run.frame(), run)  # drawing all of them takes long
