@@ -28,6 +28,8 @@ _SIGNS = {
 }
 _RECOVERED = {"lpips": "LPIPS (down: leaks more)", "psnr": "PSNR, dB (up: leaks more)"}
 _TICKS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 50, 100)
+SPAN = 0.01
+"""Of LPIPS, drawn at least: what is nearer than that looks the same."""
 CEILING = 60
 """PSNR at which exact copies are drawn, dB."""
 _HIGH = 2.6  # of a panel, inches
@@ -92,6 +94,8 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
         axis.set_xlabel(said)
     for axis in panels[:, 0]:
         axis.set_ylabel(_RECOVERED[recovered])
+        if recovered == "lpips" and axis.get_ylim()[1] < SPAN:
+            axis.set_ylim(-0.03 * SPAN, SPAN)
     if len(curves) > len(shown):
         figure.suptitle(f"{len(shown)} of {len(curves)} settings, those with most images")
     handles = panels.flat[0].lines[: len(shown)]

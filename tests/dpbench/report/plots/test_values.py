@@ -101,6 +101,13 @@ def test_correlated_noise_has_a_curve_of_its_own(table):
     assert marks[0.1] == pytest.approx(sensitivity / (ndtri(0.15) - ndtri(0.1)))
 
 
+def test_shares_of_exact_copies_do_not_look_apart(table):
+    """LPIPS of 1e-8 is none."""
+    exact = table.assign(lpips=1e-8 * table["lpips"])
+    assert shares(exact).axes[0].get_ylim()[1] == 0.01
+    assert shares(table).axes[0].get_ylim()[1] > 0.05
+
+
 def test_shares_are_times_an_equal_share(table):
     figure = shares(table)
     gradient, loss = figure.axes
