@@ -184,3 +184,21 @@ def test_accuracies_are_those_of_the_committed_trainings():
             values = 100 * found[(found["utility_model"] == model) & same]["accuracy"]
             assert len(values) == 3
             assert cell == f"{values.mean():.1f} % ({values.min():.1f} to {values.max():.1f})"
+
+
+def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs():
+    found = results("gradinversion-ablation")
+    lpips = found[found["floor"].isna()].groupby(["bn_stats", "terms"])["lpips"].median().round(3)
+    terms = ["gradient", "fidelity", "lazy", "registered"]
+    assert [lpips["exact", name] for name in terms] == [0.141, 0.096, 0.117, 0.108]
+    noise = found[found["floor"] == "noise-gradient"]
+    noise = noise.groupby(["bn_stats", "terms"])["lpips"].median().round(3)
+    assert [noise["exact", name] for name in terms] == [0.2, 0.117, 0.107, 0.111]
+    found = results("bn-knowledge")
+    attacked = found[found["floor"].isna()]
+    assert attacked["original_index"].nunique() == 12
+    lpips = attacked.groupby(["bn_stats", "labels"])["lpips"].median()
+    for labels in ("known", "inferred"):
+        exact, running, none = (lpips[source, labels] for source in ("exact", "running", "none"))
+        assert exact < running - 0.03
+        assert running > none - 0.001
