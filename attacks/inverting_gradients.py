@@ -42,8 +42,8 @@ class Preset:
         anneal: how many times that weight the search begins with; it falls geometrically.
         finish: share of the iterations that are Gauss-Newton's.
         shares: search for the factors of a clip, where it scaled several images and the release decides them.
-        softened: large entries count for less in an exact release; in others, errors of small ones would
-            count for more.
+        softened: large entries count for less, where there is a prior and the release is nearly exact;
+            elsewhere, errors of small ones would count for more.
     """
 
     learning_rate: float
@@ -78,6 +78,10 @@ PRESETS = {
 """`paper`: the published steps. `tuned`: see docs/search.md."""
 WITHOUT_STATISTICS = 0.003
 """Weight of total variation in `tuned` where there are no statistics of images for the prior."""
+TOLD = EXACT | NOISY | {"prune", "topk", "soteria"}
+"""Stages of which the prior's weight says how large the errors are."""
+SMALL = 2
+"""Up to so many times the weight of an exact release small entries are right enough to be softened; tuned."""
 DECISIVE = 5
 """Up to so many times the weight of an exact release a nat leaves it to the release to decide the image."""
 
@@ -118,13 +122,14 @@ class InvertingGradients(Attack):
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge)
         path = path_of(release, self.update)
+        regularisers, note = self.regularisers(release, knowledge)
         objective = Cosine()
-        exact = EXACT.issuperset(stage.name for stage in release.defense)
-        if preset.softened and (exact or not self.adaptive):
+        # beside total variation it was worse than the floors
+        prior = any(isinstance(each, GaussianPrior) for each in regularisers)
+        if preset.softened and prior and (_nearly_exact(release) or not self.adaptive):
             objective = Softened(objective)
         if self.adaptive:
             objective = adapt(objective, release)
-        regularisers, note = self.regularisers(release, knowledge)
         variables = None
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
@@ -247,3 +252,9 @@ class InvertingGradients(Attack):
         if tv:
             found.append(TotalVariation(tv))
         return found, note
+
+
+def _nearly_exact(release: Release) -> bool:
+    """Whether the errors of small entries are small beside them."""
+    told = TOLD.issuperset(stage.name for stage in release.defense)
+    return told and nat_weight(release) <= SMALL * UNDEFENDED

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import attacks
+from attacks import inverting_gradients
 from attacks.base import Task, to_images
 from attacks.engine import Schedule, search, step_decay
 from attacks.engine.problem import Problem
@@ -150,19 +151,40 @@ def test_a_nat_weighs_more_the_fewer_entries_pruning_keeps():
     assert nat_weight(release) == pytest.approx(10 * UNDEFENDED)
 
 
-def test_small_entries_count_only_where_they_are_right(tiny, told):
-    """Softened without a defence and under a clip; the plain cosine where errors are known to be there."""
+def test_small_entries_count_only_where_they_are_right(tiny, told, monkeypatch):
+    """Softened where errors are small, and told; the plain cosine elsewhere, for an attack that knows."""
     images = smooth_images(1)
     plain = plain_release(tiny, images, LABELS)
+    softened = []
 
-    def distance(release, **given):
-        attack = attacks.create("inverting-gradients", engine="eager", iterations=5, **given)
-        return attack(release, told, seed=1).gradient_distance
+    class Seen(inverting_gradients.Softened):
+        def __init__(self, objective):
+            softened.append(True)
+            super().__init__(objective)
 
-    clipped = replace(plain, defense=(Stage("clip", {"max_grad_norm": 1.0}),))
-    rounded = replace(plain, defense=(Stage("quantize", {"quantize_bits": 4}),))
-    unaware = distance(rounded, adaptive=False)
-    assert distance(plain) == distance(clipped) == unaware != distance(rounded)
+    monkeypatch.setattr(inverting_gradients, "Softened", Seen)
+
+    def is_softened(*stages, knowledge=told, gradients=plain.gradients, **given):
+        softened.clear()
+        attack = attacks.create("inverting-gradients", engine="eager", iterations=2, **given)
+        attack(replace(plain, gradients=gradients, defense=stages), knowledge, seed=1)
+        return bool(softened)
+
+    def pruned(share):
+        kept = [g * (g.abs() >= g.abs().flatten().quantile(share)) for g in plain.gradients]
+        return is_softened(Stage("prune", {"prune_ratio": share}), gradients=tuple(kept))
+
+    rounded = Stage("quantize", {"quantize_bits": 4})
+    assert is_softened()
+    assert is_softened(Stage("clip", {"max_grad_norm": 1.0}))
+    assert is_softened(rounded, adaptive=False)
+    assert not is_softened(rounded)
+    assert not is_softened(preset="paper")
+    assert not is_softened(knowledge=replace(told, image_statistics=None))
+    assert pruned(0.5)
+    assert not pruned(0.9)
+    assert is_softened(Stage("noise", {"noise_std": 1e-5}))
+    assert not is_softened(Stage("noise", {"noise_std": 1.0}))
     kind = attacks.kind("inverting-gradients")
     assert kind.adapts(["quantize"], {})
     assert not kind.adapts(["clip"], {})

@@ -41,8 +41,11 @@ def ran(cells):
     return said, [result.rows for result in results]
 
 
-def test_fifty_cells_of_a_shape_compile_once(traces):
-    """Other images, labels, defences, noise, seeds and learning-rate schedules are no other program."""
+def test_fifty_cells_of_a_shape_compile_twice(traces):
+    """Other images, labels, noise, seeds and learning-rate schedules are no other program.
+
+    There are two: nearly exact releases are softened.
+    """
     cells = [
         c
         for seed in range(10)
@@ -57,8 +60,8 @@ def test_fifty_cells_of_a_shape_compile_once(traces):
     said, rows = ran(cells)
     assert len(cells) == 50
     assert said == [("ok", "compiled", None)] * 50
-    assert len(traces) == 1
-    assert [row[0]["compile_seconds"] > 0 for row in rows].count(True) == 1
+    assert len(traces) == 2
+    assert [row[0]["compile_seconds"] > 0 for row in rows].count(True) == 2
 
 
 def test_another_shape_compiles_again(traces):

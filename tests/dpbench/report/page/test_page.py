@@ -208,7 +208,7 @@ def test_what_was_not_kept_is_not_called_absent(read, tmp_path):
     assert "summary.csv and table.md" in found.text
 
 
-@pytest.mark.parametrize("name", ["bn-knowledge", "rero"])
+@pytest.mark.parametrize("name", ["batch-size", "rero"])
 def test_the_line_that_makes_an_old_run_again_is_for_its_version(read, name):
     found = read(*folder.read(REFERENCE / name))
     assert "It was run with dpbench 0.1.0." in " ".join(found.text.split())

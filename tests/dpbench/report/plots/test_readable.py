@@ -87,6 +87,7 @@ def test_a_figure_is_readable_at_each_width(folder, name):
     assert len(plots[name].alt(table, store)) > len(plots[name].title) > 10
 
 
+@pytest.mark.usefixtures("figures_in_all_files")
 def test_a_drawing_says_what_it_shows(folder):
     table, store = folder
     files = draw(plots["tradeoff.png"], table, store)
