@@ -15,8 +15,6 @@ from dpbench.report.plots.style import COLOURS, DASHES, FULL, LIGHT, SMALL, STYL
 Curves = dict[tuple[str, str], pd.Series]
 """(attack, victim) -> PSNR in dB of each image."""
 VICTIMS = {"early": "early", "trained": "converged"}
-CONSTANT = 14.0
-"""PSNR of the best constant image, dB, mean of 50 (`results/reference/epsilon`)."""
 
 
 def one_image() -> Curves:
@@ -41,6 +39,7 @@ def _search(batch_size: int) -> Curves:
 def drawn() -> Figure:
     """Two panels: the share of images that are at least as near as so many dB."""
     figure = Figure(figsize=(FULL, 2.9), layout="constrained")
+    floors = results("epsilon").query("floor == 'constant-image'")  # of the images of the left panel
     for axis, title, curves in zip(
         figure.subplots(1, 2, sharey=True),
         ("One image: peel and search", "Four images: spear and search"),
@@ -51,7 +50,7 @@ def drawn() -> Figure:
         for (attack, victim), psnr in curves.items():
             best_first = psnr.sort_values(ascending=False)
             share = [100 * (i + 1) / len(best_first) for i in range(len(best_first))]
-            late, how = victim == "trained", "search" if attack == "inverting-gradients" else "solved"
+            late, how = victim == "trained", "search" if attack == "inverting-gradients" else "peel or spear"
             axis.step(
                 best_first,
                 share,
@@ -60,7 +59,7 @@ def drawn() -> Figure:
                 linestyle=DASHES[late],
                 label=f"{how}, {VICTIMS[victim]} victim",
             )
-        axis.axvline(CONSTANT, color=LIGHT, zorder=0, label="best constant image")
+        axis.axvline(floors["psnr"].mean(), color=LIGHT, zorder=0, label="best constant image")
         axis.set(title=title, xlabel="PSNR, dB (right: leaks more)", ylim=(0, 103))
         axis.label_outer()
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -178,7 +178,11 @@ def _pass(labels: tuple[int, ...], number: int, batch_size: int) -> Callable[[in
     known: list[list[int]] = []
 
     def of(batch: int) -> list[int]:
-        known.extend(islice(filled, max(0, batch + 1 - len(known))))
+        try:
+            known.extend(islice(filled, max(0, batch + 1 - len(known))))
+        except BaseException:  # Ctrl-C ends the iterator, and a notebook's next call needs another one
+            _pass.cache_clear()
+            raise
         return known[batch]
 
     return of

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpbench.data import Dataset, disjoint_batches, disjoint_places, draw_batch, draw_disjoint, load_data
+from dpbench.data import (
+    Dataset,
+    disjoint_batches,
+    disjoint_places,
+    draw_batch,
+    draw_disjoint,
+    draws,
+    load_data,
+)
 from dpbench.protocol import InputError
 
 
@@ -178,3 +186,20 @@ def test_disjoint_draws_that_cannot_be():
         draw_disjoint(toy, 4, 0, "random")
     with pytest.raises(InputError, match="covers 2 classes"):
         draw_disjoint(toy, 3, 0)
+
+
+def test_a_draw_that_was_interrupted_does_not_spoil_the_next_one(monkeypatch):
+    data = load_data("samples")
+    expected = draws.draw_disjoint(data, 2, 3).indices
+    draws._pass.cache_clear()
+    order = draws._distinct
+
+    def interrupted(*given):
+        yield next(order(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draws, "_distinct", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draws.draw_disjoint(data, 2, 3)
+    monkeypatch.undo()
+    assert draws.draw_disjoint(data, 2, 3).indices == expected
