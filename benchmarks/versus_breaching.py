@@ -5,7 +5,7 @@
     python -m benchmarks.versus_breaching --case resnet18:32:1 --iterations 300
 
 Each runs in its best setting. On the CPU breaching runs without TorchScript, which slows it down. It runs
-once with PyTorch's batch norm and once with the cheaper affine one that dpbench uses. On a graphics card both
+once with PyTorch's batch norm and once with a cheaper affine map of the same values. On a graphics card both
 use TF32 and cudnn's benchmark. All take turns; the table shows medians of the repeats. `ratio` is a backend's
 rate divided by the faster of breaching's rates.
 """
@@ -24,7 +24,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.cases import Case, Scene, scene, with_batch_norm
+from benchmarks.cases import Case, Scene, scene, with_affine_norm, with_batch_norm
 from benchmarks.engine import BACKENDS, Options, each_case, run
 from benchmarks.measure import Row, seconds
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
@@ -78,7 +78,7 @@ def measured(case: Case, device: str, iterations: int, repeats: int) -> Iterator
     ways: dict[str, Callable[[int], Tensor]] = {}
     ways["breaching"] = lambda n: breaching(found, with_batch_norm(found.model, case), n)
     if "resnet" in case.model:
-        affine = scene(case, device).model
+        affine = with_affine_norm(found.model)
         ways["breaching, affine norm"] = lambda n: breaching(found, affine, n)
     for engine in BACKENDS[device]:
         ran = run(found, engine, 2).engine  # it may have fallen back, and says so

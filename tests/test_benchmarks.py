@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import attacks
 from attacks.engine import forget
 from benchmarks import engine, executors, gpu, parity
-from benchmarks.cases import Case, scene, with_batch_norm
+from benchmarks.cases import AffineNorm, Case, scene, with_affine_norm, with_batch_norm
 from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
 from benchmarks.measure import Operations, peak
@@ -69,6 +69,14 @@ def test_the_peers_batch_norm_is_the_same_network():
     found = scene(Case("resnet20", 32, 2), "cpu")
     other = with_batch_norm(found.model, found.case)
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in other.modules()) == 19 + 2
+    torch.testing.assert_close(other(found.images), found.model(found.images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_peers_affine_norm_is_the_same_network():
+    found = scene(Case("resnet20", 32, 2), "cpu")
+    other = with_affine_norm(found.model)
+    assert sum(isinstance(m, AffineNorm) for m in other.modules()) == 19 + 2
+    assert not any(isinstance(m, AffineNorm) for m in found.model.modules())
     torch.testing.assert_close(other(found.images), found.model(found.images), rtol=1e-4, atol=1e-4)
 
 

@@ -1,7 +1,8 @@
 """`conv2d` with a double backward that computes only what is asked for.
 
 PyTorch's own always computes the weights' second derivative, too: one convolution of seven, which no search
-reads. The values are PyTorch's: each pass calls its convolutions.
+reads. The values are PyTorch's: each pass calls its convolutions, or for one small image the same sums as
+`products`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from attacks.engine import products
+from attacks.engine.products import Setting
+
 _backward = torch.ops.aten.convolution_backward.default
-Setting = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
-"""Stride, padding, dilation, groups."""
 
 
 def conv2d(
@@ -39,13 +41,13 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.setting = setting
-        return torch.conv2d(x, weight, bias, *setting)
+        return _output(x, weight, bias, setting)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (of_x, of_weight, of_bias, _) = ctx.saved_tensors, ctx.needs_input_grad
         # a search's first pass goes to the parameters alone, its second one to the images
-        of_x, of_weight = of_x and _wanted(x), of_weight and _wanted(weight)
+        of_x, of_weight = of_x and wanted(x), of_weight and wanted(weight)
         along = _Gradients.apply(g, x, weight, ctx.setting, of_x, of_weight)
         return *along, g.sum((0, 2, 3)) if of_bias else None, None
 
@@ -66,25 +68,33 @@ class _Gradients(torch.autograd.Function):
     def backward(ctx: Any, to_x: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         (g, x, weight), (of_g, of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
         parts = [(to_x, weight), (x, to_weight)] if of_g else []
-        parts = [torch.conv2d(a, b, None, *ctx.setting) for a, b in parts if a is not None and b is not None]
+        parts = [_output(a, b, None, ctx.setting) for a, b in parts if a is not None and b is not None]
         second_x = second_weight = None
         if to_weight is not None and of_x:
             second_x, _ = _gradients(g, x, to_weight, ctx.setting, True, False)
-        if to_x is not None and of_weight and _wanted(weight):
+        if to_x is not None and of_weight and wanted(weight):
             _, second_weight = _gradients(g, to_x, weight, ctx.setting, False, True)
         second_g = functools.reduce(torch.add, parts) if parts else None
         return second_g, second_x, second_weight, None, None, None
 
 
+def _output(x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
+    if not torch.is_grad_enabled() and products.serves(x, weight, setting):
+        return products.output(x, weight, bias, setting)
+    return torch.conv2d(x, weight, bias, *setting)
+
+
 def _gradients(
     g: Tensor, x: Tensor, weight: Tensor, setting: Setting, of_x: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
+    if not torch.is_grad_enabled() and products.serves(x, weight, setting):
+        return products.gradients(g, x, weight, setting, of_x, of_weight)
     stride, padding, dilation, groups = setting
     wanted = [of_x, of_weight, False]
     return _backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[:2]
 
 
-def _wanted(tensor: Tensor) -> bool:
+def wanted(tensor: Tensor) -> bool:
     """Whether the backward pass that is running leads to the gradient of `tensor`."""
     try:
         return torch._C._will_engine_execute_node(get_gradient_edge(tensor).node)

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from attacks.engine.convolution import conv2d
+from attacks.engine.normalisation import batch_norm
 from dpbench.protocol import InputError
 
 _ONCE = (
@@ -62,7 +63,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return input.copy_(value) if inplace else value
 
 
-_REPLACED = {F.hardsigmoid: hardsigmoid, F.conv2d: conv2d}
+_REPLACED = {F.hardsigmoid: hardsigmoid, F.conv2d: conv2d, F.batch_norm: batch_norm}
 
 
 def operation_of(error: RuntimeError) -> str | None:
