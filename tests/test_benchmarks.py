@@ -16,6 +16,7 @@ from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
 from benchmarks.measure import Operations, peak
 from benchmarks.roofline import Work, work
+from benchmarks.side_by_side import question
 from dpbench.protocol import InputError
 from dpbench.sweep.options import parse
 from tests.helpers.exports import BARE_RUN
@@ -209,3 +210,22 @@ def test_parity_names_the_backend_that_fell_back(tmp_path, monkeypatch, capsys):
         assert parity.main(engine.Options(case, device="cpu", out=tmp_path)) == 1
     assert "compiled on lenet 32 px B=1: eager" in capsys.readouterr().out
     assert list(pd.read_csv(tmp_path / "parity.csv")["right"]) == ["yes", "NO"]
+
+
+def test_cells_side_by_side_have_the_gradient_of_one_alone():
+    found = scene(Case("lenet", 32, 2), "cpu")
+    alone = question(found)
+    one = alone(found.start, found.labels, list(found.gradients))
+    problem = found.problem()
+    problem.regularisers = torch.nn.ModuleList()
+    z = found.start.clone().requires_grad_()
+    mean, std = problem.mean, problem.std
+    _, _, (expected,) = problem.gradient([z], found.labels)
+    images = z.detach() * std + mean
+    torch.testing.assert_close(alone(images, found.labels, list(found.gradients)) * std, expected)
+    both = torch.func.vmap(alone)(
+        torch.stack([images, found.start]),
+        torch.stack([found.labels] * 2),
+        [torch.stack([g, g]) for g in found.gradients],
+    )
+    torch.testing.assert_close(both[1], one, rtol=1e-3, atol=1e-6)

@@ -9,12 +9,12 @@ BREAK_EVEN = {"cpu": 8_000, "cuda": 4_000}
 """Number of iterations of one shape from which compiling pays.
 
 On a CPU (two busy cores, so in CPU seconds, including the C++ compiler's) compiling pays for the ConvNet from
-12,800 iterations with a batch of 1 (46 s to compile; 5.5 ms an iteration before, 2.0 ms after) and from
-10,800 with a batch of 4, and for ResNet-20 with a batch of 4 from 3,500 (149 s; 101 ms, then 59 ms). With a
-threshold of 8,000 none of them takes more than 1.4 times as long as with the better choice. On a graphics
-card nothing was timed end to end: by arithmetic from single timings of a prototype on an H100, compared with
-replays of a plain CUDA graph, compiling pays for a ResNet-50 at 224 px from 2,500 to 3,700 iterations and for
-a ResNet-18 at 32 px from 11,000 to 13,000.
+11,300 iterations with a batch of 1 (25 s to compile; 3.2 ms an iteration before, 0.9 ms after) and from
+8,800 with a batch of 4 (30 s; 5.6 and 2.2 ms), and for ResNet-20 with a batch of 4 from 3,600 (78 s; 40 and
+19 ms). With a threshold of 8,000 none of them takes more than 1.4 times as long as with the better choice.
+On a graphics card nothing was timed end to end: by arithmetic from single timings of a prototype on an H100,
+compared with replays of a plain CUDA graph, compiling pays for a ResNet-50 at 224 px from 2,500 to 3,700
+iterations and for a ResNet-18 at 32 px from 11,000 to 13,000.
 """
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KEPT = 4
-"""Programs kept at a time; each holds its own memory on a graphics card."""
+KEPT = {"cpu": 32, "cuda": 4}
+"""Programs kept at a time. Each holds its own memory on a graphics card. A sweep of defences has a dozen or
+two, and goes through all of them for each batch."""
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
 _durations: list[float] = []
 
@@ -38,10 +39,10 @@ def shapes(tensors: Sequence[Tensor]) -> Hashable:
     return tuple((tuple(t.shape), t.dtype, t.device, t.requires_grad) for t in tensors)
 
 
-def cached(key: Hashable, make: Callable[[], Any]) -> Any:
+def cached(key: Hashable, make: Callable[[], Any], device: str) -> Any:
     """The program under `key`, made now unless it is kept; the least recently used one is dropped."""
     if key not in _programs:
-        while len(_programs) >= KEPT:  # before the new one is made, which needs their memory
+        while len(_programs) >= KEPT[device]:  # before the new one is made, which needs their memory
             _programs.popitem(last=False)
         begun = time.perf_counter()
         try:

@@ -232,7 +232,8 @@ def _built(
 ) -> list[Runner]:
     if name == "eager":
         return [Direct(lambda _, *rest: iteration(*rest), inputs.tensors, inputs.labels)]
-    on_card = inputs.row.device.type == "cuda"
+    device = inputs.row.device.type
+    on_card = device == "cuda"
     # the names belong to the key: they say which tensor plays which role in the program
     key = (programs.structure(iteration), tuple(inputs.tensors), programs.shapes(inputs.all()))
 
@@ -246,11 +247,11 @@ def _built(
         _compare(step, iteration, seen)
         return step, iteration  # kept alive: the key holds addresses of the iteration's functions
 
-    step, _ = programs.cached((name, key), make)
+    step, _ = programs.cached((name, key), make, device)
     if not on_card:
         return [ChannelsLast(step, inputs.tensors, inputs.labels)]
     graphs = programs.cached(
-        (name, key, wanted), lambda: _side_by_side(lambda: Graph(step, inputs.copied()), wanted)
+        (name, key, wanted), lambda: _side_by_side(lambda: Graph(step, inputs.copied()), wanted), device
     )
     for graph in graphs:
         graph.adopt(inputs.tensors, inputs.labels)

@@ -155,6 +155,17 @@ def test_any_other_failure_costs_the_next_cell_no_compilation(traces, monkeypatc
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize(("device", "made"), [("cpu", 5), ("cuda", 10)])
+def test_a_cpu_keeps_the_programs_of_a_whole_sweep(device, made):
+    programs.forget()
+    counts = []
+    for _ in range(2):
+        for key in range(5):
+            programs.cached(key, lambda: counts.append(1), device)
+    programs.forget()
+    assert len(counts) == made
+
+
 def test_programs_of_earlier_cells_make_room_before_a_cell_fails(traces, monkeypatch):
     """Whether a cell fits must not depend on what ran before it."""
     usual = Direct.run
