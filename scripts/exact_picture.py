@@ -19,7 +19,8 @@ VICTIMS = {"early": "early", "trained": "converged"}
 
 def one_image() -> Curves:
     """`peel` and the search on the same images, batch seeds 1000 to 1049."""
-    peel = pd.read_csv(HOME / "exact" / "peel.csv").query("defense == 'none' and batch_seed < 1050")
+    found = results("exact")
+    peel = found[found["floor"].isna() & (found["defense"] == "none")]
     return {("peel", v): peel.loc[peel["victim"] == v, "psnr"] for v in VICTIMS} | _search(1)
 
 

@@ -136,8 +136,9 @@ def _changed(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
 
 def peel() -> dict[str, Any]:
     """The closed form `peel`, by victim and defence; `fresh` are the seeds that nothing was changed on."""
-    rows = pd.read_csv(HOME / "exact" / "peel.csv")
-    fresh = rows["batch_seed"] >= 1050
+    run = results("exact")
+    fresh = pd.read_csv(HOME / "exact" / "peel.csv").query("batch_seed >= 1050")
+    seen = run[run["floor"].isna()].assign(certified=lambda t: t["certified"].astype(bool))
     return {
         name: {
             (victim, defence): {
@@ -149,9 +150,9 @@ def peel() -> dict[str, Any]:
                 "seconds": found["seconds"].median(),
                 "most_seconds": found["seconds"].max(),
             }
-            for (victim, defence), found in rows[which].groupby(["victim", "defense"])
+            for (victim, defence), found in rows.groupby(["victim", "defense"])
         }
-        for name, which in (("fresh", fresh), ("seen", ~fresh))
+        for name, rows in (("fresh", fresh), ("seen", seen))
     }
 
 
