@@ -24,7 +24,7 @@ from attacks.finish import COUNT, finished, of_squares
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
-from attacks.softened import Softened
+from attacks.softened import Softened, pays
 from dpbench.protocol import Knowledge, Reconstruction, Release, parameter
 
 
@@ -78,10 +78,6 @@ PRESETS = {
 """`paper`: the published steps. `tuned`: see docs/search.md."""
 WITHOUT_STATISTICS = 0.003
 """Weight of total variation in `tuned` where there are no statistics of images for the prior."""
-TOLD = EXACT | NOISY | {"prune", "topk", "soteria"}
-"""Stages of which the prior's weight says how large the errors are."""
-SMALL = 2
-"""Up to so many times the weight of an exact release small entries are right enough to be softened; tuned."""
 DECISIVE = 5
 """Up to so many times the weight of an exact release a nat leaves it to the release to decide the image."""
 
@@ -126,7 +122,7 @@ class InvertingGradients(Attack):
         objective = Cosine()
         # beside total variation it was worse than the floors
         prior = any(isinstance(each, GaussianPrior) for each in regularisers)
-        if preset.softened and prior and (_nearly_exact(release) or not self.adaptive):
+        if preset.softened and prior and (pays(release) or not self.adaptive):
             objective = Softened(objective)
         if self.adaptive:
             objective = adapt(objective, release)
@@ -188,12 +184,12 @@ class InvertingGradients(Attack):
         """As its objective does, and where noise or zeros decide what the prior weighs.
 
         And to clips of several images, which scale each one's gradient by a factor that is searched, and to
-        whatever leaves errors in small entries.
+        whatever may leave errors in small entries.
         """
         own, preset = given.get("prior_weight"), PRESETS[given.get("preset") or "tuned"]
         prior = preset.prior_weight if own is None else own
         weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
-        softened = preset.softened and not EXACT.issuperset(stages)
+        softened = preset.softened and not (EXACT | {"censor"}).issuperset(stages)
         scaled = preset.shares and bool(given.get("several")) and not CLIPS.isdisjoint(stages)
         return weighed or scaled or softened or adapts(stages, Cosine)
 
@@ -252,9 +248,3 @@ class InvertingGradients(Attack):
         if tv:
             found.append(TotalVariation(tv))
         return found, note
-
-
-def _nearly_exact(release: Release) -> bool:
-    """Whether the errors of small entries are small beside them."""
-    told = TOLD.issuperset(stage.name for stage in release.defense)
-    return told and nat_weight(release) <= SMALL * UNDEFENDED

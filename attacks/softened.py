@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attacks.adaptation import EXACT, NOISY
+from attacks.gaussian_prior import UNDEFENDED, nat_weight
 from attacks.objectives import Gradients, Objective
+from dpbench.protocol import Release
+
+TOLD = EXACT | NOISY | {"prune", "topk", "soteria"}
+"""Stages of which the prior's weight says how large the errors are."""
+SMALL = 2
+"""Up to so many times the weight of an exact release small entries are right enough to be softened; tuned."""
+LOUD = 2.5
+"""`outpost_noise` from which large entries are the wrong ones; tuned."""
 
 
 class Softened(Objective):
@@ -40,6 +50,22 @@ class Softened(Objective):
     def residuals(self, trial: Gradients, target: Gradients) -> list[Tensor]:
         """Those of the objective."""
         return self.objective.residuals(_softened(trial), _softened(target))
+
+
+def pays(release: Release) -> bool:
+    """Whether softening brought tuning images nearer under such a defence.
+
+    It does where the errors of small entries are small beside them, and where those of large entries are not.
+    """
+    last = release.defense[-1] if release.defense else None
+    if last is not None and last.name in ("percentile", "censor"):  # no large entries; nothing of the image
+        return True
+    if last is not None and last.name == "quantize":
+        return last.parameters["quantize_bits"] == 1  # all entries that were sent are of one size
+    if last is not None and last.name == "outpost":
+        return last.parameters["outpost_noise"] >= LOUD
+    told = TOLD.issuperset(stage.name for stage in release.defense)
+    return told and nat_weight(release) <= SMALL * UNDEFENDED
 
 
 def _softened(gradients: Gradients) -> list[Tensor]:
