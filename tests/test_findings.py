@@ -202,3 +202,34 @@ def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs()
         exact, running, none = (lpips[source, labels] for source in ("exact", "running", "none"))
         assert exact < running - 0.03
         assert running > none - 0.001
+
+
+def test_knowing_of_pruning_costs_nothing_in_the_stored_run():
+    (row,) = pd.read_csv(ROOT / "results/reference/prune-half/adaptive.csv").to_dict("records")
+    assert (row["batches"], row["psnr_verdict"], row["lpips_verdict"]) == (150, "no worse", "no worse")
+    change = [f"{row[f'psnr_{name}']:.2f}".replace("-", "−") for name in ("gain", "low", "high")]
+    means = {f"{row[f'psnr_{name}']:.1f}" for name in ("adaptive", "not_adaptive")}
+    assert means == {"31.3"}
+    said = (FINDINGS / "2026-11-softened.md").read_text()
+    assert "31.3 dB with and without knowing: +{} dB ({} to {}), LPIPS +.0001".format(*change) in said
+    assert f"{row['lpips_gain']:.4f}" == "0.0001"
+
+
+def test_updates_of_local_steps_are_those_of_the_stored_run():
+    found = results("fedavg")
+    attacked = found[found["floor"].isna()].fillna({"local_batch_size": 4})
+    means = attacked.groupby(["local_epochs", "local_batch_size", "update"])[["psnr", "lpips"]].mean()
+    by_batch = attacked.groupby(["local_epochs", "local_batch_size", "batch_seed", "update"])["psnr"].mean()
+    table = {row[0]: row[2:] for row in rows_of("2026-11-fedavg.md", 6)[2:]}
+    assert len(table) == 4
+    for setting, (*ways, difference) in table.items():
+        key = tuple(float(n) for n in setting.split(", "))
+        for name, told in zip(("simulate", "surrogate", "single-gradient"), ways, strict=True):
+            psnr, lpips = means.loc[(*key, name)]
+            assert told == f"{psnr:.1f} ({lpips:.3f})".replace("(0.", "(.")
+        if key != (1, 4):
+            each = by_batch.loc[key].unstack()
+            change = each["simulate"] - each["single-gradient"]
+            half = 3.182 * change.std(ddof=1) / 2  # Student's t with 3 degrees of freedom, 4 batches
+            listed = ", ".join(f"{c:.1f}" for c in change)
+            assert difference == f"{listed}; mean {change.mean():.1f} ± {half:.1f}"
