@@ -7,7 +7,6 @@ reads. The values are PyTorch's: each pass calls its convolutions, or for one sm
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -67,15 +66,27 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, to_x: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         (g, x, weight), (of_g, of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
-        parts = [(to_x, weight), (x, to_weight)] if of_g else []
-        parts = [_output(a, b, None, ctx.setting) for a, b in parts if a is not None and b is not None]
+        second_g = _to_output(to_x, to_weight, x, weight, ctx.setting) if of_g else None
         second_x = second_weight = None
         if to_weight is not None and of_x:
             second_x, _ = _gradients(g, x, to_weight, ctx.setting, True, False)
         if to_x is not None and of_weight and wanted(weight):
             _, second_weight = _gradients(g, to_x, weight, ctx.setting, False, True)
-        second_g = functools.reduce(torch.add, parts) if parts else None
         return second_g, second_x, second_weight, None, None, None
+
+
+def _to_output(
+    to_x: Tensor | None, to_weight: Tensor | None, x: Tensor, weight: Tensor, setting: Setting
+) -> Tensor | None:
+    """The gradient of the output's cotangent: a convolution for each gradient that it led to."""
+    if to_x is None or to_weight is None:
+        parts = [(to_x, weight), (x, to_weight)]
+        found = [_output(a, b, None, setting) for a, b in parts if a is not None and b is not None]
+        return found[0] if found else None
+    *_, groups = setting
+    if groups == 1 and weight.numel() <= x.numel():  # one of twice the channels is faster than two
+        return torch.conv2d(torch.cat([to_x, x], 1), torch.cat([weight, to_weight], 1), None, *setting)
+    return _output(to_x, weight, None, setting) + _output(x, to_weight, None, setting)
 
 
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:

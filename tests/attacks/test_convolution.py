@@ -45,6 +45,20 @@ def test_an_image_without_a_batch_is_pytorchs():
     torch.testing.assert_close(conv2d(x[0], weight, bias), F.conv2d(x[0], weight, bias))
 
 
+def test_a_convolution_of_twice_the_channels_is_two(monkeypatch):
+    """Where weights outnumber the input's values, two are run instead."""
+    for shape, count in (((2, 4, 7, 6), 1), ((1, 4, 3, 3), 2)):
+        x, (_, weight, _) = torch.randn(shape, dtype=torch.float64), tensors()
+        to_x, to_weight = torch.randn_like(x), torch.randn_like(weight)
+        expected = F.conv2d(to_x, weight) + F.conv2d(x, to_weight)
+        counts: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "conv2d", lambda *given, c=counts, f=torch.conv2d: c.append(1) or f(*given))
+            found = convolution._to_output(to_x, to_weight, x, weight, ((1, 1), (0, 0), (1, 1), 1))
+        torch.testing.assert_close(found, expected)
+        assert len(counts) == count
+
+
 @pytest.mark.parametrize("computed", [False, True], ids=["parameter", "computed"])
 def test_weights_that_are_asked_for_get_their_gradient(computed):
     x, weight, _ = tensors()
@@ -72,5 +86,6 @@ def test_a_search_computes_only_what_it_needs(monkeypatch):
         loss = model(z).sin().sum()
     gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
     torch.autograd.grad(sum(g.square().sum() for g in gradients), z)
-    # of each layer the output and two gradients, then four; the first layer's input needs none at first
-    assert sum(counts) == 7 + 5
+    # of each layer the output and two gradients, then four, of which two go as one; the first layer's input
+    # needs none at first
+    assert sum(counts) == 6 + 5
