@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from attacks.engine import products
 from attacks.engine.products import Setting
@@ -46,7 +45,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (of_x, of_weight, of_bias, _) = ctx.saved_tensors, ctx.needs_input_grad
         # a search's first pass goes to the parameters alone, its second one to the images
-        of_x, of_weight = of_x and wanted(x), of_weight and wanted(weight)
+        of_x, of_weight = of_x and wanted(ctx, 0), of_weight and wanted(ctx, 1)
         along = _Gradients.apply(g, x, weight, ctx.setting, of_x, of_weight)
         return *along, g.sum((0, 2, 3)) if of_bias else None, None
 
@@ -70,7 +69,7 @@ class _Gradients(torch.autograd.Function):
         second_x = second_weight = None
         if to_weight is not None and of_x:
             second_x, _ = _gradients(g, x, to_weight, ctx.setting, True, False)
-        if to_x is not None and of_weight and wanted(weight):
+        if to_x is not None and of_weight and wanted(ctx, 2):
             _, second_weight = _gradients(g, to_x, weight, ctx.setting, False, True)
         return second_g, second_x, second_weight, None, None, None
 
@@ -84,7 +83,8 @@ def _to_output(
         found = [_output(a, b, None, setting) for a, b in parts if a is not None and b is not None]
         return found[0] if found else None
     *_, groups = setting
-    if groups == 1 and weight.numel() <= x.numel():  # one of twice the channels is faster than two
+    # on a CPU one of twice the channels is faster than two
+    if groups == 1 and x.device.type == "cpu" and weight.numel() <= x.numel():
         return torch.conv2d(torch.cat([to_x, x], 1), torch.cat([weight, to_weight], 1), None, *setting)
     return _output(to_x, weight, None, setting) + _output(x, to_weight, None, setting)
 
@@ -105,10 +105,11 @@ def _gradients(
     return _backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[:2]
 
 
-def wanted(tensor: Tensor) -> bool:
-    """Whether the backward pass that is running leads to the gradient of `tensor`."""
+def wanted(node: Any, number: int) -> bool:
+    """Whether the backward pass that is running leads to the gradient of a Function's tensor `number`."""
+    following, _ = node.next_functions[number]
     try:
-        return torch._C._will_engine_execute_node(get_gradient_edge(tensor).node)
+        return following is not None and torch._C._will_engine_execute_node(following)
     except RuntimeError:  # a leaf that autograd.grad was asked for
         return True
 

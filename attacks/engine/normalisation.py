@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from attacks.engine.convolution import wanted
 
+_backward = torch.ops.aten.native_batch_norm_backward.default
+
 
 def batch_norm(
     input: Tensor,
@@ -28,25 +30,26 @@ def batch_norm(
     """`F.batch_norm`; PyTorch's own in training mode and without statistics, weights or biases."""
     if training or running_mean is None or running_var is None or weight is None or bias is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _Affine.apply(input, weight, bias, running_mean, torch.rsqrt(running_var + eps))
+    return _Affine.apply(input, weight, bias, running_mean, running_var, eps)
 
 
 class _Affine(torch.autograd.Function):
-    """(x - mean) * rate * weight + bias."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, bias, mean, rate)
-        scale = weight * rate
-        return torch.addcmul(_over(x, bias - mean * scale), x, _over(x, scale))
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        return torch.ops.aten.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rate = ctx.saved_tensors
         # a search's first pass goes to the parameters alone, its second one to the images
-        asked = zip(ctx.needs_input_grad, (x, weight, bias), strict=False)
-        of_x, of_weight, of_bias = (needed and wanted(v) for needed, v in asked)
-        return *_Gradients.apply(g, x, weight, mean, rate, of_x, of_weight or of_bias), None, None
+        of_affine = wanted(ctx, 1) or wanted(ctx, 2)
+        found = _Gradients.apply(g, *ctx.saved_tensors, ctx.eps, wanted(ctx, 0), of_affine)
+        return *found, None, None, None
 
 
 class _Gradients(torch.autograd.Function):
@@ -59,43 +62,40 @@ class _Gradients(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         mean: Tensor,
-        rate: Tensor,
+        variance: Tensor,
+        eps: float,
         of_x: bool,
         of_affine: bool,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        ctx.save_for_backward(g, x, weight, mean, rate)
+        ctx.save_for_backward(g, x, weight, mean, variance)
+        ctx.eps = eps
         ctx.set_materialize_grads(False)
-        to_x = g * _over(g, weight * rate) if of_x else None
         if not of_affine:
-            return to_x, None, None
-        to_bias = _sums(g)
-        return to_x, (_sums(g * x) - mean * to_bias) * rate, to_bias
+            return g * _over(g, weight * torch.rsqrt(variance + eps)) if of_x else None, None, None
+        of = [of_x, True, True]
+        found = _backward(g, x, weight, mean, variance, None, None, False, eps, of)
+        return found[0] if of_x else None, *found[1:]
 
     @staticmethod
     def backward(
         ctx: Any, to_x: Tensor | None, to_weight: Tensor | None, to_bias: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        g, x, weight, mean, rate = ctx.saved_tensors
+        g, x, weight, mean, variance = ctx.saved_tensors
+        rate = torch.rsqrt(variance + ctx.eps)
         second_g = second_x = second_weight = None
         if to_weight is not None:
             slope = to_weight * rate
             to_bias = -mean * slope if to_bias is None else to_bias - mean * slope
-            second_x = g * _over(x, slope)
-        if to_bias is not None:
-            second_g = _over(g, to_bias).expand_as(g)
-        if to_weight is not None:
-            second_g = torch.addcmul(second_g, x, _over(x, slope))
+            second_x, second_g = g * _over(g, slope), x * _over(x, slope)
         if to_x is not None:
-            scale = _over(g, weight * rate)
-            second_g = to_x * scale if second_g is None else torch.addcmul(second_g, to_x, scale)
-            if ctx.needs_input_grad[2] and wanted(weight):
-                second_weight = _sums(g * to_x) * rate
-        return second_g, second_x, second_weight, None, None, None, None
-
-
-def _sums(x: Tensor) -> Tensor:
-    """Of each channel."""
-    return x.sum([axis for axis in range(x.dim()) if axis != 1])
+            along = to_x * _over(g, weight * rate)
+            second_g = along if second_g is None else second_g.add_(along)
+            if wanted(ctx, 2):
+                second_weight = (g * to_x).sum([axis for axis in range(g.dim()) if axis != 1]) * rate
+        if to_bias is not None:
+            to_bias = _over(g, to_bias)
+            second_g = to_bias.expand_as(g) if second_g is None else second_g.add_(to_bias)
+        return second_g, second_x, second_weight, None, None, None, None, None
 
 
 def _over(x: Tensor, values: Tensor) -> Tensor:

@@ -34,15 +34,11 @@ torch.library.register_fake("dpbench::product", lambda a, b: a.new_empty(len(a),
 def serves(x: Tensor, weight: Tensor, setting: Setting) -> bool:
     """Whether the products are the faster way: one image on a CPU, with fewer places than output channels."""
     *_, groups = setting
+    if not (len(x) == groups == 1 and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32):
+        return False
     places = math.prod(_places(x, weight, setting))
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and len(x) == groups == 1
-        and places <= len(weight)
-        and places * weight.numel() >= LEAST
-        and torch.backends.mkldnn.is_available()
-    )
+    few = places <= len(weight) and places * weight.numel() >= LEAST
+    return few and torch.backends.mkldnn.is_available()
 
 
 def output(x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
