@@ -233,3 +233,41 @@ def test_updates_of_local_steps_are_those_of_the_stored_run():
             half = 3.182 * change.std(ddof=1) / 2  # Student's t with 3 degrees of freedom, 4 batches
             listed = ", ".join(f"{c:.1f}" for c in change)
             assert difference == f"{listed}; mean {change.mean():.1f} ± {half:.1f}"
+
+
+def test_knowing_a_defence_makes_no_search_worse_in_the_stored_suite():
+    found = pd.read_csv(ROOT / "results/reference/defences/adaptive.csv")
+    verdicts = found.set_index("defense")[["psnr_verdict", "lpips_verdict"]]
+    assert "worse" not in verdicts.to_numpy()
+    assert (len(found), (found["psnr_verdict"] == "better").sum()) == (26, 21)
+    assert "better by PSNR in 21 of 26" in (FINDINGS / "2026-11-defences.md").read_text()
+    undecided = [
+        (name, column) for column in verdicts for name in verdicts.index[verdicts[column] == "undecided"]
+    ]
+    assert undecided == [("prune ratio=0.5", "psnr_verdict"), ("quantize bits=4", "lpips_verdict")]
+    told = verdicts["psnr_verdict"][lambda v: v.index.str.startswith(("noise", "prune ratio=0.9"))]
+    assert set(told) == {"better"}
+    assert len(told) == 5
+
+
+def test_the_groups_of_defences_are_those_of_the_stored_suite():
+    """What each takes from the search that knows, on average; whether all images are identified."""
+    found = results("defences")
+    found = found[found["floor"].isna()]
+    plain = found[found["defense"] == "none"]["psnr"].mean()
+    found = found[(found["adaptive"] == True) | (found["defense"] == "censor")]  # noqa: E712
+    strengths = ["prune_ratio", "topk_ratio", "noise_std", "quantize_bits", "outpost_noise", "precode_width"]
+    means = found.groupby(["defense", *strengths], dropna=False)["psnr"].mean()
+    taken = {(key[0], *(k for k in key[1:] if k == k)): plain - mean for key, mean in means.items()}
+    for low, high, group in (
+        (-1, 2.2, [("prune", 0.5)]),
+        (3, 9, [("prune", 0.9), ("topk", 0.1), ("sign",), ("quantize", 8), ("noise", 0.03)]),
+        (3, 9, [("outpost", 0.08), ("outpost", 0.8), ("precode", 16), ("precode", 64), ("precode", 256)]),
+        (10, 12, [("prune", 0.99), ("topk", 0.01), ("noise", 0.1), ("outpost", 8)]),
+        (14, 16, [("quantize", 4), ("topk", 0.001), ("noise", 0.3)]),
+    ):
+        assert all(low <= taken[key] <= high for key in group), {key: taken[key] for key in group}
+    for name in ("soteria", "percentile"):
+        rows = found[found["defense"] == name]
+        strength = "soteria_ratio" if name == "soteria" else "percentile_gamma"
+        assert (plain - rows.groupby(strength)["psnr"].mean()).max() < 2.2
