@@ -23,7 +23,7 @@ _library.define("product(Tensor a, Tensor b) -> Tensor")
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A [m, k] and b [n, k] to a b^T [m, n]. An operation of its own, so that compilers leave it as it is."""
+    """The product a b^T of a [m, k] and b [n, k]. An operation of its own, which compilers leave as it is."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
