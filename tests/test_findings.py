@@ -215,6 +215,18 @@ def test_knowing_of_pruning_costs_nothing_in_the_stored_run():
     assert f"{row['lpips_gain']:.4f}" == "0.0001"
 
 
+def test_knowing_of_four_bits_pays_in_the_stored_run():
+    (row,) = pd.read_csv(ROOT / "results/reference/quantize-4/adaptive.csv").to_dict("records")
+    assert (row["batches"], row["psnr_verdict"], row["lpips_verdict"]) == (150, "better", "better")
+    psnr, lpips = (
+        [f"{row[f'{metric}_{name}']:.{digits}f}" for name in ("gain", "low", "high")]
+        for metric, digits in (("psnr", 2), ("lpips", 3))
+    )
+    lpips = [value.replace("-0.", "−.") for value in lpips]
+    said = (FINDINGS / "2026-11-defences.md").read_text()
+    assert "at 4 bits +{} dB ({} to {}) and LPIPS {} ({} to {})".format(*psnr, *lpips) in said
+
+
 def test_updates_of_local_steps_are_those_of_the_stored_run():
     found = results("fedavg")
     attacked = found[found["floor"].isna()].fillna({"local_batch_size": 4})
