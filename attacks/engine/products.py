@@ -18,17 +18,18 @@ Setting = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
 LEAST = 8_000_000
 """Multiplications of a product below which the way to it costs more than it saves."""
 
-_library = torch.library.Library("dpbench", "FRAGMENT")
-_library.define("product(Tensor a, Tensor b) -> Tensor")
 
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product a b^T of a [m, k] and b [n, k]. An operation of its own, which compilers leave as it is."""
+@torch.library.custom_op(
+    "dpbench::product", mutates_args=(), device_types="cpu", schema="(Tensor a, Tensor b) -> Tensor"
+)
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The product a b^T of a [m, k] and b [n, k]; an operation of its own, which compilers leave as it is."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-_library.impl("product", _product, "CPU")
-torch.library.register_fake("dpbench::product", lambda a, b: a.new_empty(len(a), len(b)), lib=_library)
+@product.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(len(a), len(b))
 
 
 def serves(x: Tensor, weight: Tensor, setting: Setting) -> bool:
@@ -43,7 +44,7 @@ def serves(x: Tensor, weight: Tensor, setting: Setting) -> bool:
 
 def output(x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
     """`torch.conv2d`, without derivatives."""
-    flat = torch.ops.dpbench.product(_matrix(weight), _columns(x, weight, setting).t())
+    flat = product(_matrix(weight), _columns(x, weight, setting).t())
     y = flat.view(1, len(weight), *_places(x, weight, setting))
     return y if bias is None else y + bias[:, None, None]
 
@@ -56,11 +57,11 @@ def gradients(
     rows = g.reshape(len(weight), -1)  # [output channels, places]
     if of_x:
         stride, padding, dilation, _ = setting
-        columns = torch.ops.dpbench.product(rows.t(), _matrix(weight).t()).t()
+        columns = product(rows.t(), _matrix(weight).t()).t()
         columns = _ordered(columns, weight, back=True)
         to_x = F.fold(columns[None], x.shape[2:], weight.shape[2:], dilation, padding, stride)
     if of_weight:
-        flat = torch.ops.dpbench.product(rows, _columns(x, weight, setting))
+        flat = product(rows, _columns(x, weight, setting))
         to_weight = flat.view(_laid(weight).shape)
         to_weight = to_weight if weight.is_contiguous() else to_weight.permute(0, 3, 1, 2)
     return to_x, to_weight

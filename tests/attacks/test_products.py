@@ -50,7 +50,7 @@ def test_compilers_take_it():
     from torch.fx.experimental.proxy_tensor import make_fx
 
     a, b = torch.randn(3, 5), torch.randn(4, 5)
-    traced = make_fx(lambda a, b: torch.ops.dpbench.product(a, b) + 1, tracing_mode="fake")(a, b)
+    traced = make_fx(lambda a, b: products.product(a, b) + 1, tracing_mode="fake")(a, b)
     torch.testing.assert_close(traced(a, b), a @ b.T + 1)
 
 
