@@ -42,8 +42,8 @@ class Preset:
         anneal: how many times that weight the search begins with; it falls geometrically.
         finish: share of the iterations that are Gauss-Newton's.
         shares: search for the factors of a clip, where it scaled several images and the release decides them.
-        softened: large entries count for less, where there is a prior and the release is nearly exact;
-            elsewhere, errors of small ones would count for more.
+        softened: large entries count for less, where there is a prior and `softened.pays` says so; elsewhere,
+            errors of small ones would count for more.
     """
 
     learning_rate: float

@@ -57,15 +57,16 @@ def pays(release: Release) -> bool:
 
     It does where the errors of small entries are small beside them, and where those of large entries are not.
     """
-    last = release.defense[-1] if release.defense else None
-    if last is not None and last.name in ("percentile", "censor"):  # no large entries; nothing of the image
-        return True
-    if last is not None and last.name == "quantize":
-        return last.parameters["quantize_bits"] == 1  # all entries that were sent are of one size
-    if last is not None and last.name == "outpost":
-        return last.parameters["outpost_noise"] >= LOUD
-    told = TOLD.issuperset(stage.name for stage in release.defense)
-    return told and nat_weight(release) <= SMALL * UNDEFENDED
+    names = [stage.name for stage in release.defense]
+    if names and EXACT.issuperset(names[:-1]):
+        last, given = names[-1], release.defense[-1].parameters
+        if last in ("percentile", "censor"):  # no large entries; nothing of the image
+            return True
+        if last == "quantize":
+            return given["quantize_bits"] == 1  # all entries that were sent are of one size
+        if last == "outpost":
+            return given["outpost_noise"] >= LOUD
+    return TOLD.issuperset(names) and nat_weight(release) <= SMALL * UNDEFENDED
 
 
 def _softened(gradients: Gradients) -> list[Tensor]:

@@ -101,8 +101,8 @@ def _gradients(
     if not torch.is_grad_enabled() and products.serves(x, weight, setting):
         return products.gradients(g, x, weight, setting, of_x, of_weight)
     stride, padding, dilation, groups = setting
-    wanted = [of_x, of_weight, False]
-    return _backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[:2]
+    of = [of_x, of_weight, False]
+    return _backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, of)[:2]
 
 
 def wanted(node: Any, number: int) -> bool:

@@ -181,6 +181,8 @@ def test_small_entries_count_only_where_they_are_right(tiny, told, monkeypatch):
     assert not is_softened(rounded)
     assert is_softened(Stage("quantize", {"quantize_bits": 1}))
     assert is_softened(Stage("percentile", {"percentile": 10.0, "percentile_gamma": 0.01}))
+    loud = Stage("noise", {"noise_std": 1.0})
+    assert not is_softened(loud, Stage("percentile", {"percentile": 10.0, "percentile_gamma": 0.01}))
     assert is_softened(Stage("outpost", {"outpost_noise": 8.0}))
     assert not is_softened(Stage("outpost", {"outpost_noise": 0.8}))
     assert is_softened(Stage("censor", {"censor_trials": 1}))
