@@ -40,9 +40,10 @@ class _Affine(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, variance)
+        out, *saved = torch.ops.aten.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, variance, *saved)
         ctx.eps = eps
-        return torch.ops.aten.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,6 +64,8 @@ class _Gradients(torch.autograd.Function):
         weight: Tensor,
         mean: Tensor,
         variance: Tensor,
+        saved_mean: Tensor,
+        saved_rate: Tensor,
         eps: float,
         of_x: bool,
         of_affine: bool,
@@ -73,7 +76,8 @@ class _Gradients(torch.autograd.Function):
         if not of_affine:
             return g * _over(g, weight * torch.rsqrt(variance + eps)) if of_x else None, None, None
         of = [of_x, True, True]
-        found = _backward(g, x, weight, mean, variance, None, None, False, eps, of)
+        # a graphics card insists on what the forward pass saved, though in evaluation mode it is empty
+        found = _backward(g, x, weight, mean, variance, saved_mean, saved_rate, False, eps, of)
         return found[0] if of_x else None, *found[1:]
 
     @staticmethod
@@ -95,7 +99,7 @@ class _Gradients(torch.autograd.Function):
         if to_bias is not None:
             to_bias = _over(g, to_bias)
             second_g = to_bias.expand_as(g) if second_g is None else second_g.add_(to_bias)
-        return second_g, second_x, second_weight, None, None, None, None, None
+        return second_g, second_x, second_weight, *[None] * 7
 
 
 def _over(x: Tensor, values: Tensor) -> Tensor:

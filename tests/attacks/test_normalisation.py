@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attacks.engine.normalisation import batch_norm
 from attacks.engine.twice import twice_differentiable
@@ -69,3 +70,27 @@ def test_a_search_takes_it(norm):
     with twice_differentiable():
         assert norm(x).grad_fn.name() == "_AffineBackward"
     torch.testing.assert_close(norm(x), norm.weight[:, None, None] * x, rtol=1e-4, atol=1e-4)
+
+
+class Watched(TorchDispatchMode):
+    """Notes the arguments of each backward pass of a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.native_batch_norm_backward.default:
+            self.seen.append(args)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_backward_pass_hands_over_what_the_forward_pass_saved():
+    """As a graphics card demands; the CPU takes None, too."""
+    (x, weight, bias), (mean, variance) = tensors((2, 4, 5, 3))
+    with Watched() as watched:
+        batch_norm(x, mean, variance, weight, bias).sin().sum().backward()
+    ((_, _, _, _, _, saved_mean, saved_rate, training, *_),) = watched.seen
+    assert training is False
+    assert isinstance(saved_mean, torch.Tensor)
+    assert isinstance(saved_rate, torch.Tensor)
