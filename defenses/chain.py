@@ -124,7 +124,7 @@ class Chain:
         device, copy = images.device, in_release_mode(model)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), full_precision(device):
             # for a third party's stage that does not use the generator: a stream apart from the noise's
-            torch.manual_seed(_seed_of("global", seed))
+            _seed_globally(device, _seed_of("global", seed))
             generator = torch.Generator(device=device).manual_seed(seed)
             check_loss(copy, loss, images, labels)
             stages = list(self.stages)
@@ -149,6 +149,14 @@ class Chain:
             Release(names, gradients, size, public, self.guarantee, per_sample=method, local=local)
             for gradients in released
         ]
+
+
+def _seed_globally(device: torch.device, seed: int) -> None:
+    # torch.manual_seed is for all devices, and only the state of this one is put back
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _seed_of(purpose: str, seed: int) -> int:

@@ -92,13 +92,16 @@ def clipped_means(
     bounds = noise_bounds(sums, deviation) if noise_multiplier else []
     released = []
     for _ in range(count):
-        for p, total in zip(parameters, sums, strict=True):
-            p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
-        optimizer.add_noise()
         if noise_multiplier:
+            for p, total in zip(parameters, sums, strict=True):
+                p.summed_grad = total.view_as(total)  # Opacus refuses to noise the same tensor object twice
+            optimizer.add_noise()
             check_noise(
                 [p.grad - total for p, total in zip(parameters, sums, strict=True)], deviation, bounds
             )
+        else:  # Opacus would add zeros
+            for p, total in zip(parameters, sums, strict=True):
+                p.grad = total.clone()
         optimizer.scale_grad()
         released.append(
             tuple(p.grad.detach().to(g.dtype) for p, g in zip(parameters, gradients, strict=True))

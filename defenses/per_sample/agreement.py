@@ -38,7 +38,7 @@ def norms(gradients: Sequence[Tensor]) -> Tensor:
         gradients: tensors [B, ...].
     """
     parts = [piece for g in gradients for piece in _blocks(g.reshape(len(g), -1))]
-    total = torch.stack([p.double().square().sum(1) for p in parts]).sum(0).sqrt()
+    total = torch.cat(parts, 1).double().square().sum(1).sqrt()
     if bool(total.isfinite().all()):
         return total
     # squares overflow in float32 where the entries do not

@@ -35,7 +35,8 @@ def _key(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> int:
 
 def _sums(model: nn.Module) -> Hashable:
     """A number for each tensor, which tells weights apart at the price of reading them once."""
-    sums = [tensor.detach().sum(dtype=torch.float64) for tensor in (*model.parameters(), *model.buffers())]
+    with torch.no_grad():
+        sums = [tensor.sum(dtype=torch.float64) for tensor in (*model.parameters(), *model.buffers())]
     return tuple(torch.stack(sums).tolist()) if sums else ()
 
 

@@ -177,6 +177,15 @@ def test_the_victim_is_left_as_it_was(name, training):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_release_on_the_cpu_leaves_the_random_state_of_graphics_cards(victim, monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(0)
+    assert len(seeded) == 1  # what the release must not do
+    release(victim, "noise", **PARAMETERS["noise"])
+    assert len(seeded) == 1
+
+
 @pytest.mark.parametrize("name", ["clip", "clip+prune"])
 def test_every_defence_sees_the_victim_with_dropout_off(name):
     class ByHand(nn.Module):

@@ -460,6 +460,17 @@ def test_norms_are_those_of_float64_however_many_entries():
     )
 
 
+def test_norms_of_tensors_of_several_precisions():
+    gradients = [
+        torch.full((2, 200), 3.0),
+        torch.full((2, 1), 4.0, dtype=torch.float64),
+        torch.zeros(2, 7).half(),
+    ]
+    torch.testing.assert_close(
+        agreement.norms(gradients), torch.full((2,), 1816.0, dtype=torch.float64).sqrt()
+    )
+
+
 def test_converged_samples_are_not_taken_for_wrong_ones(clipped_by_a_loop):
     """Their gradients are rounding errors of the loss."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
