@@ -55,7 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
     def under_vmap(self, x: Tensor) -> Tensor:
         """What `forward` gives, for weights of each sample's own, where batch norm is many operations.
 
-        Each operation has a price under `torch.func.vmap`, views too, so there are as few of them as can be.
+        On a CPU each operation has a price under `torch.func.vmap`, views too, so there are as few as can be.
         """
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return x * scale.view(-1, 1, 1) + (self.bias - self.running_mean * scale).view(-1, 1, 1)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from defenses.per_sample import per_sample, verified
-from defenses.per_sample.plain import by_functorch
+from defenses.per_sample.plain import _made_for_vmap, by_functorch
 from dpbench.victim.layers import FrozenBatchNorm2d
 
 torch.set_num_threads(1)
@@ -84,3 +84,10 @@ def test_a_forward_of_ones_own_stays():
     own = model[0].forward
     assert per_sample(model, F.cross_entropy, IMAGES, LABELS).method == "functorch"
     assert model[0].forward is own
+
+
+def test_only_a_cpu_takes_it():
+    model = network(norm())
+    for device, taken in (("cpu", True), ("meta", False)):
+        with _made_for_vmap(model.to(device)):
+            assert ("forward" in vars(model[0])) is taken
