@@ -1,12 +1,13 @@
 """Figures that the documentation takes from stored results follow from them."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks.default_attack import compared
+from benchmarks.default_attack import compared, interval
 
 ROOT = Path(__file__).parents[1]
 FINDINGS = ROOT / "docs" / "findings"
@@ -283,3 +284,75 @@ def test_the_groups_of_defences_are_those_of_the_stored_suite():
         rows = found[found["defense"] == name]
         strength = "soteria_ratio" if name == "soteria" else "percentile_gamma"
         assert (plain - rows.groupby(strength)["psnr"].mean()).max() < 2.2
+
+
+def on_the_h200(name):
+    return pd.read_csv(ROOT / "results" / "reference" / "h200" / f"{name}.csv")
+
+
+def test_what_the_h200_took():
+    page, found = (ROOT / "docs" / "engine.md").read_text(), on_the_h200("versus_breaching")
+    section = page[page.index("## Measured on an H200") : page.index("## Searches side by side")]
+    for case, rows in found.groupby("case", sort=False):
+        times = rows.set_index("way")["ms/iteration"]
+        peer = times[["breaching", "breaching, affine norm"]].min()
+        model, size, batch = re.fullmatch(r"resnet(\d+) (\d+) px B=(\d+)", case).groups()
+        cells = [f"ResNet-{model}, {batch} image{'s' * (batch != '1')} of {size} px", f"{peer:.1f}"]
+        for engine in ("eager", "graph", "compiled"):
+            ratio, digits = peer / times[f"dpbench {engine}"], 2 if engine == "eager" else 1
+            told = "times as fast" if engine == "eager" and batch == "1" and size == "32" else "times"
+            cells.append(f"{times[f'dpbench {engine}']:.1f} ({ratio:.{digits}f} {told})")
+        assert "| " + " | ".join(cells) + " |" in section
+    engine = on_the_h200("engine").set_index(["case", "variant"])
+    few, many = (engine.loc[f"resnet50 224 px B={b}"] for b in (8, 48))
+    plain, last = few.loc["as it is"], many.loc["as it is"]
+    for row, whole, between, gib, compiling in ((plain, 9.0, 8.7, 5.4, 102), (last, 33.0, 30.5, 11.0, 127)):
+        assert row["ms/iteration"] == pytest.approx(whole, abs=0.05)
+        assert row["ms between iterations"] == pytest.approx(between, abs=0.051)
+        assert row["peak MiB"] / 1024 == pytest.approx(gib, abs=0.05)
+        assert int(row["compile s"]) == compiling
+    assert f"{plain['bound ms']:.1f} ms together" in section
+    assert f"({plain['TFLOP/s']:.0f} TFLOP/s)" in section
+    assert f"({plain['GB/s'] / 1000:.1f} TB/s)" in section
+    kinds = on_the_h200("kernels").query("case == 'resnet50 224 px B=8'").set_index("kind")["ms"]
+    assert f"{kinds['convolutions and matrix products']:.1f} ms of convolutions" in section
+    assert f"{kinds['Triton']:.1f} ms of Triton's kernels" in section
+    assert f"busy for {plain['kernels ms']:.1f} of {plain['ms between iterations']:.1f} ms" in section
+    for variant, words in (
+        ("cuDNN tries every algorithm", "try every algorithm, it took {:.1f} ms"),
+        ("without combo kernels", "Without combo kernels it took {:.1f} ms"),
+        ("PyTorch's double backward of batch norm", "double backward of batch norm {:.1f} ms"),
+    ):
+        assert words.format(few.loc[variant, "ms/iteration"]) in section
+    later = results("gradinversion-224").query("attack == 'gradinversion' and batch_seed == 1")
+    assert f"{1000 * later['seconds'].iloc[0] / (4 * 1500):.1f} ms for an iteration of one seed" in section
+    clipped = on_the_h200("defence").query("gradient == 'clipped'")["times plain"].round(1).tolist()
+    assert clipped == [6.5, 7.8, 5.3, 18.1]
+    assert (on_the_h200("parity")["right"].dropna() == "yes").all()
+
+
+def test_what_gradinversion_gets_at_224_px():
+    found, page = results("gradinversion-224"), (FINDINGS / "2026-11-gradinversion.md").read_text()
+    section = page[page.index("## Results at 224 px") :]
+    for attack, name in (
+        ("gradinversion", "GradInversion"),
+        ("floor:noise-gradient", "the same search fed noise instead of the gradient"),
+        ("floor:mean-image", "mean image"),
+        ("floor:constant-image", "best constant image"),
+    ):
+        rows = found[found["attack"] == attack]
+        lpips = f"{rows['lpips'].mean():.3f}"
+        lpips = f"**{lpips}**" if attack == "gradinversion" else lpips
+        line = f"| {name} | {rows['psnr'].mean():.1f} dB | {lpips} | {rows['iip'].sum()} of {len(rows)} |"
+        assert line in section
+    images = found.pivot(index=["batch_seed", "image"], columns="attack", values=["psnr", "lpips"])
+    gained = images["psnr"]["gradinversion"] - images["psnr"]["floor:noise-gradient"]
+    nearer = images["lpips"]["floor:noise-gradient"] - images["lpips"]["gradinversion"]
+    for values, digits, mean, low, high in ((gained, 1, 1.5, 0.6, 2.5), (nearer, 3, 0.111, 0.079, 0.145)):
+        assert round(values.mean(), digits) == mean
+        found = interval(values.to_numpy())
+        assert [round(end, digits) for end in found] == [low, high]
+    assert (nearer > 0).sum() == 15
+    tuned = on_the_h200("tuning").set_index("variant")["LPIPS"]
+    assert tuned.idxmin() == "cosine, limited (the preset)"
+    assert [round(tuned.min(), 3), *tuned.sort_values().round(3).iloc[[1, -1]]] == [0.584, 0.591, 0.644]

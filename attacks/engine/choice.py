@@ -5,16 +5,16 @@ from __future__ import annotations
 from dpbench.protocol import InputError
 
 ENGINES = ("auto", "eager", "graph", "compiled")
-BREAK_EVEN = {"cpu": 8_000, "cuda": 4_000}
+BREAK_EVEN = {"cpu": 8_000, "cuda": 6_000}
 """Number of iterations of one shape from which compiling pays.
 
 On a CPU (two busy cores, so in CPU seconds, including the C++ compiler's) compiling pays for the ConvNet from
 11,300 iterations with a batch of 1 (25 s to compile; 3.2 ms an iteration before, 0.9 ms after) and from
 8,800 with a batch of 4 (30 s; 5.6 and 2.2 ms), and for ResNet-20 with a batch of 4 from 3,600 (78 s; 40 and
-19 ms). With a threshold of 8,000 none of them takes more than 1.4 times as long as with the better choice.
-On a graphics card nothing was timed end to end: by arithmetic from single timings of a prototype on an H100,
-compared with replays of a plain CUDA graph, compiling pays for a ResNet-50 at 224 px from 2,500 to 3,700
-iterations and for a ResNet-18 at 32 px from 11,000 to 13,000.
+19 ms). On an H200, with six compilations at once on 16 cores, compared with replays of a plain CUDA graph, it
+pays for a ResNet-18 at 32 px from 10,300 with a batch of 8 (26 s; 5.1 and 2.6 ms), and for a ResNet-50 at
+224 px from 9,600 with a batch of 8 (102 s; 19.7 and 9.0 ms) and 3,900 with one of 48 (127 s; 66 and 33 ms).
+With these thresholds none takes more than 1.4 times as long as with the better choice.
 """
 
 

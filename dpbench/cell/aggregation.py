@@ -17,8 +17,8 @@ from dpbench import privacy
 from dpbench.cell import parts
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
-from dpbench.protocol import Guarantee, InputError, Release
-from dpbench.victim.batch_norm import ORACLES, has_batch_norm
+from dpbench.protocol import ORACLES, Guarantee, InputError, Release
+from dpbench.victim.batch_norm import has_batch_norm
 
 NO_NOISE = "The server adds the noise, so it has seen this sum without any."
 """The note of rows whose attacker is the server that adds the noise."""

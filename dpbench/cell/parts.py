@@ -16,8 +16,7 @@ from dpbench.cell.spec import Cell, Part, Plain
 from dpbench.cell.threat_model import ThreatModel, threat_models
 from dpbench.privacy.aggregation import Aggregation
 from dpbench.privacy.budget import Budget
-from dpbench.protocol import Guarantee, InputError, Parameter, parameters
-from dpbench.victim.batch_norm import ORACLES
+from dpbench.protocol import ORACLES, Guarantee, InputError, Parameter, parameters
 
 Facts = Mapping[str, Any]
 """What decides whether a parameter plays a role (`Parameter.only_if`).

@@ -19,13 +19,13 @@ from dpbench.cell.threats import threat_models
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
 from dpbench.frontier.sequence import checked_levels
 from dpbench.metrics import GALLERY
-from dpbench.protocol import Guarantee, InputError, parameters
+from dpbench.protocol import ORACLES, Guarantee, InputError, parameters
 from dpbench.sweep import engines
 from dpbench.sweep.inputs import Inputs
 from dpbench.sweep.options import Options
 from dpbench.sweep.plan import plan
 from dpbench.victim import usual_norm
-from dpbench.victim.batch_norm import ORACLES, has_batch_norm
+from dpbench.victim.batch_norm import has_batch_norm
 from dpbench.victim.networks import build
 
 _PICKED = {"candidates": (GALLERY,), "trials": (1,)}

@@ -9,7 +9,7 @@ from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.kept import cache_folder
-from dpbench.protocol.knowledge import Candidates, ImageStatistics, Knowledge, Loss, PublicImages
+from dpbench.protocol.knowledge import ORACLES, Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.local_training import LocalTraining
 from dpbench.protocol.parameters import Declared, Parameter, declare, parameter, parameters
 from dpbench.protocol.precision import full_precision
@@ -20,6 +20,7 @@ from dpbench.protocol.release import Guarantee, Release, Stage, combined
 from dpbench.protocol.spelling import meant
 
 __all__ = [
+    "ORACLES",
     "Bottleneck",
     "BottleneckHead",
     "Candidates",

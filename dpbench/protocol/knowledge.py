@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+ORACLES = ("exact", "recovered")
+"""Of `bn_stats`, un-noised outputs of the private batch: no differential privacy survives them."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, K], labels [B] or soft labels [B, K]) -> scalar mean over the batch."""
 

@@ -1,7 +1,8 @@
 """Does an attack do better than a guess? Exact tests over independent images, one per measure.
 
 A photograph counts once, however many batches, attack seeds or repeats hold it. A guess is whatever can be
-said without the gradient: a floor for PSNR and LPIPS, chance for a choice from a gallery.
+said without the gradient: a floor for PSNR and LPIPS; for a choice from a gallery chance, or the floors'
+choices where more than the gradient tells the original from the others (`has_exact_chance`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import pandas as pd
 from scipy.stats import binom
 
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report.rows import has_exact_chance
 
 LEVEL = 0.05
 """Chance of a false claim about one attack setting, over all that is compared there."""
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
+_FROM_THE_ORIGINAL = "constant-image"
+"""A floor that knows the original's mean colour: its choices from a gallery are no guess."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Measure:
             original was picked out of a gallery.
         right: images of which that is so.
         images: independent images that it was asked of; a tie with the floor is not nearer.
-        chance: share that a guess is right in; 1/2 against a floor.
+        chance: share that a guess is right in; 1/2 against a floor's PSNR and LPIPS.
         p: chance of a guess to be right as often or more often.
+        rival: images of which the strongest floor is right, where it and not `chance` is compared with.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Measure:
     images: int
     chance: float
     p: float
+    rival: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -52,11 +58,22 @@ class Measure:
         """Whether there were images enough to tell, and they speak against much more than a guess.
 
         Had all images been right, the test would have passed; and the share that they leave possible (the
-        upper end of the one-sided interval at `level`) lies below halfway from chance to certainty.
+        upper end of the one-sided interval at `level`) lies below halfway from chance to certainty. A floor's
+        share is uncertain, too: the lower end of its interval counts, and each interval has half the level.
         """
-        if self.above_chance(level) or self.chance**self.images > level:
+        if self.above_chance(level) or self._least > level:
             return False
-        return clopper_pearson(self.right, self.images, 1 - 2 * level)[1] < (1 + self.chance) / 2
+        if self.rival is None:
+            return clopper_pearson(self.right, self.images, 1 - 2 * level)[1] < (1 + self.chance) / 2
+        low, _ = clopper_pearson(self.rival, self.images, 1 - level)
+        return clopper_pearson(self.right, self.images, 1 - level)[1] < (1 + low) / 2
+
+    @property
+    def _least(self) -> float:
+        """What `p` would be if it had been right of all images."""
+        if self.rival is None:
+            return self.chance**self.images
+        return 0.5 ** (self.images - self.rival)
 
 
 @dataclass(frozen=True)
@@ -104,10 +121,16 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
     for name, chance in _CHANCES.items():
         asked = rows[rows[name].notna() & rows[chance].notna()]
         asked = asked[~image[asked.index].duplicated()]
-        if len(asked):
+        if has_exact_chance(asked).all():
             guess = asked[chance].astype(float).to_numpy()
             guess = 1 / guess if chance == "gallery_size" else guess
-            measures.append(_tested(name, int(asked[name].sum()), guess))
+            tested = [_tested(name, int(asked[name].sum()), guess)] if len(asked) else []
+        else:
+            guesses = [floor[name] for which, floor in beside.items() if which != _FROM_THE_ORIGINAL]
+            guesses = [guess.reindex(asked.index) for guess in guesses]
+            tested = [_paired(name, asked[name], guess) for guess in guesses if guess.notna().all()]
+        if tested:
+            measures.append(max(tested, key=lambda measure: measure.p))
     return Evidence(image.nunique(), tuple(measures))
 
 
@@ -156,6 +179,14 @@ def _per_image(
     """For each floor the median comparison of each photograph; floors without figures are left out."""
     found = {name: compare(floor[metric]).groupby(image).median().dropna() for name, floor in floors.items()}
     return {name: values for name, values in found.items() if len(values)}
+
+
+def _paired(name: str, chosen: pd.Series, rival: pd.Series) -> Measure:
+    """Choices against a floor's of the same images: a sign test of those that one of the two got right."""
+    own, other = chosen.astype(bool).to_numpy(), (rival > 0.5).to_numpy()
+    gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
+    p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained else 1.0
+    return Measure(name, int(own.sum()), len(own), float(other.mean()), p, int(other.sum()))
 
 
 def _tested(name: str, right: int, chances: np.ndarray) -> Measure:

@@ -60,7 +60,9 @@ def notes(
     chances = attacked["iip_chance"].dropna()
     if "iip" in shown and len(chances):
         blind = " and ".join(sorted({f"{chance:.1%}" for chance in chances}))
-        said.append(f"IIP: the share identified by a network's features (Yin et al. 2021); by chance {blind}")
+        said.append(
+            f"IIP: the share identified by a network's features (Yin et al. 2021); blind choices {blind}"
+        )
     if "success" in shown and attacked["success"].notna().any():
         said.append(
             "picked: trials in which the informed attacker picked the right one of its n candidates, of all "

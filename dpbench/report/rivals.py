@@ -9,6 +9,7 @@ from dpbench.store.columns import conditions
 from dpbench.system.once import once
 
 METRICS = ("psnr", "lpips")
+CHOICES = ("identified", "iip")
 _IMAGE = ["data", "label_draw", "batch_size", "batch_seed", "image"]
 
 
@@ -24,9 +25,9 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         table: results of attacks and floors, columns of `dpbench.store.columns`, with an index of its own.
 
     Returns:
-        By the floor's name the columns `psnr` and `lpips`, by the index of the rows that it is a floor of.
-        For rows whose floors the table does not hold, the best of them stands in, as their columns
-        `psnr_floor` and `lpips_floor` have it.
+        By the floor's name the columns `psnr`, `lpips`, `identified` and `iip` (shares of 1, NaN where there
+        is no gallery), by the index of the rows that it is a floor of. For rows whose floors the table does
+        not hold, the best of them stands in, as their columns `psnr_floor` and `lpips_floor` have it.
     """
     floors = table[is_floor(table) & ended_well(table)]
     attacked = table[~is_floor(table)]
@@ -38,7 +39,7 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     known = {index for part in joined.values() for index in part.index}
     rest = attacked[~attacked.index.isin(known)]
     best = rest[[f"{metric}_floor" for metric in METRICS]].set_axis(list(METRICS), axis=1)
-    return joined | {"the best of all": best.dropna(how="all")}
+    return joined | {"the best of all": best.dropna(how="all").reindex(columns=[*METRICS, *CHOICES])}
 
 
 def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFrame:
@@ -46,6 +47,8 @@ def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFr
     leave_out = {"attack", "floor", "floor_of", *_IMAGE}
     differing = [c for c in names if c not in leave_out and floors[c].nunique(dropna=False) > 1]
     on = [*_IMAGE, *differing, *(["attack_seed"] if own else [])]
-    values = floors.groupby(on, dropna=False)[list(METRICS)].mean().reset_index()
-    joined = rows[on].merge(values, on=on, how="left")[list(METRICS)]
-    return joined.astype(float).set_axis(rows.index)
+    compared = [*METRICS, *CHOICES]
+    numbers = floors.astype(dict.fromkeys(CHOICES, "Float64"))
+    values = numbers.groupby(on, dropna=False)[compared].mean().reset_index()
+    joined = rows[on].merge(values, on=on, how="left")[compared]
+    return joined.astype("Float64").astype(float).set_axis(rows.index)

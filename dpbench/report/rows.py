@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dpbench.protocol import ORACLES
 from dpbench.store.columns import columns, conditions
 
+WITHOUT_GRADIENT = ("deepinversion",)
+"""Baselines that are told labels and statistics and read no gradient: floors by another name."""
 _DIGITS = 6
 """Digits by which numbers are sorted: computed budgets are equal but for rounding."""
 
@@ -38,6 +41,11 @@ def only_labels(table: pd.DataFrame) -> pd.Series:
     return attack.isin(alone).astype(bool)
 
 
+def reads_no_gradient(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of an attack that reads no gradient (`WITHOUT_GRADIENT`), its floors among them."""
+    return table["floor_of"].fillna(table["attack"]).isin(WITHOUT_GRADIENT).astype(bool)
+
+
 def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
     """Sort by batch size and batch; in each the floors first, then undefended, then defended rows.
 
@@ -62,12 +70,14 @@ def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
 
 
 def has_exact_chance(table: pd.DataFrame) -> pd.Series:
-    """Whether a blind choice is right in one of as many cases as there are choices.
+    """Whether a choice without the gradient is right in one of as many cases as there are choices.
 
-    Whoever knows the label does better in a gallery that has images of other labels, too.
+    Whoever knows the label does better in a gallery that has images of other labels, too, and whoever knows
+    the batch's own statistics does better in any.
     """
-    mixed = (table["gallery_labels"] == "any") & table["candidates"].isna() & table["ranked_first"].isna()
-    return ~(mixed & (table["labels"] != "inferred"))
+    choosing = table["candidates"].isna() & table["ranked_first"].isna()
+    labels = (table["gallery_labels"] == "any") & (table["labels"] != "inferred")
+    return ~(choosing & (labels | table["bn_stats"].isin(ORACLES)))
 
 
 def _add_keys(keys: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> None:

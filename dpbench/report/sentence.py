@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dpbench.report import informed
-from dpbench.report.evidence import Measure
+from dpbench.report.evidence import Measure, originals
 from dpbench.report.naming import number
-from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels
+from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, reads_no_gradient
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged
 from dpbench.store import schema
@@ -32,8 +32,8 @@ def sentence(table: pd.DataFrame) -> str:
 
     It names the victim's state, what the strongest attack reached on the undefended gradient and what is left
     of it under each defence, the accountant, and what an informed attacker gets at most. The strongest
-    attack is the one of the worst verdict (`dpbench.report.verdict`) over all measures. An attack that fails
-    undefended credits no defence, and the sentence says so.
+    attack is the one of the worst verdict (`dpbench.report.verdict`) over all measures, among those that read
+    the gradient. An attack that fails undefended credits no defence, and the sentence says so.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -45,6 +45,11 @@ def sentence(table: pd.DataFrame) -> str:
         table = table[~labels_alone]
     elif labels_alone.any():
         return _restored(table[~is_floor(table)])
+    without_gradient = reads_no_gradient(table)
+    if not is_floor(table[~without_gradient]).all():
+        table = table[~without_gradient]
+    elif without_gradient.any():
+        return _from_no_gradient(table[~is_floor(table)])
     results = Results.of(table)
     bound = informed.sentence(results.attacked, results.naming)
     if results.measured.empty and bound:
@@ -65,6 +70,18 @@ def _restored(table: pd.DataFrame) -> str:
         right = number(rows["label_correct"].astype("float64").mean(), ".1%")
         said.append(f"{right} of the labels by {name}{'' if defense == 'none' else f' under {defense}'}")
     return f"Restored, over all batches: {', '.join(said)}."
+
+
+def _from_no_gradient(rows: pd.DataFrame) -> str:
+    said = []
+    for (attack, size), each in rows[ended_well(rows)].groupby(["attack", "batch_size"], sort=False):
+        images = originals(each).nunique()
+        medians = f"{number(each['psnr'].median(), '.1f')} dB PSNR"
+        if each["lpips"].notna().any():
+            medians += f", LPIPS {each['lpips'].median():.2f}"
+        said.append(f"{attack}, batch of {size}: {images} {_images(images)}, medians {medians}")
+    found = f" ({'; '.join(said)})" if said else ""
+    return f"Nothing here reads a gradient{found}, so this says nothing of what a release gives away."
 
 
 @dataclass(frozen=True)
@@ -164,14 +181,15 @@ def _numbers(best: Judged) -> str:
 
 
 def counted(found: Measure | None) -> str:
-    """How often an attack was right by a measure, with the interval and chance; empty where there is none."""
+    """How often an attack was right by a measure, with the interval and what a guess gets; empty for None."""
     if found is None:
         return ""
     low, high = (100 * end for end in found.interval)
-    return (
-        f"{found.right} of {found.images} {_MEASURES[found.name]}, 95 % interval {low:.0f} to {high:.0f} %, "
-        f"by chance {100 * found.chance:.3g} %"
-    )
+    guess = f"by chance {100 * found.chance:.3g} %"
+    if found.rival is not None:
+        guess = f"by the strongest floor {found.rival} of {found.images}"
+    share = f"{found.right} of {found.images} {_MEASURES[found.name]}"
+    return f"{share}, 95 % interval {low:.0f} to {high:.0f} %, {guess}"
 
 
 def _signed(decibels: float) -> str:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from attacks.engine.watch import batch_norms, named_batch_norms, watching
 from dpbench.protocol import InputError
 
-ORACLES = ("exact", "recovered")
-"""Sources that are un-noised outputs of the private batch: no differential privacy survives them."""
 MOMENTUM = 0.1
 """PyTorch's default: the weight of the batch in the client's new running statistics."""
 Statistics = tuple[tuple[Tensor, Tensor], ...]

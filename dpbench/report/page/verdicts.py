@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dpbench.report.naming import Naming
 from dpbench.report.page.figures import at_most_share, figure, share
-from dpbench.report.rows import is_floor, only_labels
+from dpbench.report.rows import is_floor, only_labels, reads_no_gradient
 from dpbench.report.sentence import counted
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import Judged
@@ -60,12 +60,12 @@ class Block:
 
 
 def verdicts(table: pd.DataFrame) -> list[Block]:
-    """One block for each setting; none where no attack rebuilds images.
+    """One block for each setting; none where no attack rebuilds images from a gradient.
 
     Args:
         table: per-image results with all columns and a fresh index.
     """
-    table = table[~only_labels(table)].reset_index(drop=True)
+    table = table[~(only_labels(table) | reads_no_gradient(table))].reset_index(drop=True)
     if is_floor(table).all():
         return []
     return [

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, multinomial
 
-from dpbench.report.evidence import Evidence, Measure, evidence, originals, tail
+from dpbench.report.evidence import Evidence, Measure, _paired, evidence, originals, tail
 from dpbench.report.rivals import rivals
 from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
@@ -133,3 +133,67 @@ def test_flat_images_are_the_floor_itself(make_rows):
     assert both["psnr_over_floor_max"] == 0
     mixed = summary(frame([*make_rows("dlg", "none", 2, 20, 0.1, psnr=20.0, psnr_floor=float("inf"))]))
     assert mixed["psnr_over_floor_median"].tolist() == [float("-inf")]
+
+
+def choosing(right, floor_right, images=16, **told):
+    """One attack's rows and those of its noise floor, which know more than the gradient unless told else."""
+    rows = []
+    known = {"labels": "known", "gallery_labels": "any", "bn_stats": "exact"} | told
+    for name, count in (("gradinversion", right), ("floor:noise-gradient", floor_right)):
+        own = {"floor": "noise-gradient", "floor_of": "gradinversion"} if name.startswith("floor") else {}
+        for i in range(images):
+            row = {"attack": name, "defense": "none", "batch_size": 8, "batch_seed": i // 8, "image": i % 8}
+            row |= {"status": "ok", "attack_seed": 0, "data": "folder:x", "original_index": i} | own
+            rows.append(row | {"iip": i < count, "iip_chance": 0.04, "gallery_size": 25} | known)
+    table = frame(rows)
+    return evidence(table[table["floor"].isna()], rivals(table)).strongest
+
+
+@pytest.mark.parametrize(
+    "told", [{"gallery_labels": "same"}, {"bn_stats": "none"}, {}], ids=["statistics", "labels", "both"]
+)
+def test_who_knows_more_than_the_gradient_is_compared_with_a_floor_that_knows_it_too(told):
+    """Half of the photographs are identified from the labels and the statistics alone."""
+    found = choosing(8, 8, **told)
+    assert (found.right, found.rival, found.p) == (8, 8, 1.0)
+    found = choosing(16, 8, **told)
+    assert (found.right, found.rival) == (16, 8)
+    assert found.p == pytest.approx(binomtest(8, 8, 0.5, alternative="greater").pvalue)
+
+
+def test_who_knows_the_gradient_alone_is_compared_with_chance():
+    found = choosing(8, 8, gallery_labels="same", bn_stats="running")
+    assert found.rival is None
+    assert found.p == pytest.approx(binomtest(8, 16, 0.04, alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize(
+    ("right", "rival", "images", "expected"),
+    [
+        (16, 8, 16, "better"),
+        (9, 8, 16, "unsure"),
+        (2, 2, 32, "guess"),
+        (30, 30, 32, "unsure"),  # no attack could have shown itself better than this floor
+    ],
+)
+def test_verdicts_against_a_floors_choices(right, rival, images, expected):
+    gained = max(right - rival, 0)
+    p = binomtest(gained, gained, 0.5, alternative="greater").pvalue if gained else 1.0
+    found = Measure("iip", right, images, rival / images, p, rival)
+    assert verdict(line(-1.0), Evidence(images, (found,)), 1) == expected
+
+
+def test_two_that_choose_alike_are_rarely_told_apart():
+    """Over all outcomes of an attack and a floor that are right equally often, each for itself."""
+    level, images = 0.05, 12
+    for share in (0.1, 0.5, 0.9):
+        told = 0.0
+        for gained in range(images + 1):
+            for lost in range(images + 1 - gained):
+                same = images - gained - lost
+                either = share * (1 - share)
+                mass = multinomial.pmf([gained, lost, same], images, [either, either, 1 - 2 * either])
+                own = pd.Series([True] * gained + [False] * lost + [True] * same)
+                other = pd.Series([0.0] * gained + [1.0] * lost + [1.0] * same)
+                told += mass * _paired("iip", own, other).above_chance(level)
+        assert told <= level

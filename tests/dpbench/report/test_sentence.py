@@ -3,6 +3,9 @@
 import pandas as pd
 import pytest
 
+from attacks.base import attacks
+from dpbench.report.page.verdicts import verdicts
+from dpbench.report.rows import WITHOUT_GRADIENT
 from dpbench.report.sentence import sentence
 from dpbench.store.schema import frame
 
@@ -250,3 +253,29 @@ def test_victims_are_kept_apart(make_run):
     said = sentence(table)
     assert "gainst the early convnet, batch of 1" in said
     assert "Against the trained convnet, batch of 1: there are not enough images to say whether" in said
+
+
+def test_the_floors_choices_are_told_where_chance_is_not_what_a_guess_gets(make_run):
+    table = make_run(undefended=(11.0, 0.4), dp=False, batch_sizes=(8,)).assign(gallery_size=20)
+    noise = table["floor"] == "noise-gradient"
+    table["identified"] = (table["floor"].isna() | (noise & (table["image"] < 2))).astype("boolean")
+    said = sentence(table.assign(gallery_labels="any", labels="known"))
+    assert "8 of 8 identified, 95 % interval 63 to 100 %, by the strongest floor 2 of 8" in said
+    assert "by chance 5 %" in sentence(table.assign(gallery_labels="same"))
+
+
+def test_what_reads_no_gradient_is_no_attack_on_it(make_rows):
+    """DeepInversion has the nearest images; what it shows was not in the release."""
+    attacked = make_rows("gradinversion", "none", 8, 9.0, 0.5)
+    baseline = make_rows("deepinversion", "none", 8, 20.0, 0.1)
+    both, alone = sentence(frame(attacked + baseline)), sentence(frame(baseline))
+    assert both == sentence(frame(attacked))
+    assert "deepinversion" not in both
+    assert alone.startswith("Nothing here reads a gradient (deepinversion, batch of 8: 8 images, medians ")
+    assert [block.lines[0].cells[0] for block in verdicts(frame(attacked + baseline))] == ["gradinversion"]
+    assert verdicts(frame(baseline)) == []
+
+
+def test_the_baselines_without_a_gradient_are_the_attacks_that_noise_is_never_fed_to():
+    found = [name for name, kind in attacks.items() if kind.rebuilds_images and not kind.noise_floor]
+    assert tuple(found) == WITHOUT_GRADIENT
