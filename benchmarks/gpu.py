@@ -66,7 +66,8 @@ def steps(device: str, images: str = "imagenet-samples") -> list[Step]:
     found += [_of(case, device, name) for case in cases for name in ("versus_breaching", "engine")]
     found += [_sweep("gradinversion-ablation", device, images), _sweep("batch-size", device, images)]
     found += [_workers(device), *_roundings(device, images)]
-    found += [_of(case, device, name) for case in cases for name in ("roofline", "defence")]
+    last = ("kernel_times", "roofline", "defence") if device == "cuda" else ("roofline", "defence")
+    found += [_of(case, device, name) for case in cases for name in last]
     return found + [_sweep(name, device, images) for name in SUITES]
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import attacks
 from attacks.engine import forget
-from benchmarks import engine, executors, gpu, parity
+from benchmarks import engine, executors, gpu, kernel_times, parity
 from benchmarks.cases import AffineNorm, Case, scene, with_affine_norm, with_batch_norm
 from benchmarks.engine import measured, parsed
 from benchmarks.gpu import Options, Step
@@ -90,6 +90,34 @@ def test_backends_side_by_side(monkeypatch):
     assert eager["compile s"] == 0 < compiled["compile s"]
     assert compiled["distance"] == pytest.approx(eager["distance"], rel=1e-4)
     assert compiled["PSNR dB"] == pytest.approx(eager["PSNR dB"], rel=1e-4)
+
+
+def test_kernels_of_an_iteration_without_those_of_the_ends(monkeypatch, tmp_path):
+    """A search that takes three kernels to begin, and three for each iteration."""
+
+    def events(_, engine, iterations):
+        start = [("Memcpy HtoD", 900.0), ("void at::native::reduce_kernel<512>", 50.0), ("triton_red_1", 7.0)]
+        step = [("triton_poi_fused_conv_2", 100.0), ("sm90_xmma_dgrad_implicit_gemm", 2000.0)]
+        return start + iterations * [*step, ("Memcpy DtoD (Device -> Device)", 10.0)]
+
+    monkeypatch.setattr(kernel_times, "events", events)
+    found = kernel_times.by_kind(None, "compiled", 5)
+    expected = {"Triton": 0.1, "copies": 0.01, "convolutions and matrix products": 2.0, "other": 0.0}
+    assert {name: ms for name, (ms, _) in found.items()} == pytest.approx(expected)
+    launches = {name: count for name, (_, count) in found.items()}
+    assert launches == {"Triton": 1, "copies": 1, "convolutions and matrix products": 1, "other": 0}
+
+
+def test_time_between_iterations_leaves_the_ends_out(monkeypatch):
+    ran = []
+    monkeypatch.setattr(kernel_times, "run", lambda found, engine, n: ran.append(n))
+    monkeypatch.setattr(kernel_times, "seconds", lambda work, device: (work(), 0.7 + 0.01 * ran[-1])[1])
+    assert kernel_times.between(None, "graph", 20, 3) == pytest.approx(10.0)
+
+
+def test_kernel_times_want_a_card(capsys):
+    assert kernel_times.main(engine.Options(device="cpu")) == 2
+    assert "there is none" in capsys.readouterr().out
 
 
 def test_cells_a_minute_leave_the_start_out(tmp_path):
