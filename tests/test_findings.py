@@ -353,6 +353,7 @@ def test_what_gradinversion_gets_at_224_px():
         found = interval(values.to_numpy())
         assert [round(end, digits) for end in found] == [low, high]
     assert (nearer > 0).sum() == 15
+    assert "still identified 8 of 16 photographs" in (ROOT / "docs" / "gradinversion.md").read_text()
     tuned = on_the_h200("tuning").set_index("variant")["LPIPS"]
     assert tuned.idxmin() == "cosine, limited (the preset)"
     assert [round(tuned.min(), 3), *tuned.sort_values().round(3).iloc[[1, -1]]] == [0.584, 0.591, 0.644]
