@@ -25,7 +25,11 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
         >>> clopper_pearson(0, 10)[0], clopper_pearson(10, 10)[1]
         (0.0, 1.0)
     """
-    if successes == trials == 0:
+    if not 0 <= successes <= trials:
+        raise ValueError(f"There must be 0 to {trials} successes in {trials} trials, not {successes}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be between 0 and 1, not {confidence}.")
+    if trials == 0:
         return 0.0, 1.0
     found = binomtest(int(successes), int(trials)).proportion_ci(confidence, "exact")
     return float(found.low), float(found.high)

@@ -29,3 +29,9 @@ def test_impossible_counts_are_refused(right, trials):
 
 def test_without_a_trial_nothing_is_known():
     assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5, -0.1])
+def test_impossible_confidences_are_refused(confidence):
+    with pytest.raises(ValueError, match="must"):
+        clopper_pearson(1, 5, confidence)
