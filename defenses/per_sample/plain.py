@@ -67,11 +67,11 @@ def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -
 def _made_for_vmap(model: nn.Module) -> Iterator[None]:
     """On a CPU, modules with `under_vmap(x)` run it for `forward(x)`: it gives the same in less time.
 
-    If it does not, that shows when the gradients are compared with plain passes.
+    Not where a subclass has a `forward` of its own. If it gives something else, that shows when the gradients
+    are compared with plain passes.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    makes = [m for m in model.modules() if on_cpu and hasattr(type(m), "under_vmap")]
-    changed = [m for m in makes if "forward" not in vars(m)]
+    changed = [m for m in model.modules() if on_cpu and "forward" not in vars(m) and _made_alike(type(m))]
     for module in changed:
         module.forward = module.under_vmap
     try:
@@ -79,6 +79,12 @@ def _made_for_vmap(model: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
+
+
+def _made_alike(kind: type[nn.Module]) -> bool:
+    """Whether `forward` and `under_vmap` are of the same class."""
+    owners = [next((c for c in kind.__mro__ if name in vars(c)), None) for name in ("forward", "under_vmap")]
+    return owners[0] is owners[1] is not None
 
 
 @contextmanager

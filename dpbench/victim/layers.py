@@ -57,8 +57,8 @@ class FrozenBatchNorm2d(nn.Module):
 
         On a CPU each operation has a price under `torch.func.vmap`, views too, so there are as few as can be.
         """
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return x * scale.view(-1, 1, 1) + (self.bias - self.running_mean * scale).view(-1, 1, 1)
+        scale, places = self.weight * torch.rsqrt(self.running_var + self.eps), [1] * (x.dim() - 2)
+        return x * scale.view(-1, *places) + (self.bias - self.running_mean * scale).view(-1, *places)
 
 
 def norm_layer(norm: str) -> Callable[[int], nn.Module]:

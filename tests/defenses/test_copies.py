@@ -117,6 +117,14 @@ def test_it_is_what_deepcopy_gives(model):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_compiled_model_is_copied():
+    compiled = torch.compile(nn.Sequential(nn.Linear(2, 2)))  # compiles nothing until it is called
+    for model in (compiled, nn.Sequential(compiled, nn.Linear(2, 2))):
+        found = untouched(model)
+        assert {*found.parameters()}.isdisjoint(model.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), model.parameters(), strict=True))
+
+
 def test_a_model_that_cannot_be_copied_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
     model[0].computed = model[0].weight * 2  # not a leaf

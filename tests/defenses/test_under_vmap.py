@@ -43,6 +43,11 @@ def test_frozen_batch_norms_faster_way_is_the_same_map():
     torch.testing.assert_close(*slopes)
 
 
+def test_it_takes_rows_as_well():
+    layer, rows = norm(), torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(layer.under_vmap(rows), layer(rows))
+
+
 def test_it_runs_while_gradients_are_taken_and_not_after(monkeypatch):
     model, seen = network(norm()), []
     plain = FrozenBatchNorm2d.under_vmap
@@ -54,16 +59,36 @@ def test_it_runs_while_gradients_are_taken_and_not_after(monkeypatch):
     assert "forward" not in vars(model[0])
 
 
-class Other(FrozenBatchNorm2d):
-    """Changes the map, and forgets the faster way."""
+class Own(FrozenBatchNorm2d):
+    """Changes the map, and knows nothing of the faster way."""
 
     def forward(self, x):
         return super().forward(x) * 2
 
 
-class Fails(FrozenBatchNorm2d):
+class Other(Own):
+    def forward(self, x):
+        return super().forward(x)
+
+    def under_vmap(self, x):
+        return super().under_vmap(x)
+
+
+class Fails(Own):
+    def forward(self, x):
+        return super().forward(x)
+
     def under_vmap(self, x):
         raise ValueError("not here")
+
+
+def test_a_subclass_with_a_forward_of_its_own_runs_that():
+    model = network(norm(Own))
+    found = per_sample(model, F.cross_entropy, IMAGES, LABELS)
+    assert found.method == "functorch"
+    loss = F.cross_entropy(model(IMAGES[:1]), LABELS[:1])
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    torch.testing.assert_close([g[0] for g in found.gradients], list(expected))
 
 
 @pytest.mark.parametrize("kind", [Other, Fails])
