@@ -4,7 +4,8 @@
     python -m benchmarks.kernel_times --case resnet50:224:8
 
 A search of twice as many iterations less one of these, so that what a search does at its ends drops out.
-`share` is that of the time between iterations, measured without the profiler; the rest of it the card waits.
+`share` is that of the time between iterations, measured without the profiler. Kernels may overlap, so that
+their times together may be more than that.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from benchmarks.measure import Row, seconds
 KINDS = {
     "Triton": r"triton",
     "copies": r"^mem|direct_copy",
-    "convolutions and matrix products": r"[dw]grad|fprop|conv|gemm|cutlass|splitk|nchw|nhwc",
+    "layouts, pooling and norms": r"nchwtonhwc|nhwctonchw|convert|pool|norm|bn_",
+    "convolutions and matrix products": r"[dw]grad|fprop|conv|gemm|cutlass|splitk",
     "other": r"",
 }
 """Words in the names of kernels, in the order in which they are looked for."""
@@ -38,19 +40,22 @@ def kind(name: str) -> str:
         'Triton'
         >>> kind("sm90_xmma_dgrad_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc")
         'convolutions and matrix products'
+        >>> kind("void cudnn::ops::nchwToNhwcKernel<float, float>")
+        'layouts, pooling and norms'
         >>> kind("Memcpy DtoD (Device -> Device)")
         'copies'
     """
     return next(found for found, words in KINDS.items() if re.search(words, name, re.IGNORECASE))
 
 
-def events(found: Scene, engine: str, iterations: int) -> list[tuple[str, float]]:
+def events(of: Scene, engine: str, iterations: int) -> list[tuple[str, float]]:
     """Name and microseconds of all that a search runs on the card."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        run(found, engine, iterations)
+        run(of, engine, iterations)
         torch.cuda.synchronize()
     on_card = torch.autograd.DeviceType.CUDA
-    return [(e.name, e.time_range.elapsed_us()) for e in profile.events() if e.device_type == on_card]
+    found = [(e.name, e.time_range.elapsed_us()) for e in profile.events() if e.device_type == on_card]
+    return [(name, taken) for name, taken in found if not name.startswith("## ")]  # ranges, no kernels
 
 
 def by_kind(found: Scene, engine: str, iterations: int) -> dict[str, tuple[float, float]]:

@@ -14,7 +14,7 @@ On a CPU (two busy cores, so in CPU seconds, including the C++ compiler's) compi
 19 ms). On an H200, with six compilations at once on 16 cores, compared with replays of a plain CUDA graph, it
 pays for a ResNet-18 at 32 px from 10,300 with a batch of 8 (26 s; 5.1 and 2.6 ms), and for a ResNet-50 at
 224 px from 9,600 with a batch of 8 (102 s; 19.7 and 9.0 ms) and 3,900 with one of 48 (127 s; 66 and 33 ms).
-With these thresholds none takes more than 1.4 times as long as with the better choice.
+With these thresholds none of these takes more than 1.4 times as long as with the better choice.
 """
 
 

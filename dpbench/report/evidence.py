@@ -20,8 +20,9 @@ from dpbench.report.rows import has_exact_chance
 LEVEL = 0.05
 """Chance of a false claim about one attack setting, over all that is compared there."""
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
-_FROM_THE_ORIGINAL = "constant-image"
-"""A floor that knows the original's mean colour: its choices from a gallery are no guess."""
+_OWN, _BLIND = "noise-gradient", ("mean-image", "start")
+"""Floors whose choices from a gallery are guesses: the attack fed noise, which is told what the attack is
+told, and those that are told nothing. A constant image knows the original's mean colour."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,13 @@ class Evidence:
 
     Attributes:
         images: independent images.
-        measures: one for each measure that there are figures of.
+        measures: one for each measure that there are figures of, and of what a guess gets.
+        complete: there is none of which only the attack's figures are there.
     """
 
     images: int
     measures: tuple[Measure, ...]
+    complete: bool = True
 
     @property
     def strongest(self) -> Measure | None:
@@ -108,6 +111,7 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
     rows = rows.sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
     image = originals(rows)
     measures: list[Measure] = []
+    complete = True
     beside = {name: floor.reindex(rows.index) for name, floor in floors.items()}
     over = _per_image(beside, "psnr", lambda floor: over_floor(rows["psnr"], floor), image)
     ratio = _per_image(beside, "lpips", lambda floor: to_floor(rows["lpips"], floor), image)
@@ -120,18 +124,17 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
             measures.append(max(tested, key=lambda measure: measure.p))
     for name, chance in _CHANCES.items():
         asked = rows[rows[name].notna() & rows[chance].notna()]
-        asked = asked[~image[asked.index].duplicated()]
         if has_exact_chance(asked).all():
+            asked = asked[~image[asked.index].duplicated()]
             guess = asked[chance].astype(float).to_numpy()
             guess = 1 / guess if chance == "gallery_size" else guess
-            tested = [_tested(name, int(asked[name].sum()), guess)] if len(asked) else []
+            found = _tested(name, int(asked[name].sum()), guess) if len(asked) else None
         else:
-            guesses = [floor[name] for which, floor in beside.items() if which != _FROM_THE_ORIGINAL]
-            guesses = [guess.reindex(asked.index) for guess in guesses]
-            tested = [_paired(name, asked[name], guess) for guess in guesses if guess.notna().all()]
-        if tested:
-            measures.append(max(tested, key=lambda measure: measure.p))
-    return Evidence(image.nunique(), tuple(measures))
+            found = _beside_floors(name, asked, beside, image)
+            complete &= found is not None
+        if found is not None:
+            measures.append(found)
+    return Evidence(image.nunique(), tuple(measures), complete)
 
 
 def originals(rows: pd.DataFrame) -> pd.Series:
@@ -181,9 +184,25 @@ def _per_image(
     return {name: values for name, values in found.items() if len(values)}
 
 
+def _beside_floors(
+    name: str, asked: pd.DataFrame, beside: Mapping[str, pd.DataFrame], image: pd.Series
+) -> Measure | None:
+    """Choices against the strongest floor's; None where the attack's own floor lacks a photograph."""
+    wanted = image[asked.index].nunique()
+    if _OWN not in beside:
+        return None
+    asked = asked[beside[_OWN].loc[asked.index, name].notna()]
+    asked = asked[~image[asked.index].duplicated()]
+    if len(asked) < wanted:
+        return None
+    guesses = [beside[floor].loc[asked.index, name] for floor in (_OWN, *_BLIND) if floor in beside]
+    tested = [_paired(name, asked[name], guess) for guess in guesses if guess.notna().all()]
+    return max(tested, key=lambda measure: (measure.p, measure.rival))
+
+
 def _paired(name: str, chosen: pd.Series, rival: pd.Series) -> Measure:
     """Choices against a floor's of the same images: a sign test of those that one of the two got right."""
-    own, other = chosen.astype(bool).to_numpy(), (rival > 0.5).to_numpy()
+    own, other = chosen.astype(bool).to_numpy(), (rival >= 0.5).to_numpy()
     gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained else 1.0
     return Measure(name, int(own.sum()), len(own), float(other.mean()), p, int(other.sum()))

@@ -107,5 +107,7 @@ def _figures(rows: pd.DataFrame) -> str:
     if rows["lpips"].notna().any():
         words.append(f"LPIPS {rows['lpips'].median():.3f}")
     if rows["iip"].notna().any():
-        words.append(f"IIP {rows['iip'].astype(float).mean():.0%} (chance {rows['iip_chance'].mean():.1%})")
+        words.append(
+            f"IIP {rows['iip'].astype(float).mean():.0%} (blind choices {rows['iip_chance'].mean():.1%})"
+        )
     return f"{', '.join(words)} of {len(rows)} images"

@@ -10,6 +10,7 @@ from dpbench.system.once import once
 
 METRICS = ("psnr", "lpips")
 CHOICES = ("identified", "iip")
+_TOLD = ("labels", "bn_stats")
 _IMAGE = ["data", "label_draw", "batch_size", "batch_seed", "image"]
 
 
@@ -46,6 +47,8 @@ def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFr
     names = (*conditions("batch"), *(conditions("attack") if own else ()))
     leave_out = {"attack", "floor", "floor_of", *_IMAGE}
     differing = [c for c in names if c not in leave_out and floors[c].nunique(dropna=False) > 1]
+    if own:  # what the attack was told: the floor of another setting is none
+        differing += [c for c in _TOLD if c not in differing and floors[c].notna().all()]
     on = [*_IMAGE, *differing, *(["attack_seed"] if own else [])]
     compared = [*METRICS, *CHOICES]
     numbers = floors.astype(dict.fromkeys(CHOICES, "Float64"))

@@ -39,17 +39,14 @@ def sentence(table: pd.DataFrame) -> str:
         table: per-image results, columns of `dpbench.store.columns`.
     """
     table = schema.numbered(table)
-    # the attack that rebuilds no image is judged by its labels, and only where it is alone
-    labels_alone = only_labels(table)
-    if not is_floor(table[~labels_alone]).all():
-        table = table[~labels_alone]
-    elif labels_alone.any():
-        return _restored(table[~is_floor(table)])
-    without_gradient = reads_no_gradient(table)
-    if not is_floor(table[~without_gradient]).all():
-        table = table[~without_gradient]
-    elif without_gradient.any():
-        return _from_no_gradient(table[~is_floor(table)])
+    # what rebuilds no image, or reads no gradient, is told of only where there is nothing else
+    labels_alone, without_gradient = only_labels(table), reads_no_gradient(table)
+    judged = table[~(labels_alone | without_gradient)]
+    if is_floor(judged).all() and (labels_alone | without_gradient).any():
+        attacked = ~is_floor(table)
+        restored, other = table[attacked & labels_alone], table[attacked & without_gradient & ~labels_alone]
+        return " ".join([*([_restored(restored)] if len(restored) else []), *_from_no_gradient(other)])
+    table = judged
     results = Results.of(table)
     bound = informed.sentence(results.attacked, results.naming)
     if results.measured.empty and bound:
@@ -72,16 +69,20 @@ def _restored(table: pd.DataFrame) -> str:
     return f"Restored, over all batches: {', '.join(said)}."
 
 
-def _from_no_gradient(rows: pd.DataFrame) -> str:
-    said = []
-    for (attack, size), each in rows[ended_well(rows)].groupby(["attack", "batch_size"], sort=False):
-        images = originals(each).nunique()
-        medians = f"{number(each['psnr'].median(), '.1f')} dB PSNR"
-        if each["lpips"].notna().any():
-            medians += f", LPIPS {each['lpips'].median():.2f}"
-        said.append(f"{attack}, batch of {size}: {images} {_images(images)}, medians {medians}")
-    found = f" ({'; '.join(said)})" if said else ""
-    return f"Nothing here reads a gradient{found}, so this says nothing of what a release gives away."
+def _from_no_gradient(rows: pd.DataFrame) -> list[str]:
+    found = []
+    for attack, its in rows.groupby("attack", sort=False):
+        said, by = [], ["victim", "model", "batch_size"]
+        for (victim, model, size), each in its[ended_well(its)].groupby(by, sort=False, dropna=False):
+            against = " ".join(word for word in (victim, model) if not pd.isna(word))
+            images = originals(each).nunique()
+            medians = f"{number(each['psnr'].median(), '.1f')} dB PSNR"
+            if each["lpips"].notna().any():
+                medians += f", LPIPS {each['lpips'].median():.2f}"
+            said.append(f"{against}, batch of {size}: {images} {_images(images)}, medians {medians}")
+        reached = f" ({'; '.join(said)})" if said else ""
+        found.append(f"{attack} reads no gradient{reached}, so it says nothing of what a release gives away.")
+    return found
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
         return "better"
     if pd.isna(over) and pd.isna(ratio):
         return "unknown"
-    return "guess" if all(measure.at_chance(level) for measure in found.measures) else "unsure"
+    at_chance = found.complete and all(measure.at_chance(level) for measure in found.measures)
+    return "guess" if at_chance else "unsure"
 
 
 def worst(lines: Sequence[tuple[pd.Series, Evidence]]) -> Judged:

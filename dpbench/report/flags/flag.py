@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
-from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels
+from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, reads_no_gradient
 from dpbench.report.summary import grouped
 from dpbench.store import Store, schema
 
@@ -55,8 +55,9 @@ class Results:
 
     @cached_property
     def rebuilt(self) -> pd.DataFrame:
-        """Those of `well` that are about rebuilt images, not about candidates or labels alone."""
-        return self.well[~is_informed(self.well) & ~only_labels(self.well) & self.well["psnr"].notna()]
+        """Those of `well` about images rebuilt from a gradient, not about candidates or labels alone."""
+        other = is_informed(self.well) | only_labels(self.well) | reads_no_gradient(self.well)
+        return self.well[~other & self.well["psnr"].notna()]
 
     @cached_property
     def floors(self) -> dict[str, pd.DataFrame]:

@@ -135,8 +135,19 @@ def test_flat_images_are_the_floor_itself(make_rows):
     assert mixed["psnr_over_floor_median"].tolist() == [float("-inf")]
 
 
-def choosing(right, floor_right, images=16, **told):
-    """One attack's rows and those of its noise floor, which know more than the gradient unless told else."""
+def choosing(right, floor_right, **told):
+    """The strongest measure of an attack and its noise floor, which are told more than the gradient."""
+    return evidence_of(rows_of_both(right, floor_right, **told)).strongest
+
+
+def evidence_of(rows, lacks=()):
+    """Of the attack; `lacks` are the photographs of which there is no noise floor."""
+    there = [r for r in rows if not (r.get("floor") == "noise-gradient" and r["original_index"] in lacks)]
+    table = frame(there)
+    return evidence(table[table["floor"].isna()], rivals(table))
+
+
+def rows_of_both(right, floor_right, images=16, **told):
     rows = []
     known = {"labels": "known", "gallery_labels": "any", "bn_stats": "exact"} | told
     for name, count in (("gradinversion", right), ("floor:noise-gradient", floor_right)):
@@ -145,8 +156,7 @@ def choosing(right, floor_right, images=16, **told):
             row = {"attack": name, "defense": "none", "batch_size": 8, "batch_seed": i // 8, "image": i % 8}
             row |= {"status": "ok", "attack_seed": 0, "data": "folder:x", "original_index": i} | own
             rows.append(row | {"iip": i < count, "iip_chance": 0.04, "gallery_size": 25} | known)
-    table = frame(rows)
-    return evidence(table[table["floor"].isna()], rivals(table)).strongest
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -159,6 +169,37 @@ def test_who_knows_more_than_the_gradient_is_compared_with_a_floor_that_knows_it
     found = choosing(16, 8, **told)
     assert (found.right, found.rival) == (16, 8)
     assert found.p == pytest.approx(binomtest(8, 8, 0.5, alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize("lacks", [range(16), [15]], ids=["all", "one"])
+def test_without_the_attacks_own_floor_nothing_is_said_of_choices(lacks):
+    """A floor that is told nothing must not stand in for it, and a half-finished run is no evidence."""
+    rows = rows_of_both(10, 10)
+    mean = [row | {"attack": "floor:mean-image", "floor": "mean-image", "iip": False} for row in rows[:16]]
+    found = evidence_of([*rows, *mean], lacks)
+    assert (found.measures, found.complete) == ((), False)
+    assert verdict(line(-9.0, 2.0), found, 1) == "unsure"
+
+
+def test_the_floor_of_another_setting_does_not_stand_in():
+    rows = rows_of_both(16, 16)
+    running = [row | {"bn_stats": "running"} if row.get("floor") else row for row in rows]
+    assert evidence_of(rows).measures[0].rival == 16
+    assert evidence_of(running).measures == ()
+
+
+def test_of_two_attack_seeds_those_count_whose_floor_is_there():
+    rows = rows_of_both(16, 16)
+    second = [row | {"attack_seed": 1} for row in rows if not row.get("floor")]
+    first_floorless = [row | ({"attack_seed": 1} if row.get("floor") else {}) for row in rows]
+    found = evidence_of(first_floorless + second)
+    assert (found.measures[0].right, found.measures[0].rival) == (16, 16)
+
+
+def test_the_strongest_floor_is_told_where_no_floor_is_beaten():
+    rows = rows_of_both(0, 8)
+    mean = [row | {"attack": "floor:mean-image", "floor": "mean-image", "iip": False} for row in rows[:16]]
+    assert evidence_of([*mean, *rows]).measures[0].rival == 8
 
 
 def test_who_knows_the_gradient_alone_is_compared_with_chance():

@@ -271,9 +271,15 @@ def test_what_reads_no_gradient_is_no_attack_on_it(make_rows):
     both, alone = sentence(frame(attacked + baseline)), sentence(frame(baseline))
     assert both == sentence(frame(attacked))
     assert "deepinversion" not in both
-    assert alone.startswith("Nothing here reads a gradient (deepinversion, batch of 8: 8 images, medians ")
+    assert alone.startswith("deepinversion reads no gradient (early convnet, batch of 8: 8 images, medians 2")
+    assert alone.endswith("LPIPS 0.10), so it says nothing of what a release gives away.")
     assert [block.lines[0].cells[0] for block in verdicts(frame(attacked + baseline))] == ["gradinversion"]
     assert verdicts(frame(baseline)) == []
+    labels = [row | {"attack": "label-restoration"} for row in make_rows("x", "none", 8, 9.0, 0.5)]
+    labels = [row | {"psnr": None, "lpips": None, "label_correct": True} for row in labels]
+    told = sentence(frame(labels + baseline))
+    assert told.startswith("Restored, over all batches: 100.0%")
+    assert "deepinversion reads no gradient" in told
 
 
 def test_the_baselines_without_a_gradient_are_the_attacks_that_noise_is_never_fed_to():
