@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import show
+from dpbench.cell import registered
 from dpbench.report.export import export
 from dpbench.store import Store
 
@@ -169,9 +170,15 @@ def run(step: Step, options: Options, limit: float) -> str:
                 process.wait()
     if status is None:
         if (folder / "cells").is_dir():  # a sweep makes its tables when it ends, and this one will not
-            export(Store(folder))
+            tables(folder)
         return "out of time"
     return "ok" if status == 0 else f"failed: exit status {status}, see {file}"
+
+
+def tables(folder: Path) -> None:
+    """Tables and pictures of a sweep that was ended."""
+    registered.load()  # a table has the columns of all parts
+    export(Store(folder))
 
 
 def main(options: Options) -> int:

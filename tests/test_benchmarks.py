@@ -1,6 +1,8 @@
 """The benchmarks' counters against known answers, and the runner that has to end in time."""
 
 import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -187,6 +189,11 @@ def test_a_sweep_runs_as_a_step_and_goes_on_where_it_ended(tmp_path, monkeypatch
     assert gpu.run(gpu.steps()[0], options, 0.5) == "out of time"
     assert "inverting-gradients" in (tmp_path / "gpu" / "sweep" / "table.md").read_text()
     assert (tmp_path / "gpu" / "sweep" / "reconstructions.png").exists()
+    # in a process in which no part is registered yet
+    (tmp_path / "gpu" / "sweep" / "table.md").unlink()
+    line = "import pathlib, sys; from benchmarks import gpu; gpu.tables(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", line, str(tmp_path / "gpu" / "sweep")], check=True)
+    assert "over floor" in (tmp_path / "gpu" / "sweep" / "table.md").read_text()
     assert gpu.main(options) == 0
     assert [cell.stat().st_mtime_ns for cell in cells] == written
 

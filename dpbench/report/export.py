@@ -16,7 +16,7 @@ from dpbench.report import adaptive, entries, escape, page, tables
 from dpbench.report.plots import as_plot, files, plots
 from dpbench.report.published import published
 from dpbench.report.summary import summary
-from dpbench.store import Store, environment, schema
+from dpbench.store import Store, attach_floors, environment, schema
 from dpbench.system.atomic import written
 from dpbench.system.once import kept
 
@@ -30,7 +30,7 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
 
     Args:
         store: the run.
-        table: its results, floors attached; by default `store.frame()`.
+        table: its results, floors attached; by default all that it holds.
 
     Returns:
         The files written.
@@ -39,7 +39,7 @@ def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
         InputError: the disk is full or the folder cannot be written; older files stay as they were.
     """
     with kept():
-        table = schema.conform(store.frame() if table is None else table)
+        table = schema.conform(attach_floors(store.frame()) if table is None else table)
         made = [*export_data(store, table), *_tables(store, table), *_plots(store, table)]
         made += _entry(store, table)
         return [*made, page.write(store, table)]  # last, as it shows what lies in the folder
@@ -50,7 +50,7 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
 
     The sums are `summary.csv` and, where attacks ran adaptive and not, `adaptive.csv`.
     """
-    table = schema.conform(store.frame() if table is None else table)
+    table = schema.conform(attach_floors(store.frame()) if table is None else table)
     compared = adaptive.gains(table)
     described = json.dumps(environment.describe(), indent=2) + "\n"
     return [
