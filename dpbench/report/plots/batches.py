@@ -45,7 +45,7 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 
     The first `MOST` are drawn; the title says how many there are.
 
-    Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind guess's IIP.
+    Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind choice's IIP.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -76,7 +76,7 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     if "iip" in shares:
         for chance in sorted(table["iip_chance"].dropna().unique()):
             panels[shares.index("iip")].axhline(chance, color="0.5", linestyle=":", linewidth=1)
-    blind = "; dotted: a blind guess" if "iip" in shares else ""
+    blind = "; dotted: a blind choice" if "iip" in shares else ""
     left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
     figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}")
     words = [escape.matplotlib(word) for word in words]

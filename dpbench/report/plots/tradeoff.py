@@ -67,8 +67,8 @@ def points(table: pd.DataFrame) -> list[Point]:
     """Attackers of releases whose noise is known, where chance is exact.
 
     That is so for the informed attacker's candidates, for a frontier's ranks, and for the original in a
-    gallery, unless the attacker knows the label and the gallery has images of others. Attackers who see the
-    sample with a chance below 1 have another bound, and are left out.
+    gallery, unless the attacker knows the label and the gallery has images of others, or the statistics of
+    the batch. Attackers who see the sample with a chance below 1 have another bound, and are left out.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
