@@ -92,7 +92,7 @@ def finished(store_of, make_run):
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         in_all_files(patch)
         warnings.filterwarnings("error", message=page.FILE)  # no section breaks
-        export_data(run)
+        export_data(run, run.frame())
         files.draw(plots["leakage.png"], run.frame(), run)  # drawing all of them takes long
         page.write(run, run.frame())
     return run
