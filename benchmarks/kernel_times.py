@@ -49,13 +49,20 @@ def kind(name: str) -> str:
 
 
 def events(of: Scene, engine: str, iterations: int) -> list[tuple[str, float]]:
-    """Name and microseconds of all that a search runs on the card."""
+    """Name and microseconds of all that a search runs on the card.
+
+    Raises:
+        RuntimeError: where the profiler saw nothing.
+    """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run(of, engine, iterations)
         torch.cuda.synchronize()
     on_card = torch.autograd.DeviceType.CUDA
     found = [(e.name, e.time_range.elapsed_us()) for e in profile.events() if e.device_type == on_card]
-    return [(name, taken) for name, taken in found if not name.startswith("## ")]  # ranges, no kernels
+    kernels = [(name, taken) for name, taken in found if not name.startswith("## ")]  # no ranges
+    if not kernels:
+        raise RuntimeError("PyTorch's profiler recorded nothing on the card, so there are no times to tell.")
+    return kernels
 
 
 def by_kind(found: Scene, engine: str, iterations: int) -> dict[str, tuple[float, float]]:

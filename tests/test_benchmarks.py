@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -115,6 +117,30 @@ def test_time_between_iterations_leaves_the_ends_out(monkeypatch):
     monkeypatch.setattr(kernel_times, "run", lambda found, engine, n: ran.append(n))
     monkeypatch.setattr(kernel_times, "seconds", lambda work, device: (work(), 0.7 + 0.01 * ran[-1])[1])
     assert kernel_times.between(None, "graph", 20, 3) == pytest.approx(10.0)
+
+
+class Profile(nullcontext):
+    """A profiler that saw these names, each for 5 microseconds, on the card; and one on the host."""
+
+    def __init__(self, *names):
+        super().__init__(self)
+        self.names = names
+
+    def events(self):
+        kinds = torch.autograd.DeviceType
+        seen = [(name, kinds.CUDA) for name in self.names] + [("aten::conv2d", kinds.CPU)]
+        time = SimpleNamespace(elapsed_us=lambda: 5.0)
+        return [SimpleNamespace(name=name, device_type=kind, time_range=time) for name, kind in seen]
+
+
+def test_kernels_that_were_not_recorded_are_no_zeros(monkeypatch):
+    monkeypatch.setattr(kernel_times, "run", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: Profile("## Call", "triton_red_1"))
+    assert kernel_times.events(None, "graph", 2) == [("triton_red_1", 5.0)]
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: Profile("## Call"))
+    with pytest.raises(RuntimeError, match="recorded nothing"):
+        kernel_times.events(None, "graph", 2)
 
 
 def test_kernel_times_want_a_card(capsys):
