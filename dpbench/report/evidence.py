@@ -1,8 +1,13 @@
-"""Does an attack do better than a guess? Exact tests over independent images, one per measure.
+"""Does an attack do better than a guess? Exact tests, one per measure.
 
-A photograph counts once, however many batches, attack seeds or repeats hold it. A guess is whatever can be
-said without the gradient: a floor for PSNR and LPIPS; for a choice from a gallery chance, or the floors'
-choices where more than the gradient tells the original from the others (`has_exact_chance`).
+A guess is whatever can be said without the gradient: a floor for PSNR and LPIPS; for a choice from a gallery
+chance, or the floors' choices where more than the gradient tells the original from the others
+(`has_exact_chance`).
+
+A photograph counts once, however many batches, attack seeds or repeats hold it. Against a floor a batch of
+several photographs counts once, too: one search rebuilt them all, and what makes it come out nearer than
+another search, without a gradient to tell them apart, moves all its images together. Against chance they may
+count one by one: who knows nothing of the originals picks each as often, whatever was picked for the others.
 """
 
 from __future__ import annotations
@@ -27,54 +32,57 @@ told, and those that are told nothing. A constant image knows the original's mea
 
 @dataclass(frozen=True)
 class Measure:
-    """How often an attack was right by one measure, over independent images.
+    """How often an attack was right by one measure, over independent images or batches.
 
     Attributes:
         name: `psnr` and `lpips`: nearer the original than the strongest floor; `identified` and `iip`: the
             original was picked out of a gallery.
-        right: images of which that is so.
-        images: independent images that it was asked of; a tie with the floor is not nearer.
-        chance: share that a guess is right in; 1/2 against a floor's PSNR and LPIPS.
+        right: images of which that is so; where `batches`, batches of which the attack, and not the floor,
+            is nearer more than half of the photographs, or has picked out more of them.
+        tried: independent images, or batches, that it was asked of; a tie with the floor is not right.
+        chance: share that a guess is right in; 1/2 against a floor's PSNR and LPIPS, and for batches.
         p: chance of a guess to be right as often or more often.
         rival: images of which the strongest floor is right, where it and not `chance` is compared with.
+        batches: whether batches are counted, and not images.
     """
 
     name: str
     right: int
-    images: int
+    tried: int
     chance: float
     p: float
     rival: int | None = None
+    batches: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
         """Exact 95 % interval of the share."""
-        return clopper_pearson(self.right, self.images)
+        return clopper_pearson(self.right, self.tried)
 
     def above_chance(self, level: float) -> bool:
         """Whether it is right more often than a guess, tested at `level`."""
         return self.p <= level
 
     def at_chance(self, level: float) -> bool:
-        """Whether there were images enough to tell, and they speak against much more than a guess.
+        """Whether there were enough of them to tell, and they speak against much more than a guess.
 
-        Had all images been right, the test would have passed; and the share that they leave possible (the
+        Had all been right, the test would have passed; and the share that they leave possible (the
         upper end of the one-sided interval at `level`) lies below halfway from chance to certainty. A floor's
         share is uncertain, too: the lower end of its interval counts, and each interval has half the level.
         """
         if self.above_chance(level) or self._least > level:
             return False
         if self.rival is None:
-            return clopper_pearson(self.right, self.images, 1 - 2 * level)[1] < (1 + self.chance) / 2
-        low, _ = clopper_pearson(self.rival, self.images, 1 - level)
-        return clopper_pearson(self.right, self.images, 1 - level)[1] < (1 + low) / 2
+            return clopper_pearson(self.right, self.tried, 1 - 2 * level)[1] < (1 + self.chance) / 2
+        low, _ = clopper_pearson(self.rival, self.tried, 1 - level)
+        return clopper_pearson(self.right, self.tried, 1 - level)[1] < (1 + low) / 2
 
     @property
     def _least(self) -> float:
         """What `p` would be if it had been right of all images."""
         if self.rival is None:
-            return self.chance**self.images
-        return 0.5 ** (self.images - self.rival)
+            return self.chance**self.tried
+        return 0.5 ** (self.tried - self.rival)
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,14 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
     measures: list[Measure] = []
     complete = True
     beside = {name: floor.reindex(rows.index) for name, floor in floors.items()}
+    batch = rows.groupby(image)["batch_seed"].first()
     over = _per_image(beside, "psnr", lambda floor: over_floor(rows["psnr"], floor), image)
     ratio = _per_image(beside, "lpips", lambda floor: to_floor(rows["lpips"], floor), image)
     for name, nearer in (
         ("psnr", {floor: values > 0 for floor, values in over.items()}),
         ("lpips", {floor: values < 1 for floor, values in ratio.items()}),
     ):
-        tested = [_tested(name, int(each.sum()), np.full(len(each), 0.5)) for each in nearer.values()]
+        tested = [_nearer(name, each, batch[each.index]) for each in nearer.values()]
         if tested:  # the strongest floor is the one that speaks least for the attack
             measures.append(max(tested, key=lambda measure: measure.p))
     for name, chance in _CHANCES.items():
@@ -128,9 +137,9 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
             asked = asked[~image[asked.index].duplicated()]
             guess = asked[chance].astype(float).to_numpy()
             guess = 1 / guess if chance == "gallery_size" else guess
-            found = _tested(name, int(asked[name].sum()), guess) if len(asked) else None
+            found = _tested(name, asked[name], guess) if len(asked) else None
         else:
-            found = _beside_floors(name, asked, beside, image)
+            found = _beside_floors(name, asked, beside, image, batch)
             complete &= found is not None
         if found is not None:
             measures.append(found)
@@ -184,8 +193,15 @@ def _per_image(
     return {name: values for name, values in found.items() if len(values)}
 
 
+def _nearer(name: str, nearer: pd.Series, batch: pd.Series) -> Measure:
+    """Photographs nearer than by a floor, or batches that are so for more than half of theirs."""
+    if batch.duplicated().any():
+        return _tested(name, nearer.groupby(batch).mean() > 0.5, batches=True)
+    return _tested(name, nearer)
+
+
 def _beside_floors(
-    name: str, asked: pd.DataFrame, beside: Mapping[str, pd.DataFrame], image: pd.Series
+    name: str, asked: pd.DataFrame, beside: Mapping[str, pd.DataFrame], image: pd.Series, batch: pd.Series
 ) -> Measure | None:
     """Choices against the strongest floor's; None where the attack's own floor lacks a photograph."""
     wanted = image[asked.index].nunique()
@@ -196,17 +212,29 @@ def _beside_floors(
     if len(asked) < wanted:
         return None
     guesses = [beside[floor].loc[asked.index, name] for floor in (_OWN, *_BLIND) if floor in beside]
-    tested = [_paired(name, asked[name], guess) for guess in guesses if guess.notna().all()]
-    return max(tested, key=lambda measure: (measure.p, measure.rival))
+    of = batch[image[asked.index]].to_numpy()
+    tested = [_paired(name, asked[name], guess, of) for guess in guesses if guess.notna().all()]
+    return max(tested, key=lambda measure: (measure.p, measure.rival or 0))
 
 
-def _paired(name: str, chosen: pd.Series, rival: pd.Series) -> Measure:
-    """Choices against a floor's of the same images: a sign test of those that one of the two got right."""
+def _paired(name: str, chosen: pd.Series, rival: pd.Series, batch: np.ndarray) -> Measure:
+    """Choices against a floor's of the same photographs: a sign test of those that one of the two got right.
+
+    Where a batch has several photographs, of batches in which one of the two got more of them right.
+    """
     own, other = chosen.astype(bool).to_numpy(), (rival >= 0.5).to_numpy()
-    gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
+    batches = len(np.unique(batch)) < len(batch)
+    more = pd.Series(own.astype(int) - other).groupby(batch if batches else np.arange(len(batch))).sum()
+    gained, lost = int((more > 0).sum()), int((more < 0).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained else 1.0
+    if batches:
+        return Measure(name, gained, len(more), 0.5, p, batches=True)
     return Measure(name, int(own.sum()), len(own), float(other.mean()), p, int(other.sum()))
 
 
-def _tested(name: str, right: int, chances: np.ndarray) -> Measure:
-    return Measure(name, right, len(chances), float(chances.mean()), tail(right, chances))
+def _tested(
+    name: str, right: pd.Series, chances: np.ndarray | float = 0.5, *, batches: bool = False
+) -> Measure:
+    each = np.broadcast_to(chances, len(right))
+    count = int(right.sum())
+    return Measure(name, count, len(right), float(each.mean()), tail(count, each), batches=batches)

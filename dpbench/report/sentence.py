@@ -24,6 +24,12 @@ _MEASURES = {
     "identified": "identified",
     "iip": "identified by their features",
 }
+_OF_BATCHES = {
+    "psnr": "mostly nearer by PSNR than the strongest floor",
+    "lpips": "mostly nearer by LPIPS than the strongest floor",
+    "identified": "with more images identified than by the strongest floor",
+    "iip": "with more images identified by their features than by the strongest floor",
+}
 
 
 @once
@@ -114,6 +120,10 @@ class _Batch:
             return f"{text}; no defence was tried"
         return f"{text}; there is no result under {_joined(gone)}" if gone else text
 
+    @property
+    def _wanting(self) -> str:
+        return "images" if self.setting.batch_size == 1 else "batches"
+
     def _undefended(self, best: Judged) -> str:
         attack, images = self.setting.naming.attack(best.line), best.evidence.images
         only = " for this one image" if images == 1 else ""
@@ -121,8 +131,8 @@ class _Batch:
             "works": f"{attack} rebuilds the undefended {_images(images)}",
             "better": f"{attack} does better on the undefended gradient than a guess without it{only}",
             "guess": f"{attack} does no better on the undefended gradient than a guess without it",
-            "unsure": f"there are not enough images to say whether {attack} does better on the undefended "
-            "gradient than a guess without it",
+            "unsure": f"there are not enough {self._wanting} to say whether {attack} does better on the "
+            "undefended gradient than a guess without it",
             "unknown": f"there are no floors to judge {attack} on the undefended gradient by",
         }
         return f"{results[best.verdict]} ({_numbers(best)})"
@@ -142,7 +152,7 @@ class _Batch:
             "works": f"{'it is' if one else 'they are'}{' still' if before == 'works' else ''} rebuilt",
             "better": f"{the}{' still' if before == 'better' else ''} does better than a guess",
             "guess": f"{no} better than a guess without the gradient",
-            "unsure": f"there are not enough images to say whether {an} does better than a guess",
+            "unsure": f"there are not enough {self._wanting} to say whether {an} does better than a guess",
             "unknown": "there are no floors to judge by",
         }
         said = ""
@@ -188,8 +198,12 @@ def counted(found: Measure | None) -> str:
     low, high = (100 * end for end in found.interval)
     guess = f"by chance {100 * found.chance:.3g} %"
     if found.rival is not None:
-        guess = f"by the strongest floor {found.rival} of {found.images}"
-    share = f"{found.right} of {found.images} {_MEASURES[found.name]}"
+        guess = f"by the strongest floor {found.rival} of {found.tried}"
+    share = f"{found.right} of {found.tried} "
+    if found.batches:
+        share += f"{'batch' if found.tried == 1 else 'batches'} {_OF_BATCHES[found.name]}"
+    else:
+        share += _MEASURES[found.name]
     return f"{share}, 95 % interval {low:.0f} to {high:.0f} %, {guess}"
 
 

@@ -36,7 +36,7 @@ class Difference:
         value: the mean difference.
         low: lower end of its 95 % interval; NaN where there are too few groups.
         high: upper end.
-        p: McNemar's, of `identified`; else NaN.
+        p: McNemar's, of `identified`: over groups that one of the runs got more photographs of; else NaN.
     """
 
     measure: str
@@ -138,7 +138,10 @@ def _identified(both: pd.DataFrame, photograph: pd.Series, group: np.ndarray) ->
     a, b = (both.loc[asked, name][once].to_numpy(bool) for name in ("identified", "identified_b"))
     if not len(a):
         return None
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    interval = share_difference(only_a, only_b, len(a))
-    value, independent = (only_b - only_a) / len(a), len(np.unique(group[asked][once]))
-    return Difference("identified", len(a), independent, value, *interval, p=mcnemar(only_a, only_b))
+    group, change = group[asked][once], b.astype(float) - a
+    per_group = pd.Series(change).groupby(group).sum()  # of single photographs the change itself
+    only_a, only_b = int((per_group < 0).sum()), int((per_group > 0).sum())
+    alone = len(per_group) == len(change)
+    interval = share_difference(only_a, only_b, len(a)) if alone else bootstrap(change, group)
+    value, p = float(change.mean()), mcnemar(only_a, only_b)
+    return Difference("identified", len(a), len(per_group), value, *interval, p=p)

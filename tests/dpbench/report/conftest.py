@@ -78,6 +78,11 @@ def rows_of(
     return rows
 
 
+def alone(table):
+    """The same results, each image in a batch of its own."""
+    return table.assign(batch_seed=table["batch_seed"] * 1000 + table["image"], image=0, batch_size=1)
+
+
 def run(undefended=(20.0, 0.08), defended=(9.0, 0.45), *, lpips_there=True, dp=True, batch_sizes=(1, 4)):
     """Rows of a whole run; `undefended` and `defended` are (PSNR, LPIPS)."""
     rows = []
@@ -112,6 +117,11 @@ def make_run():
 @pytest.fixture(scope="session")
 def make_rows():
     return rows_of
+
+
+@pytest.fixture(scope="session")
+def in_batches_of_their_own():
+    return alone
 
 
 @pytest.fixture

@@ -121,9 +121,9 @@ def test_flat_images_are_the_floor_itself(make_rows):
     rows[1] |= {"psnr": float("inf"), "lpips": 0.0}
     table = frame(rows)
     found = evidence(table, rivals(table))
-    assert [(each.name, each.right, each.images) for each in found.measures] == [
-        ("psnr", 0, 2),
-        ("lpips", 0, 2),
+    assert [(each.name, each.right, each.tried) for each in found.measures] == [
+        ("psnr", 0, 1),  # of one batch
+        ("lpips", 0, 1),
     ]
     numbers = summary(table[:1]).iloc[0]
     assert numbers["psnr_over_floor_median"] == float("-inf")
@@ -153,7 +153,7 @@ def rows_of_both(right, floor_right, images=16, **told):
     for name, count in (("gradinversion", right), ("floor:noise-gradient", floor_right)):
         own = {"floor": "noise-gradient", "floor_of": "gradinversion"} if name.startswith("floor") else {}
         for i in range(images):
-            row = {"attack": name, "defense": "none", "batch_size": 8, "batch_seed": i // 8, "image": i % 8}
+            row = {"attack": name, "defense": "none", "batch_size": 1, "batch_seed": i, "image": 0}
             row |= {"status": "ok", "attack_seed": 0, "data": "folder:x", "original_index": i} | own
             rows.append(row | {"iip": i < count, "iip_chance": 0.04, "gallery_size": 25} | known)
     return rows
@@ -224,6 +224,55 @@ def test_verdicts_against_a_floors_choices(right, rival, images, expected):
     assert verdict(line(-1.0), Evidence(images, (found,)), 1) == expected
 
 
+def of_batches(attack, floor, size=8, **more):
+    """The measures of an attack, and its noise floor, that have these PSNR; [batches, size]."""
+    rows = []
+    for name, psnr in (("dlg", attack), ("floor:noise-gradient", floor)):
+        own = {"floor": "noise-gradient", "floor_of": "dlg"} if name.startswith("floor") else {}
+        for seed, batch in enumerate(psnr):
+            for i, each in enumerate(batch):
+                row = {"attack": name, "defense": "none", "batch_size": size, "batch_seed": seed, "image": i}
+                row |= {"status": "ok", "attack_seed": 0, "data": "x", "original_index": seed * size + i}
+                rows.append(
+                    row | {"psnr": float(each)} | own | {k: v[name][seed][i] for k, v in more.items()}
+                )
+    table = frame(rows)
+    return evidence(table[table["floor"].isna()], rivals(table))
+
+
+def test_a_batch_counts_once_where_one_search_rebuilt_it_all():
+    """A search that happens to come out well is no evidence, however many images it rebuilt."""
+    rng = np.random.default_rng(0)
+    claims = 0
+    for _ in range(60):
+        attack, floor = rng.normal(12, 1, (2, 7, 1)) + rng.normal(0, 0.3, (2, 7, 8))
+        (measure,) = of_batches(attack, floor).measures
+        assert (measure.tried, measure.batches) == (7, True)
+        claims += measure.above_chance(0.05)
+    # 1 in 16 would be right by chance in 7 of 7 or 6 of 7; image by image a quarter and more
+    assert claims <= 8
+    assert of_batches(attack * 0 + 1, floor * 0).measures[0].p == pytest.approx(0.5**7)
+
+
+def test_half_of_a_batch_is_no_majority_of_it():
+    (measure,) = of_batches([[1, 1, 0, 0]] * 3 + [[1, 1, 1, 0]], [[0.5] * 4] * 4, size=4).measures
+    assert (measure.right, measure.tried) == (1, 4)
+
+
+def test_choices_of_a_batch_count_once_too():
+    """Ties are no evidence: of 6 batches the attack has more in 3, the floor in none."""
+    own = [[True, True]] * 3 + [[True, False]] * 3
+    other = [[True, False]] * 6
+    known = {"dlg": own, "floor:noise-gradient": other}
+    told = {
+        name: {key: [[value] * 2] * 6 for key in known}
+        for name, value in {"labels": "known", "gallery_labels": "any", "iip_chance": 0.04}.items()
+    }
+    found = of_batches([[1, 1]] * 6, [[1, 1]] * 6, size=2, iip=known, **told).measures[-1]
+    assert (found.name, found.right, found.tried, found.rival) == ("iip", 3, 6, None)
+    assert found.p == 0.5**3
+
+
 def test_two_that_choose_alike_are_rarely_told_apart():
     """Over all outcomes of an attack and a floor that are right equally often, each for itself."""
     level, images = 0.05, 12
@@ -236,5 +285,5 @@ def test_two_that_choose_alike_are_rarely_told_apart():
                 mass = multinomial.pmf([gained, lost, same], images, [either, either, 1 - 2 * either])
                 own = pd.Series([True] * gained + [False] * lost + [True] * same)
                 other = pd.Series([0.0] * gained + [1.0] * lost + [1.0] * same)
-                told += mass * _paired("iip", own, other).above_chance(level)
+                told += mass * _paired("iip", own, other, np.arange(images)).above_chance(level)
         assert told <= level

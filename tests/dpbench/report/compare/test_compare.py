@@ -53,14 +53,21 @@ def test_differences_are_those_of_the_images(compared, batches):
     assert found.high == pytest.approx(effects.mean() + spread, abs=0.35 * spread)
 
 
-def test_identified_counts_photographs_in_which_the_runs_disagree(compared, batches):
+def test_identified_counts_batches_in_which_one_run_has_more(compared, batches):
     rows = [batches(flat(10.0)), batches(flat(11.0))]
     for place, wins in enumerate(({0, 1}, {1, 2, 3, 4, 5, 6})):
         for i, row in enumerate(rows[place]):
             row |= {"identified": i in wins, "gallery_size": 200, "gallery_labels": "same"}
     found = only(compared(*rows), "identified")
     assert found.value == pytest.approx(4 / 16)
-    assert found.p == pytest.approx(14 / 64)  # of six disagreements one or none, or five or six, goes one way
+    assert found.p == pytest.approx(10 / 16)  # of four batches one or none, or three or four, goes one way
+    assert (found.pairs, found.groups) == (16, 8)
+    assert -0.25 < found.low < 0 < found.high < 0.75
+    for batch in rows:  # the same photographs, each in a batch of its own
+        for i, row in enumerate(batch):
+            row |= {"batch_size": 1, "batch_seed": i, "image": 0, "original_index": i}
+    found = only(compared(*rows), "identified")
+    assert found.p == pytest.approx(14 / 64)  # of six photographs one or none, or five or six, goes one way
     for row in rows[1]:
         row["gallery_size"] = 20
     assert "identified" not in {each.measure for *_, each in compared(*rows).differences()}
