@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import spearmanr
 
-from benchmarks.default_attack import compared, interval
+from benchmarks.default_attack import compared
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report.sentence import sentence
 
 ROOT = Path(__file__).parents[1]
 FINDINGS = ROOT / "docs" / "findings"
@@ -352,13 +353,14 @@ def test_what_gradinversion_gets_at_224_px():
     gained = images["psnr"]["gradinversion"] - images["psnr"]["floor:noise-gradient"]
     nearer = images["lpips"]["floor:noise-gradient"] - images["lpips"]["gradinversion"]
     assert round(nearer.mean(), 3) == 0.111
-    assert [round(end, 3) for end in interval(nearer.to_numpy())] == [0.079, 0.145]
+    assert nearer.groupby("batch_seed").mean().round(3).tolist() == [0.113, 0.109]
     assert ((nearer > 0).sum(), (gained > 0).sum()) == (15, 12)
     assert gained.groupby("batch_seed").mean().round(1).tolist() == [0.8, 2.2]
     chosen = found.pivot(index=["batch_seed", "image"], columns="attack", values="iip").astype(bool)
     attack, noise = chosen["gradinversion"], chosen["floor:noise-gradient"]
     assert ((attack & ~noise).sum(), (noise & ~attack).sum()) == (8, 0)
-    assert round(binomtest(8, 8).pvalue, 3) == 0.008
+    assert [each.groupby("batch_seed").sum().tolist() for each in (attack, noise)] == [[8, 8], [5, 3]]
+    assert "there are not enough batches to say whether gradinversion" in sentence(found)
     assert [round(end, 2) for end in clopper_pearson(8, 16)] == [0.25, 0.75]
     assert "got 8 of 16 photographs" in (ROOT / "docs" / "gradinversion.md").read_text()
     tuned = on_the_h200("tuning").set_index("variant")["LPIPS"]
