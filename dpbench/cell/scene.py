@@ -109,8 +109,8 @@ def prepare(spec: BatchSpec) -> Scene:
     data = data_for(spec.model, spec.data, spec.image_size)
     batch = draw_disjoint(data, spec.batch_size, spec.batch_seed, spec.label_draw)
     batch = with_clients(data, batch, spec.clients, spec.batch_seed, spec.label_draw)
-    if spec.images_digest and images_digest(batch) != spec.images_digest:
-        raise digest.changed(f"The batch of {data.name}")
+    if spec.images_digest and images_digest(batch, data) != spec.images_digest:
+        raise digest.changed(f"The batch of {data.name}, or another image of that data,")
     height, width = batch.images.shape[2:]
     if height != width:
         raise InputError(
@@ -144,9 +144,10 @@ def prepare(spec: BatchSpec) -> Scene:
     )
 
 
-def images_digest(batch: Batch) -> str:
-    """A hash of the images and labels of a batch."""
-    return digest.tensors({"images": batch.images, "labels": batch.labels})
+def images_digest(batch: Batch, data: Dataset) -> str:
+    """A hash of the images and labels of a batch, and of the data set that it was drawn from."""
+    drawn = digest.tensors({"images": batch.images, "labels": batch.labels})
+    return digest.described({"batch": drawn, "data": data.content}) if data.content else drawn
 
 
 def scaled(network: Victim, logit_scale: float) -> Victim:

@@ -37,7 +37,8 @@ class BatchSpec:
 
     Attributes:
         data: the data set, as it was asked for.
-        images_digest: hash of all clients' images and labels, so that a changed file is another cell.
+        images_digest: hash of all clients' images and labels, and of the data they are drawn from where that
+            can change, so that a changed file is another cell.
         image_size: size the images were brought to, pixels; None leaves them as they are.
         batch_size: B.
         batch_seed: draws the batch.

@@ -43,6 +43,7 @@ def cifar10_like(name: str, images: Tensor, labels: Tensor, note: str = "") -> D
         note,
         statistics,
         partial(cifar10, "train"),
+        content="",
     )
 
 

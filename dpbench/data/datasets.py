@@ -14,6 +14,7 @@ from dpbench.data.channels import GREY_MEAN, GREY_STD, IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
 from dpbench.data.image_files import GreyFiles, ImageFiles, one_channel
 from dpbench.protocol import ImageStatistics, InputError, Registry, meant
+from dpbench.system import digest
 
 LARGEST = 4096
 """Pixels a side; an attack on larger images ends in no useful time."""
@@ -39,6 +40,9 @@ class Dataset:
         note: what a reader of a table must know about the choice of images; may be empty.
         statistics: of OTHER (training) images of this size, where they are shipped.
         public: loads OTHER (training) images, uint8 [M, 3, H, W], and their labels, where there are any.
+        content: hash of all images and labels: those outside a batch decide results, too, as decoys, as
+            candidates and as what an attacker fits a prior to. Empty where they are the same wherever they
+            are loaded. None has `load_data` compute it.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Dataset:
     note: str = ""
     statistics: ImageStatistics | None = None
     public: Callable[[], tuple[Tensor, Tensor]] | None = None
+    content: str | None = None
 
     def in_grey(self) -> Dataset:
         """The same images with one channel, for networks of grey images; their statistics are not known.
@@ -132,7 +137,17 @@ def load_data(spec: str, *, size: int | None = None) -> Dataset:
             f"{spec} has a single class, and a network that knows one class only has no gradient: give "
             "images of two classes or more."
         )
+    if data.content is None:
+        data = replace(data, content=_content(data))
     return data if size in (None, data.images.shape[-1]) else _resized(data, size)
+
+
+def _content(data: Dataset) -> str:
+    """A hash of images, labels and mean image; of files read when indexed, of their names and sizes."""
+    known = {"labels": data.labels, "mean image": data.mean_image}
+    if isinstance(data.images, Tensor):
+        return digest.tensors(known | {"images": data.images})
+    return digest.described({"files": data.images.listing(), "known": digest.tensors(known)})
 
 
 def check_size(size: int) -> None:

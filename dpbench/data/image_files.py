@@ -52,6 +52,10 @@ class ImageFiles:
     def __getitem__(self, indices: Tensor) -> Tensor:
         return torch.stack([self._read(i) for i in indices.tolist()])
 
+    def listing(self) -> list[list[str | int]]:
+        """The name and the size in bytes of each file, as they were when its header was read."""
+        return [[file.name, size] for file, (_, _, size, _) in zip(self._files, self._stamps, strict=True)]
+
     def all(self) -> Tensor:
         """Every image, with a progress bar where that takes long."""
         places = range(len(self._files))

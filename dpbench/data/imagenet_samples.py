@@ -30,4 +30,5 @@ def _imagenet_samples(size: int) -> Dataset:
         IMAGENET_STD,
         public_colour(size),
         note=note,
+        content="",
     )

@@ -91,7 +91,8 @@ class Inputs:
 
     def _images(self, model: str, size: int, clients: int, seed: int, draw: str) -> str:
         data = data_for(model, self._data, self._image_size)
-        return images_digest(with_clients(data, draw_disjoint(data, size, seed, draw), clients, seed, draw))
+        drawn = with_clients(data, draw_disjoint(data, size, seed, draw), clients, seed, draw)
+        return images_digest(drawn, data)
 
     def _victims(self, model: str, norm: str, state: str) -> str:
         data = data_for(model, self._data, self._image_size)

@@ -87,7 +87,8 @@ def test_smaller_logits_make_another_less_confident_victim():
 
 
 def test_images_that_change_during_a_run_are_refused(data):
-    known = cell(images_digest=images_digest(draw_disjoint(load_data("samples"), 2, 0)))
+    samples = load_data("samples")
+    known = cell(images_digest=images_digest(draw_disjoint(samples, 2, 0), samples))
     assert prepare(known.batch).indices
     data(images=255 - load_data("samples").images)
     with pytest.raises(InputError, match="changed since the run was planned"):
@@ -96,9 +97,20 @@ def test_images_that_change_during_a_run_are_refused(data):
 
 
 def test_labels_that_change_during_a_run_are_refused(data):
-    known = cell(images_digest=images_digest(draw_disjoint(load_data("samples"), 2, 0)))
+    samples = load_data("samples")
+    known = cell(images_digest=images_digest(draw_disjoint(samples, 2, 0), samples))
     data(labels=(load_data("samples").labels + 1) % 10)
     with pytest.raises(InputError, match="changed since the run was planned"):
+        prepare(known.batch)
+
+
+def test_an_image_outside_the_batch_makes_another_cell(data):
+    """It may be a decoy or a candidate, so results with it are not those without it."""
+    samples = data(content="a")
+    known = cell(images_digest=images_digest(draw_disjoint(samples, 2, 0), samples))
+    assert prepare(known.batch).indices
+    data(content="b")  # the batch itself is the same
+    with pytest.raises(InputError, match="or another image of that data, has changed"):
         prepare(known.batch)
 
 

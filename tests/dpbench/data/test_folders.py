@@ -175,6 +175,30 @@ def test_large_folders_are_read_when_drawn(tmp_path, picture, monkeypatch):
     assert one.indices == other.indices
 
 
+@pytest.mark.parametrize("eager", [True, False])
+def test_the_content_of_a_folder_is_all_of_it(tmp_path, picture, monkeypatch, eager):
+    """An image outside the batch decides results, too: it may be a decoy, or what an attacker knows."""
+    if not eager:
+        monkeypatch.setattr(folder, "EAGER_BYTES", 0)
+    for i in range(3):
+        picture(tmp_path / str(i) / "x.png", seed=i)
+
+    def content():
+        return load_data(f"folder:{tmp_path}").content
+
+    contents = [content()]
+    assert content() == contents[0]
+    picture(tmp_path / "1" / "x.png", seed=9, mode="RGB" if eager else "L")  # a file of another size
+    contents.append(content())
+    (tmp_path / "1" / "x.png").rename(tmp_path / "0" / "y.png")
+    picture(tmp_path / "1" / "x.png", seed=1)
+    contents.append(content())
+    (tmp_path / "labels.csv").write_text("file,label\n0/x.png,0\n0/y.png,1\n1/x.png,1\n2/x.png,2\n")
+    contents.append(content())
+    assert len(set(contents)) == 4
+    assert load_data("samples").content == ""
+
+
 @pytest.mark.parametrize("how", ["overwritten", "replaced", "same size and time", "gone"])
 def test_files_that_change_after_they_were_planned_are_refused(tmp_path, picture, monkeypatch, how):
     for i in range(2):
