@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from defenses import Aggregator, Chain
+from defenses.copies import untouched
+from defenses.per_sample.trained import check_trained
 from dpbench.protocol import InputError, Loss
 
 ENTRIES = 2**26
@@ -106,6 +108,8 @@ class Private:
     Attributes:
         engine: whose accountant notes every step, with the exact sample rate.
         optimizer: Opacus', which clips, adds the noise and divides.
+
+    What Opacus clips is compared with each sample's own gradient before the first step.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Private:
         self.engine = PrivacyEngine(accountant="rdp")
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._ghost = _all_linear(model)
+        self._unchecked: nn.Module | None = untouched(model)
         nothing = torch.empty(sampler.num_samples, 0)  # the images are drawn by the sampler's numbers
         try:
             made = self.engine.make_private(
@@ -154,6 +159,9 @@ class Private:
                 p.grad, p.grad_sample = torch.zeros_like(p), p.new_zeros(0, *p.shape)
             self.optimizer.pre_step()
             return tuple(p.grad for p in self._trained)
+        if self._unchecked is not None:
+            check_trained(self._unchecked, F.cross_entropy, images, labels)
+            self._unchecked = None
         chunk = len(images) if self._ghost else self._chunk
         parts = list(zip(images.split(chunk), labels.split(chunk), strict=True))
         for i, (some, their) in enumerate(parts):

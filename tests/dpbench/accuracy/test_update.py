@@ -188,6 +188,77 @@ def test_batch_norm_is_refused_under_dp_and_trained_without(train, test):
         private(model, noise_multiplier=1.0)
 
 
+class Mixing(nn.Module):
+    """Normalises by the batch by hand, so that no layer tells of it; while it is trained, if wanted."""
+
+    def __init__(self, always):
+        super().__init__()
+        self.always, self.first, self.last = always, nn.Linear(36, 8), nn.Linear(8, 2)
+
+    def forward(self, images):
+        hidden = self.first(images.flatten(1))
+        if self.always or self.training:
+            hidden = hidden - hidden.mean(0)
+        return self.last(torch.tanh(hidden))
+
+
+class RowsFirst(nn.Module):
+    """A layer that sees rows of pixels in its first dimension, which Opacus takes for the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.norm, self.last = nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2)
+
+    def forward(self, images):
+        return self.last(self.norm(self.each(images.squeeze(1).permute(1, 0, 2)))).mean(0)
+
+
+class Remembering(nn.Module):
+    """Adds the image before to each image, from batch to batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(36, 2)
+        self.register_buffer("seen", torch.zeros(36))
+
+    def forward(self, images):
+        found = self.last(images.flatten(1) + self.seen)
+        self.seen = images[-1].flatten().detach()
+        return found
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: Mixing(always=True), "depends on the other images of the batch"),
+        (lambda: Mixing(always=False), "depends on the other images of the batch"),
+        (RowsFirst, "Opacus cannot train this model: "),
+        (Remembering, "changes its buffer seen"),
+    ],
+    ids=["always", "in training", "rows first", "remembering"],
+)
+@pytest.mark.parametrize("size", [1, 6, 13], ids=lambda size: f"B={size}")
+def test_what_opacus_would_clip_wrongly_is_refused_before_a_step(train, model, said, size):
+    """Otherwise a sample could move the sum by many times C, and the budget in the table would be untrue."""
+    step = private(model(), noise_multiplier=1.0)
+    step(train[0][:0], train[1][:0])  # an empty batch shows nothing
+    with pytest.raises(InputError, match=said):
+        step(train[0][:size], train[1][:size])
+
+
+def test_the_check_of_a_model_leaves_no_trace(linear, train):
+    """Dropout draws what it would have drawn, and is no reason to refuse a model."""
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 2))
+    found = []
+    for checked in (True, False):
+        step = private(copy.deepcopy(model), noise_multiplier=1e-9, max_grad_norm=0.1)
+        if not checked:
+            step._unchecked = None
+        torch.manual_seed(3)
+        found.append(step(train[0][:11], train[1][:11]))
+    assert close(*found)
+
+
 def test_a_parameter_that_is_not_used_is_refused_in_a_sentence(train):
     class Unused(nn.Module):
         def __init__(self):
