@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from dpbench.privacy.intervals import clopper_pearson
+from dpbench.report.rivals import BEST
 from dpbench.report.rows import has_exact_chance
 
 LEVEL = 0.05
@@ -27,7 +28,7 @@ LEVEL = 0.05
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
 _OWN, _BLIND = "noise-gradient", ("mean-image", "start")
 """Floors whose choices from a gallery are guesses: the attack fed noise, which is told what the attack is
-told, and those that are told nothing. A constant image knows the original's mean colour."""
+told, and those that are told nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Evidence:
     Attributes:
         images: independent images.
         measures: one for each measure that there are figures of, and of what a guess gets.
-        complete: there is none of which only the attack's figures are there.
+        complete: there is none of which only the attack's figures are there, and all floors are guesses.
     """
 
     images: int
@@ -119,7 +120,9 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
     rows = rows.sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
     image = originals(rows)
     measures: list[Measure] = []
-    complete = True
+    # the best of all floors may be one that nobody could guess: who is beyond it is beyond a guess, but who
+    # is not may be so all the same
+    complete = BEST not in floors or floors[BEST].reindex(rows.index).isna().all(axis=None)
     beside = {name: floor.reindex(rows.index) for name, floor in floors.items()}
     batch = rows.groupby(image)["batch_seed"].first()
     over = _per_image(beside, "psnr", lambda floor: over_floor(rows["psnr"], floor), image)

@@ -8,6 +8,11 @@ from dpbench.report.rows import ended_well, is_floor
 from dpbench.store.columns import conditions
 from dpbench.system.once import once
 
+ORACLE = "constant-image"
+"""A floor that is made from the original itself, so that nobody could guess it: no rival, but a yardstick in
+the columns `psnr_floor` and `lpips_floor`."""
+BEST = "the best of all"
+"""What stands in where a table does not hold the floors of its rows; `ORACLE` may be in it."""
 METRICS = ("psnr", "lpips")
 CHOICES = ("identified", "iip")
 _TOLD = ("labels", "bn_stats")
@@ -16,7 +21,7 @@ _IMAGE = ["data", "label_draw", "batch_size", "batch_seed", "image"]
 
 @once
 def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What each floor reaches on the images of the attacks' rows.
+    """What each floor but `ORACLE` reaches on the images of the attacks' rows.
 
     Floors belong to attacks by roles: the same image of the same batch, and for an attack's own floors the
     same settings of the attack. A column in which floors do not differ is no part of that: floors are made
@@ -28,9 +33,9 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns:
         By the floor's name the columns `psnr`, `lpips`, `identified` and `iip` (shares of 1, NaN where there
         is no gallery), by the index of the rows that it is a floor of. For rows whose floors the table does
-        not hold, the best of them stands in, as their columns `psnr_floor` and `lpips_floor` have it.
+        not hold, `BEST` stands in, as their columns `psnr_floor` and `lpips_floor` have it.
     """
-    floors = table[is_floor(table) & ended_well(table)]
+    floors = table[is_floor(table) & ended_well(table) & (table["floor"] != ORACLE)]
     attacked = table[~is_floor(table)]
     found: dict[str, list[pd.DataFrame]] = {}
     for (name, of), part in floors.groupby([floors["floor"], floors["floor_of"].fillna("")]):
@@ -40,7 +45,7 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     known = {index for part in joined.values() for index in part.index}
     rest = attacked[~attacked.index.isin(known)]
     best = rest[[f"{metric}_floor" for metric in METRICS]].set_axis(list(METRICS), axis=1)
-    return joined | {"the best of all": best.dropna(how="all").reindex(columns=[*METRICS, *CHOICES])}
+    return joined | {BEST: best.dropna(how="all").reindex(columns=[*METRICS, *CHOICES])}
 
 
 def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFrame:
