@@ -25,6 +25,8 @@ from dpbench.report.rows import has_exact_chance
 
 LEVEL = 0.05
 """Chance of a false claim about one attack setting, over all that is compared there."""
+MARGIN = 0.25
+"""By how much more often than a guess an attack may still be right that is not seen to do better than one."""
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
 _OWN, _BLIND = "noise-gradient", ("mean-image", "start")
 """Floors whose choices from a gallery are guesses: the attack fed noise, which is told what the attack is
@@ -68,15 +70,15 @@ class Measure:
         """Whether there were enough of them to tell, and they speak against much more than a guess.
 
         Had all been right, the test would have passed; and the share that they leave possible (the
-        upper end of the one-sided interval at `level`) lies below halfway from chance to certainty. A floor's
-        share is uncertain, too: the lower end of its interval counts, and each interval has half the level.
+        upper end of the one-sided interval at `level`) lies less than `MARGIN` above chance. A floor's share
+        is uncertain, too: the lower end of its interval counts, and each interval has half the level.
         """
         if self.above_chance(level) or self._least > level:
             return False
         if self.rival is None:
-            return clopper_pearson(self.right, self.tried, 1 - 2 * level)[1] < (1 + self.chance) / 2
+            return clopper_pearson(self.right, self.tried, 1 - 2 * level)[1] < self.chance + MARGIN
         low, _ = clopper_pearson(self.rival, self.tried, 1 - level)
-        return clopper_pearson(self.right, self.tried, 1 - level)[1] < (1 + low) / 2
+        return clopper_pearson(self.right, self.tried, 1 - level)[1] < low + MARGIN
 
     @property
     def _least(self) -> float:

@@ -130,7 +130,7 @@ class _Batch:
         results = {
             "works": f"{attack} rebuilds the undefended {_images(images)}",
             "better": f"{attack} does better on the undefended gradient than a guess without it{only}",
-            "guess": f"{attack} does no better on the undefended gradient than a guess without it",
+            "guess": f"{attack} is not seen to do better on the undefended gradient than a guess without it",
             "unsure": f"there are not enough {self._wanting} to say whether {attack} does better on the "
             "undefended gradient than a guess without it",
             "unknown": f"there are no floors to judge {attack} on the undefended gradient by",
@@ -147,11 +147,11 @@ class _Batch:
             by.setdefault(best.verdict, []).append(f"{label} ({named}{_short(best)})")
         before = undefended.verdict
         one = undefended.evidence.images == 1
-        an, the, no = ("any attack", "an attack", "no attack does") if several else ("it", "it", "it does no")
+        an, the, no = ("any attack", "an attack", "no attack is") if several else ("it", "it", "it is not")
         results = {
             "works": f"{'it is' if one else 'they are'}{' still' if before == 'works' else ''} rebuilt",
             "better": f"{the}{' still' if before == 'better' else ''} does better than a guess",
-            "guess": f"{no} better than a guess without the gradient",
+            "guess": f"{no} seen to do better than a guess without the gradient",
             "unsure": f"there are not enough {self._wanting} to say whether {an} does better than a guess",
             "unknown": "there are no floors to judge by",
         }

@@ -14,7 +14,8 @@ WORKS_DB = 3.0
 PSNR and below the lowest in LPIPS."""
 VERDICTS = ("works", "better", "unsure", "guess", "unknown")
 """The images are rebuilt; more is known of them than by a guess; there are too few images to say; there are
-enough, and they show no more than a guess does; there is nothing to compare with. Worst for privacy first."""
+enough, and in them the attack is not seen to do better than a guess; there is nothing to compare with. Worst
+for privacy first."""
 
 
 @dataclass(frozen=True)

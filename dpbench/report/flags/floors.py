@@ -57,7 +57,8 @@ def fails(results: Results) -> Iterator[Flag]:
             continue
         name, images = results.naming.attack(line), count(found.images, "image")
         shown = {
-            "guess": f"{name} does no better on the undefended gradient than a guess without it ({images}",
+            "guess": f"{name} is not seen to do better on the undefended gradient than a guess without it "
+            f"({images}",
             "unsure": f"{images} cannot show that {name} does better on the undefended gradient than a guess "
             "without it (",
         }[said]

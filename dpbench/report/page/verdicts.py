@@ -18,7 +18,7 @@ WORDS = {
     "works": "rebuilt",
     "better": "more than a guess",
     "unsure": "too few images to say",
-    "guess": "no more than a guess",
+    "guess": "not seen to beat a guess",
     "unknown": "no floor to judge by",
 }
 """What the verdicts of `dpbench.report.verdict` are called on the card."""

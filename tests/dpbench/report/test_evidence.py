@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, multinomial
 
-from dpbench.report.evidence import Evidence, Measure, _paired, evidence, originals, tail
+from dpbench.report.evidence import MARGIN, Evidence, Measure, _paired, evidence, originals, tail
 from dpbench.report.rivals import rivals
 from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
@@ -34,9 +34,9 @@ def test_false_claims_are_rarer_than_their_level(chance):
         at_random = [tail(int(k), np.full(images, chance)) for k in counts]
         mass = np.array(at_random) - np.append(at_random[1:], 0.0)
         assert mass[[each.above_chance(level) for each in found]].sum() <= level
-        # an attack that is right halfway to always must not be called a guess
-        half = np.full(images, (1 + chance) / 2)
-        tails = np.array([tail(int(k), half) for k in counts])
+        # an attack that is right by so much more often must not be called a guess
+        more = np.full(images, chance + MARGIN)
+        tails = np.array([tail(int(k), more) for k in counts])
         mass = tails - np.append(tails[1:], 0.0)
         assert mass[[each.at_chance(level) for each in found]].sum() <= level
 
