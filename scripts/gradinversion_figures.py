@@ -57,3 +57,40 @@ def confidence() -> dict[Any, Any]:
             "share": attacked["image_grad_share"].max(),
         }
     return found
+
+
+def batches_of_four() -> dict[str, Any]:
+    """Five batches of four images against the early and the converged ResNet-20, and two more searches."""
+    of = {victim: _by_batch(results(f"gradinversion-{victim}")) for victim in ("early", "trained")}
+    more_seeds = results("deepinversion")
+    return {
+        "of": of,
+        "four_seeds": {v: _by_batch(rows)["deepinversion"] for v, rows in more_seeds.groupby("victim")},
+        "paper": _by_batch(results("gradinversion-paper")),
+    }
+
+
+def _by_batch(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Of each attack and floor the batches' median LPIPS: their median, their range, and each."""
+    fed_noise = (rows["floor"] == "noise-gradient").fillna(False)
+    found = {}
+    for name, mine in rows.groupby(rows["attack"].mask(fed_noise, rows["floor_of"] + ", fed noise")):
+        medians = mine.groupby("batch_seed")["lpips"].median()
+        found[name] = {
+            "lpips": medians.median(),
+            "least": medians.min(),
+            "most": medians.max(),
+            "batches": medians.to_list(),
+            "iip": mine["iip"].mean(),
+            "images": len(mine),
+        }
+    return found
+
+
+def batch_sizes() -> dict[int, dict[str, Any]]:
+    """Suite `batch-size`: GradInversion on batches of 1 to 32 images."""
+    rows = pd.concat([results("batch-size"), results("batch-size-large")], ignore_index=True)
+    return {
+        size: _each(mine, ["attack"])["gradinversion"] | {"images": int(mine["floor"].isna().sum())}
+        for size, mine in rows.groupby("batch_size")
+    }
