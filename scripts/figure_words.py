@@ -67,7 +67,21 @@ def restored(found: Mapping[tuple, float], victim: str, rule: str, size: int) ->
     return f"{words[0]} %" if words[0] == words[1] else f"{words[0]} \\| {words[1]} %".lstrip()
 
 
+def spread(found: Mapping[str, float]) -> str:
+    """A median over batches with its range, as `0.080 (0.075–0.119)`."""
+    median, least, most = (f"{found[name]:.3f}" for name in ("lpips", "least", "most"))
+    return f"{median} ({least}–{most})"
+
+
+def lower_than(found: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> int:
+    """In how many batches one is lower than another."""
+    return sum(a < b for a, b in zip(found["batches"], other["batches"], strict=True))
+
+
 FILTERS = {
     each.__name__: each
-    for each in (percent, ends, decimals, plain, power, upper, release, verdicts, restored)
+    for each in (
+        *(percent, ends, decimals, plain, power, upper),
+        *(release, verdicts, restored, spread, lower_than),
+    )
 }
