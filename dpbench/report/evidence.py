@@ -45,7 +45,8 @@ class Measure:
         tried: independent images, or batches, that it was asked of; a tie with the floor is not right.
         chance: share that a guess is right in; 1/2 against a floor's PSNR and LPIPS, and for batches.
         p: chance of a guess to be right as often or more often.
-        rival: images of which the strongest floor is right, where it and not `chance` is compared with.
+        rival: images of which the strongest floor is right, where it and not `chance` is compared with; of
+            batches those in which it has picked out more.
         batches: whether batches are counted, and not images.
     """
 
@@ -85,7 +86,7 @@ class Measure:
         """What `p` would be if it had been right of all images."""
         if self.rival is None:
             return self.chance**self.tried
-        return 0.5 ** (self.tried - self.rival)
+        return 0.5 ** (self.tried if self.batches else self.tried - self.rival)
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _paired(name: str, chosen: pd.Series, rival: pd.Series, batch: np.ndarray) -
     gained, lost = int((more > 0).sum()), int((more < 0).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained else 1.0
     if batches:
-        return Measure(name, gained, len(more), 0.5, p, batches=True)
+        return Measure(name, gained, len(more), 0.5, p, lost, batches=True)
     return Measure(name, int(own.sum()), len(own), float(other.mean()), p, int(other.sum()))
 
 

@@ -199,6 +199,7 @@ def counted(found: Measure | None) -> str:
     guess = f"by chance {100 * found.chance:.3g} %"
     if found.rival is not None:
         guess = f"by the strongest floor {found.rival} of {found.tried}"
+        guess = f"with fewer in {found.rival}" if found.batches else guess
     share = f"{found.right} of {found.tried} "
     if found.batches:
         share += f"{'batch' if found.tried == 1 else 'batches'} {_OF_BATCHES[found.name]}"

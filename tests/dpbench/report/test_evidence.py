@@ -269,7 +269,7 @@ def test_choices_of_a_batch_count_once_too():
         for name, value in {"labels": "known", "gallery_labels": "any", "iip_chance": 0.04}.items()
     }
     found = of_batches([[1, 1]] * 6, [[1, 1]] * 6, size=2, iip=known, **told).measures[-1]
-    assert (found.name, found.right, found.tried, found.rival) == ("iip", 3, 6, None)
+    assert (found.name, found.right, found.tried, found.rival) == ("iip", 3, 6, 0)
     assert found.p == 0.5**3
 
 
