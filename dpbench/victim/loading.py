@@ -21,7 +21,7 @@ from dpbench.system.paths import expanded
 from dpbench.victim.fitting import fit, outputs, run
 from dpbench.victim.given import is_given
 from dpbench.victim.networks import build
-from dpbench.victim.weights import Weights, load_weights, read
+from dpbench.victim.weights import Weights, check_fit, load_weights, read
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,10 @@ def _with_weights(model: str, norm: str, weights: Weights, data: Dataset, size: 
 
 def _given(model: str, norm: str, weights: Weights | None, data: Dataset, size: int) -> nn.Module:
     """A network that the user named, which returns logits."""
-    classes = data.num_classes if weights is None else weights.last()
-    network = build(model, classes, norm, size, data.mean, data.std)
-    if weights is not None:
-        load_weights(network, weights)
+    if weights is None:
+        network = build(model, data.num_classes, norm, size, data.mean, data.std)
+    else:
+        network = _fitting(model, norm, weights, data, size)
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError(f"{model} has no trainable parameter, so there is no gradient to attack.")
     seen = torch.zeros(2, len(data.mean), size, size)
@@ -192,6 +192,29 @@ def _given(model: str, norm: str, weights: Weights | None, data: Dataset, size: 
             "model for these classes."
         )
     return network
+
+
+def _fitting(model: str, norm: str, weights: Weights, data: Dataset, size: int) -> nn.Module:
+    """The user's network with the user's weights, made for as many classes as these know.
+
+    That is the data's number of classes, or one of those that `Weights.rows` takes from the file.
+    """
+    first, *others = dict.fromkeys((data.num_classes, *weights.rows()))
+    problems: list[str] = []
+    for classes in (first, *others):
+        try:
+            network = build(model, classes, norm, size, data.mean, data.std)
+            check_fit(network, weights)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            return load_weights(network, weights)
+    if len(set(problems)) == 1:  # the number of classes makes no difference
+        raise InputError(problems[0])
+    tried = " or ".join(map(str, others))
+    raise InputError(
+        f"{problems[0].removesuffix('.')}; with {tried} classes in place of {first} it does not fit either."
+    )
 
 
 def _shipped(name: str) -> Path:

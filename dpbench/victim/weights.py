@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,14 @@ class Weights:
             raise InputError(f"{self.path} does not fit this model: it lacks fc.weight.")
         return len(last)
 
-    def last(self) -> int:
-        """The rows of the last matrix in the file: as a rule, how many outputs the network has."""
-        return next((len(t) for t in reversed(list(self.tensors.values())) if t.ndim > 1), 0)
+    def rows(self) -> list[int]:
+        """The numbers of rows that matrices in the file have, the likeliest to be the outputs' first.
+
+        The output layer is as a rule the only one of its width, so the rarest come first, and the smallest of
+        these. The order of the tensors decides nothing: a file need not keep that of the layers.
+        """
+        found = Counter(len(t) for t in self.tensors.values() if t.ndim > 1)
+        return sorted(found, key=lambda count: (found[count], count))
 
 
 def read(path: Path | str, planned: str = "") -> Weights:
@@ -110,10 +116,8 @@ def load_weights(model: nn.Module, source: Path | str | Weights) -> nn.Module:
     path, facts = weights.path, weights.facts
     if hasattr(model, "suit"):
         model.suit(weights.tensors, facts)
-    tensors, own = _without_counters(weights.tensors), _without_counters(model.state_dict())
-    own = {unwrapped(name): tensor for name, tensor in own.items()}
-    if problem := _mismatch(tensors, own):
-        raise InputError(f"{path} does not fit this model: {problem}.")
+    check_fit(model, weights)
+    tensors, own = _without_counters(weights.tensors), _own(model)
     if (facts.mean or facts.std) and not hasattr(model, "normalise"):
         raise InputError(f"{path} sets the mean of the images, and this model does not normalise them.")
     for name, tensor in tensors.items():
@@ -134,6 +138,12 @@ def load_weights(model: nn.Module, source: Path | str | Weights) -> nn.Module:
     return model
 
 
+def check_fit(model: nn.Module, weights: Weights) -> None:
+    """InputError where names or shapes of the tensors are not those of `model`."""
+    if problem := _mismatch(_without_counters(weights.tensors), _own(model)):
+        raise InputError(f"{weights.path} does not fit this model: {problem}.")
+
+
 def unwrapped(name: str) -> str:
     """A parameter's name without those of the wrappers around its network.
 
@@ -151,7 +161,7 @@ def _parsed(path: Path, content: bytes) -> tuple[object, Facts]:
     """Whatever the bytes of a file hold, and the facts beside it."""
     try:
         if path.suffix == ".safetensors":
-            state = load(content)  # which checks the header, too
+            state = dict(sorted(load(content).items()))  # which checks the header, too, and keeps no order
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             return state, parsed((header.get("__metadata__") or {}).get("dpbench", "{}"))
         with warnings.catch_warnings():
@@ -180,6 +190,10 @@ def _not_plain(tensor: Tensor) -> str:
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name.rpartition(".")[2] not in _COUNTERS}
+
+
+def _own(model: nn.Module) -> dict[str, Tensor]:
+    return {unwrapped(name): tensor for name, tensor in _without_counters(model.state_dict()).items()}
 
 
 def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
