@@ -34,7 +34,9 @@ def run_cell(
 ) -> CellResult:
     """The result of `cell`, the same wherever and whenever it runs on the same kind of device.
 
-    A cell that cannot be run (InputError) has status `skipped`, one that broke `failed`; `error` says why.
+    A cell whose attack or defence does not suit the model or the batch (InputError) has status `skipped`. One
+    that broke, or whose batch or victim there is not, has `failed`, and is run again when the run goes on.
+    `error` says why.
 
     Args:
         cell: what to run.
@@ -47,8 +49,11 @@ def run_cell(
     def work() -> CellResult:
         if card is not None:
             torch.cuda.set_device(card)  # here, as there may be no memory left even for that
-        registered.load(cell.runtime.plugins)
-        attacked.append(scene := scenes(cell.batch))
+        try:
+            registered.load(cell.runtime.plugins)
+            attacked.append(scene := scenes(cell.batch))
+        except InputError as error:  # the plan had them, so something has changed since
+            return without_result(cell, "failed", str(error))
         return measure(cell, scene, progress)
 
     with process.clean_state():

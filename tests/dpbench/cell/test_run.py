@@ -60,11 +60,9 @@ def test_latent_projection_searches_the_generator_that_the_cell_names():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (cell(batch_size=21, label_draw="random"), "20 images"),
         (cell("nothing"), "Unknown attack"),
         (cell(defence="nothing"), "Unknown defen"),
         (cell(threat="nothing"), "Unknown threat model"),
-        (cell(data="folder:/nowhere"), "nowhere"),
         (cell(part("dlg", iterations=0)), "`iterations` must be at least 1"),
         (cell(defence=part("dp", eps=-1.0)), "`eps` must be above 0"),
     ],
@@ -76,6 +74,23 @@ def test_what_cannot_be_run_is_skipped_with_the_reason(given, said):
     assert len(result.rows) == given.batch.batch_size
     assert schema.checked(result.rows[0])["key"] == given.key()
     assert "skipped after" in result.log
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (cell(batch_size=21, label_draw="random"), "20 images"),
+        (cell(data="folder:/nowhere"), "nowhere"),
+    ],
+)
+def test_a_cell_without_a_batch_has_failed(given, said):
+    """It was there when the run was planned, so this is a loss and no combination that is impossible."""
+    result = run_cell(given)
+    assert result.status == "failed"
+    assert {row["error"] for row in result.rows} == {result.rows[0]["error"]}
+    assert said in result.rows[0]["error"]
+    assert len(result.rows) == given.batch.batch_size
+    assert schema.checked(result.rows[0])["key"] == given.key()
 
 
 @pytest.mark.parametrize("raised", [ZeroDivisionError("by nought"), SystemExit("by nought")])
@@ -171,5 +186,5 @@ def test_plugins_are_imported_before_the_scene_is_made(tmp_path):
     """Data sets and networks may be theirs."""
     file = tmp_path / "not_there.py"
     result = run_cell(cell(plugins=(str(file),)), scenes=lambda batch: pytest.fail("too early"))
-    assert result.status == "skipped"
+    assert result.status == "failed"
     assert "There is no file" in result.rows[0]["error"]

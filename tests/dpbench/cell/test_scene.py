@@ -93,7 +93,7 @@ def test_images_that_change_during_a_run_are_refused(data):
     data(images=255 - load_data("samples").images)
     with pytest.raises(InputError, match="changed since the run was planned"):
         prepare(known.batch)
-    assert run_cell(known).status == "skipped"
+    assert run_cell(known).status == "failed"
 
 
 def test_labels_that_change_during_a_run_are_refused(data):
@@ -123,7 +123,7 @@ def test_weights_that_change_during_a_run_are_refused(tmp_path):
     assert run_cell(given).status == "ok"
     torch.save({name: value + 0.01 for name, value in model.state_dict().items()}, file)
     result = run_cell(given)
-    assert result.status == "skipped"
+    assert result.status == "failed"
     assert "own.pt has changed since the run was planned: start it again." in result.rows[0]["error"]
 
 
