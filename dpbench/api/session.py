@@ -50,6 +50,9 @@ def carry_out(
     Returns:
         One row per image and cell, floors attached.
 
+    Warns:
+        RuntimeWarning: where `delta` is not below 1 / `train_size`, and for what else lies in `out`.
+
     Raises:
         InputError: where nothing at all could be run, and for a folder that cannot be used.
     """
@@ -59,7 +62,10 @@ def carry_out(
         lpips_net=None if inputs.size is None or metrics.why_no_lpips(*inputs.size) else "alex",
         version=__version__,
     )
-    cells = engines.choose(plan(values, inputs, runtime).cells)
+    planned = plan(values, inputs, runtime)
+    for line in planned.cautions():
+        warnings.warn(line, RuntimeWarning, stacklevel=3)
+    cells = engines.choose(planned.cells)
     with _folder(out) as folder:
         configuration = {name: str(value) for name, value in sorted(values.items()) if value} | {
             "device": runtime.device,

@@ -18,8 +18,7 @@ from dpbench.cell import parts
 from dpbench.cell.rows import describe
 from dpbench.cell.scene import dataset
 from dpbench.cell.spec import Runtime
-from dpbench.privacy import Budget, delta_note
-from dpbench.protocol import InputError, parameters
+from dpbench.protocol import InputError
 from dpbench.report import check
 from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
@@ -85,7 +84,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     runtime = _runtime(options, note)
     tuned = None if options.tuned is None else load_tuned(options.tuned)
     planned = _plan(options, runtime, tuned, note)
-    for line in (*(f"Left out: {reason}" for reason in planned.left_out), *_cautions(planned)):
+    for line in (*(f"Left out: {reason}" for reason in planned.left_out), *planned.cautions()):
         note(line)
     inputs = {cell.batch.images_digest + cell.batch.weights_digest: "" for cell in planned.cells}
     if tuned is not None:
@@ -189,17 +188,6 @@ def _patiently(note: Note) -> Callable[[int], None]:
             note(f"Planning: {count:,} cells so far.")
 
     return tell
-
-
-def _cautions(planned: Plan) -> list[str]:
-    """What a reader of the budgets has to know."""
-    said: dict[str, None] = {}
-    for cell in planned.cells:
-        if parts.is_calibrated(cell.defence.name):
-            budget = Budget(**{n: v for n, v in cell.defence.given.items() if n in parameters(Budget)})
-            if line := delta_note(budget.delta, budget.train_size):
-                said[line] = None
-    return list(said)
 
 
 def _dry_run(planned: Plan, folder: Path, slots: int) -> int:

@@ -16,7 +16,7 @@ from dpbench.cell import parts
 from dpbench.cell.floors import OF_A_BATCH, Floor
 from dpbench.cell.spec import BatchSpec, Cell, Part, Plain, Runtime, Told
 from dpbench.cell.threats import threat_models
-from dpbench.privacy import Aggregation
+from dpbench.privacy import Aggregation, Budget, delta_note
 from dpbench.protocol import InputError, Parameter, parameters
 
 Values = Mapping[str, tuple[Any, ...]]
@@ -48,6 +48,16 @@ class Plan:
 
     cells: tuple[Cell, ...]
     left_out: tuple[str, ...] = ()
+
+    def cautions(self) -> list[str]:
+        """What a reader of the budgets has to know, each sentence once."""
+        calibrated = [cell.defence for cell in self.cells if parts.is_calibrated(cell.defence.name)]
+        budgets = [
+            Budget(**{name: value for name, value in defence.given.items() if name in parameters(Budget)})
+            for defence in calibrated
+        ]
+        notes = (delta_note(budget.delta, budget.train_size) for budget in budgets)
+        return list(dict.fromkeys(note for note in notes if note))
 
 
 def plan(
