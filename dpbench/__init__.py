@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 _HOMES = dict.fromkeys(("benchmark", "attack", "capture", "load"), "dpbench.api")
 _HOMES |= {"Release": "dpbench.protocol", "utility": "dpbench.accuracy.utility"}
-_MODULES = ("privacy", "metrics", "data", "victim", "assets", "frontier", "protocol", "testing")
+_MODULES = ("privacy", "metrics", "data", "victim", "assets", "frontier", "protocol", "store", "testing")
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 

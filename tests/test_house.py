@@ -101,3 +101,8 @@ def test_a_copy_that_is_not_installed_runs(tmp_path):
     code = f"{hidden}from dpbench.run import main\nsys.argv[1:] = {line}\nsys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there_after_a_bare_import():
+    names = "import dpbench; [getattr(dpbench, name) for name in dpbench.__all__]; dpbench.store.columns()"
+    tool("python", "-c", names)
