@@ -65,8 +65,8 @@ def audit(
         planned: called once with the number that will be made in all.
 
     Raises:
-        InputError: for a value outside its range, a guarantee of several releases or of users, or a release
-            that is not finite.
+        InputError: for a value outside its range, a guarantee of several releases or of users, a release
+            that is not finite, or a defence that fails.
     """
     claim = defense.guarantee
     if claim is not None:

@@ -104,7 +104,7 @@ class Source:
         """`count` releases of a batch [B, *SHAPE], some at a time.
 
         Raises:
-            InputError: for a release that is not finite.
+            InputError: for a release that is not finite, and where the defence fails.
         """
         while count > 0:
             size = min(self._calls, count)
@@ -120,7 +120,14 @@ class Source:
     def _make(self, images: Tensor, seed: int, count: int) -> tuple[Rows, np.ndarray]:
         labels = torch.zeros(len(images), dtype=torch.int64)
         self._tap.seen.clear()
-        made = self._defense.releases(self._model, mean_output, images, labels, seed=seed, count=count)
+        try:
+            made = self._defense.releases(self._model, mean_output, images, labels, seed=seed, count=count)
+        except InputError:
+            raise
+        except Exception as error:  # whatever its author got wrong is no finding about its privacy
+            name = "+".join(stage.name for stage in self._defense.stages if stage is not self._tap)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{name} fails when it makes a release ({reason}).") from error
         released = _sums([release.gradients for release in made], len(images))
         noised = _sums(self._tap.seen, len(images)) if self._tapped else released
         return Rows(released, noised), _numbers(made[0])

@@ -161,6 +161,18 @@ def test_a_users_own_registered_defence(divisor, status, monkeypatch, capsys):
     assert ("BUG." in said) == bool(status)
 
 
+def test_a_defence_that_fails_is_no_bug_that_was_found(monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("first line\nsecond line")
+
+    monkeypatch.setattr(Own, "aggregate", fails)
+    monkeypatch.setitem(defenses_registry._items, "own", Own)
+    assert main(["--defense", "own+prune", "--eps", "2", "--releases", "800"]) == 2
+    said = capsys.readouterr()
+    expected = "own+prune fails when it makes a release (ValueError: first line second line).\n"
+    assert (said.out, said.err) == ("", expected)
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
