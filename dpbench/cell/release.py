@@ -33,12 +33,19 @@ def released(cell: Cell, scene: Scene) -> Release:
     else:
         count = parts.threat_of(cell).releases
         found = combined(each_release(cell, scene, scene.images, scene.labels, count=count))
-    if not any(bool(gradient.any()) for gradient in found.gradients):
-        raise InputError(
-            "The gradient of this batch is zero, so there is nothing to attack: the victim's loss does not "
-            "depend on the images, as with a single class."
-        )
+    if _is_zero(found):
+        model = parts.threat_of(cell).sent(scene.victim.model, 0)
+        if _is_zero(defenses.Chain().release(model, scene.victim.loss, scene.images, scene.labels, seed=0)):
+            raise InputError(
+                "The gradient of this batch is zero, so there is nothing to attack: the victim's loss does "
+                "not depend on the images, as with a single class."
+            )
+        raise InputError(f"{cell.defence.name} releases only zeros, so there is nothing to attack.")
     return found
+
+
+def _is_zero(release: Release) -> bool:
+    return not any(bool(gradient.any()) for gradient in release.gradients)
 
 
 def each_release(

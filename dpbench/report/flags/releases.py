@@ -13,8 +13,8 @@ TOO_LONG = "released norm above C"
 ZERO = "zero gradient"
 LEAST_SHARE = 1e-6
 """Share of the batch's gradient norms below which an image counts as having none."""
-_SKIPPED = "The gradient of this batch is zero"
-"""How `dpbench.cell.release.released` begins to say so."""
+_SKIPPED = "so there is nothing to attack"
+"""What `dpbench.cell.release.released` says of a release of zeros."""
 
 
 def unrepeatable(results: Results) -> Iterator[Flag]:
@@ -63,7 +63,7 @@ def zero(results: Results) -> Iterator[Flag]:
             keys(silent),
         )
     table = results.table[~is_floor(results.table) & ~ended_well(results.table)]
-    empty = table[table["error"].fillna("").str.startswith(_SKIPPED)]
+    empty = table[table["error"].fillna("").str.contains(_SKIPPED, regex=False)]
     if len(empty):
         defences = ", ".join(empty["defense"].dropna().unique())
         yield Flag(

@@ -1,6 +1,6 @@
 """Flags about releases, raised by broken defences in real cells, and not by dpbench's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -133,12 +133,21 @@ def test_a_release_of_zeros_is_named(raised, monkeypatch):
     monkeypatch.setattr(parts, "of_one_client", lambda _: Chain((Nothing(),)))
     rows = run_cell(cell(QUICK, "prune"), scenes=lambda _: small_scene(2)).rows
     assert rows[0]["status"] == "skipped"
+    assert rows[0]["error"] == "prune releases only zeros, so there is nothing to attack."
     (flag,) = [flag for flag in raised(rows) if flag.kind == ZERO]
     assert "1 cell (prune) had a release of zeros" in flag.text
     monkeypatch.undo()
     other = run_cell(cell(QUICK, part("prune", prune_ratio=2.0)), scenes=lambda _: small_scene(2)).rows
     assert other[0]["status"] == "skipped"
     assert [flag for flag in raised(other) if flag.kind == ZERO] == []
+
+
+def test_a_victim_without_a_gradient_is_named(raised):
+    scene = small_scene(2)
+    constant = replace(scene.victim, loss=lambda logits, labels: 0 * logits.sum())
+    rows = run_cell(cell(QUICK, "prune"), scenes=lambda _: replace(scene, victim=constant)).rows
+    assert rows[0]["error"].startswith("The gradient of this batch is zero")
+    assert [flag.kind for flag in raised(rows) if flag.kind == ZERO] == [ZERO]
 
 
 def test_images_without_a_gradient_are_counted(raised, of_cells):
