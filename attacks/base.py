@@ -34,6 +34,8 @@ With none done the search has not begun: a NaN value says that it is being compi
 
 attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks")
 A = TypeVar("A", bound="type[Attack]")
+ROUNDING = 1e-4
+"""How far pixels of an answer may lie outside [0, 1]."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(parameter, field))
@@ -135,6 +137,8 @@ class Attack(Declared, ABC):
             InputError: for a release that does not fit the model or is not finite, for inputs that the attack
                 does not take, for the update of several local steps where it needs a gradient, and for a
                 batch that is too large for it.
+            TypeError: where `run` returns anything but a `Reconstruction` of tensors.
+            ValueError: where its images are of another number or shape, or do not lie in [0, 1].
         """
         steps = 1 if release.local is None else release.local.steps(release.batch_size)
         if steps > 1 and not self.local_steps:
@@ -168,10 +172,26 @@ class Attack(Declared, ABC):
             if not self.simulates:
                 release, knowledge, read = in_the_know(release, knowledge, generator, adaptive)
             found = self.run(Task(release, knowledge, generator, device, progress, begun))
+        self._check(found, release, knowledge)
         if adaptive and not self.simulates and NAME in (stage.name for stage in release.defense):
             found = replace(found, note=f"{UNREAD} {found.note}".strip())
         # to the attack itself the labels that were read beforehand look like known ones
         return replace(found, label_source="inferred") if read and found.label_source == "known" else found
+
+    def _check(self, found: Reconstruction, release: Release, knowledge: Knowledge) -> None:
+        if not isinstance(found, Reconstruction):
+            raise TypeError(f"`run` of {self.name} must return a Reconstruction, not {type(found).__name__}.")
+        count = 1 if "candidates" in self.needs else release.batch_size  # the one sample it does not know
+        shape = (count, *knowledge.image_shape)
+        for what, images in (("images", found.images), ("start", found.start)):
+            said = f"`{what}` of {self.name} must"
+            if not isinstance(images, Tensor):
+                raise TypeError(f"{said} be a tensor, not {type(images).__name__}.")
+            if images.shape != shape:
+                raise ValueError(f"{said} be {shape}, not {tuple(images.shape)}.")
+            low, high = float(images.min()), float(images.max())
+            if low < -ROUNDING or high > 1 + ROUNDING:  # NaN is neither, and is scored as it is
+                raise ValueError(f"{said} lie in [0, 1], not in [{low:.3g}, {high:.3g}].")
 
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:

@@ -19,6 +19,7 @@ from defenses import Defense
 from dpbench.testing import attacks as _attacks
 from dpbench.testing import defenses as _defenses
 from dpbench.testing.chains import chains
+from dpbench.testing.claims import works
 
 __all__ = ["check_attack", "check_defense"]
 
@@ -37,7 +38,8 @@ def check_attack(kind: type[Attack]) -> None:
         >>> check_attack(Analytic)
     """
     for check in _attacks.CHECKS:
-        check(kind)
+        with works(getattr(kind, "name", repr(kind))):
+            check(kind)
 
 
 def check_defense(kind: type[Defense]) -> None:
@@ -58,4 +60,5 @@ def check_defense(kind: type[Defense]) -> None:
     _defenses.is_registered(kind)
     for name in chains(kind):
         for check in _defenses.CHECKS:
-            check(name)
+            with works(name):
+                check(name)

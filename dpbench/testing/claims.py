@@ -34,6 +34,18 @@ def refused(pattern: str, sentence: str) -> Iterator[None]:
         raise AssertionError(f"{sentence} It raised nothing.")
 
 
+@contextmanager
+def works(name: str) -> Iterator[None]:
+    """Whatever the block raises is an AssertionError of one sentence, which blames the part of that name."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise AssertionError(f"{name} fails where it has to work ({reason}).") from error
+
+
 def same(first: Any, second: Any) -> bool:
     """Whether two sequences hold equal tensors."""
     return len(first) == len(second) and all(_equal(a, b) for a, b in zip(first, second, strict=True))

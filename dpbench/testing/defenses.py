@@ -15,8 +15,12 @@ import defenses
 from defenses import Aggregator, Chain, Defense
 from dpbench.protocol import Guarantee, parameters
 from dpbench.testing.chains import SIZES, batch, created, equal, released, required, victim
-from dpbench.testing.claims import claim, refused, same
+from dpbench.testing.claims import claim, refused
 from dpbench.testing.ranges import outside
+from dpbench.testing.untouched import (
+    given_gradients_are_left_as_they_were,
+    the_victim_and_the_batch_are_left_as_they_were,
+)
 
 
 def is_registered(kind: type[Defense]) -> None:
@@ -118,6 +122,11 @@ def gradients_have_the_shapes_types_and_places_of_the_parameters(name: str) -> N
         network, _ = chain.victim(model, F.cross_entropy)
         trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
         claim(release.names == tuple(trained), f"{name} releases {release.names}, not {tuple(trained)}.")
+        claim(
+            len(release.gradients) == len(trained),
+            f"{name} must release a gradient for each of {len(trained)} parameters, not "
+            f"{len(release.gradients)}.",
+        )
         for key, gradient in zip(release.names, release.gradients, strict=True):
             have = (gradient.shape, gradient.dtype, gradient.device)
             want = (trained[key].shape, dtype, trained[key].device)
@@ -128,37 +137,6 @@ def gradients_have_the_shapes_types_and_places_of_the_parameters(name: str) -> N
         public = [(stage.name, dict(stage.parameters)) for stage in release.defense]
         expected = [(stage.name, stage.values()) for stage in chain.stages]
         claim(public == expected, f"{name} is described as {public}, not {expected}.")
-
-
-def the_victim_and_the_batch_are_left_as_they_were(name: str) -> None:
-    """Weights, gradients, modes, hooks, attributes, images and labels."""
-    for training in (False, True):
-        for size in SIZES:
-            _leaves_alone(name, training, size)
-
-
-def _leaves_alone(name: str, training: bool, size: int) -> None:
-    model = victim().train(training)
-    model[0].weight.requires_grad_(False)
-    model.register_buffer("constant", torch.ones(1))
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)
-
-    def attributes() -> list[object]:
-        found = [(m.training, vars(m).get("inplace"), set(vars(m))) for m in model.modules()]
-        return [*found, *((p.requires_grad, set(vars(p))) for p in model.parameters())]
-
-    before, noted, (images, labels) = copy.deepcopy(model), attributes(), batch(size)
-    given = images.clone(), labels.clone()
-    created(name).release(model, F.cross_entropy, *given, seed=0)
-    claim(attributes() == noted, f"{name} leaves the victim with other modes, flags or attributes.")
-    for m in model.modules():
-        hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        claim(not hooks, f"{name} leaves hooks on the victim.")
-    for key, value in model.state_dict().items():
-        claim(same([value], [before.state_dict()[key]]), f"{name} changes `{key}` of the victim.")
-    claim(all(bool((p.grad == 1).all()) for p in model.parameters()), f"{name} writes into `.grad`.")
-    claim(same(given, (images, labels)) and not given[0].requires_grad, f"{name} changes the batch.")
 
 
 def dropout_is_off_whatever_the_mode(name: str) -> None:
@@ -269,6 +247,7 @@ def aggregators_come_first_and_only_there(name: str) -> None:
 Check = Callable[[str], None]
 CHECKS: tuple[Check, ...] = (
     a_chain_can_be_made_again_and_pickled,
+    given_gradients_are_left_as_they_were,
     gradients_have_the_shapes_types_and_places_of_the_parameters,
     the_seed_decides_the_release_and_nothing_else_does,
     releases_differ_where_it_draws_noise_or_remembers,

@@ -56,7 +56,16 @@ def cheats(task):
     return answer(task, smooth_images(task.release.batch_size))
 
 
+def breaks(task):
+    raise KeyError("no\nsuch key")
+
+
 ATTACKS = {
+    r"wrong fails where it has to work \(KeyError: .*no.*such key": breaks,
+    "`run` of wrong must return a Reconstruction, not Tensor": grey,
+    "`images` of wrong must be a tensor, not ndarray": lambda task: answer(task, grey(task).numpy()),
+    r"`images` of wrong must be \(1, 3, 8, 8\), not": lambda task: answer(task, torch.zeros(1, 1, 2, 2)),
+    "`start` of wrong must lie in": lambda task: answer(task, grey(task), start=grey(task) + 1),
     "must be float32": lambda task: answer(task, grey(task).double()),
     "must lie in": lambda task: answer(task, grey(task) + 1),
     "`labels` of wrong must be int64": lambda task: answer(task, grey(task), labels=task.noise(1)),
@@ -117,7 +126,17 @@ def counts(gradients, generator):
     return tuple(g * len(STATE) for g in gradients)
 
 
+def fails(gradients, generator):
+    raise ValueError("no\nsuch value")
+
+
 DEFENCES = {
+    r"wrong fails where it has to work \(ValueError: no such value\)": fails,
+    "wrong must release a gradient for each of 4 parameters, not 1": lambda gradients, _: gradients[:1],
+    "changes the gradients that it is given: make new": lambda gradients, _: tuple(
+        g.mul_(0.5) for g in gradients
+    ),
+    "changes the gradients that it is given": lambda gradients, _: tuple(g.zero_() for g in gradients),
     "draw every random number from `generator`": lambda gradients, _: tuple(
         g * random.random() for g in gradients
     ),
