@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from defenses.copies import untouched
 from dpbench.protocol import InputError, Loss
 from dpbench.sweep.own_checks import Batch
-from dpbench.victim.fitting import fit, outputs
+from dpbench.victim.fitting import fit, outputs, run
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -41,12 +41,31 @@ def suited(model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> tuple[Loss
         batches: what it is to take.
 
     Raises:
-        InputError: for a model that cannot be trained, or does not take the images or the labels.
+        InputError: for a model that cannot be trained, or does not take the images or the labels, and for a
+            loss that does not take these with the logits.
     """
+    if not callable(loss):
+        raise InputError(f"`loss` must be a function of logits and labels, not {loss!r}.")
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("The model has no trainable parameter, so there is no gradient to attack.")
     loss = fit(model, loss, batches[0][0])
-    return loss, max(_classes(model, *batch[:2]) for batch in batches)
+    classes = max(_classes(model, *batch[:2]) for batch in batches)
+    _check_loss(model, loss, *batches[0][:2])
+    return loss, classes
+
+
+def _check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> None:
+    logits, _ = run(model, images)
+    try:
+        value = loss(logits, labels)
+    except Exception as error:  # whatever its author got wrong
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"`loss` does not take logits {list(logits.shape)} with the labels, int64 {list(labels.shape)} "
+            f"({reason})."
+        ) from error
+    if not isinstance(value, Tensor):
+        raise InputError(f"`loss` must return a tensor, not {type(value).__name__}.")
 
 
 def _classes(model: nn.Module, images: Tensor, labels: Tensor) -> int:
