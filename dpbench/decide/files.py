@@ -13,7 +13,7 @@ from typing import Any
 
 from dpbench import __version__
 from dpbench.decide.choices import Choice, Training
-from dpbench.system.atomic import refused_as_sentence, written
+from dpbench.system.atomic import made_folder, written
 from dpbench.system.paths import absolute
 
 NAMES = ("decide.csv", "decide.json", "decide.png", "report.html")
@@ -40,8 +40,7 @@ def write(
         InputError: where the folder cannot be made or written.
     """
     home = absolute(folder)
-    with refused_as_sentence(home / "decide.csv"):
-        home.mkdir(parents=True, exist_ok=True)
+    made_folder(home)
     from dpbench.decide.picture import picture  # Matplotlib takes a second to import
     from dpbench.report import page  # likewise pandas
     from dpbench.report.page import folder as of_results

@@ -14,7 +14,7 @@ from dpbench.protocol import InputError
 from dpbench.store import schema
 from dpbench.store.columns import columns
 from dpbench.store.folder import Store
-from dpbench.system.atomic import clear_leftovers, is_temporary, refused_as_sentence, replacing
+from dpbench.system.atomic import clear_leftovers, is_temporary, made_folder, refused_as_sentence, replacing
 from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 
 _TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
@@ -46,8 +46,8 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
     file = path / _CONFIG
     if kind_of(path) not in (None, "folder"):
         raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+    made_folder(path)
     with refused_as_sentence(path):
-        path.mkdir(parents=True, exist_ok=True)
         if begun := kind_of(file) is not None:
             _same(path, _parsed(file), wanted)
         elif foreign := [entry.name for entry in path.iterdir() if not is_temporary(entry)]:

@@ -59,6 +59,8 @@ def as_inputs(images: Any, what: str = "images", size: int | None = None) -> Ten
     if isinstance(images, list | tuple):
         return _listed(images, what, size)
     found = _tensor(images, what)
+    if found.ndim and not len(found):
+        raise InputError(f"{what} are none: give at least one.")
     if not 2 <= found.ndim <= 5 or not found.numel():
         raise InputError(f"{what} must be {SHAPES}, not of shape {tuple(found.shape)}.")
     if found.ndim == 2:
@@ -69,7 +71,9 @@ def as_inputs(images: Any, what: str = "images", size: int | None = None) -> Ten
             )
     else:
         found = _channels_first(_scaled(found, what), what)
-    if not bool(((found >= 0) & (found <= 1)).all()):  # NaN is neither
+    if bool(found.isnan().any()):
+        raise InputError(f"{what} hold NaN: give numbers in [0, 1].")
+    if not bool(((found >= 0) & (found <= 1)).all()):
         raise InputError(
             f"{what} must lie in [0, 1] and theirs reach from {float(found.min()):.3g} to "
             f"{float(found.max()):.3g}; hand them over as they are before normalisation, and normalise "

@@ -59,6 +59,19 @@ def written(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def made_folder(folder: Path) -> None:
+    """Make `folder`, and those around it, unless it is there.
+
+    Raises:
+        InputError: where it cannot be made.
+    """
+    with refused_as_sentence(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # nobody moved anything: a system may refuse so, as in /proc
+            raise InputError(f"The folder {folder} cannot be made; choose another one with --out.") from error
+
+
 @contextmanager
 def refused_as_sentence(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into an `InputError` that says what to do."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
-from dpbench.protocol import Registry
+from dpbench.protocol import InputError, Registry
 from dpbench.victim.given import factory, is_given
 from dpbench.victim.layers import NORMS, FrozenBatchNorm2d, Normalise, norm_layer
 
@@ -35,6 +35,8 @@ class Models(Registry[Callable[..., nn.Module]]):
     """Constructors by name; those that users give (`file.py:factory`) are known by what they are called."""
 
     def __getitem__(self, name: str) -> Callable[..., nn.Module]:
+        if name.endswith(".py"):
+            raise InputError(f"The model {name} is a file: add what makes the model in it, {name}:FUNCTION.")
         return factory(name) if is_given(name) else super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:

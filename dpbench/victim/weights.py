@@ -82,7 +82,13 @@ def read(path: Path | str, planned: str = "") -> Weights:
     found = digest.content(content)
     digest.unchanged(path, planned, found)
     state, facts = _parsed(path, content)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not _is_state(state):
+        for key, value in state.items() if isinstance(state, Mapping) else ():
+            if value and _is_state(value):
+                raise InputError(
+                    f"{path} is a checkpoint whose key {key!r} holds the state dict: save that alone, "
+                    f"torch.save(checkpoint[{key!r}], FILE)."
+                )
         raise InputError(f"{path} is not a state dict: save torch.save(model.state_dict(), FILE).")
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -175,6 +181,10 @@ def _parsed(path: Path, content: bytes) -> tuple[object, Facts]:
     except Exception as error:  # rubbish makes PyTorch's restricted unpickler raise nearly anything
         reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
         raise InputError(f"{path} cannot be read as weights ({reason}).") from None
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(each, Tensor) for each in value.values())
 
 
 def _not_plain(tensor: Tensor) -> str:

@@ -11,7 +11,7 @@ from dpbench.report.compare.forest import forest, svg
 from dpbench.report.compare.text import markdown
 from dpbench.report.compare.words import HEADER, Said
 from dpbench.report.page.templating import plain
-from dpbench.system.atomic import refused_as_sentence, written
+from dpbench.system.atomic import made_folder, written
 from dpbench.system.paths import absolute
 
 _DPI = 200
@@ -24,8 +24,7 @@ def write(folder: str | Path, comparison: Comparison, said: Said) -> list[Path]:
         InputError: where the folder cannot be made or written.
     """
     home = absolute(folder)
-    with refused_as_sentence(home / "compare.csv"):
-        home.mkdir(parents=True, exist_ok=True)
+    made_folder(home)
     figure = forest(comparison, said)
     page = html(said, None if figure is None else svg(figure))
     texts = {"compare.md": markdown(said), "compare.html": page}

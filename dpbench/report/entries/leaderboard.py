@@ -12,7 +12,7 @@ from dpbench.report.entries.check import check, find
 from dpbench.report.naming import EMPTY, number
 from dpbench.report.page.templating import plain
 from dpbench.store.columns import columns
-from dpbench.system.atomic import refused_as_sentence, written
+from dpbench.system.atomic import made_folder, written
 from dpbench.system.paths import absolute, kind_of
 
 
@@ -47,8 +47,7 @@ def write(folder: str | Path, out: str | Path) -> tuple[Path, int, int]:
         entries += 1
         items += [Item(checked.found, result, checked.unchecked) for result in checked.found["results"]]
     text = html(items, left_out)
-    with refused_as_sentence(page):
-        page.parent.mkdir(parents=True, exist_ok=True)
+    made_folder(page.parent)
     return written(page, lambda path: path.write_text(text, encoding="utf-8")), entries, len(left_out)
 
 

@@ -172,6 +172,7 @@ def test_given_noise_is_read_the_other_way():
         ("--images-per-user 1001", "--images-per-user must be at most 1000"),
         ("--epochs 1e300", "--epochs must be a finite number"),
         ("--eps 1 --out /dev/null/x", "Cannot write"),
+        ("--eps 1 --out /proc/x", "The folder /proc/x cannot be made; choose another one with --out."),
         ("--nonsense", "nonsense"),
     ],
 )

@@ -127,6 +127,11 @@ def test_what_cannot_be_used_is_said(name, said, file, capsys):
     assert said in " ".join(refused(capsys, "--model", f"{file}:{name}").split())
 
 
+def test_a_file_without_a_function_is_asked_for_one(file, capsys):
+    said = " ".join(refused(capsys, "--model", str(file)).split())
+    assert said == f"The model {file} is a file: add what makes the model in it, {file}:FUNCTION."
+
+
 def test_dpbenchs_own_settings_are_refused(file, capsys):
     said = refused(capsys, "--model", f"{file}:plain", "--norm", "gn")
     assert "has its own: leave it out" in " ".join(said.split())

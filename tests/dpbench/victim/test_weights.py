@@ -92,6 +92,11 @@ def test_whole_models_are_refused(tmp_path):
     refused(tmp_path / "w.pt", r"save it again with torch.save\(model.state_dict\(\), FILE\)")
 
 
+def test_the_state_dict_in_a_checkpoint_is_pointed_out(tmp_path):
+    torch.save({"args": {}, "model": other().state_dict(), "epoch": 3}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", r"whose key 'model' holds .* torch.save\(checkpoint\['model'\], FILE\)")
+
+
 def test_files_that_are_no_weights(tmp_path):
     refused(tmp_path / "none.pt", "There is no weights file")
     refused(tmp_path, "There is no weights file")
