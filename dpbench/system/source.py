@@ -1,7 +1,8 @@
 """A hash of the code that decides a result: what was computed by other code is not taken for this one's.
 
 Only what runs counts: the syntax tree is hashed, without comments, docstrings and the help texts of declared
-parameters. Followed are the imports within the same package; what a library computes is recorded by version.
+parameters. From dpbench's own code, imports within the same package are followed; from a user's, those of
+everything that nobody installed, such as a file beside it. What a library computes is recorded by version.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import cache
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from types import CodeType, NoneType
 from typing import Any
@@ -45,7 +48,8 @@ def digest(*parts: type | Callable) -> str:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
     for name in sorted(modules):
-        found.update(f"{name} {of_file(_file(name))} ".encode())
+        constants = "" if _within(name, OWN) else _constants(name)
+        found.update(f"{name} {of_file(_file(name))} {constants}".encode())
     for text in sorted(others):
         found.update(text.encode())
     return found.hexdigest()[:16]
@@ -53,7 +57,13 @@ def digest(*parts: type | Callable) -> str:
 
 def of_file(path: Path) -> str:
     """The hash of what a Python file does: its comments, layout, docstrings and help texts do not count."""
-    return _parsed(path.read_text(encoding="utf-8"))[1]
+    return _parsed(path.read_bytes())[1]
+
+
+def _constants(module: str) -> str:
+    """The values of a module's constants, which it may have read from a file: then its text has none."""
+    held = vars(sys.modules[module]) if module in sys.modules else {}
+    return " ".join(f"{name}={_member(value)} " for name, value in sorted(held.items()) if name.isupper())
 
 
 @cache
@@ -79,34 +89,46 @@ def _distributions() -> Mapping[str, list[str]]:
 
 @cache
 def _closure(start: str) -> frozenset[str]:
-    """`start` and all modules of its package that it imports, directly or not."""
+    """`start` and all modules that it imports, directly or not, and that are followed from it."""
     home = ".".join(start.split(".")[:2]) if start.startswith("dpbench.") else start.split(".")[0]
-    followed = (home, *SHARED)
     reached, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        waiting += [other for other in _imported(name, followed) if _within(other, followed)]
+        if name not in reached:
+            reached.add(name)
+            waiting += _imported(name, home)
     return frozenset(reached)
+
+
+def _followed(name: str, home: str) -> bool:
+    """Whether there is a module of that name with a file that counts where code of `home` imports it."""
+    if _within(name, (home, *SHARED)):
+        return _file(name) is not None
+    package = name.partition(".")[0]
+    if _within(home, OWN) or package in OWN or package in sys.stdlib_module_names:
+        return False
+    return _file(name) is not None and not _published(name)
+
+
+def _joined(package: str, name: str) -> str:
+    return f"{package}.{name}"
 
 
 def _within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _imported(name: str, followed: tuple[str, ...]) -> Iterable[str]:
-    """The modules that a module imports, as far as they are in the packages `followed` or hold one.
-
-    No other package is looked into: to find a module within it, Python would have to import it.
-    """
+def _imported(name: str, home: str) -> Iterable[str]:
+    """The modules that a module imports, as far as they are followed from the package `home`."""
     path = _file(name)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in _parsed(path.read_text(encoding="utf-8"))[0]:
+    # `python -m package.module` calls the module `__main__`
+    package = getattr(sys.modules.get(name), "__package__", None) or package
+    for node in _parsed(path.read_bytes())[0]:
         if isinstance(node, ast.Import):
-            names = (alias.name for alias in node.names if _within(alias.name, followed))
-            yield from filter(_file, names)
+            # `import a.b` makes the names of `a` usable, too
+            names = (name for alias in node.names for name in accumulate(alias.name.split("."), _joined))
+            yield from (name for name in names if _followed(name, home))
         else:
             base = node.module or ""
             if node.level:
@@ -114,30 +136,42 @@ def _imported(name: str, followed: tuple[str, ...]) -> Iterable[str]:
                 base = ".".join(filter(None, [*parents[: len(parents) - node.level + 1], base]))
             for alias in node.names:
                 # a module of that name, or else a name that the package's own file makes
-                inner = f"{base}.{alias.name}"
-                if _within(inner, followed):
-                    yield from [inner] if _file(inner) else [base] if _file(base) else []
+                inner = _joined(base, alias.name)
+                yield from [each for each in (inner, base) if _followed(each, home)][:1]
 
 
 @cache
 def _file(name: str) -> Path | None:
     """The Python file of a module; None where there is none."""
-    module = sys.modules.get(name)
-    origin = getattr(module, "__file__", None)
+    origin = getattr(sys.modules.get(name), "__file__", None)
     if origin is None:
         try:
-            spec = find_spec(name)
+            origin = getattr(_spec(name), "origin", None)
         except (ImportError, AttributeError, ValueError):
             return None
-        origin = spec.origin if spec else None
     path = Path(origin) if origin else None
     return path if path and path.suffix == ".py" and path.is_file() else None
 
 
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module would be imported from. Nothing is imported, not even the packages that it is in."""
+    package, *inner = name.split(".")
+    found = find_spec(package)
+    for part in inner:
+        if found is None or found.submodule_search_locations is None:
+            return None
+        package = _joined(package, part)
+        found = PathFinder.find_spec(package, found.submodule_search_locations)
+    return found
+
+
 @cache
-def _parsed(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, ...], str]:
+def _parsed(text: bytes) -> tuple[tuple[ast.Import | ast.ImportFrom, ...], str]:
     """The import statements of a file's text, and the hash of what it does."""
-    tree = ast.parse(text)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # an import that its author expects to fail
+        return (), hashlib.sha256(text).hexdigest()
     imports = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     return imports, hashlib.sha256(ast.dump(_Essential().visit(tree)).encode()).hexdigest()
 
@@ -192,7 +226,9 @@ def _member(value: Any) -> str:
         return f"{_code(value.__code__, value.__doc__)} {_member(value.__defaults__)}"
     if isinstance(value, Field):
         value = value.default
-    if isinstance(value, tuple):
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    if isinstance(value, tuple | list):
         return " ".join(map(_member, value))
     return repr(value) if isinstance(value, _PLAIN) else ""
 
