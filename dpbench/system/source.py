@@ -40,10 +40,10 @@ def digest(*parts: type | Callable) -> str:
     modules: set[str] = set()
     others: set[str] = set()
     for part in (each for given in parts for each in _lineage(given)):
-        if _file(part.__module__) is None:  # made in a notebook or a console
-            others.add(_compiled(part))
-        elif version := _published(part.__module__):
+        if version := _published(part.__module__):
             others.add(f"{part.__module__}.{part.__qualname__} {version}")
+        elif _file(part.__module__) is None:  # made in a notebook or a console
+            others.add(_compiled(part))
         else:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
@@ -68,15 +68,20 @@ def _constants(module: str) -> str:
 
 @cache
 def _published(module: str) -> str:
-    """The installed library that a module is of, with its version; empty for code that changes without one.
+    """The installed library that a module is of, with its version; `Python` for what comes with that.
+
+    Empty for code that changes without a version.
 
     That is dpbench's own, what nobody installed, and what was installed from a folder or a repository, which
     installers note in `direct_url.json` (PEP 610).
     """
     package = module.partition(".")[0]
-    for name in () if package in OWN else _distributions().get(package, ()):
+    if package in sys.stdlib_module_names:
+        return "Python"
+    file = _file(module)
+    for name in () if package in OWN or file is None else _distributions().get(package, ()):
         found = metadata.distribution(name)
-        here = Path(found.locate_file("")).resolve() in _file(module).resolve().parents
+        here = Path(found.locate_file("")).resolve() in file.resolve().parents
         if here and found.read_text("direct_url.json") is None:
             return f"{name} {found.version}"
     return ""
