@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dpbench import assets
 from dpbench.data import Dataset
 from dpbench.protocol import InputError, Loss
-from dpbench.system import digest
+from dpbench.system import behaviour, digest
 from dpbench.system.paths import expanded
 from dpbench.victim.fitting import fit, outputs, run
 from dpbench.victim.given import is_given
@@ -44,6 +44,8 @@ def weights_digest(
 ) -> str:
     """A hash of the weights `load` would take; empty for `untrained`, which the program's version decides.
 
+    Of a network that the user named, the settings of its modules count as its weights do.
+
     Args:
         model: a network by name.
         norm: one of `dpbench.victim.networks.NORMS`.
@@ -59,7 +61,7 @@ def weights_digest(
     if is_given(model):
         found = None if weights is None else read(weights_file(weights))
         network = _given(model, norm, found, data, size)
-        return found.digest if found else digest.tensors(network.state_dict())
+        return behaviour.of_module(network)
     build_shape(model, norm)
     if weights is not None:
         found = read(weights_file(weights))
@@ -139,10 +141,10 @@ def load(
         InputError: for weights that do not exist, do not fit, or have changed since.
     """
     if is_given(model):
-        found = None if weights is None else read(weights_file(weights), planned)
+        found = None if weights is None else read(weights_file(weights))
         network = _given(model, norm, found, data, size)
-        if found is None:
-            digest.unchanged(f"The model {model}", planned, digest.tensors(network.state_dict()))
+        named = f"The model {model}" if weights is None else f"The model {model} or its weights"
+        digest.unchanged(named, planned, behaviour.of_module(network))
     elif weights is not None:
         network = _with_weights(model, norm, read(weights_file(weights), planned), data, size)
     elif training != "untrained":

@@ -14,6 +14,7 @@ from torch import nn
 import dpbench
 from dpbench.protocol import InputError
 from dpbench.run import main
+from dpbench.victim import load, weights_digest
 from dpbench.victim.given import Factory, factory
 from dpbench.victim.networks import build
 
@@ -44,6 +45,10 @@ def fails():
 
 def frozen(num_classes, size):
     return plain(num_classes, size).requires_grad_(False)
+
+def configured(num_classes, size):
+    slope = float(open(__file__.replace("given_network.py", "slope.txt")).read())
+    return nn.Sequential(plain(num_classes, size), nn.LeakyReLU(slope))
 
 number = 3
 """
@@ -104,6 +109,31 @@ def test_other_code_is_another_cell(file, tmp_path, monkeypatch):
         known.cache_clear()
     after = set(ran(tmp_path / "again", *words)["key"])
     assert before.isdisjoint(after)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_other_settings_are_another_cell_whatever_they_are_read_from(file, tmp_path, weights):
+    words, slope = ["--model", f"{file}:configured"], tmp_path / "slope.txt"
+    slope.write_text("0.1")
+    if weights:
+        torch.save(factory(f"{file}:configured").function(10, 8).state_dict(), tmp_path / "weights.pt")
+        words += ["--weights", str(tmp_path / "weights.pt")]
+    before = set(ran(tmp_path, *words)["key"])
+    assert set(ran(tmp_path, *words)["key"]) == before
+    slope.write_text("0.2")
+    assert before.isdisjoint(ran(tmp_path / "again", *words)["key"])
+
+
+def test_settings_that_change_after_planning_are_refused(file, tmp_path):
+    (tmp_path / "slope.txt").write_text("0.1")
+    chosen = (f"{file}:configured", "own", "trained", None, dpbench.data.load_data("samples", size=8), 8)
+    planned = weights_digest(*chosen)
+    assert load(*chosen, planned=planned).model
+    (tmp_path / "slope.txt").write_text("0.2")
+    with pytest.raises(
+        InputError, match=r"configured has changed since the run was planned: start it again\."
+    ):
+        load(*chosen, planned=planned)
 
 
 def _caches():
