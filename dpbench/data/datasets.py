@@ -14,7 +14,7 @@ from dpbench.data.channels import GREY_MEAN, GREY_STD, IMAGENET_MEAN
 from dpbench.data.decode import resize, to_tensor
 from dpbench.data.image_files import GreyFiles, ImageFiles, one_channel
 from dpbench.protocol import ImageStatistics, InputError, Registry, meant
-from dpbench.system import digest
+from dpbench.system import behaviour, digest
 
 LARGEST = 4096
 """Pixels a side; an attack on larger images ends in no useful time."""
@@ -40,9 +40,9 @@ class Dataset:
         note: what a reader of a table must know about the choice of images; may be empty.
         statistics: of OTHER (training) images of this size, where they are shipped.
         public: loads OTHER (training) images, uint8 [M, 3, H, W], and their labels, where there are any.
-        content: hash of all images and labels: those outside a batch decide results, too, as decoys, as
-            candidates and as what an attacker fits a prior to. Empty where they are the same wherever they
-            are loaded. None has `load_data` compute it.
+        content: hash of all images, of labels and of what is publicly known. Images outside a batch decide
+            results, too, as decoys, as candidates and as what an attacker fits a prior to. Empty where they
+            are the same wherever they are loaded. None has `load_data` compute it.
     """
 
     name: str
@@ -138,16 +138,23 @@ def load_data(spec: str, *, size: int | None = None) -> Dataset:
             "images of two classes or more."
         )
     if data.content is None:
-        data = replace(data, content=_content(data))
+        data = replace(data, content=_content(data, datasets[name]))
     return data if size in (None, data.images.shape[-1]) else _resized(data, size)
 
 
-def _content(data: Dataset) -> str:
-    """A hash of images, labels and mean image; of files read when indexed, of their names and sizes."""
+def _content(data: Dataset, load: Load) -> str:
+    """A hash of all that a data set is; of images that are read when indexed, of their names and sizes.
+
+    The code of a loader that is not dpbench's counts, too: it may give statistics and public images.
+    """
     known = {"labels": data.labels, "mean image": data.mean_image}
-    if isinstance(data.images, Tensor):
-        return digest.tensors(known | {"images": data.images})
-    return digest.described({"files": data.images.listing(), "known": digest.tensors(known)})
+    known |= {"mean": torch.as_tensor(data.mean), "std": torch.as_tensor(data.std)}
+    described = {"known": digest.tensors(known), "classes": data.num_classes}
+    if not load.__module__.startswith("dpbench."):
+        described["loader"] = behaviour.of_function(load)
+    whole = isinstance(data.images, Tensor)
+    images = digest.tensors({"": data.images}) if whole else data.images.listing()
+    return digest.described(described | {"images": images})
 
 
 def check_size(size: int) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -136,3 +138,52 @@ def test_a_single_class_is_refused(monkeypatch, toy):
     monkeypatch.setitem(datasets._items, "one", one)
     with pytest.raises(InputError, match="one has a single class"):
         load_data("one")
+
+
+LOADER = """
+import torch
+from dpbench.data import Dataset
+
+def load(argument, size):
+    images, half = torch.full((2, 3, 4, 4), 128, dtype=torch.uint8), torch.full((3, 4, 4), 0.5)
+    return Dataset("mine", images, torch.arange(2), 2, (0.5,) * 3, (0.25,) * 3, half)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("128", "129"),
+        ("arange(2), 2", "arange(2), 3"),
+        ("(0.5,) * 3", "(0.4,) * 3"),
+        ("(0.25,) * 3", "(0.2,) * 3"),
+        ("4), 0.5)", "4), 0.4)"),
+        ("return", "torch.manual_seed(0)\n    return"),
+    ],
+)
+def test_all_that_a_loader_gives_and_its_code_make_the_content(old, new, monkeypatch):
+    def content(text):
+        names = {"__name__": "console without a file"}
+        exec(text, names)
+        monkeypatch.setitem(datasets._items, "mine", names["load"])
+        return load_data("mine").content
+
+    assert old in LOADER
+    assert content(LOADER) == content(LOADER) != content(LOADER.replace(old, new))
+
+
+def test_the_mean_of_a_data_set_counts_without_the_code_of_its_loader(monkeypatch):
+    """It may stand in a file."""
+
+    def content(**changes):
+        monkeypatch.setattr(given, "changes", changes)
+        monkeypatch.setitem(datasets._items, "mine", given)
+        return load_data("mine").content
+
+    def given(argument, size):
+        return replace(load_data("samples"), content=None, **given.changes)
+
+    given.changes = {}
+    other = [content(mean=(0.1,) * 3), content(std=(0.1,) * 3), content(num_classes=11)]
+    assert content() == content()
+    assert len({content(), *other}) == 4
