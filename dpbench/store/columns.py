@@ -120,7 +120,7 @@ add(
     _words("norm", "batch", "its normalisation: `frozen-bn`, `gn` or `none`"),
     _words("mode", "batch", "`eval` or `train`: the victim's mode when the gradient was taken"),
     _words("victim", "batch", "`trained`, `early` or `untrained`"),
-    _words("weights", "batch", "the user's own weights file, by hash"),
+    _words("weights", "batch", "the user's own weights, by hash: of the file, or of the own model with them"),
     _number("victim_accuracy", "batch", "its accuracy on CIFAR-10's test set, 0 to 1", symbol=""),
     _number("logit_scale", "batch", "what the victim's last layer was multiplied by; 1 is the victim itself"),
     _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),

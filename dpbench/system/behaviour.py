@@ -25,7 +25,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 _SEEN_TO = frozenset(vars(nn.Module())) - {"training"}
 """Attributes of any module that PyTorch keeps for itself: tensors, inner modules and hooks."""
 NEAR = 20
-"""Objects."""
+"""How many objects tell the members of a set apart."""
 _CHANCE = re.compile(r"\b0x[0-9a-fA-F]+|___torch_mangle_\d+")
 """What differs from process to process in a text: addresses, and how PyTorch numbers scripted classes."""
 
@@ -155,7 +155,7 @@ class _Description:
 
 
 def _order(value: Any) -> str:
-    """A text to sort the members of a set by, from the value and the `NEAR` objects that are nearest to it."""
+    """A text to sort the members of a set by: the value, and the first `NEAR` objects it leads to."""
     found = _Description(None)
     texts = [str(found._value(value))]
     for each in islice(found._objects, 1, NEAR + 1):
