@@ -67,12 +67,21 @@ def sentence(table: pd.DataFrame) -> str:
 
 
 def _restored(table: pd.DataFrame) -> str:
+    """How many labels each attack restored, setting by setting; a defence's settings in order."""
+    return "\n".join(
+        f"Labels restored against the {victim}, {'; '.join(map(_labels, settings))}."
+        for victim, settings in Results.of(table).victims()
+    )
+
+
+def _labels(of: Setting) -> str:
     said = []
-    for (defense, rule), rows in table.groupby(["defense", "label_rule"], dropna=False, sort=False):
-        name = "the labels it was told" if pd.isna(rule) else f"the {rule} rule"
-        right = number(rows["label_correct"].astype("float64").mean(), ".1%")
-        said.append(f"{right} of the labels by {name}{'' if defense == 'none' else f' under {defense}'}")
-    return f"Restored, over all batches: {', '.join(said)}."
+    for attack, rows in of.measured.groupby(of.measured.apply(of.naming.attack, axis=1), sort=False):
+        shares = [f"{number(row.label_accuracy, '.1%')} of {row.images}" for row in rows.itertuples()]
+        if len(of.defended):
+            shares = [f"{share} under {label}" for share, label in zip(shares, of.labels(rows), strict=True)]
+        said.append(f"{_several(shares)} by {attack}")
+    return f"batch of {of.batch_size}: {', '.join(said) or 'no attack ended well'}"
 
 
 def _from_no_gradient(rows: pd.DataFrame) -> list[str]:

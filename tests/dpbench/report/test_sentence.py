@@ -313,8 +313,40 @@ def test_what_reads_no_gradient_is_no_attack_on_it(make_rows):
     labels = [row | {"attack": "label-restoration"} for row in make_rows("x", "none", 8, 9.0, 0.5)]
     labels = [row | {"psnr": None, "lpips": None, "label_correct": True} for row in labels]
     told = sentence(frame(labels + baseline))
-    assert told.startswith("Restored, over all batches: 100.0%")
+    assert told.startswith("Labels restored against the early convnet, batch of 8: 100.0% of 8 by label-")
     assert "deepinversion reads no gradient" in told
+
+
+def test_restored_labels_are_counted_setting_by_setting(make_rows, dp):
+    def rows(right: bool, defense: str, size: int, **more) -> list[dict]:
+        made = make_rows("label-restoration", defense, size, 0, 0, **more)
+        unseen = {"psnr": None, "lpips": None}
+        return [row | unseen | {"label_rule": "minimum", "label_correct": right} for row in made]
+
+    def under(eps: float, right: bool, size: int) -> list[dict]:
+        return rows(right, "dp", size, **dp | {"eps": eps, "eps_release": eps})
+
+    two = rows(True, "none", 1) + under(0.1, False, 1) + under(8, True, 1)
+    said = sentence(frame(two + under(8, True, 4) + [row | {"victim": "trained"} for row in two]))
+    of_one = (
+        "batch of 1: 100.0% of 1 under no defence, 0.0% of 1 under dp ε=0.1 and 100.0% of 1 under dp ε=8 "
+        "by label-restoration"
+    )
+    assert said.split("\n") == [
+        f"Labels restored against the early convnet, {of_one}; batch of 4: 100.0% of 4 under dp ε=8 by "
+        "label-restoration.",
+        f"Labels restored against the trained convnet, {of_one}.",
+    ]
+    many = [row for eps in (1, 2, 4, 8, 16) for row in under(eps, eps > 8, 1)]
+    assert "0.0% of 1 under dp ε=1 to 100.0% of 1 under dp ε=16, 5 settings in all, by label-" in sentence(
+        frame(many)
+    )
+    others = [row | {"label_rule": "sum"} for row in rows(False, "none", 1)]
+    said = sentence(frame(rows(True, "none", 1) + others + rows(None, "none", 4, status="failed")))
+    assert said.endswith(
+        "100.0% of 1 by label-restoration (labels by minimum), 0.0% of 1 by label-restoration (labels by sum)"
+        "; batch of 4: no attack ended well."
+    )
 
 
 def test_the_baselines_without_a_gradient_are_the_attacks_that_noise_is_never_fed_to():
