@@ -1,7 +1,8 @@
 """The informed attacker: it knows the batch but for one sample, and candidates for that one.
 
-The truth is each candidate in turn, so that a guess without the release is right once in n. Its success is
-set beside the bound that no attacker passes, and so is its answer to whether the sample was in the batch.
+The truth is each candidate in turn, so that a guess without the release is right once in n. Where nothing is
+drawn, each is the truth once: further trials would be copies. The attacker's success is set beside the bound
+that no attacker passes, and so is its answer to whether the sample was in the batch.
 """
 
 from __future__ import annotations
@@ -108,16 +109,19 @@ class Informed(ThreatModel):
         row = rows.conditions(cell) | rows.of_victim(scene)
         row |= rows.of_noise(chain) | rows.guaranteed(guarantee) | rows.of_clients(cell, guarantee)
         row |= {name: image[name] for name in ("image", "original_index", "label")}
-        row |= self._measured(tally, guarantee, chain)
+        row |= self._measured(tally, guarantee, chain) | {"trials": tally.trials}
         row |= {"seconds": time.perf_counter() - begun, "status": "ok"}
         return CellResult([row], no_images(), no_images())
 
     def _trials(self, cell: Cell, scene: Scene, given: Candidates, progress: Progress | None) -> Tally:
         done = right = member_right = 0
-        for truth, gradient in enumerate(given.gradients[: self.trials]):
+        drawn = self.inclusion < 1 or parts.defence_of(cell).repeatable
+        # else a second trial of one truth is a copy of the first, and no more evidence
+        trials = self.trials if drawn else min(self.trials, self.candidates)
+        for truth, gradient in enumerate(given.gradients[:trials]):
             # candidates of one gradient cannot be told apart: the first of them would always be picked
             alone = int((given.gradients == gradient).all(1).sum()) == 1
-            for trial in range(truth, self.trials, self.candidates):
+            for trial in range(truth, trials, self.candidates):
                 with_it = self._release(cell, scene, given, truth, trial)
                 without = self._release(cell, scene, given, None, trial)
                 answer = releasing.attacked(cell, scene, with_it, candidates=given).images[0]
@@ -127,7 +131,7 @@ class Informed(ThreatModel):
                     member_right += bool(ratio > 0) == is_in
                 done += 1
                 if progress is not None:
-                    progress(done, self.trials, math.nan)
+                    progress(done, trials, math.nan)
         return Tally(done, right, member_right)
 
     def _release(self, cell: Cell, scene: Scene, given: Candidates, truth: int | None, trial: int) -> Release:

@@ -98,10 +98,13 @@ NOISELESS = [
 @pytest.mark.parametrize("defence", NOISELESS, ids=lambda d: getattr(d, "name", d))
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_without_noise_everything_is_told(defence, batch_size):
-    row = row_of(informed(defence, batch_size, trials=30))
+    given = informed(defence, batch_size, trials=30)
+    row = row_of(given)
     assert (row["success"], row["membership"]) == (1, 1)
     assert row["membership_high"] == 1
-    assert row["membership_low"] == clopper_pearson(60, 60)[0]
+    drawn = parts.defence_of(given).repeatable
+    assert row["trials"] == (30 if drawn else 10)
+    assert row["membership_low"] == clopper_pearson(2 * row["trials"], 2 * row["trials"])[0]
 
 
 BOUNDED = [
@@ -218,7 +221,7 @@ def test_certain_inclusion_is_the_default_and_changes_nothing():
 
 
 def test_every_candidate_is_the_truth_equally_often(monkeypatch):
-    given, seen = informed(trials=21, candidates=4), []
+    given, seen = informed(part("noise", noise_std=0.1), trials=21, candidates=4), []
     true = type(threat(given))._release
 
     def watched(self, cell, scene, told, truth, trial):
@@ -231,6 +234,14 @@ def test_every_candidate_is_the_truth_equally_often(monkeypatch):
     assert [truths.count(i) for i in range(4)] == [6, 5, 5, 5]
     assert [truth for truth, _ in seen].count(None) == 21
     assert sorted(trial for truth, trial in seen if truth is not None) == list(range(21))
+
+
+def test_where_nothing_is_drawn_each_truth_is_tried_once():
+    """More trials would narrow the interval without new evidence; fewer are what was asked for."""
+    few, once, more = (row_of(informed("sign", trials=trials, candidates=4)) for trials in (3, 4, 1000))
+    assert (few["trials"], once["trials"]) == (3, 4)
+    for name in ("trials", "success", "success_low", "success_high", "membership", "membership_low"):
+        assert more[name] == once[name], name
 
 
 def test_a_candidate_with_the_gradient_of_another_one_is_not_found():
