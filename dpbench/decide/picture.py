@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
-from dpbench.privacy.rounding import up
+from dpbench.privacy.rounding import down, up
 from dpbench.report.plots.colours import OKABE_ITO
 
 MOST_CURVES = 6
@@ -73,13 +73,13 @@ def _bounds(axis: Axes, chosen: Sequence[Choice]) -> None:
     kappa = chosen[0].kappa
     axis.axhline(kappa, color="0.6", linestyle=":", linewidth=1)
     axis.text(
-        max(eps), kappa, f"prior κ = {kappa:.3g}", fontsize=_SMALL - 1, color="0.4", ha="right", va="bottom"
+        max(eps), kappa, f"prior κ = {down(kappa)}", fontsize=_SMALL - 1, color="0.4", ha="right", va="bottom"
     )
     axis.set(xscale="log", ylim=(0, 1.02))
     axis.set_xticks(eps, [up(value) for value in eps])
     axis.minorticks_off()
     axis.set_xlabel("ε of the training", fontsize=_SMALL)
-    prior = "" if kappa == PRIOR_SUCCESS else f" (κ = {kappa:.3g})"
+    prior = "" if kappa == PRIOR_SUCCESS else f" (κ = {down(kappa)})"
     axis.set_title(f"Bounds{prior}", fontsize=_SMALL + 1, loc="left")
     axis.legend(fontsize=_SMALL - 1, frameon=False, loc="upper left")
     axis.tick_params(labelsize=_SMALL)

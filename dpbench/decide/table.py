@@ -1,6 +1,6 @@
 """The answer in text: the training, one line for each choice, and how to read it. It fits 80 columns.
 
-The noise and every upper bound are rounded up, so that what is printed holds.
+The noise and every upper bound are rounded up and the prior down, so that what is printed holds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
-from dpbench.privacy.rounding import up, up_percent, up_places, upwards
+from dpbench.privacy.rounding import down, up, up_percent, up_places, upwards
 
 WIDTH = 80
 _Column = tuple[str, str, Callable[[Choice], str]]
@@ -75,7 +75,7 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
     return _wrapped(
-        f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {up_percent(choice.kappa)} of "
+        f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {down(100 * choice.kappa)} % of "
         f"cases without the training does so in at most {up_percent(choice.rero_training_kappa)} with the "
         f"gradients of all {training.steps:,} steps, and in at most {up_percent(choice.rero_release_kappa)} "
         "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
@@ -85,7 +85,7 @@ def _example(choice: Choice, training: Training) -> str:
 
 
 def _legend(first: Choice) -> str:
-    own = f"; at κ: {first.kappa:.3g} without them" if first.kappa != PRIOR_SUCCESS else ""
+    own = f"; at κ: {down(first.kappa)} without them" if first.kappa != PRIOR_SUCCESS else ""
     lines = [
         "one: from one gradient of a batch that is known to hold the image; all: from all gradients of the "
         f"training. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} without them{own}.",

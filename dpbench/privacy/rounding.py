@@ -63,6 +63,17 @@ def down_places(value: float, places: int = 2) -> str:
     return _places(value, places, ROUND_FLOOR)
 
 
+def down(value: float, digits: int = 3) -> str:
+    """To so many digits downwards, as text: for a prior, which a bound takes for granted.
+
+    Example:
+        >>> down(0.1429), down(0.1), down(0.0012345)
+        ('0.142', '0.1', '0.00123')
+    """
+    exact = _exact(value)
+    return f"{float(_rounded(exact, exact.adjusted() - digits + 1, ROUND_FLOOR)):g}"
+
+
 def up_percent(share: float, digits: int = 3) -> str:
     """A share in per cent, upwards.
 

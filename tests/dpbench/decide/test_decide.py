@@ -108,6 +108,17 @@ def test_a_prior_of_ones_own_has_a_column(capsys):
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_the_prior_is_rounded_down_and_its_bounds_up(capsys):
+    """At a prior of .143 the bound would be above what is printed for .1421."""
+    assert main([*TRAINING, "--eps", "1", "--kappa", "0.1421"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rebuild an image in 14.2 % of cases" in said
+    main([*TRAINING, "--eps", "1", "--kappa", "0.14299"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rebuild an image in 14.2 % of cases" in said
+    assert "at κ: 0.142 without them" in said
+
+
 def test_the_widest_table_fits_a_terminal(capsys):
     words = ["--eps", "0.125", "50", "--kappa", "0.0012", "--images-per-user", "1000"]
     assert main([*TRAINING, *words]) == 0

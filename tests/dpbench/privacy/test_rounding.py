@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpbench.privacy.rounding import down_places, up, up_percent, up_places, upwards
+from dpbench.privacy.rounding import down, down_places, up, up_percent, up_places, upwards
 
 NINTH = 1e-8  # what is above that in relation is no arithmetic
 
@@ -13,6 +13,11 @@ NINTH = 1e-8  # what is above that in relation is no arithmetic
 def test_it_is_never_below_and_hardly_above(value, digits):
     for found in (float(up(value, digits)), upwards(value, digits)):
         assert value * (1 - NINTH) <= found <= value * (1 + 10 ** (1 - digits)) + NINTH
+
+
+@given(st.floats(1e-12, 1), st.integers(1, 6))
+def test_a_prior_is_never_above_and_hardly_below(value, digits):
+    assert value * (1 - 10 ** (1 - digits)) * (1 - NINTH) <= float(down(value, digits)) <= value * (1 + NINTH)
 
 
 @given(st.floats(0, 1))
