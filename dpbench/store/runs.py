@@ -18,6 +18,8 @@ from dpbench.system.atomic import clear_leftovers, is_temporary, made_folder, re
 from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 
 _TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
+_INPUTS = "inputs"
+"""The setting that stands for the contents of files, by hash: no option."""
 
 
 def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
@@ -162,7 +164,12 @@ def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
     if "version" in wanted:
         check_version(path, held.get("version", wanted["version"]), wanted["version"])
     differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    if differing:
+    if differing == [_INPUTS]:
+        raise InputError(
+            f"The weights, the images or the tuned settings have changed since the run in {path} began: "
+            "choose another folder with --out, or put the old files back to resume it."
+        )
+    if differing := [key for key in differing if key != _INPUTS]:
         shown = ", ".join(
             f"{key} is {held.get(key, 'unset')!r} there and {wanted.get(key, 'unset')!r} here"
             for key in differing[:3]

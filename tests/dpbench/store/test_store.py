@@ -373,6 +373,15 @@ def test_a_folder_of_another_configuration_is_refused(run, config, said):
     assert tomllib.loads((run.path / "config.toml").read_text()) == {"eps": [1.0]}
 
 
+def test_changed_files_are_no_option_that_could_be_given(tmp_path):
+    held = {"eps": [1.0], "inputs": "7c06"}
+    open_run(tmp_path, held)
+    with pytest.raises(InputError, match="The weights, the images or the tuned settings have changed since"):
+        open_run(tmp_path, held | {"inputs": "30f4"})
+    with pytest.raises(InputError, match=r"configuration \(eps is \[1.0\] there and \[2.0\] here\); choose"):
+        open_run(tmp_path, {"eps": [2.0], "inputs": "30f4"})
+
+
 def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis.doc.*--out"):
