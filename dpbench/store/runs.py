@@ -104,9 +104,10 @@ def load(path: str | Path) -> pd.DataFrame:
         except (
             Exception
         ) as error:  # pandas and pyarrow raise many kinds where a file is not what it should be
+            exported = kind_of(path.parent / _CONFIG) == "file"
+            advice = "give the run's command again" if exported else f"name a run's folder or its {_TABLE}"
             raise InputError(
-                f"{path} is no readable Parquet file of results ({_first_line(error)}); "
-                f"name a run's folder or its {_TABLE}."
+                f"{path} is no readable Parquet file of results ({_first_line(error)}); {advice}."
             ) from error
 
 

@@ -393,6 +393,16 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path):
         open_run(tmp_path / "thesis.doc" / "run", {"a": 1})
 
 
+def test_a_damaged_export_is_written_by_the_runs_command(run, tmp_path):
+    (run.path / "results.parquet").write_bytes(b"PAR1")
+    for name in (run.path, run.path / "results.parquet"):
+        with pytest.raises(InputError, match=r"no readable Parquet .*; give the run's command again\.$"):
+            load(name)
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"; name a run's folder or its results.parquet\.$"):
+        load(tmp_path / "other.parquet")
+
+
 def test_a_damaged_configuration_is_refused(run):
     (run.path / "config.toml").write_bytes(b"eps = [1.0\xff")
     with pytest.raises(InputError, match=r"config.toml is damaged.*--out"):
