@@ -110,6 +110,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         planned.cells,
     )
     if options.dry_run:
+        store.is_begun(absolute(folder), configuration)  # refused as the run itself would be
         return _dry_run(planned, folder, executor.slots)
     trials = _trials(options, runtime.device, note) if options.utility else []
     results = store.open_run(absolute(folder), configuration)

@@ -15,6 +15,7 @@ _HOMES = {
     "Store": "dpbench.store.folder",
     "StoredCell": "dpbench.store.cell_file",
     "attach_floors": "dpbench.store.floors",
+    "is_begun": "dpbench.store.runs",
     "load": "dpbench.store.runs",
     "open_run": "dpbench.store.runs",
 }
@@ -26,6 +27,7 @@ __all__ = [
     "attach_floors",
     "columns",
     "conditions",
+    "is_begun",
     "load",
     "open_run",
 ]

@@ -44,22 +44,12 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         'eps = [\n    1.0,\n]\n'
         >>> folder.cleanup()
     """
-    path, wanted = expanded(path), _toml(config)
-    file = path / _CONFIG
-    if kind_of(path) not in (None, "folder"):
-        raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+    path = expanded(path)
+    begun = is_begun(path, config)
     made_folder(path)
-    with refused_as_sentence(path):
-        if begun := kind_of(file) is not None:
-            _same(path, _parsed(file), wanted)
-        elif foreign := [entry.name for entry in path.iterdir() if not is_temporary(entry)]:
-            raise InputError(
-                f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
-                "choose an empty or new folder with --out."
-            )
     if not begun:
-        with replacing(file) as temporary:
-            temporary.write_text(tomli_w.dumps(wanted), encoding="utf-8")
+        with replacing(path / _CONFIG) as temporary:
+            temporary.write_text(tomli_w.dumps(_toml(config)), encoding="utf-8")
     cells = path / "cells"
     with refused_as_sentence(cells):
         cells.mkdir(exist_ok=True)
@@ -68,6 +58,28 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         for folder in (path, cells, path / "failed"):
             clear_leftovers(folder)
     return Store(path)
+
+
+def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the run of a configuration already; nothing is written.
+
+    Raises:
+        InputError: the folder holds a run of another configuration, or something that is no run.
+    """
+    path, wanted = expanded(path), _toml(config)
+    if kind_of(path) not in (None, "folder"):
+        raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+    with refused_as_sentence(path):
+        if kind_of(path / _CONFIG) is not None:
+            _same(path, _parsed(path / _CONFIG), wanted)
+            return True
+        entries = path.iterdir() if kind_of(path) else ()
+        if foreign := [entry.name for entry in entries if not is_temporary(entry)]:
+            raise InputError(
+                f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
+                "choose an empty or new folder with --out."
+            )
+    return False
 
 
 def load(path: str | Path) -> pd.DataFrame:

@@ -298,6 +298,22 @@ def test_name_of_the_folder_tells_and_differs(tmp_path, monkeypatch, capsys):
     assert os.listdir() == []
 
 
+def test_a_dry_run_refuses_what_the_run_would(tmp_path, capsys):
+    """A file in the folder's place, other files in it, and the run of another configuration."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.doc").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("eps = [2.0]")
+    for name, why in (
+        ("file", "is a file"),
+        ("others", "holds other files"),
+        ("run", "another configuration"),
+    ):
+        assert run(tmp_path / name, "--defense", "none", "--dry-run") == 2
+        assert why in capsys.readouterr().err
+
+
 def test_as_a_program_without_a_terminal(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dpbench.run", "--eps", "nan"], capture_output=True, text=True, cwd=tmp_path
