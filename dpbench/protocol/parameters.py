@@ -132,8 +132,10 @@ class Parameter:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message; decimal digits may be too many to print."""
-    text = repr(value) if type(value) is not int or abs(value) < LARGEST else hex(value)
+    """A value in a message; Python prints no whole number of thousands of digits."""
+    if type(value) is int and abs(value) >= 10**60:
+        return "a number of more than 60 digits"
+    text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

@@ -113,6 +113,8 @@ BAD = [
     ("--epochs 0", "--epochs must be above 0, not 0."),
     ("--batch-size 0", "--batch-size must be at least 1, not 0."),
     ("--batch-size 1.5", "--batch-size"),
+    ("--batch-size 99999999999999999999", "below 2**63, not 99999999999999999999."),
+    (f"--batch-seed {'9' * 4000}", "below 2**63, not a number of more than 60 digits."),
     ("--batch-size", "--batch-size needs at least one value."),
     ("--batch-seed -1", "--batch-seed must be at least 0, not -1."),
     ("--iterations -5", "--iterations must be at least 1, not -5."),
