@@ -19,6 +19,7 @@ from dpbench.report.summary import summary
 from dpbench.store import Store, attach_floors, environment, schema
 from dpbench.system.atomic import written
 from dpbench.system.once import kept
+from dpbench.system.output import Notice
 
 
 def export(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
@@ -111,4 +112,4 @@ def _entry(store: Store, table: pd.DataFrame) -> list[Path]:
 def _warn(what: str, error: Exception) -> None:
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-    warnings.warn(escape.plain(f"{what}: {reason}."), RuntimeWarning, stacklevel=3)
+    warnings.warn(escape.plain(f"{what}: {reason}."), Notice, stacklevel=3)

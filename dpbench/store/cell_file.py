@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 
 from dpbench.store import schema
 from dpbench.store.schema import Row
-from dpbench.system.output import plain
+from dpbench.system.output import Notice, plain
 from dpbench.system.paths import open_file
 
 SUFFIX = ".safetensors"
@@ -135,7 +135,7 @@ def _history(values: np.ndarray | None) -> np.ndarray | None:
 def damaged(path: Path, error: Exception | str) -> None:
     """Warn of a file that cannot be used."""
     text = plain(f"{path} is damaged and counts as missing ({error}).")  # both may hold terminal escapes
-    warnings.warn(text, RuntimeWarning, stacklevel=3)
+    warnings.warn(text, Notice, stacklevel=3)
 
 
 def _field(digest: str) -> bytes:

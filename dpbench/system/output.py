@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
+
+
+class Notice(RuntimeWarning):
+    """A warning for users, in whole sentences: commands print it without the place in the code."""
 
 
 def plain(text: str) -> str:
@@ -17,6 +22,27 @@ def plain(text: str) -> str:
         'a [31mred b'
     """
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+@contextmanager
+def notices_alone() -> Iterator[None]:
+    """Within the block, a `Notice` that is printed is its sentence and nothing else, and that once."""
+    before, said = warnings.formatwarning, set[str]()
+
+    def formatted(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        if not issubclass(category, Notice):
+            return before(message, category, *where, **more)
+        text = f"{plain(str(message))}\n"
+        if text in said:  # Python tells a warning once for each place that gives it
+            return ""
+        said.add(text)
+        return text
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def run(carry_out: Callable[[list[str]], int], arguments: Sequence[str] | None, 
         The exit status of `carry_out`; `interrupts.STATUS` after Ctrl-C or SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    with output.guarded():
+    with output.guarded(), output.notices_alone():
         try:
             with interrupts.in_order():
                 return carry_out(given)

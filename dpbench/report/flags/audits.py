@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpbench.system.output import plain
+from dpbench.system.output import Notice, plain
 from dpbench.system.paths import listed, open_file
 
 FORMAT = 1
@@ -59,7 +59,7 @@ def audits(folder: Path) -> Iterator[Audit]:
                     yield _audit(name, json.loads(file.read(LARGEST)))
             except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
                 said = plain(f"{path} is no audit that can be read ({error!r}): it is left out.")
-                warnings.warn(said, RuntimeWarning, stacklevel=2)
+                warnings.warn(said, Notice, stacklevel=2)
 
 
 def _audit(name: str, found: dict[str, Any]) -> Audit:

@@ -19,6 +19,7 @@ from dpbench.report.page.sections import SECTIONS, Section
 from dpbench.report.page.templating import render, static
 from dpbench.store import Store, schema
 from dpbench.system.atomic import written
+from dpbench.system.output import Notice
 
 FILE = "report.html"
 
@@ -73,7 +74,7 @@ def _body(section: Section, table: pd.DataFrame, store: Store) -> Markup | None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error}"
         line = f"{FILE}: {section.title} is missing: {reason} ({where.filename}:{where.lineno})."
-        warnings.warn(escape.plain(line), RuntimeWarning, stacklevel=2)
+        warnings.warn(escape.plain(line), Notice, stacklevel=2)
         return render("missing", reason=reason)
 
 

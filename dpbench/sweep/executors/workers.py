@@ -21,6 +21,7 @@ from dpbench.cell.rows import without_result
 from dpbench.cell.run import run_cell
 from dpbench.cell.spec import Cell
 from dpbench.sweep.executors.base import TRIES, CellProgress
+from dpbench.system.output import Notice
 from dpbench.system.process import configure, is_stopped, one_thread
 
 SILENCE = 5.0
@@ -102,7 +103,7 @@ class Workers:
         warnings.warn(
             f"Graphics card {worker.card} ran out of memory with {stay + 1} cells at a time; "
             f"{stay} continue, and the cell is started again.",
-            RuntimeWarning,
+            Notice,
             stacklevel=3,
         )
 
@@ -144,7 +145,7 @@ class _Worker:
             warnings.warn(
                 f"Process {number} is stopped and has a cell in hand: let it go on with "
                 f"kill -CONT {number}, or end it with kill -KILL {number}, and the cell is begun again.",
-                RuntimeWarning,
+                Notice,
                 stacklevel=3,
             )
 

@@ -62,3 +62,22 @@ def test_a_full_disk_ends_nothing(tmp_path):
         process, end = ran(tmp_path, stdout=full, stderr=full)
         assert process.wait(timeout=60) == 3
     assert end.read_text() == "went on"
+
+
+def test_a_notice_is_its_sentence_and_other_warnings_keep_their_place():
+    """As a process prints them that is not watched by pytest."""
+    code = """
+import warnings
+from dpbench.system import output, program
+def carry_out(arguments):
+    warnings.warn("a.safetensors is damaged.", output.Notice)
+    warnings.warn("a.safetensors is damaged.", output.Notice)
+    warnings.warn("overflow", RuntimeWarning)
+    return 3
+raise SystemExit(program.run(carry_out, [], "Interrupted."))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 3
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "a.safetensors is damaged."
+    assert second.endswith("RuntimeWarning: overflow")
