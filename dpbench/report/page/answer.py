@@ -39,6 +39,7 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
     ends = sentences(store)
     # a frontier ends its batches by what they show, and tests for a number fixed beforehand do not hold then
     fixed = not ends
+    bound = informed.sentence(lines, naming).splitlines() if fixed else []
     return render(
         "answer",
         flags=flags(table, store),
@@ -61,8 +62,9 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         first=FIRST,
         picked=picked(lines, naming) if fixed else [],
         titles=PICKED,
-        said=sentence(table).split("\n") if fixed else [],
-        bound=informed.sentence(lines, naming),
+        # the bound stands below them, where nothing has to be opened to see it
+        said=[line for line in sentence(table).splitlines() if line not in bound] if fixed else [],
+        bound=bound,
         ends=ends,
         meaning=meaning(store),
         changes=changes(table, store),

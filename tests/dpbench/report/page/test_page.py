@@ -62,6 +62,12 @@ def test_hostile_names_are_text(make_run, store_of, read):
     assert "<b>&" in found.text
 
 
+def test_what_an_informed_attacker_gets_is_said_once(make_run, store_of):
+    table = make_run()
+    told = page.write(store_of(table), table).read_text()
+    assert told.count("An informed attacker, who knows all but one sample") == 1
+
+
 def test_control_characters_do_not_reach_the_page(make_run, store_of):
     table = make_run(dp=False, batch_sizes=(1,))
     ours = table["attack"] == "inverting-gradients"
