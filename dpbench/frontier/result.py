@@ -110,7 +110,10 @@ class Frontier:
         who = f"{self.threat_model}, {' and '.join(self.attacks)}"
         if not self.tested:
             counts = ", ".join(_count(level) for level in self.levels)
-            return f"{who}: {counts}. This is a curve without verdicts."
+            said = f"{who}: {counts}. This is a curve without verdicts"
+            if not any(rate.successes for rate in self.levels[0].rates):
+                said += ", and as no attack succeeded undefended it says nothing about a defence"
+            return f"{said}."
         shown = "without a defence"
         if self.leak_up_to is not None:
             shown = f"up to {self.leak_up_to.described()}"

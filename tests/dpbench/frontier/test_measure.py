@@ -112,6 +112,16 @@ def test_it_refuses_where_the_attack_fails_undefended(usual, script, tmp_path, m
     assert not (tmp_path / "run" / "frontier.json").exists()
 
 
+def test_a_curve_of_attacks_that_fail_undefended_says_that_it_says_nothing(usual, script, tmp_path):
+    said = []
+    for name, succeeds in (("works", lambda sigma: sigma == 0), ("fails", lambda sigma: False)):
+        script(succeeds)
+        (found,) = frontier(tmp_path / name, quick=True, **usual)
+        said.append(found.sentence())
+    assert said[0].endswith("This is a curve without verdicts.")
+    assert said[1].endswith("and as no attack succeeded undefended it says nothing about a defence.")
+
+
 def test_the_certified_frontier_stands_beside_it(usual, script, tmp_path):
     script(lambda sigma: True)
     (found,) = frontier(tmp_path, **usual, quick=True)
