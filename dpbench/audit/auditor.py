@@ -19,6 +19,7 @@ from dpbench.audit.releases import Source
 from dpbench.audit.report import Finding, Report
 from dpbench.audit.statistics import epsilon_bound, lower_bound, mu_bound
 from dpbench.protocol import Guarantee, InputError
+from dpbench.system.words import counted
 
 FEWEST = 400
 KEPT = 10_000
@@ -85,7 +86,7 @@ def audit(
         (0 < max_grad_norm < math.inf, f"The clip norm must be above 0 and finite, not {max_grad_norm:g}."),
         (claimed_eps is None or claimed_eps >= 0, f"The claimed eps must be 0 or more, not {claimed_eps}."),
         (batch_size >= 2, f"A canary needs others in its batch: give 2 samples or more, not {batch_size}."),
-        (releases >= FEWEST, f"{releases} releases show nothing: give at least {FEWEST}."),
+        (releases >= FEWEST, f"Fewer than {FEWEST} releases show nothing: give so many, not {releases}."),
         (seed >= 0, f"The seed must be 0 or more, not {seed}."),
         (seconds is None or 0 < seconds < math.inf, f"`seconds` must be above 0 and finite, not {seconds}."),
     ):
@@ -145,9 +146,10 @@ def _limited(defense: Chain, planted: list[Canary], releases: int, seconds: floa
     trial.check_description(batches, seed)
     found = affordable(trial, batches[0], seconds, len(planted))
     if found < min(FEWEST, releases):
+        enough = math.ceil(1.2 * seconds * FEWEST / max(found, 1))
         raise InputError(
-            f"{seconds:g} seconds are enough for {found} releases here, and fewer than {FEWEST} show "
-            f"nothing: give `seconds` {math.ceil(1.2 * seconds * FEWEST / max(found, 1))} or more."
+            f"{counted(seconds, 'second', 'g')} will do for {counted(found, 'release')} here, and fewer than "
+            f"{FEWEST} show nothing: give `seconds` {enough} or more."
         )
     return min(found, releases)
 

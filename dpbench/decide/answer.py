@@ -19,6 +19,7 @@ from dpbench.frontier.evidence import MEANING, Verdict
 from dpbench.frontier.result import Frontier
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import up, up_percent, up_places
+from dpbench.system.words import counted
 
 Plain = dict[str, Any]
 
@@ -94,9 +95,9 @@ def text(answer: Plain) -> str:
     setting = answer["setting"]
     head = (
         f"Measured on {setting['data']}, {setting['model']} ({setting['victim']}), "
-        f"{_count(setting['batch_size'])} of the batch unknown to the attacker, which succeeds if the image "
-        f"ranks first of 200 (chance 0.5 %). No attacker at all gains 5 points or more over a prior of "
-        f"{PRIOR_SUCCESS:g} from σ = {up_places(answer['certified_sigma'])} on."
+        f"{counted(setting['batch_size'], 'image')} of the batch unknown to the attacker, which succeeds if "
+        "the image ranks first of 200 (chance 0.5 %). No attacker at all gains 5 points or more over a prior "
+        f"of {PRIOR_SUCCESS:g} from σ = {up_places(answer['certified_sigma'])} on."
     )
     blocks = [_wrapped(f"{head} {answer['meaning']}".strip()), _block("No defence", [], answer["undefended"])]
     for each in answer["choices"]:
@@ -135,10 +136,6 @@ def _line(name: str, said: str) -> str:
 def _spread(reached: Plain) -> str:
     ends = f"{100 * reached['min']:.1f} to {100 * reached['max']:.1f}"
     return f"{100 * reached['mean']:.1f} %" + (f" ({ends})" if reached["seeds"] > 1 else "")
-
-
-def _count(images: int) -> str:
-    return "1 image" if images == 1 else f"{images} images"
 
 
 def _wrapped(line: str) -> str:

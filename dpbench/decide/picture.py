@@ -12,6 +12,7 @@ from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import down, up
 from dpbench.report.plots.colours import OKABE_ITO
+from dpbench.system.words import counted
 
 MOST_CURVES = 6
 _SMALL = 8
@@ -31,8 +32,8 @@ def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
     if several:
         _bounds(axes[1], chosen)
     figure.suptitle(
-        f"{training.train_size:,} images, batches of {training.train_batch_size:,}, {training.epochs:g} "
-        f"epochs, δ = {training.delta:g}",
+        f"{counted(training.train_size, 'image')}, batches of {training.train_batch_size:,}, "
+        f"{counted(training.epochs, 'epoch', 'g')}, δ = {training.delta:g}",
         fontsize=_SMALL + 1,
     )
     return figure

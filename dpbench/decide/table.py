@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import down, up, up_percent, up_places, upwards
+from dpbench.system.words import counted
 
 WIDTH = 80
 _Column = tuple[str, str, Callable[[Choice], str]]
@@ -30,9 +31,10 @@ def text(training: Training, chosen: Sequence[Choice]) -> str:
 
 def _training(training: Training) -> str:
     return _wrapped(
-        f"{training.train_size:,} images in batches of {training.train_batch_size:,} (expected; Poisson "
-        f"sampling), {training.epochs:g} epochs: q = {training.sample_rate:.3g}, T = {training.steps:,}. "
-        f"δ = {training.delta:g}, one image added or removed, noise of σ x C on the sum of clipped gradients."
+        f"{counted(training.train_size, 'image')} in batches of {training.train_batch_size:,} (expected; "
+        f"Poisson sampling), {counted(training.epochs, 'epoch', 'g')}: q = {training.sample_rate:.3g}, "
+        f"T = {training.steps:,}. δ = {training.delta:g}, one image added or removed, noise of σ x C on the "
+        "sum of clipped gradients."
     )
 
 
@@ -74,10 +76,11 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
+    seen = f"gradients of all {training.steps:,} steps" if training.steps > 1 else "gradient of its one step"
     return _wrapped(
         f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {down(100 * choice.kappa)} % of "
         f"cases without the training does so in at most {up_percent(choice.rero_training_kappa)} with the "
-        f"gradients of all {training.steps:,} steps, and in at most {up_percent(choice.rero_release_kappa)} "
+        f"{seen}, and in at most {up_percent(choice.rero_release_kappa)} "
         "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
         f"was in the training set is right in at most {up_percent(right)} of cases; guessing is right in "
         "50 %."

@@ -15,6 +15,7 @@ from dpbench.frontier.result import Level
 from dpbench.privacy.rounding import up
 from dpbench.sweep.progress import duration
 from dpbench.sweep.shown import Shown
+from dpbench.system.words import counted
 
 
 class Display(Shown):
@@ -48,7 +49,8 @@ class Display(Shown):
     def batch(self, watch: Watch) -> None:
         """One more batch of the level is counted."""
         left = watch.batches_left
-        state = f"{watch.trials} batches, {' and '.join(map(str, watch.successes))} ranked first"
+        ranked = " and ".join(map(str, watch.successes))
+        state = f"{counted(watch.trials, 'batch', plural='batches')}, {ranked} ranked first"
         if self._run:  # what was in the folder already takes no time
             each = self._spent / self._run * self._attacks
             state += f", {each:.1f} s a batch, {duration(left * each)} left at this level if no more do"

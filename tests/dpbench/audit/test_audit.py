@@ -224,7 +224,7 @@ def test_too_short_a_time_is_refused_with_a_longer_one(monkeypatch, capsys):
     monkeypatch.setattr("dpbench.audit.auditor.affordable", lambda *_: 100)
     assert main(["--defense", "dp", "--seconds", "10"]) == 2
     said = capsys.readouterr().err
-    assert "10 seconds are enough for 100 releases here" in said
+    assert "10 seconds will do for 100 releases here" in said
     assert "give --seconds 48 or more" in said
     for seconds in (0, -1.0, float("nan")):
         with pytest.raises(InputError, match="`seconds` must be above 0"):

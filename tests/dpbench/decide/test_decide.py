@@ -119,6 +119,25 @@ def test_the_prior_is_rounded_down_and_its_bounds_up(capsys):
     assert "at κ: 0.142 without them" in said
 
 
+def test_one_of_a_thing_is_no_plural(capsys):
+    words = [
+        "--train-size",
+        "50",
+        "--train-batch-size",
+        "50",
+        "--epochs",
+        "1",
+        "--delta",
+        "1e-3",
+        "--eps",
+        "1",
+    ]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "50 images in batches of 50 (expected; Poisson sampling), 1 epoch: q = 1, T = 1." in said
+    assert "with the gradient of its one step, and in at most" in said
+
+
 def test_the_widest_table_fits_a_terminal(capsys):
     words = ["--eps", "0.125", "50", "--kappa", "0.0012", "--images-per-user", "1000"]
     assert main([*TRAINING, *words]) == 0
