@@ -19,6 +19,7 @@ from dpbench.cell import parts
 from dpbench.run import main
 from dpbench.store import Store
 from dpbench.sweep.executors import local
+from dpbench.system.output import Notice
 from tests.helpers.cells import without_times
 
 pytestmark = pytest.mark.usefixtures("bare_exports")  # but for the run that all files are asked of
@@ -169,7 +170,7 @@ def test_damaged_cell_is_run_again(finished, copied, recwarn, damage):
     before, after = (Store(folder).read(path.stem) for folder in (finished, copied))
     assert without_times(after.rows) == without_times(before.rows)
     assert np.array_equal(after.images, before.images)
-    assert {"damaged" in str(w.message) for w in recwarn.list if w.category is RuntimeWarning} == {True}
+    assert {"damaged" in str(w.message) for w in recwarn.list if w.category is Notice} == {True}
 
 
 def test_failing_cell_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
