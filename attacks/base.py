@@ -181,7 +181,8 @@ class Attack(Declared, ABC):
     def _check(self, found: Reconstruction, release: Release, knowledge: Knowledge) -> None:
         if not isinstance(found, Reconstruction):
             raise TypeError(f"`run` of {self.name} must return a Reconstruction, not {type(found).__name__}.")
-        count = 1 if "candidates" in self.needs else release.batch_size  # the one sample it does not know
+        chooses = "candidates" in self.needs  # of images as they were given, the one that it does not know
+        count = 1 if chooses else release.batch_size
         shape = (count, *knowledge.image_shape)
         for what, images in (("images", found.images), ("start", found.start)):
             said = f"`{what}` of {self.name} must"
@@ -190,7 +191,7 @@ class Attack(Declared, ABC):
             if images.shape != shape:
                 raise ValueError(f"{said} be {shape}, not {tuple(images.shape)}.")
             low, high = float(images.min()), float(images.max())
-            if low < -ROUNDING or high > 1 + ROUNDING:  # NaN is neither, and is scored as it is
+            if not chooses and (low < -ROUNDING or high > 1 + ROUNDING):  # NaN is refused by the metrics
                 raise ValueError(f"{said} lie in [0, 1], not in [{low:.3g}, {high:.3g}].")
 
     @abstractmethod
