@@ -106,3 +106,15 @@ def _gained(rows: pd.DataFrame) -> dict[str, Any]:
         "lower": int((gain > 0).sum()),
         "gain": gain.mean(),
     }
+
+
+def single_photographs() -> dict[str, Any]:
+    """ResNet-50, one photograph of 64 pixels a batch: means, and how often the gradient helps."""
+    rows = results("resnet50-64px")
+    mean = rows.groupby("attack")[["psnr", "lpips"]].mean()
+    each = rows.pivot(index="batch_seed", columns="attack", values="lpips")
+    return {
+        "images": len(each),
+        "of": mean.to_dict("index"),
+        "nearer": int((each["gradinversion"] < each["floor:noise-gradient"]).sum()),
+    }

@@ -288,6 +288,7 @@ FIGURES = Figures(
     filters=filters,
     batches_of_four=gradinversion_figures.batches_of_four,
     batch_sizes=gradinversion_figures.batch_sizes,
+    single_photographs=gradinversion_figures.single_photographs,
     methods=gradinversion_figures.methods,
     terms=gradinversion_figures.terms,
     statistics=gradinversion_figures.statistics,
