@@ -86,7 +86,7 @@ def audit(
         (0 < max_grad_norm < math.inf, f"The clip norm must be above 0 and finite, not {max_grad_norm:g}."),
         (claimed_eps is None or claimed_eps >= 0, f"The claimed eps must be 0 or more, not {claimed_eps}."),
         (batch_size >= 2, f"A canary needs others in its batch: give 2 samples or more, not {batch_size}."),
-        (releases >= FEWEST, f"Fewer than {FEWEST} releases show nothing: give so many, not {releases}."),
+        (releases >= FEWEST, f"Give at least {FEWEST} releases, not {releases}: fewer show nothing."),
         (seed >= 0, f"The seed must be 0 or more, not {seed}."),
         (seconds is None or 0 < seconds < math.inf, f"`seconds` must be above 0 and finite, not {seconds}."),
     ):

@@ -189,7 +189,7 @@ def test_a_defence_that_fails_is_no_bug_that_was_found(monkeypatch, capsys):
         (["--max-grad-norm", "-1"], "--max-grad-norm must be above 0"),
         (["--claimed-eps", "-1"], "--claimed-eps must be at least 0"),
         (["--batch-size", "1"], "--batch-size must be at least 2"),
-        (["--releases", "10"], "at least 400"),
+        (["--releases", "10"], "Give at least 400 releases, not 10: fewer show nothing."),
         (["--seed", "-1"], "seed"),
         (["--defense", "noise", "--noise-std", "-1"], "--noise-std must be at least 0"),
         (["--what"], "--what"),

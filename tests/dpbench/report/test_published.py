@@ -54,5 +54,5 @@ def test_ways_to_compare_gradients_are_not_put_together():
 def test_labels_alone_are_told_as_labels():
     known = {"psnr": None, "lpips": None, "label_correct": True}
     table = rows(attack="label-restoration", label_rule="minimum", **known)
-    assert "100.0% of the labels by the minimum rule" in sentence(table)
+    assert "100.0% of 2 by label-restoration" in sentence(table)
     assert "labels 100.00% of 2" in published(table)[0]

@@ -111,11 +111,7 @@ def test_reference_runs_have_sound_entries(name, tmp_path):
     assert found.faults == ()
     assert found.unchecked == ()
     assert len(found.found["results"]) > 1
-    named = {
-        "epsilon": "epsilon",
-        "clip": "clip",
-        "rero": "rero",
-    }  # the others changed options, or had no suite
+    named = {"epsilon": "epsilon", "clip": "clip"}  # the others changed options, or had no suite
     assert found.found["suite"] == named.get(name)
 
 

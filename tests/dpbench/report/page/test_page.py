@@ -215,9 +215,15 @@ def test_what_was_not_kept_is_not_called_absent(read, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["batch-size", "rero"])
-def test_the_line_that_makes_an_old_run_again_is_for_its_version(read, name):
-    found = read(*folder.read(REFERENCE / name))
+def test_the_line_that_makes_an_old_run_again_is_for_its_version(read, name, tmp_path):
+    old = shutil.copytree(REFERENCE / name, tmp_path / name)
+    for file in ("config.toml", "results.csv"):
+        text = (old / file).read_text(encoding="utf-8")
+        assert "0.2.0" in text
+        (old / file).write_text(text.replace("0.2.0", "0.1.0"), encoding="utf-8")
+    found = read(*folder.read(old))
     assert "It was run with dpbench 0.1.0." in " ".join(found.text.split())
+    assert "It was run with" not in read(*folder.read(REFERENCE / name)).text
 
 
 def test_a_budget_of_releases_has_no_steps(read):
