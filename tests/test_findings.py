@@ -366,3 +366,14 @@ def test_what_gradinversion_gets_at_224_px():
     tuned = on_the_h200("tuning").set_index("variant")["LPIPS"]
     assert tuned.idxmin() == "cosine, limited (the preset)"
     assert [round(tuned.min(), 3), *tuned.sort_values().round(3).iloc[[1, -1]]] == [0.584, 0.591, 0.644]
+
+
+def test_the_informed_attacker_of_rero():
+    rows = results("rero").query("threat_model == 'informed' and defense == 'dp' and releases == 1")
+    found = rows.groupby("eps_release")[["success", "success_bound"]].mean().loc[[1, 8, 16]]
+    said = (ROOT / "results" / "reference" / "README.md").read_text()
+    right, bounds = ([f"{share:.3f}".lstrip("0") for share in found[name]] for name in found)
+    assert f"right in {right[0]}, {right[1]} and {right[2]} of 400 trials at ε 1, 8 and 16" in said
+    assert f"bounds {bounds[0]}, {bounds[1]} and {bounds[2]})" in said
+    assert rows.groupby("eps_release")["trials"].sum().unique().tolist() == [400]
+    assert rows["original_index"].nunique() == 2
