@@ -38,14 +38,14 @@ class Measure:
     """How often an attack was right by one measure, over independent images or batches.
 
     Attributes:
-        name: `psnr` and `lpips`: nearer the original than the strongest floor; `identified` and `iip`: the
+        name: `psnr` and `lpips`: nearer the original than the strongest guess; `identified` and `iip`: the
             original was picked out of a gallery.
         right: images of which that is so; where `batches`, batches of which the attack, and not the floor,
             is nearer more than half of the photographs, or has picked out more of them.
         tried: independent images, or batches, that it was asked of; a tie with the floor is not right.
         chance: share that a guess is right in; 1/2 against a floor's PSNR and LPIPS, and for batches.
         p: chance of a guess to be right as often or more often.
-        rival: images of which the strongest floor is right, where it and not `chance` is compared with; of
+        rival: images of which the strongest guess is right, where it and not `chance` is compared with; of
             batches those in which it has picked out more.
         batches: whether batches are counted, and not images.
     """
@@ -135,7 +135,7 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
         ("lpips", {floor: values < 1 for floor, values in ratio.items()}),
     ):
         tested = [_nearer(name, each, batch[each.index]) for each in nearer.values()]
-        if tested:  # the strongest floor is the one that speaks least for the attack
+        if tested:  # the strongest guess is the one that speaks least for the attack
             measures.append(max(tested, key=lambda measure: measure.p))
     for name, chance in _CHANCES.items():
         asked = rows[rows[name].notna() & rows[chance].notna()]
@@ -209,7 +209,7 @@ def _nearer(name: str, nearer: pd.Series, batch: pd.Series) -> Measure:
 def _beside_floors(
     name: str, asked: pd.DataFrame, beside: Mapping[str, pd.DataFrame], image: pd.Series, batch: pd.Series
 ) -> Measure | None:
-    """Choices against the strongest floor's; None where the attack's own floor lacks a photograph."""
+    """Choices against the strongest guess's; None where the attack's own floor lacks a photograph."""
     wanted = image[asked.index].nunique()
     if _OWN not in beside:
         return None

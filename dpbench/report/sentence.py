@@ -19,16 +19,16 @@ from dpbench.system.once import once
 SHOWN = 4
 """Defences of one verdict that are all named; of more, the first and the last."""
 _MEASURES = {
-    "psnr": "nearer by PSNR than the strongest floor",
-    "lpips": "nearer by LPIPS than the strongest floor",
+    "psnr": "nearer by PSNR than the strongest guess",
+    "lpips": "nearer by LPIPS than the strongest guess",
     "identified": "identified",
     "iip": "identified by their features",
 }
 _OF_BATCHES = {
-    "psnr": "mostly nearer by PSNR than the strongest floor",
-    "lpips": "mostly nearer by LPIPS than the strongest floor",
-    "identified": "with more images identified than by the strongest floor",
-    "iip": "with more images identified by their features than by the strongest floor",
+    "psnr": "mostly nearer by PSNR than the strongest guess",
+    "lpips": "mostly nearer by LPIPS than the strongest guess",
+    "identified": "with more images identified than by the strongest guess",
+    "iip": "with more images identified by their features than by the strongest guess",
 }
 
 
@@ -207,7 +207,7 @@ def counted(found: Measure | None) -> str:
     low, high = (100 * end for end in found.interval)
     guess = f"by chance {100 * found.chance:.3g} %"
     if found.rival is not None:
-        guess = f"by the strongest floor {found.rival} of {found.tried}"
+        guess = f"by the strongest guess {found.rival} of {found.tried}"
         guess = f"with fewer in {found.rival}" if found.batches else guess
     share = f"{found.right} of {found.tried} "
     if found.batches:
@@ -237,6 +237,8 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
     terms, measured, found = [], results.measured, results.found.values()
     if (measured["images"] > 1).any():
         terms.append("medians over images")
+    if measured["psnr_over_floor_median"].notna().any():
+        terms.append("the best floor may be a constant image made from the original, which is no guess")
     if any(each.measures for each in found):
         terms.append("exact tests at 5 %, corrected for all measures and attacks of a setting")
     if any(each.images == 1 for each in found):

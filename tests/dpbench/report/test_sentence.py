@@ -31,7 +31,7 @@ def test_the_numbers_are_the_tables(make_rows, dp):
     )
     assert numbers in said
     assert (
-        "dp ε=1 (1 image: 3.5 dB below; 0 of 1 nearer by PSNR than the strongest floor, 95 % interval" in said
+        "dp ε=1 (1 image: 3.5 dB below; 0 of 1 nearer by PSNR than the strongest guess, 95 % interval" in said
     )
 
 
@@ -238,8 +238,9 @@ def test_a_constant_image_is_no_guess_as_it_is_made_from_the_original(make_run, 
     table = make_run(undefended=(11.6, 0.6), dp=False, batch_sizes=(16,))
     said = sentence(in_batches_of_their_own(table))
     assert "0.6 dB below the best floor" in said
+    assert "the best floor may be a constant image made from the original, which is no guess" in said
     assert "inverting-gradients does better on the undefended gradient than a guess without it" in said
-    assert "16 of 16 nearer by PSNR than the strongest floor" in said
+    assert "16 of 16 nearer by PSNR than the strongest guess" in said
 
 
 def test_without_the_floors_one_by_one_nothing_is_called_a_guess(make_rows, in_batches_of_their_own):
@@ -260,7 +261,7 @@ def test_the_best_floor_of_each_image_is_no_guess(make_rows, in_batches_of_their
     said = sentence(in_batches_of_their_own(frame(rows)))
     assert "dlg does better on the undefended gradient than a guess without it (32 images: 12.0" in said
     assert (
-        "28 of 32 nearer by PSNR than the strongest floor, 95 % interval 71 to 96 %, by chance 50 %" in said
+        "28 of 32 nearer by PSNR than the strongest guess, 95 % interval 71 to 96 %, by chance 50 %" in said
     )
 
 
@@ -294,7 +295,7 @@ def test_the_floors_choices_are_told_where_chance_is_not_what_a_guess_gets(make_
     table["identified"] = (table["floor"].isna() | (noise & (table["image"] < 2))).astype("boolean")
     informed = table.assign(gallery_labels="any", labels="known")
     said = sentence(in_batches_of_their_own(informed))
-    assert "8 of 8 identified, 95 % interval 63 to 100 %, by the strongest floor 2 of 8" in said
+    assert "8 of 8 identified, 95 % interval 63 to 100 %, by the strongest guess 2 of 8" in said
     assert "there are not enough batches to say" in sentence(informed)
     assert "by chance 5 %" in sentence(table.assign(gallery_labels="same"))
 
