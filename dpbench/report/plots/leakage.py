@@ -33,7 +33,7 @@ title says what is left out even then."""
 MANY = 1000
 """Points of one series from which on they are one picture in a drawing, not marks of their own."""
 
-_FLOOR = "best floor, without the gradient"
+_FLOOR = "best floor without the gradient"
 _METRICS = {"psnr": "PSNR, dB (up: leaks more)", "lpips": "LPIPS (down: leaks more)"}
 
 # all in inches: a figure has to be as high as its text needs, or Matplotlib's layout engine gives up

@@ -10,7 +10,7 @@ from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.store.schema import frame
 from tests.helpers.figures import assert_readable
 
-FLOOR = "best floor, without the gradient"
+FLOOR = "best floor without the gradient"
 
 
 def drawn(figure):
