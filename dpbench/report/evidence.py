@@ -220,7 +220,7 @@ def _beside_floors(
     guesses = [beside[floor].loc[asked.index, name] for floor in (_OWN, *_BLIND) if floor in beside]
     of = batch[image[asked.index]].to_numpy()
     tested = [_paired(name, asked[name], guess, of) for guess in guesses if guess.notna().all()]
-    return max(tested, key=lambda measure: (measure.p, measure.rival or 0))
+    return max(tested, key=lambda measure: (measure.p, measure.rival))
 
 
 def _paired(name: str, chosen: pd.Series, rival: pd.Series, batch: np.ndarray) -> Measure:
@@ -229,11 +229,10 @@ def _paired(name: str, chosen: pd.Series, rival: pd.Series, batch: np.ndarray) -
     Where a batch has several photographs, of batches in which one of the two got more of them right.
     """
     own, other = chosen.astype(bool).to_numpy(), (rival >= 0.5).to_numpy()
-    batches = len(np.unique(batch)) < len(batch)
-    more = pd.Series(own.astype(int) - other).groupby(batch if batches else np.arange(len(batch))).sum()
+    more = pd.Series(own.astype(int) - other).groupby(batch).sum()  # of a batch, or of its only photograph
     gained, lost = int((more > 0).sum()), int((more < 0).sum())
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained else 1.0
-    if batches:
+    if len(more) < len(own):
         return Measure(name, gained, len(more), 0.5, p, lost, batches=True)
     return Measure(name, int(own.sum()), len(own), float(other.mean()), p, int(other.sum()))
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from dpbench.report.evidence import originals, over_floor
-from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, count, keys, listed
+from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, keys, listed
 from dpbench.report.rows import is_defended
 from dpbench.store.columns import conditions
+from dpbench.system.words import counted
 
 KIND = "non-adaptive beats adaptive"
 
@@ -25,7 +26,7 @@ def adaptive(results: Results) -> Iterator[Flag]:
         for line, own in results.settings(part):
             gains = gained.loc[own.index].groupby(originals(own)).median()
             if gains.median() >= MARGIN_DB:
-                said.append(f"{gains.median():.1f} dB {results.place(line)} ({count(len(gains), 'image')})")
+                said.append(f"{gains.median():.1f} dB {results.place(line)} ({counted(len(gains), 'image')})")
                 beside.append(own)
         if said:
             yield Flag(

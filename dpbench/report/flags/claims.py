@@ -8,7 +8,8 @@ from dpbench.privacy.rounding import down_places, up
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
 from dpbench.report.flags.audits import audits
-from dpbench.report.flags.flag import Flag, Results, count, keys
+from dpbench.report.flags.flag import Flag, Results, keys
+from dpbench.system.words import counted
 
 AUDIT, BOUND, TUNED = "audit above the claim", "bound exceeded", "tuned on attacked images"
 TUNING = ("cifar10", 100, 999)
@@ -25,13 +26,13 @@ def audited(results: Results) -> Iterator[Flag]:
         if audit.departures:
             names = ", ".join(audit.departures)
             found.append(
-                f"noise that fails {len(audit.departures)} of {count(audit.checks, 'check')} ({names})"
+                f"noise that fails {len(audit.departures)} of {counted(audit.checks, 'check')} ({names})"
             )
         if found:
             yield Flag(
                 AUDIT,
                 f"The audit {audit.name} of {audit.defense} found {' and '.join(found)} "
-                f"({count(audit.releases, 'release')} for each of {audit.canaries} canaries, confidence "
+                f"({counted(audit.releases, 'release')} for each of {audit.canaries} canaries, confidence "
                 f"{100 * audit.confidence:g} %), so its guarantee does not hold.",
                 keys(results.table[(results.table["defense"] == audit.defense).fillna(False)]),
             )
@@ -59,7 +60,7 @@ def tuned(results: Results) -> Iterator[Flag]:
             hit, all_of_them = (originals(each).nunique() for each in (rows, attacked))
             yield Flag(
                 TUNED,
-                f"{hit} of {count(all_of_them, 'image')} are among those that the attack's parameters were "
+                f"{hit} of {counted(all_of_them, 'image')} are among those that the attack's parameters were "
                 f"tuned on ({source}), so it may do better on them than on others: report batches of other "
                 "images.",
                 keys(rows),
@@ -71,7 +72,7 @@ def tuned(results: Results) -> Iterator[Flag]:
         hit, all_of_them = (originals(each).nunique() for each in (rows, attacked))
         yield Flag(
             TUNED,
-            f"{hit} of {count(all_of_them, 'image')} of {data} are of the batch seeds {first} to {last}, "
+            f"{hit} of {counted(all_of_them, 'image')} of {data} are of the batch seeds {first} to {last}, "
             "which are kept for tuning attacks, so an attack may do better on them than on others: report "
             f"seeds from {last + 1} on.",
             keys(rows),

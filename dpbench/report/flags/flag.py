@@ -105,13 +105,3 @@ def listed(parts: Sequence[str]) -> str:
     more = len(parts) - SHOWN
     words = [*parts[:SHOWN], *([f"and in {more} more setting{'s' if more > 1 else ''}"] if more > 0 else [])]
     return "; ".join(words)
-
-
-def count(number: int, name: str) -> str:
-    """A number with its noun.
-
-    Example:
-        >>> count(1, "image"), count(20_000, "release")
-        ('1 image', '20,000 releases')
-    """
-    return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -7,25 +7,31 @@ from collections.abc import Iterator
 import pandas as pd
 
 from dpbench.report.evidence import evidence, originals, over_floor
-from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, count, keys, listed
+from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, keys, listed
 from dpbench.report.naming import number
+from dpbench.report.rivals import BEST
 from dpbench.report.rows import ended_well, is_defended, is_floor
 from dpbench.report.verdict import verdict
+from dpbench.system.words import counted
 
 BEATEN, FAILS = "a floor beats the attack", "the attack fails undefended"
 
 
 def beaten(results: Results) -> Iterator[Flag]:
-    """Defended rows on which a floor is nearer by PSNR (see `MARGIN_DB`) and no less alike by LPIPS."""
+    """Defended rows on which a floor is nearer by PSNR (see `MARGIN_DB`) and no less alike by LPIPS.
+
+    `BEST` is none of them: it may be the constant image, which no attack could have handed back.
+    """
     defended = results.rebuilt[is_defended(results.rebuilt)]
     for attack, rows in defended.groupby("attack", sort=False):
         said, beside = [], []
         for line, own in results.settings(rows):
             lead, floor, images = max(
-                (_lead(own, floor, name) for name, floor in results.floors.items()), default=(0.0, "", 0)
+                (_lead(own, floor, name) for name, floor in results.floors.items() if name != BEST),
+                default=(0.0, "", 0),
             )
             if lead >= MARGIN_DB:
-                said.append(f"{floor} by {lead:.1f} dB {results.place(line)} ({count(images, 'image')})")
+                said.append(f"{floor} by {lead:.1f} dB {results.place(line)} ({counted(images, 'image')})")
                 beside.append(own)
         if said:
             yield Flag(
@@ -55,7 +61,7 @@ def fails(results: Results) -> Iterator[Flag]:
         said = verdict(line, found, len(found.measures))
         if said not in ("guess", "unsure"):
             continue
-        name, images = results.naming.attack(line), count(found.images, "image")
+        name, images = results.naming.attack(line), counted(found.images, "image")
         shown = {
             "guess": f"{name} is not seen to do better on the undefended gradient than a guess without it "
             f"({images}",
@@ -81,7 +87,7 @@ def _without_result(results: Results) -> Iterator[Flag]:
         alike = _alike(results, line)
         # an attack that has no result at all credits nobody
         if not ended_well(rows).any() and (ended_well(alike) & is_defended(alike)).any():
-            lost = count(rows["key"].nunique(), "cell")
+            lost = counted(rows["key"].nunique(), "cell")
             yield Flag(
                 FAILS,
                 f"{results.naming.attack(line)} has no undefended result ({lost} failed or skipped; "

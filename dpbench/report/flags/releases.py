@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dpbench.report.evidence import originals
-from dpbench.report.flags.flag import Flag, Results, count, keys
+from dpbench.report.flags.flag import Flag, Results, keys
 from dpbench.report.rows import ended_well, is_floor
+from dpbench.system.words import counted
 
 UNREPEATABLE = "the defence is not deterministic given its seed"
 TOO_LONG = "released norm above C"
@@ -27,7 +28,7 @@ def unrepeatable(results: Results) -> Iterator[Flag]:
             yield Flag(
                 UNREPEATABLE,
                 f"{defence} does not make the same release twice from the same seed "
-                f"({differing['key'].nunique()} of {count(cells, 'cell')}), so its results cannot be made "
+                f"({differing['key'].nunique()} of {counted(cells, 'cell')}), so its results cannot be made "
                 "again, and attacks on it are not compared on the same release.",
                 keys(differing),
             )
@@ -45,7 +46,7 @@ def too_long(results: Results) -> Iterator[Flag]:
                 TOO_LONG,
                 f"{defence} releases gradients of norm {worst['release_norm']:.3g} where clipping to C = "
                 f"{worst['max_grad_norm']:g} and its noise allow {worst['release_norm_limit']:.3g} at most "
-                f"({above['key'].nunique()} of {count(cells, 'cell')}), so it does not clip as it says.",
+                f"({above['key'].nunique()} of {counted(cells, 'cell')}), so it does not clip as it says.",
                 keys(above),
             )
 
@@ -57,7 +58,7 @@ def zero(results: Results) -> Iterator[Flag]:
     if len(silent):
         yield Flag(
             ZERO,
-            f"{originals(silent).nunique()} of {count(originals(asked).nunique(), 'attacked image')} have "
+            f"{originals(silent).nunique()} of {counted(originals(asked).nunique(), 'attacked image')} have "
             f"less than {LEAST_SHARE:g} of their batch's gradient norms, so hardly anything of them is in a "
             "release, and that they are missed says nothing of a defence.",
             keys(silent),
@@ -68,7 +69,7 @@ def zero(results: Results) -> Iterator[Flag]:
         defences = ", ".join(empty["defense"].dropna().unique())
         yield Flag(
             ZERO,
-            f"{count(empty['key'].nunique(), 'cell')} ({defences}) had a release of zeros, so there was "
+            f"{counted(empty['key'].nunique(), 'cell')} ({defences}) had a release of zeros, so there was "
             "nothing to attack, which is no result of a defence.",
             keys(empty),
         )

@@ -39,6 +39,14 @@ def test_a_floor_that_is_hardly_nearer_or_less_alike_is_not_named(make_run, rais
     assert raised(make_run(defended=(psnr, lpips))) == [], why
 
 
+def test_the_best_of_unnamed_floors_is_no_guess(make_rows, raised, dp):
+    """It may be the constant image, which is made from the original."""
+    rows = make_rows("dlg", "none", 1, 20, 0.08) + make_rows("dlg", "dp", 1, 8.0, 0.9, **dp)
+    assert BEATEN not in {flag.kind for flag in raised(frame(rows))}
+    named = make_rows("floor:mean-image", "none", 1, 12.2, 0.2)
+    assert BEATEN in {flag.kind for flag in raised(frame(rows + named))}
+
+
 def test_batch_sizes_are_told_apart_and_only_the_first_settings_are_spelt_out(make_run, raised):
     (flag,) = raised(make_run(defended=(8.0, 0.9)))
     assert "under dp ε=1000 in batches of 1 (1 image)" in flag.text
