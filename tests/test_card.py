@@ -27,9 +27,9 @@ for wrong in (lambda: x + torch.ones(2), lambda: x.numpy()):
 
 def run(*words):
     root = Path(__file__).parents[1]
-    return subprocess.run(
-        [sys.executable, *words], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
+    done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

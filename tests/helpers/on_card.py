@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -112,3 +113,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     json.dump(dict(results(card.plug_in())), sys.stdout)
+    sys.stdout.flush()
+    os._exit(
+        0
+    )  # what PyTorch tears down at the end of a process is not asked about, least of all of a pretence
