@@ -14,6 +14,7 @@ from dpbench.report.check.findings import Departure, Findings, Matched, column
 from dpbench.report.check.pairs import text
 from dpbench.report.compare.intervals import mcnemar
 from dpbench.store.columns import columns
+from dpbench.system.words import counted
 
 _NETWORK = {"lpips": "lpips_net", "lpips_floor": "lpips_net", "iip": "iip_net", "iip_chance": "iip_net"}
 """What is measured by a network, and where the network's name stands: two scales are not compared."""
@@ -104,7 +105,11 @@ def _words(name: str, pairs: Matched, is_flag: bool, found: Findings) -> None:
     if strictly.any():
         found.departures.append(pairs.departure(name, strictly))
     elif differs.any() and is_flag:
-        lost, won = (int((differs & rows[name].astype(bool)).sum()) for rows in (pairs.there, pairs.here))
+        there, here = (rows[name].astype(int).to_numpy() for rows in (pairs.there, pairs.here))
+        # one search rebuilds a batch, so its images flip together
+        gained = pd.Series(here - there).groupby(pairs.here["batch_seed"].to_numpy()).sum()
+        lost, won = int((gained < 0).sum()), int((gained > 0).sum())
         if mcnemar(lost, won) < 1 - tolerances.CONFIDENCE:
-            said = f"{lost} rows lost it and {won} gained it, more than rounding explains"
+            batches = counted(lost, "batch", plural="batches")
+            said = f"{batches} lost some and {won} gained some, more than rounding explains"
             found.departures.append(Departure(pairs.kind, name, int(differs.sum()), said))

@@ -134,7 +134,20 @@ def test_flags_of_a_search_may_flip_here_and_there(stored, elsewhere):
     some = edited(repeated(elsewhere, 40), "identified", lambda v: [i % 40 == 0 for i in range(len(v))])
     assert check.compare(some, here).agrees
     (found,) = check.compare(edited(some, "identified", lambda values: True), here).departures
-    assert "80 rows lost it and 0 gained it" in found.example
+    assert "40 batches lost some and 0 gained some" in found.example
+
+
+def test_the_images_of_a_batch_flip_together(stored, elsewhere):
+    """Ten images each of four batches: a test of 40 images would not believe that this is rounding."""
+
+    def of_four(run):
+        table = repeated(run, 20).table
+        place = np.arange(len(table))
+        return replace(run, table=table.assign(batch_seed=place % 4, image=place // 4))
+
+    lost = edited(of_four(elsewhere), "identified", lambda values: True)
+    kept = edited(of_four(stored), "identified", lambda values: False)
+    assert check.compare(lost, kept).agrees
 
 
 def test_rows_of_one_run_only(stored):
