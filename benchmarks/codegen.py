@@ -169,6 +169,7 @@ def _pretended(mode: FakeTensorMode, found: list[Any]) -> Iterator[None]:
         for name, answer in ANSWERS.items():
             stack.enter_context(mock.patch(name, return_value=answer))
         stack.enter_context(mock.patch("torch.cuda._get_device_properties", return_value=H100, create=True))
+        stack.enter_context(mock.patch("attacks.engine.products.on_cpu", return_value=False))
         stack.enter_context(config.patch(force_disable_caches=True, compile_threads=1))
         yield
 

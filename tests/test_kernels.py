@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from attacks.engine import Schedule, steps
+from attacks.engine import Schedule, products, steps
 from attacks.engine.iteration import Iteration, State
 from attacks.engine.problem import Problem
 from attacks.engine.runners import Inputs
@@ -34,9 +34,10 @@ def tiny():
 
 
 @needs_triton
-def test_kernels_bytes_and_arithmetic_of_an_iteration():
+def test_kernels_bytes_and_arithmetic_of_an_iteration(monkeypatch):
     iteration, inputs = tiny()
-    with Work() as noted:
+    with monkeypatch.context() as there, Work() as noted:
+        there.setattr(products, "on_cpu", lambda _: False)  # as on a card
         iteration(*inputs[1:])
     made = generate(iteration, inputs)
     assert made.flop == sum(operations for operations, _ in noted.done)

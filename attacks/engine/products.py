@@ -35,11 +35,16 @@ def _(a: Tensor, b: Tensor) -> Tensor:
 def serves(x: Tensor, weight: Tensor, setting: Setting) -> bool:
     """Whether the products are the faster way: one image on a CPU, with fewer places than output channels."""
     *_, groups = setting
-    if not (len(x) == groups == 1 and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32):
+    if not (len(x) == groups == 1 and on_cpu(x) and x.dtype == weight.dtype == torch.float32):
         return False
     places = math.prod(_places(x, weight, setting))
     few = places <= len(weight) and places * weight.numel() >= LEAST
     return few and torch.backends.mkldnn.is_available()
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether what was found faster on CPUs is used."""
+    return x.device.type == "cpu"
 
 
 def output(x: Tensor, weight: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
