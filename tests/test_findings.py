@@ -288,6 +288,26 @@ def test_the_groups_of_defences_are_those_of_the_stored_suite():
         assert (plain - rows.groupby(strength)["psnr"].mean()).max() < 2.2
 
 
+def test_what_was_counted_without_a_card():
+    page, told = (ROOT / "docs" / "engine.md").read_text(), []
+    files = [
+        pd.read_csv(ROOT / "results" / "reference" / "kernels" / f"{n}.csv") for n in ("before", "after")
+    ]
+    for before, after in zip(*(f.itertuples(index=False) for f in files), strict=True):
+        for row, first in ((before, None), (after, "after")):
+            _, search, operations, launches, _, calls, gb, library, gflop, *_ = row
+            words = {
+                "inverting": "`inverting-gradients --preset paper`",
+                "gradinver": "`gradinversion` with its",
+            }
+            first = first or f"{words[search[:9]]}"
+            told.append(
+                rf"\| {re.escape(first)}[^|]* \| {operations:,} \| {launches:,} \| {gb:.2f} \| {calls} "
+                rf"\| {library:.2f} \| {gflop:.0f} \|"
+            )
+    assert all(re.search(line, page) for line in told)
+
+
 def on_the_h200(name):
     return pd.read_csv(ROOT / "results" / "reference" / "h200" / f"{name}.csv")
 
