@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -168,7 +169,8 @@ def _choice(training: Training, sigma: float, eps: float | None, kappa: float, i
     rate, steps, delta = training.sample_rate, training.steps, training.delta
     release = {prior: privacy.reconstruction_bound(sigma, kappa=prior) for prior in _priors(kappa)}
     curve = trade_off(sigma, rate, steps)
-    mu, distance = nearest_gaussian(curve)
+    # without sampling the curve is Gaussian, and of its end with little noise nothing could tell which
+    mu, distance = (math.sqrt(steps) / sigma, 0.0) if rate == 1 else nearest_gaussian(curve)
     eps = privacy.epsilon(sigma, delta, rate, steps) if eps is None else eps
     return Choice(
         eps=eps,

@@ -53,7 +53,9 @@ def _gap(curve: TradeOff, mu: float) -> np.ndarray:
     """Along lines of constant a - f(a): how far up the diagonal `curve` lies above G_mu."""
     threshold = np.linspace(-_REACH, _REACH + mu, _POINTS)
     across, along = _turned(ndtr(-threshold), ndtr(threshold - mu))
-    own_across, own_along = _turned(curve.false_positive, 1 - curve.true_positive)
+    # with little noise some members are found for certain: f falls from 1 where nobody is accused wrongly
+    false, true = np.append(0.0, curve.false_positive), np.append(0.0, curve.true_positive)
+    own_across, own_along = _turned(false, 1 - true)
     places = np.linspace(-1, 1, _POINTS)
     order = np.argsort(across)
     return np.interp(places, own_across, own_along) - np.interp(places, across[order], along[order])

@@ -179,6 +179,15 @@ def test_a_training_whose_batch_is_everything(capsys):
     assert f" {math.ceil(1000 * choice.noise_multiplier) / 1000:.3f} " in said
 
 
+@pytest.mark.parametrize(("steps", "eps"), [(1, 1000), (3, 1000), (3, 1)])
+def test_without_sampling_mu_is_that_of_the_noise(steps, eps):
+    """At ε = 1,000 the curve is all corner, and no search could tell one Gaussian from another."""
+    training = deciding.Training(train_size=1000, train_batch_size=1000, epochs=steps, delta=1e-6)
+    choice = deciding.for_eps(training, eps, kappa=0.1, images_per_user=1)
+    assert choice.gaussian_mu == pytest.approx(math.sqrt(steps) / choice.noise_multiplier)
+    assert choice.gaussian_distance == 0
+
+
 def test_given_noise_is_read_the_other_way():
     training = deciding.Training(train_size=20_000, train_batch_size=256, epochs=30, delta=1e-5)
     choice = deciding.for_noise(training, 2.449, kappa=0.1, images_per_user=1)

@@ -179,9 +179,13 @@ def test_the_nearest_gaussian_of_a_gaussian_is_itself():
         assert apart < 1e-4
 
 
-def test_the_distance_is_the_shift_along_the_diagonal():
-    """By its definition, searched by brute force on a grid."""
-    curve, mu = privacy.trade_off(0.6, 0.05, 30), 0.5
+@pytest.mark.parametrize(
+    ("setting", "mu"),
+    [((0.6, 0.05, 30), 0.5), ((0.046, 0.007, 340), 3.6), ((0.046, 0.007, 340), 13.5), ((0.0268, 1, 1), 37.3)],
+)
+def test_the_distance_is_the_shift_along_the_diagonal(setting, mu):
+    """By its definition, searched by brute force on a grid; with little noise f(0) is far from 1."""
+    curve = privacy.trade_off(*setting)
     alphas = np.linspace(0, 1, 4001)
 
     def ours(alpha):
@@ -198,6 +202,14 @@ def test_the_distance_is_the_shift_along_the_diagonal():
     both = next(shift for shift in shifts if holds(ours, gaussian, shift) and holds(gaussian, ours, shift))
     assert regret(curve, mu) == pytest.approx(one_way, abs=3e-4)
     assert distance(curve, mu) == pytest.approx(both, abs=3e-4)
+
+
+def test_no_gaussian_is_nearer_where_some_members_are_found_for_certain():
+    curve = privacy.trade_off(0.046, 0.007, 340)
+    assert curve.power(0) > 0.4
+    mu, apart = privacy.nearest_gaussian(curve)
+    assert 3 < mu < 4
+    assert apart == pytest.approx(min(distance(curve, other) for other in np.linspace(1, 14, 131)), abs=2e-4)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 10])
