@@ -52,7 +52,7 @@ def _columns(first: Choice) -> list[_Column]:
         ("", "adv.", lambda c: up_places(c.advantage)),
         ("", "TPR", lambda c: _share(c.power)),
         ("GDP", "μ", lambda c: f"{c.gaussian_mu:.3f}"),
-        ("", "±", lambda c: f"{c.gaussian_distance:.0e}"),
+        ("", "±", lambda c: f"{upwards(c.gaussian_distance, 1):.0e}"),
     ]
     if first.images_per_user > 1:
         found.append(("ε of", f"{first.images_per_user}", lambda c: up(c.eps_user)))
@@ -94,7 +94,7 @@ def _legend(first: Choice) -> str:
         f"training. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} without them{own}.",
         "adv.: membership advantage, true less false positive rate; TPR: true positive rate at a false "
         f"positive rate of {RARE:g}; both at most, from all gradients.",
-        "GDP μ: the nearest Gaussian trade-off curve; ±: how far the training's own is from it.",
+        "GDP μ: the nearest Gaussian trade-off curve; ±: how far the training's own is from it, at most.",
     ]
     if first.images_per_user > 1:
         lines.append(

@@ -47,7 +47,7 @@ def test_the_issues_question_is_answered(answered):
     assert max(map(len, said.splitlines()[:-1])) <= 80
     assert "q = 0.0128, T = 2,344" in " ".join(said.split())
     (line,) = (line for line in said.splitlines() if line.split()[:2] == ["1", "2.451"])
-    assert " ".join(line.split()) == "1 2.451 1.6 0.192 0.155 0.105 0.00238 0.264 9e-05 14.9"
+    assert " ".join(line.split()) == "1 2.451 1.6 0.192 0.155 0.105 0.00238 0.264 1e-04 14.9"
     assert "at most 15.5 % with the gradients of all" in " ".join(said.split())
     assert "safe" not in said
 
@@ -61,6 +61,7 @@ def test_what_is_printed_is_rounded_to_where_it_holds(answered):
     for row, line in zip(rows, printed, strict=True):
         for name, shown in zip(names, line[1:], strict=False):
             assert float(row[name]) <= float(shown) < float(row[name]) * 1.01 + 1e-3
+        assert float(row["gaussian_distance"]) <= float(line[8]) <= 2 * float(row["gaussian_distance"])
 
 
 def test_the_files_hold_every_number(answered):
