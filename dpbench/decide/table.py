@@ -76,13 +76,17 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
-    seen = f"gradients of all {training.steps:,} steps" if training.steps > 1 else "gradient of its one step"
+    seen, unknown = f"gradients of all {training.steps:,} steps", "which of them hold it"
+    if training.steps == 1:
+        seen, unknown = "gradient of its one step", "whether it is in it"
+    if training.sample_rate < 1:
+        seen += f", not knowing {unknown}"
     return _wrapped(
         f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {down(100 * choice.kappa)} % of "
         f"cases without the training does so in at most {up_percent(choice.rero_training_kappa)} with the "
         f"{seen}, and in at most {up_percent(choice.rero_release_kappa)} "
-        "with one gradient of a batch that is known to hold the image. Whoever has to tell whether an image "
-        f"was in the training set is right in at most {up_percent(right)} of cases; guessing is right in "
+        "with one gradient of a batch that is known to hold the image. Whoever has to tell from the training "
+        f"whether an image was in it is right in at most {up_percent(right)} of cases; guessing is right in "
         "50 %."
     )
 
@@ -90,8 +94,10 @@ def _example(choice: Choice, training: Training) -> str:
 def _legend(first: Choice) -> str:
     own = f"; at κ: {down(first.kappa)} without them" if first.kappa != PRIOR_SUCCESS else ""
     lines = [
-        "one: from one gradient of a batch that is known to hold the image; all: from all gradients of the "
-        f"training. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} without them{own}.",
+        "one: from one gradient of a batch that is known to hold the image (several such gradients give away "
+        "more: k of them as much as one with σ / √k); all: from all gradients of the training, if nobody "
+        f"knows which batches hold the image. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} "
+        f"without them{own}.",
         "adv.: membership advantage, true less false positive rate; TPR: true positive rate at a false "
         f"positive rate of {RARE:g}; both at most, from all gradients.",
         "GDP μ: the nearest Gaussian trade-off curve; ±: how far the training's own is from it, at most.",

@@ -64,6 +64,29 @@ def test_what_is_printed_is_rounded_to_where_it_holds(answered):
         assert float(row["gaussian_distance"]) <= float(line[8]) <= 2 * float(row["gaussian_distance"])
 
 
+def test_who_knows_the_batches_meets_neither_bound(answered):
+    """A server that knows which 30 gradients hold the image has one Gaussian release with σ / √30."""
+    said, folder = answered
+    choice = json.loads((folder / "decide.json").read_text())["choices"][1]
+    known = privacy.reconstruction_bound(choice["noise_multiplier"], steps=30)
+    assert known > 4 * max(choice["rero_release"], choice["rero_training"])
+    assert f"{known:.2f}" == "0.83"
+    assert f"{privacy.epsilon(choice['noise_multiplier'], 1e-5, steps=30):.1f}" == "11.5"
+    for page in (DOCUMENT, DOCUMENT.with_name("choose-an-epsilon.md")):
+        assert "83 % at ε = 1" in page.read_text(encoding="utf-8")
+    said = " ".join(said.split())
+    assert "with the gradients of all 2,344 steps, not knowing which of them hold it, and" in said
+    assert "k of them as much as one with σ / √k" in said
+    assert "if nobody knows which batches hold the image" in said
+
+
+def test_a_single_sampled_step_may_not_hold_the_image(capsys):
+    words = ["--train-size", "100", "--train-batch-size", "50", "--epochs", "0.5", "--delta", "1e-3"]
+    assert main([*words, "--eps", "1"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "with the gradient of its one step, not knowing whether it is in it, and" in said
+
+
 def test_the_files_hold_every_number(answered):
     _, folder = answered
     assert {file.name for file in folder.iterdir()} == {

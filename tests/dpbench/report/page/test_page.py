@@ -139,6 +139,7 @@ def test_a_folder_of_decide_shows_its_table(read):
         names += ["advantage", "power", "gaussian_mu"]
         names += ["eps_user"] if choice["eps_user"] is not None else []
         assert values == [choice[name] for name in names]
+    assert "what it says of the training for every one who does not know which batches hold" in found.text
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file", "foreign"])
