@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from dpbench.privacy.checks import check_count
+from dpbench.privacy.checks import check_count, check_positive
 from dpbench.protocol import InputError
 from dpbench.protocol.parameters import Declared, declare, parameter
 
@@ -67,7 +67,8 @@ def noise_left(noise_multiplier: float, clients: int, missing: int) -> float:
         >>> noise_left(2.0, clients=16, missing=12)
         1.0
     """
+    check_positive("`noise_multiplier`", noise_multiplier)
     clients = check_count("`clients`", clients)
-    if not 0 <= missing < clients:
-        raise InputError(f"Of {clients} clients 0 to {clients - 1} can be missing, not {missing}.")
+    if not (0 <= missing < clients and missing == int(missing)):
+        raise InputError(f"Of {clients} clients 0 to {clients - 1} can be missing, not {missing:g}.")
     return noise_multiplier * math.sqrt(1 - missing / clients)

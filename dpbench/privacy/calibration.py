@@ -237,11 +237,19 @@ def delta_note(delta: float, train_size: int) -> str | None:
 
     A mechanism that publishes one of N samples at random, and nothing else, has (0, 1 / N)-DP.
 
+    Args:
+        delta: above 0.
+        train_size: N, a whole number of at least 1.
+
+    Raises:
+        InputError: for another `train_size`.
+
     Example:
         >>> delta_note(1e-5, 50_000)
         >>> delta_note(1e-3, 50_000)
         '`delta` 0.001 is not below 1 / `train_size`, which is 2e-05: publishing a sample would be allowed.'
     """
+    train_size = check_count("`train_size`", train_size)
     if delta < 1 / train_size:
         return None
     return (

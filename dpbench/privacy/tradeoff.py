@@ -17,6 +17,7 @@ from dpbench.privacy.checks import check_delta, check_releases
 from dpbench.privacy.gaussian import gaussian_delta
 from dpbench.privacy.pld import GRIDS, deltas, loss_distribution
 from dpbench.privacy.renyi import renyi_log_delta
+from dpbench.protocol import InputError
 
 _LINES = 2000
 """Tangents from each way of accounting."""
@@ -42,7 +43,13 @@ class TradeOff:
     true_positive: np.ndarray
 
     def power(self, alpha: float) -> float:
-        """1 - f(alpha): the most that can be right where a share `alpha`, in [0, 1], is wrong."""
+        """1 - f(alpha): the most that can be right where a share `alpha` is wrong.
+
+        Raises:
+            InputError: for an alpha outside 0 ... 1.
+        """
+        if not 0 <= alpha <= 1:
+            raise InputError(f"`alpha` must lie from 0 to 1, not {alpha:g}.")
         return float(np.interp(alpha, self.false_positive, self.true_positive))
 
     @property
@@ -64,7 +71,13 @@ class TradeOff:
         return max(float(log_slopes.max()), 0.0)
 
     def delta(self, eps: float) -> float:
-        """The smallest delta that goes with `eps`, 0 or more; above 600 that of 600."""
+        """The smallest delta that goes with `eps`; above 600 that of 600.
+
+        Raises:
+            InputError: for an eps below 0.
+        """
+        if not eps >= 0:
+            raise InputError(f"`eps` must be 0 or more, not {eps:g}.")
         slope = math.exp(min(eps, _LARGEST_EPS))
         return max(float((self.true_positive - slope * self.false_positive).max()), 0.0)
 
