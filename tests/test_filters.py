@@ -78,6 +78,14 @@ def test_the_worth_of_gaussian_filters_is_exact():
     assert f"{local_dp_epsilon(distance=1) / 1e6:.0f} million" in PAGE
 
 
+def test_a_false_claim_passes():
+    _, _, claims, worth, _, audited, outcome = AUDITS[4]
+    assert float(audited) < float(claims) < float(worth)
+    assert outcome == "passes"
+    said = f"the truth, {worth}, is above the claim, {claims}, and the audit's bound, {audited}, below it"
+    assert said in PAGE
+
+
 def test_the_worth_of_sparse_vectors_is_what_is_proven():
     small, all_sent, large, net = (
         sparse_vector_epsilon(48),
