@@ -96,8 +96,8 @@ def text(answer: Plain) -> str:
     head = (
         f"Measured on {setting['data']}, {setting['model']} ({setting['victim']}), "
         f"{counted(setting['batch_size'], 'image')} of the batch unknown to the attacker, which succeeds if "
-        "the image ranks first of 200 (chance 0.5 %). No attacker at all gains 5 points or more over a prior "
-        f"of {PRIOR_SUCCESS:g} from σ = {up_places(answer['certified_sigma'])} on."
+        "the image ranks first of 200 (chance 0.5 %). From one such gradient, no attacker at all gains more "
+        f"than 5 points over a prior of {PRIOR_SUCCESS:g} from σ = {up_places(answer['certified_sigma'])} on."
     )
     blocks = [_wrapped(f"{head} {answer['meaning']}".strip()), _block("No defence", [], answer["undefended"])]
     for each in answer["choices"]:

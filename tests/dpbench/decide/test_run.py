@@ -100,6 +100,8 @@ def test_what_is_printed_equals_the_files(measured):
     assert "safe" not in measured.said
     assert MEANING in " ".join(measured.said.split())
     assert "5 points above chance" in MEANING
+    # of many gradients somebody gains more: that of σ = 4.08 / √T
+    assert "From one such gradient, no attacker at all gains more" in " ".join(measured.said.split())
 
 
 def test_the_levels_hold_the_choices_and_reach_beyond_the_certified_frontier(measured):

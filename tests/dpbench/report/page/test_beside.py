@@ -51,6 +51,7 @@ def test_a_frontier_is_shown_level_by_level(run, measured, read):
         assert row[3]["text"] == "dlg <b>"
         assert row[7]["text"] == (level.verdict or "not tested")
     assert found.text.count(measured.sentence()) == 2  # on the card, and above its table
+    assert "from what is attacked of one batch, no attacker at all gains" in found.text
     assert "over its prior 0.1 from σ 4.08 on" in found.text
 
 
