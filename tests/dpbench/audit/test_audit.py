@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from defenses import Aggregator, Chain, create, defenses_registry
+from defenses.noise import Noise
+from dpbench import privacy
 from dpbench.audit import audit
 from dpbench.audit.__main__ import main
 from dpbench.audit.canaries import SHAPE
 from dpbench.audit.limit import affordable
 from dpbench.audit.releases import Source
+from dpbench.privacy.rounding import up
 from dpbench.protocol import Guarantee, InputError
 from tests.helpers.mechanisms import Correct, chain, claim
 from tests.helpers.noise_bugs import NoiseDividedTwice, NoiseUsedTwice
@@ -125,6 +128,22 @@ def test_noise_without_a_gaussian_claim_is_described_and_fails_nothing(capsys):
     assert not report.failed
     only = audit(create("clip"), releases=400).checks
     assert [check.found for check in only] == ["0 of 48 entries carry noise"]
+
+
+@pytest.mark.parametrize("name", ["clip+noise", "clip+noise+prune"])
+def test_the_epsilon_of_clipping_and_noise_is_a_claim_like_any_other(name, monkeypatch, capsys):
+    """Its rows have one: noise of s on the mean of B is a noise multiplier of s B / C."""
+    words = ["--defense", name, "--noise-std", "0.5", "--max-grad-norm", "2", "--batch-size", "5"]
+    words += ["--delta", "1e-6", "--releases", "1000"]
+    eps = privacy.epsilon(0.5 * 5 / 2, 1e-6)
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the claim is {up(eps, 4)}. Its noise passes 8 checks" in said
+    process = Noise.process
+    monkeypatch.setattr(Noise, "process", lambda self, *given: process(replace(self, noise_std=0.4), *given))
+    assert main(words) == 1
+    assert "BUG. 1,000 releases" in " ".join(capsys.readouterr().out.split())
+    assert main([*words, "--unit", "user"]) == 2
 
 
 def test_a_bug_in_the_noise_is_said_and_sets_the_exit_status(monkeypatch, capsys):
