@@ -16,7 +16,7 @@ _TRAINING = ("train_size", "train_batch_size", "sample_rate", "steps", "releases
 
 
 def budgets(attacked: pd.DataFrame) -> list[str]:
-    """One line for each training, and one for each number of releases, that a budget was calibrated for.
+    """One line for each training, number of releases and delta that a budget was calibrated for.
 
     Args:
         attacked: summary of a sheet's results, floors left out.
@@ -26,11 +26,13 @@ def budgets(attacked: pd.DataFrame) -> list[str]:
     """
     private = attacked[attacked["eps_release"].notna() & attacked["noise_multiplier"].notna()]
     said: dict[str, None] = {}
-    for _, rows in private.groupby(list(_TRAINING), dropna=False, sort=False):
+    several = private["delta"].nunique() > 1
+    for _, rows in private.groupby([*_TRAINING, "delta"], dropna=False, sort=False):
         for of_training in (True, False):
             part = rows[rows["eps"].notna() == of_training]
             if len(part):
-                said[f"{_what(part.iloc[0], of_training)}: {_noise(part, of_training)}"] = None
+                delta = f" at δ = {up(part.iloc[0]['delta'])}" if several else ""
+                said[f"{_what(part.iloc[0], of_training)}{delta}: {_noise(part, of_training)}"] = None
     lines = list(said)
     more = len(lines) - MOST_LINES
     return (

@@ -103,7 +103,8 @@ def _cells(item: Item) -> tuple[str, ...]:
 def _budget(guarantee: dict[str, Any] | None, name: str) -> str:
     if guarantee is None or guarantee[name] is None:
         return EMPTY
-    text = up(float(guarantee[name]))
+    # without its delta an epsilon says nothing
+    text = f"{up(float(guarantee[name]))} at δ {up(float(guarantee['delta']))}"
     sampler = guarantee["sampler"]
     if name == "eps":
         return f"{text} (sampling {sampler['assumed']}; here {sampler['actual']})"

@@ -44,6 +44,18 @@ def test_a_budget_of_releases(make_rows, dp, releases, what):
     ]
 
 
+def test_budgets_of_several_deltas_are_told_apart(make_rows, dp):
+    given = {"eps": None, "eps_scope": "release", "sample_rate": 1.0, "steps": 1, "train_size": None}
+    rows = []
+    for delta, sigma in ((1e-5, 0.601), (0.1, 0.322)):
+        more = given | {"eps_release": 8.0, "delta": delta, "noise_multiplier": sigma}
+        rows += make_rows("dlg", "dp", 1, 9, 0.4, **dp | more, key=f"at{sigma}")
+    assert sorted(lines(rows)) == [
+        "budget of the attacked release (q = 1) at δ = 0.1: σ = 0.322 at ε = 8",
+        "budget of the attacked release (q = 1) at δ = 1e-05: σ = 0.601 at ε = 8",
+    ]
+
+
 def test_many_are_counted(make_rows, dp):
     rows = []
     for size in range(1, 8):

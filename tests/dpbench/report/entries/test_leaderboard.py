@@ -110,6 +110,12 @@ def test_what_cannot_be_compared_is_on_boards_of_its_own(enter, gallery, dp):
     }
 
 
+def test_an_epsilon_stands_beside_its_delta(enter, gallery):
+    page = html(items(enter("careless", [row | {"delta": 0.1} for row in gallery(0)])), [])
+    assert " at δ 0.1" in page
+    assert " at δ 1e-05" in html(items(enter("usual", gallery(0))), [])
+
+
 def test_a_result_without_a_success_has_no_rank(enter, gallery):
     rows = [row | {"identified": None, "gallery_size": None} for row in gallery(0)]
     (board,) = boards(items(enter("run", rows)))
