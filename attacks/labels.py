@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from attacks.adaptation import SCALED
 from attacks.matched_labels import matched, references
 from dpbench.protocol import InputError, Knowledge, Release
 
@@ -58,8 +59,9 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     weight, bias = head(release, knowledge.num_classes)
     batch = release.batch_size
     noisy = release.noise_on_sum() > 0
+    scaled = not noisy and any(stage.name in SCALED for stage in release.defense)
     if rule == "auto" and not noisy:
-        return analytic(weight, bias) if batch == 1 else counts(weight, bias, batch)
+        return analytic(weight, bias) if batch == 1 else counts(weight, bias, batch, scaled)
     if rule in ("auto", "matched"):
         single = not any(weight is g for g in release.gradients)  # two rows made of one
         if not single and (given := references(knowledge)) is not None:
@@ -76,7 +78,7 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
             )
         rule = "sum" if batch <= knowledge.num_classes else "counts"
     if rule == "counts":
-        return counts(weight, bias, batch)
+        return counts(weight, bias, batch, scaled)
     if batch > knowledge.num_classes:
         raise InputError(
             f"`label_rule` {rule} finds distinct labels only, and there are {batch} images of "
@@ -107,7 +109,7 @@ def by_sum(weight: Tensor, batch: int) -> Tensor:
     return weight.sum(1).argsort()[:batch]
 
 
-def counts(weight: Tensor, bias: Tensor | None, batch: int) -> Tensor:
+def counts(weight: Tensor, bias: Tensor | None, batch: int, scaled: bool = False) -> Tensor:
     """Labels with repeats, int64 [B].
 
     After ReLU or sigmoid a row has a negative entry only where its label occurs, so those classes come first,
@@ -115,6 +117,14 @@ def counts(weight: Tensor, bias: Tensor | None, batch: int) -> Tensor:
     count_n = B (mean p_n - d loss / d bias_n). For the unknown mean softmax output p_n, 1 / K is used (better
     on early victims than the victim's outputs on noise). Without a bias, row sums take its place, scaled so
     that their negative part sums to 1.
+
+    Args:
+        weight: gradient of the last layer's weight, [K, features].
+        bias: of its bias, [K]; None where it has none.
+        batch: B.
+        scaled: a clip made the gradients smaller, by factors that are not released. With softmax outputs of
+            1 / K the negative part of the bias sums to the share of the classes that do not occur, so the
+            bias is enlarged until it does.
     """
     classes = len(weight)
     if bias is None:
@@ -122,6 +132,10 @@ def counts(weight: Tensor, bias: Tensor | None, batch: int) -> Tensor:
         bias = rows / (-rows.clamp_max(0).sum()).clamp_min(torch.finfo(rows.dtype).tiny)
     lowest = weight.min(1).values
     labels = [int(n) for n in lowest.argsort() if lowest[n] < 0][:batch]
+    if scaled:
+        negative = float(-bias.clamp_max(0).sum())
+        absent = 1 - len(labels) / classes
+        bias = bias * max(1.0, absent / max(negative, torch.finfo(bias.dtype).tiny))
     left = batch * (1 / classes - bias)
     for n in labels:
         left[n] -= 1

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import defenses
 from attacks import labels
 from dpbench.assets import AssetUnavailable
 from dpbench.data import cifar10, load_data
@@ -40,6 +41,19 @@ def test_counts_find_repeated_labels_and_distinct_rules_cannot():
     release = plain_release(model, torch.rand(6, 3, 32, 32), truth)
     assert sorted(labels.infer(release, know(model), "counts").tolist()) == truth.tolist()
     assert sorted(labels.infer(release, know(model), "minimum").tolist()) != truth.tolist()
+
+
+@pytest.mark.parametrize("rule", ["auto", "counts"])
+def test_counts_do_not_take_a_clipped_gradient_for_a_sure_victims(rule):
+    """Clipped to 0.1 it is about a tenth as long; read as it stands, it would give the labels evenly."""
+    torch.manual_seed(0)
+    model, truth = build("convnet"), torch.tensor([2, 2, 2, 2, 5, 7])
+    images, clip = torch.rand(6, 3, 32, 32), defenses.create("clip", max_grad_norm=0.1)
+    release = clip.release(model, F.cross_entropy, images, truth, seed=0)
+    assert sorted(labels.infer(release, know(model), rule).tolist()) == truth.tolist()
+    assert sorted(labels.counts(*labels.head(release, 10), 6).tolist()) != truth.tolist()
+    plain = plain_release(model, images, truth)  # a clip that changes nothing is no harm
+    assert sorted(labels.counts(*labels.head(plain, 10), 6, scaled=True).tolist()) == truth.tolist()
 
 
 def test_counts_find_distinct_labels_as_the_minimum_rule_does():
