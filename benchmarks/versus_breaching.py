@@ -16,51 +16,32 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import peer
 from benchmarks.cases import Case, Scene, scene, with_affine_norm, with_batch_norm
 from benchmarks.engine import BACKENDS, Options, each_case, run
 from benchmarks.measure import Row, seconds
 from dpbench.data.channels import CIFAR10_MEAN, CIFAR10_STD
 
 
-class Metadata(SimpleNamespace):
-    """What breaching calls metadata of the data: attributes that are also items."""
-
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
-
-
 def breaching(found: Scene, network: nn.Module, iterations: int) -> Tensor:
     """Its attack: normalised pixels [B, 3, H, W]."""
-    import breaching
-
-    body, device = network, found.images.device
-    body.normalise = nn.Identity()  # breaching shows a network normalised images
-    override = [f"optim.max_iterations={iterations}"]
-    config = breaching.get_attack_config("invertinggradients", overrides=override)
-    setup = {"device": device, "dtype": torch.float32}
-    attacker = breaching.attacks.prepare_attack(body, nn.CrossEntropyLoss(), config, setup)
-    metadata = Metadata(
-        shape=list(found.images.shape[1:]),
-        classes=found.case.classes,
-        mean=CIFAR10_MEAN,
-        std=CIFAR10_STD,
-        normalize=True,
-        modality="vision",
-        task="classification",
+    return peer.breaching(
+        "invertinggradients",
+        network,
+        found.gradients,
+        found.labels,
+        found.images.shape[1:],
+        CIFAR10_MEAN,
+        CIFAR10_STD,
+        iterations,
+        found.start,
     )
-    payload = {"parameters": list(body.parameters()), "buffers": list(body.buffers()), "metadata": metadata}
-    count = {"num_data_points": len(found.images), "labels": found.labels, "local_hyperparams": None}
-    shared = {"gradients": [g.clone() for g in found.gradients], "buffers": None, "metadata": count}
-    guess, _ = attacker.reconstruct([payload], [shared], {}, initial_data=found.start)
-    return guess["data"]
 
 
 def distance(found: Scene, z: Tensor) -> float:
@@ -123,7 +104,7 @@ def main(options: VersusOptions) -> None:
     device = options.kind()
     warnings.filterwarnings("ignore", module="hydra|omegaconf|breaching")
     if device == "cpu" and not options.jit:
-        torch.jit._state.disable()  # what PYTORCH_JIT=0 does; breaching is imported later
+        peer.without_torchscript()
     each_case(
         options,
         lambda case, on: measured(case, on, options.iterations, options.repeats),
