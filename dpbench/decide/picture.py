@@ -31,11 +31,13 @@ def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
     _curves(axes[0], chosen)
     if several:
         _bounds(axes[1], chosen)
-    figure.suptitle(
+    title = (
         f"{counted(training.train_size, 'image')}, batches of {training.train_batch_size:,}, "
-        f"{counted(training.epochs, 'epoch', 'g')}, δ = {training.delta:g}",
-        fontsize=_SMALL + 1,
+        f"{counted(training.epochs, 'epoch', 'g')}, δ = {training.delta:g}"
     )
+    if training.sample_rate < 1:
+        title += "\nwhole training: for attackers who do not know its batches"
+    figure.suptitle(title, fontsize=_SMALL + 1)
     return figure
 
 
@@ -53,7 +55,7 @@ def _curves(axis: Axes, chosen: Sequence[Choice]) -> None:
         axis.plot(RARE, choice.power, "o", color=OKABE_ITO[i % len(OKABE_ITO)], markersize=3)
     axis.set(xscale="log", yscale="log", xlim=(1e-5, 1), ylim=(1e-5, 1.3))
     axis.set_xlabel("false positive rate (or prior κ)", fontsize=_SMALL)
-    axis.set_ylabel("most that any attacker gets right", fontsize=_SMALL)
+    axis.set_ylabel("most that an attacker gets right", fontsize=_SMALL)
     axis.set_title("Whole training: 1 - f", fontsize=_SMALL + 1, loc="left")
     axis.legend(fontsize=_SMALL - 1, frameon=False, loc="lower right")
     axis.tick_params(labelsize=_SMALL, which="both")

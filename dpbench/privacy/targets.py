@@ -26,7 +26,8 @@ def noise_for_bound(bound: float, kappa: float, sample_rate: float = 1.0, steps:
     Args:
         bound: on the chance to rebuild a sample after all the releases, above `kappa` and below 1.
         kappa: the chance without the releases, above 0.
-        sample_rate: chance of a sample to be in a step's batch, in (0, 1].
+        sample_rate: chance of a sample to be in a step's batch, in (0, 1]; below 1 the attacker does not know
+            which batches it was in.
         steps: releases seen.
 
     Returns:

@@ -1,8 +1,9 @@
 """What any attacker can get from a whole training: its trade-off function (f-DP; Dong, Roth & Su 2022).
 
-Whoever says "the sample was in" wrongly with probability alpha, says so rightly with probability 1 - f(alpha)
-at most. Epsilon and delta, the membership advantage, the true positive rate at a false positive rate and the
-bound on reconstruction are all points of this one curve.
+Where batches are sampled, an attacker who does not know which of them had the sample. Whoever says "the
+sample was in" wrongly with probability alpha, says so rightly with probability 1 - f(alpha) at most. Epsilon
+and delta, the membership advantage, the true positive rate at a false positive rate and the bound on
+reconstruction are all points of this one curve.
 """
 
 from __future__ import annotations

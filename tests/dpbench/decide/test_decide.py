@@ -20,6 +20,7 @@ from dpbench import privacy
 from dpbench.decide import choices as deciding
 from dpbench.decide.__main__ import main
 from dpbench.decide.files import COLUMNS
+from dpbench.decide.picture import picture
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "decide.md"
 TRAINING = ["--train-size", "20000", "--train-batch-size", "256", "--epochs", "30", "--delta", "1e-5"]
@@ -291,3 +292,13 @@ def test_its_help_imports_nothing_heavy():
     code = "import sys; from dpbench.__main__ import main; main(['--help']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_picture_says_whom_its_curves_hold_for():
+    """Without sampling everybody knows the batches, and nothing has to be said."""
+    for batch, said in ((50, True), (100, False)):
+        training = deciding.Training(train_size=100, train_batch_size=batch, epochs=2, delta=1e-5)
+        title = picture(
+            training, [deciding.for_noise(training, 2.0, kappa=0.1, images_per_user=1)]
+        ).get_suptitle()
+        assert ("do not know its batches" in title) == said
