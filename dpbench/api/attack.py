@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import defenses
 from attacks import Attack
+from dpbench.api import training
 from dpbench.api.capture import unwrapped
 from dpbench.api.doubts import doubts
 from dpbench.api.given import part, public_of, settings, several
@@ -218,7 +219,7 @@ def _defence(release: Release, budget: dict[str, Any]) -> Part:
         if budget:
             raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")
     elif "train_size" in budget:
-        given |= {"train_batch_size": release.batch_size} | budget
+        given |= {"train_batch_size": training.expected_batch(release, budget)} | budget
     else:
         given |= budget | {"eps_scope": "release"}
     changed = {key: declared[key].checked(value) for key, value in given.items() if key in declared}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,10 @@ from typing import Any
 from torch import nn
 
 from dpbench.protocol import InputError, Release, sent
+from dpbench.protocol.accounted import owner_in_opacus
+
+_OF_OPACUS = {"ft_compute_sample_grad", "autograd_grad_sample_hooks"}
+"""Attributes of modules: per-sample gradients by functorch, with a layer on the meta device, and hooks."""
 
 
 @dataclass
@@ -132,13 +135,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(sent.bare(model))
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._backward_hooks):
-            for key in [key for key, hook in hooks.items() if _of_opacus(hook)]:
+            for key in [key for key, hook in hooks.items() if owner_in_opacus(hook) is not None]:
                 del hooks[key]
+        for name in _OF_OPACUS & vars(module).keys():
+            delattr(module, name)
     return copied
-
-
-def _of_opacus(hook: Any) -> bool:
-    """Whether a hook computes per-sample gradients, which is no part of the model."""
-    if isinstance(hook, functools.partial):
-        hook = hook.func
-    return type(getattr(hook, "__self__", None)).__module__.startswith("opacus.")

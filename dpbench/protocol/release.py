@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import sent
+from dpbench.protocol.accounted import Accounted, accounted
 from dpbench.protocol.claim import classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
@@ -83,6 +84,8 @@ class Release:
         local: the client's local training, where it sent the update of its weights (FedAvg) and not a
             gradient; `gradients` are then (weights before - weights after) / (lr K), the mean gradient of
             its K steps, and the batch is all its images. The server asked for this training, so it is public.
+        accounted: what Opacus' accountant was told of the training that the release is from, where one counts
+            its steps.
     """
 
     names: tuple[str, ...]
@@ -94,6 +97,7 @@ class Release:
     per_sample: str = ""
     clients: int = 1
     local: LocalTraining | None = None
+    accounted: Accounted | None = None
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:
@@ -109,7 +113,8 @@ class Release:
         """
         names, gradients, expected, setting = sent.of_optimizer(optimizer, model)
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
-        return cls(names, gradients, expected, (stage,), per_sample="opacus")
+        known = accounted(optimizer, model)
+        return cls(names, gradients, expected, (stage,), per_sample="opacus", accounted=known)
 
     @classmethod
     def from_gradients(cls, model: nn.Module, *, batch_size: int, defense: Sequence[Stage] = ()) -> Release:

@@ -115,7 +115,7 @@ def stepped(model: nn.Module, optimizer: Any) -> dict[str, nn.Parameter]:
     return found
 
 
-def bare(model: nn.Module) -> nn.Module:
+def bare(model: Any) -> nn.Module:
     """`model` without what Opacus, DataParallel or torch.compile put around it.
 
     Example:
@@ -127,12 +127,14 @@ def bare(model: nn.Module) -> nn.Module:
     return model
 
 
-def _child(model: nn.Module) -> str | None:
+def _child(model: Any) -> str | None:
     """The name of the module that a wrapper wraps; None for any other module."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return "module"
     if type(model).__module__.startswith("opacus."):
-        return next((name for name in ("_module", "module") if name in model._modules), None)
+        # hooks that Opacus did not wrap the model in are no module themselves
+        held = model._modules if isinstance(model, nn.Module) else vars(model)
+        return next((name for name in ("_module", "module") if name in held), None)
     # by name: to import torch.compile's machinery takes seconds
     return "_orig_mod" if type(model).__name__ == "OptimizedModule" else None
 

@@ -1,0 +1,63 @@
+"""Whether the epsilon of a training follows from what a user says of it, and from what Opacus counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dpbench.protocol import InputError, Release
+
+_TINY = 1e-6
+"""Relative room for the rounding of a sample rate."""
+_ALONE = "leave out `train_size` and `epochs`, for the epsilon of the release alone"
+
+
+def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
+    """The batch that gives a training's sample rate q = batch / `train_size`: never a smaller q than it had.
+
+    Args:
+        release: read from an optimiser of Opacus, or not.
+        budget: with `train_size`; a `train_batch_size` in it is checked and returned.
+
+    Raises:
+        InputError: where Opacus' accountant shows that no single sigma and q describe the training, that its
+            batches were not drawn by Poisson sampling, or that they are not those of such a `train_size`.
+    """
+    known, size = release.accounted, budget["train_size"]
+    given = budget.get("train_batch_size")
+    batch = release.batch_size if given in (None, "batch") else given
+    if known is None or isinstance(size, str):
+        return batch
+    if known.poisson is False:
+        raise InputError(
+            "The epsilon of a training rests on Poisson sampling, and Opacus' PrivacyEngine did not sample "
+            f"so here (`poisson_sampling=False`): {_ALONE}. If other means draw your batches so, call "
+            "`model.forbid_grad_accumulation()` before the step."
+        )
+    sigmas = list(dict.fromkeys(sigma for sigma, _, _ in known.steps))
+    rates = list(dict.fromkeys(rate for _, rate, _ in known.steps))
+    if len(sigmas) > 1 or len(rates) > 1:
+        what, values = ("noise multiplier", sigmas) if len(sigmas) > 1 else ("sample rate", rates)
+        listed = ", ".join(f"{value:.3g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+        raise InputError(
+            f"The {what} of this training was not the same in all steps ({listed}), so its epsilon is not "
+            f"that of one: ask Opacus' accountant for it, and {_ALONE}."
+        )
+    (rate,) = rates
+    if given is not None:
+        if batch < rate * size * (1 - _TINY):
+            raise InputError(
+                f"Opacus sampled with q = {rate:.4g}, and `train_batch_size` / `train_size` is "
+                f"{batch / size:.4g}, which would make the epsilon too small: leave out `train_batch_size`."
+            )
+        return batch
+    # Opacus rounds q N down to the expected batch
+    if not release.batch_size <= rate * size * (1 + _TINY) < (release.batch_size + 1) * (1 + 2 * _TINY):
+        fewest, most = release.batch_size / rate, (release.batch_size + 1) / rate
+        raise InputError(
+            f"Opacus sampled with q = {rate:.4g} and expected {release.batch_size} images in a batch, as for "
+            f"{math.ceil(fewest * (1 - _TINY)):,} to {math.ceil(most * (1 - _TINY)) - 1:,} images, and "
+            f"`train_size` is {size:,}: give the number of images of the training."
+        )
+    return math.ceil(rate * size * (1 - _TINY))

@@ -1,0 +1,139 @@
+"""The epsilon of a training, where Opacus' accountant tells more of it than the user says."""
+
+import warnings
+
+import pytest
+import torch
+from opacus import GradSampleModule, PrivacyEngine
+from opacus.optimizers import DPOptimizer
+from opacus.schedulers import ExponentialNoise
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+import dpbench
+from dpbench.api.training import expected_batch
+from dpbench.protocol import InputError
+
+torch.set_num_threads(1)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Secure RNG:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning"),
+]
+SIZE, BATCH = 64, 7  # 10 batches: Opacus samples with q = 0.1 and expects 6 images
+IMAGES, LABELS = torch.rand(SIZE, 3, 4, 4), torch.arange(SIZE) % 5
+TRAINING = {"train_size": SIZE, "epochs": 3, "delta": 1e-3}
+
+
+class Scale(nn.Module):
+    """A layer that Opacus has no hooks of its own for."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(48))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def private(engine=None, model=None, method="make_private", **more):
+    model = model or nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    given = {"noise_multiplier": 1.0} if method == "make_private" else {}
+    return getattr(engine or PrivacyEngine(), method)(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        data_loader=DataLoader(TensorDataset(IMAGES, LABELS), batch_size=BATCH),
+        max_grad_norm=1.0,
+        **given | more,
+    )
+
+
+def captured(model, optimizer, forward=None):
+    with dpbench.capture(model, optimizer) as found:
+        cross_entropy((forward or model)(IMAGES[:5]), LABELS[:5]).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return found
+
+
+def attacked(found, **more):
+    return dpbench.attack(
+        found.release,
+        model=found.model,
+        originals=(IMAGES[:5], LABELS[:5]),
+        attacks="label-restoration",
+        progress=False,
+        **more,
+    )
+
+
+def test_the_epsilon_is_not_below_that_of_opacus_although_the_expected_batch_is_rounded_down():
+    target = {"target_epsilon": 3.0, "target_delta": 1e-3, "epochs": 3}
+    model, optimizer, _ = private(method="make_private_with_epsilon", **target)
+    found = captured(model, optimizer)
+    assert found.release.batch_size == 6
+    (eps,) = attacked(found, **TRAINING)["eps"].dropna().unique()
+    assert 2.95 < eps < 3.3  # of q = 7 / 64; it is 2.88 of q = 6 / 64
+
+
+def test_batches_that_are_no_poisson_samples_have_no_epsilon_of_the_training():
+    model, optimizer, _ = private(poisson_sampling=False)
+    found = captured(model, optimizer)
+    with pytest.raises(InputError, match=r"rests on Poisson sampling.*leave out `train_size`"):
+        attacked(found, **TRAINING)
+    table = attacked(found)
+    assert table["eps"].isna().all()
+    assert table["eps_release"].notna().any()
+
+
+@pytest.mark.parametrize("poisson", [True, False])
+@pytest.mark.parametrize("kind", ["wrapped", "bare", "hooks"])
+def test_how_the_batches_were_drawn_is_seen_through_every_wrapping(kind, poisson):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    model, optimizer, _ = private(model=network, poisson_sampling=poisson, wrap_model=kind != "hooks")
+    given = network if kind == "bare" else model
+    found = captured(given, optimizer, forward=network if kind == "hooks" else model)
+    assert found.release.accounted.poisson is poisson
+    assert found.release.accounted.steps == ((1.0, 0.1, 1),)
+
+
+def test_of_a_training_without_an_engine_nothing_is_known():
+    model = GradSampleModule(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = DPOptimizer(sgd, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=6)
+    found = captured(model, optimizer)
+    assert found.release.accounted is None
+    assert expected_batch(found.release, {"train_size": 1_000}) == 6
+
+
+def test_noise_that_changed_has_no_single_epsilon():
+    model, optimizer, _ = private()
+    scheduler = ExponentialNoise(optimizer, gamma=2.0)
+    captured(model, optimizer)
+    scheduler.step()
+    with pytest.raises(InputError, match=r"noise multiplier of this training was not the same .*\(1, 2\)"):
+        attacked(captured(model, optimizer), **TRAINING)
+
+
+def test_another_size_than_the_training_has_is_refused():
+    model, optimizer, _ = private()
+    found = captured(model, optimizer)
+    with pytest.raises(InputError, match=r"q = 0\.1 and expected 6 .* for 60 to 69 images.* is 50,000"):
+        attacked(found, **TRAINING | {"train_size": 50_000})
+    with pytest.raises(InputError, match=r"would make the epsilon too small: leave out `train_batch_size`"):
+        attacked(found, **TRAINING, train_batch_size=6)
+    assert expected_batch(found.release, {"train_size": 60}) == 6
+    assert expected_batch(found.release, {"train_size": 69}) == 7
+    assert expected_batch(found.release, {"train_size": SIZE, "train_batch_size": 12}) == 12
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch"])
+def test_layers_that_opacus_hands_to_functorch(mode):
+    network = nn.Sequential(nn.Flatten(), Scale(), nn.Linear(48, 5))
+    model, optimizer, _ = private(model=network, grad_sample_mode=mode)
+    found = captured(model, optimizer)
+    assert not any("ft_compute_sample_grad" in vars(module) for module in found.model.modules())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (attacked(found, **TRAINING)["status"] == "ok").all()
+    assert (attacked(captured(model, optimizer), **TRAINING)["status"] == "ok").all()  # it trains on
