@@ -17,8 +17,6 @@ SLACK = 1e-6
 """How far a clipped gradient may be above C, relative to it: the rounding of one product in float32."""
 SURE = 40.0
 """A correct noise is refused with a chance of exp(-40) at most."""
-ROUNDED = 1e-3
-"""Of a norm over millions of entries that is summed in float32."""
 
 
 class ExactDPOptimizer(DPOptimizer):
@@ -122,13 +120,13 @@ def noise_bounds(sums: Sequence[Tensor], deviation: float) -> list[tuple[float, 
         rounding = torch.finfo(total.dtype).eps * float(total.abs().max()) * math.sqrt(n) / deviation
         margin = 2 * math.sqrt(n * SURE)
         low, high = math.sqrt(max(n - margin, 0.0)), math.sqrt(n + margin + 2 * SURE)
-        bounds.append((low * (1 - ROUNDED) - rounding, high * (1 + ROUNDED) + rounding))
+        bounds.append((low - rounding, high + rounding))
     return bounds
 
 
 def check_noise(noise: Sequence[Tensor], deviation: float, bounds: Sequence[tuple[float, float]]) -> None:
     """InputError where a tensor's noise has not the standard deviation it has to have."""
-    lengths = torch.stack([(drawn / deviation).norm() for drawn in noise]).tolist()
+    lengths = (torch.cat([norms([drawn[None]]) for drawn in noise]) / deviation).tolist()
     for drawn, length, (low, high) in zip(noise, lengths, bounds, strict=True):
         if not low <= length <= high:
             measured = deviation * length / math.sqrt(drawn.numel())

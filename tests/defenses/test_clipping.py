@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import defenses
-from defenses.clipping import clipped_means
+import dpbench
+from defenses.clipping import check_noise, clipped_means, noise_bounds
 from dpbench.victim import networks as models
 
 torch.set_num_threads(1)
@@ -163,3 +164,17 @@ def test_samples_are_clipped_and_not_the_batch():
     norms = [(2 * 0.25 * (4 * s * s + 1)) ** 0.5 for s in (1.0, 3.0)]
     expected = (-0.5 * 1 * 0.1 / norms[0] + 0.5 * 3 * 0.1 / norms[1]) / 2
     assert float(weight[0, 0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_noise_on_tens_of_millions_of_entries_is_measured_as_what_it_is():
+    generator = torch.Generator().manual_seed(0)
+    (drawn,) = clipped_means(
+        [torch.zeros(1, 40_000_000)],
+        max_grad_norm=1.0,
+        noise_multiplier=0.6,
+        generator=generator,
+        count=1,
+    )[0]
+    assert float(drawn.double().square().mean().sqrt()) == pytest.approx(0.6, rel=1e-3)
+    with pytest.raises(dpbench.protocol.InputError, match="would not be private"):
+        check_noise([drawn * 0.998], 0.6, noise_bounds([torch.zeros_like(drawn)], 0.6))
