@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpbench.protocol import InputError
 
@@ -19,9 +19,12 @@ def untouched(model: nn.Module) -> nn.Module:
         InputError: for a model that cannot be copied.
     """
     # a module has a dozen empty containers, on which deepcopy spends most of its time
-    empty = (c for m in model.modules() for c in vars(m).values() if type(c) in _CONTAINERS and not c)
+    held = [value for module in model.modules() for value in vars(module).values()]
+    known = {id(c): type(c)() for c in held if type(c) in _CONTAINERS and not c}
+    # what a forward pass left behind, as weights that pruning or weight norm computes in each of them
+    known |= {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and t.grad_fn is not None}
     try:
-        return copy.deepcopy(model, {id(c): type(c)() for c in empty})
+        return copy.deepcopy(model, known)
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(

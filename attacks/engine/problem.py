@@ -10,6 +10,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import CheckpointError
 
 from attacks.engine.local_steps import LossAt, Path, Weights, gradient
 from attacks.engine.twice import functions_once_differentiable, operation_of, refusal, twice_differentiable
@@ -17,7 +18,7 @@ from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
 from attacks.objectives import Gradients, Objective, Target, norms
 from attacks.regularisers import Regulariser
-from dpbench.protocol import Knowledge
+from dpbench.protocol import InputError, Knowledge
 
 _examined: WeakSet[Problem] = WeakSet()
 """Problems whose autograd Functions were watched once; no attribute, because those tell programs apart."""
@@ -110,8 +111,16 @@ class Problem(nn.Module):
                 return self.loss(functional_call(self.model, dict(weights), (images[rows],)), labels[rows])
 
         try:
+            if matched and new and loss is not None:
+                _check_connected(loss, images)
             trial = self._trial(variables, loss, loss_at) if matched else []
             found = self._backward(variables, z, loss, trial, activations, factors)
+        except CheckpointError as error:
+            raise InputError(
+                "The victim computes again what it did not keep (gradient checkpointing), and gets something "
+                "else where it is differentiated twice: switch that off, as by "
+                "model.set_grad_checkpointing(False)."
+            ) from error
         except RuntimeError as error:
             if (operation := operation_of(error)) is None:
                 raise
@@ -173,6 +182,16 @@ class Problem(nn.Module):
             # one backward pass for both, because they share the network's first half
             outputs, cotangents = [*outputs, penalty], [*cotangents, torch.ones_like(penalty)]
         return distance, total, torch.autograd.grad(outputs, variables, grad_outputs=cotangents)
+
+
+def _check_connected(loss: Tensor, images: Tensor) -> None:
+    """InputError where autograd finds no way from the victim's loss back to the images."""
+    (found,) = torch.autograd.grad(loss, images, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise InputError(
+            "The victim's loss has no gradient with respect to the images, so there is nothing to search by: "
+            "take out NumPy, detach(), rounding or whatever else stops it, or choose label-restoration."
+        )
 
 
 def limited(matching: Sequence[Tensor], penalty: Sequence[Tensor], limit: float) -> tuple[Tensor, ...]:

@@ -34,7 +34,15 @@ def refuse_batch_statistics(model: nn.Module) -> None:
 def constant_buffers(model: nn.Module) -> Iterator[None]:
     """InputError where a buffer of `model` is another one at the end, as running statistics are."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    yield
+    try:
+        yield
+    except InputError:
+        _refuse_changed(model, before)  # which is then why outputs differ
+        raise
+    _refuse_changed(model, before)
+
+
+def _refuse_changed(model: nn.Module, before: dict[str, Tensor]) -> None:
     for name, buffer in model.named_buffers():
         old = before[name]
         if not (torch.equal(buffer, old) or torch.equal(buffer.nan_to_num(), old.nan_to_num())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from defenses.copies import untouched
 from dpbench.protocol import InputError, Release, sent
 from dpbench.protocol.accounted import owner_in_opacus
 
@@ -132,7 +132,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
         Linear(in_features=2, out_features=1, bias=True)
     """
-    copied = copy.deepcopy(sent.bare(model))
+    copied = untouched(sent.bare(model))
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._backward_hooks):
             for key in [key for key, hook in hooks.items() if owner_in_opacus(hook) is not None]:

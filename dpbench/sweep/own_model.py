@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from defenses.copies import untouched
 from dpbench.protocol import InputError, Loss
 from dpbench.sweep.own_checks import Batch
-from dpbench.victim.fitting import fit, outputs, run
+from dpbench.victim.fitting import check_weights, fit, outputs, run
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -20,10 +20,11 @@ def copied(model: nn.Module) -> nn.Module:
         UserWarning: where the weights are of another precision.
 
     Raises:
-        InputError: for what is no model, or cannot be copied.
+        InputError: for what is no model, cannot be copied, or has weights without values or complex ones.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
+    check_weights(model)
     kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()} - {"float32"})
     if kinds:
         warnings.warn(

@@ -40,7 +40,9 @@ def digest(*parts: type | Callable) -> str:
     modules: set[str] = set()
     others: set[str] = set()
     for part in (each for given in parts for each in _lineage(given)):
-        if version := _published(part.__module__):
+        if part.__module__ is None:  # of a class that a program wrote, as torch.export does
+            others.add(_compiled(part))
+        elif version := _published(part.__module__):
             others.add(f"{part.__module__}.{part.__qualname__} {version}")
         elif _file(part.__module__) is None:  # made in a notebook or a console
             others.add(_compiled(part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
             module.register_forward_pre_hook(_cudnn_off)
             module.register_forward_hook(_cudnn_as_before, always_call=True)
     output, changes = run(model, images)
+    _check_graph(model, images)
     if changes:
         model.register_forward_pre_hook(_cloned)
     if (pick := logits_among(output, len(images))) is not None:
@@ -48,7 +50,7 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
 
 
 def check_weights(model: nn.Module) -> None:
-    """InputError for a model with layers that get their weights when they are first run."""
+    """InputError for weights that do not exist yet, and for complex ones, which attacks do not know."""
     lazy = [
         type(module).__name__
         for module in model.modules()
@@ -56,6 +58,11 @@ def check_weights(model: nn.Module) -> None:
     ]
     if lazy:
         raise InputError(f"The model's {lazy[0]} has no weights yet: run the model once on images before.")
+    for name, each in (*model.named_parameters(), *model.named_buffers()):
+        if each.is_meta:
+            raise InputError(f"The model's {name} is on the meta device, without values: load its weights.")
+        if each.is_complex():
+            raise InputError(f"The model's {name} is complex: give real weights, such as its two parts.")
 
 
 def outputs(model: nn.Module, images: Tensor) -> int:
@@ -86,6 +93,21 @@ def run(model: nn.Module, images: Tensor) -> tuple[object, bool]:
             f"The model does not take images of shape {tuple(images.shape)}: {' '.join(str(error).split())}"
         ) from error
     return output, given._version != before
+
+
+def _check_graph(model: nn.Module, images: Tensor) -> None:
+    """InputError where no gradient comes back from what `model`, which takes `images`, returns."""
+    with torch.enable_grad():
+        output = copy.deepcopy(model)(images.clone())
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    parts = output if isinstance(output, tuple | list) else [getattr(output, "logits", output)]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if tensors and not any(part.requires_grad for part in tensors):
+        raise InputError(
+            "The model's output has no gradient: take out torch.no_grad(), detach() or whatever else stops "
+            "it."
+        )
 
 
 def _cudnn_off(module: nn.Module, _: object) -> None:

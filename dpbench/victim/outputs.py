@@ -27,7 +27,9 @@ class Pick:
     part: int | str
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> Tensor:
-        """The part of `output`."""
+        """The part of `output`; all of it if it is a tensor, as of a network with more heads in training."""
+        if isinstance(output, Tensor):
+            return output
         if isinstance(output, Mapping) or isinstance(self.part, int):
             return output[self.part]
         return getattr(output, self.part)

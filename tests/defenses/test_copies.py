@@ -127,6 +127,6 @@ def test_a_compiled_model_is_copied():
 
 def test_a_model_that_cannot_be_copied_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
-    model[0].computed = model[0].weight * 2  # not a leaf
+    model[0].computed = [model[0].weight * 2]  # not a leaf, and not where a forward pass would replace it
     with pytest.raises(InputError, match="cannot be copied"):
         untouched(model)
