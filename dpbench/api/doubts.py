@@ -70,6 +70,7 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
             yield (
                 f"The release differs by {distance:.0%} from the gradient of these images in this model: "
                 "give the model as it was before the step, and the images as it got them."
+                f"{_dropout(model)}"
             )
         return
     if len(off) < FEWEST:
@@ -81,7 +82,19 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
             f"The release lies {ratio:.2f} times as far from the clipped gradient of these images as noise "
             "of its sigma would take it. Below 1 there is less noise than it says, and its epsilon does not "
             "hold. Above 1 the model or the images may be others than those of the step."
+            f"{_dropout(model) if ratio > 1 else ''}"
         )
+
+
+def _dropout(model: nn.Module) -> str:
+    """What dropout has to do with it, if there is any in training mode; it is off where dpbench computes."""
+    for name, module in model.named_modules():
+        if module.training and getattr(module, "p", 0) and "drop" in type(module).__name__.lower():
+            return (
+                f" Or it is {name or 'the model'} ({type(module).__name__}), whose random mask no attacker "
+                "knows: make the step that you capture with dropout off."
+            )
+    return ""
 
 
 def _flat(gradients: tuple[Tensor, ...]) -> Tensor:

@@ -111,7 +111,12 @@ def update_of(before: nn.Module | Weights, after: nn.Module | Weights) -> dict[s
 def _state(given: nn.Module | Weights) -> dict[str, Tensor]:
     """Detached weights and buffers by name, without what wrappers put around the model."""
     weights = bare(given).state_dict() if isinstance(given, nn.Module) else given
-    return {name: tensor.detach() for name, tensor in weights.items()}
+    try:
+        return {name: torch.as_tensor(values).detach() for name, values in weights.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        raise InputError(
+            "Weights are given as a model or as its state dict, a tensor or an array for each name."
+        ) from None
 
 
 def _constant(given: nn.Module | Weights, state: Weights) -> dict[str, str]:

@@ -50,6 +50,17 @@ def attacked(release, model, batch, **more):
     return dpbench.attack(release, model=model, originals=batch, **given)
 
 
+def test_weights_as_arrays_are_read_like_state_dicts():
+    images, labels = client_data()
+    before = network()
+    after = trained(before, images, labels)
+    arrays = ({name: w.numpy() for name, w in model.state_dict().items()} for model in (before, after))
+    wanted, found = update(before, after).gradients, update(*arrays).gradients
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    with pytest.raises(InputError, match="a tensor or an array for each name"):
+        update([w.numpy() for w in before.state_dict().values()], after)
+
+
 def test_an_update_is_the_mean_gradient_of_its_steps():
     images, labels = client_data()
     before = network()
