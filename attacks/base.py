@@ -32,7 +32,7 @@ Progress = Callable[[int, int, float], None]
 With none done the search has not begun: a NaN value says that it is being compiled.
 """
 
-attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks")
+attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks", classes=True)
 A = TypeVar("A", bound="type[Attack]")
 ROUNDING = 1e-4
 """How far pixels of an answer may lie outside [0, 1]."""

@@ -82,7 +82,7 @@ class ThreatModel(Declared, ABC):
         """
 
 
-threat_models: Registry[type[ThreatModel]] = Registry("threat model", "dpbench.threat_models")
+threat_models: Registry[type[ThreatModel]] = Registry("threat model", "dpbench.threat_models", classes=True)
 T = TypeVar("T", bound="type[ThreatModel]")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from dpbench.protocol.errors import InputError
@@ -23,6 +24,7 @@ class Registry(Generic[T], Mapping[str, T]):
     Args:
         kind: what a part is called in messages.
         group: of the entry points; None where third parties cannot add any.
+        classes: whether its parts are classes derived from `Declared`.
 
     Example:
         >>> colours = Registry("colour")
@@ -33,8 +35,8 @@ class Registry(Generic[T], Mapping[str, T]):
         dpbench.protocol.errors.InputError: Unknown colour 'blue'; known: red.
     """
 
-    def __init__(self, kind: str, group: str | None = None) -> None:
-        self.kind, self._group, self._items = kind, group, {}
+    def __init__(self, kind: str, group: str | None = None, *, classes: bool = False) -> None:
+        self.kind, self._group, self._classes, self._items = kind, group, classes, {}
 
     def add(self, name: str, item: T) -> None:
         """Register `item`.
@@ -68,8 +70,26 @@ class Registry(Generic[T], Mapping[str, T]):
     def _load(self) -> dict[str, T]:
         group, self._group = self._group, None
         for entry in entry_points(group=group) if group else ():
-            self.add(entry.name, entry.load())
+            self._add_entry(entry)
         return self._items
+
+    def _add_entry(self, entry: EntryPoint) -> None:
+        """What an installed package names: a part, or the module whose decorators register parts.
+
+        Raises:
+            InputError: for one that cannot be loaded, is no such part, or has a name that is taken.
+        """
+        whose = f"The entry point {entry.name!r} of the group {entry.group} ({entry.value})"
+        try:
+            item = entry.load()
+            if isinstance(item, ModuleType) or any(item is known for known in self._items.values()):
+                return  # its decorator has registered it, under the name it gave
+            if self._classes and not (isinstance(item, type) and issubclass(item, Declared)):
+                raise TypeError(f"it is no class of the kind {self.kind}")
+            self.add(entry.name, item)
+        except Exception as error:  # whatever its author got wrong
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{whose} cannot be used ({reason}): mend or uninstall its package.") from error
 
     def __getitem__(self, name: str) -> T:
         items = self._load()
@@ -87,7 +107,7 @@ class Registry(Generic[T], Mapping[str, T]):
         return name in self._load()
 
 
-defenses_registry: Registry[type[Declared]] = Registry("defense", "dpbench.defenses")
+defenses_registry: Registry[type[Declared]] = Registry("defense", "dpbench.defenses", classes=True)
 """Here, because attacks import no defence, but an adaptive attacker knows the code of the one it faces."""
 
 
