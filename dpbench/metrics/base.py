@@ -193,6 +193,11 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
             plain = values.tolist() if isinstance(values, Tensor) else list(values)
             if len(plain) != len(rows):
                 raise ValueError(f"Metric {name} has {len(plain)} of {column} for {len(rows)} originals.")
+            if any(isinstance(value, list) for value in plain):
+                raise ValueError(
+                    f"Metric {name} has {list(values.shape)} of {column}: one value for each original of "
+                    f"{list(scored.originals.shape)} is asked for."
+                )
             for row, value in zip(rows, plain, strict=True):
                 if value is not None and not (isinstance(value, float) and math.isnan(value)):
                     row[column] = value

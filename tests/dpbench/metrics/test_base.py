@@ -49,6 +49,15 @@ def test_a_metric_is_one_function_with_its_columns_and_floor():
     assert second["peak_at"] == 2
 
 
+def test_a_value_for_each_part_of_an_original_is_refused():
+    @metric("parts", columns=(column("parts"),), better="higher")
+    def parts(scored):
+        return {"parts": scored.images.amax((2, 3))}
+
+    with pytest.raises(ValueError, match=r"parts has \[2, 3\] of parts: one value for each original"):
+        measure(scored())
+
+
 def test_every_metric_of_ours_fills_its_columns(random_trunks):
     rows = measure(scored(lpips_net="vgg"))
     named = {c.name for m in registered().values() for c in m.columns if not c.name.endswith("_floor")}
