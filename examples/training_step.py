@@ -31,7 +31,7 @@ table = dpbench.attack(
     model=captured.model,
     originals=batch,
     iterations=100,
-    train_size=20_000,  # of your training, for its epsilon
+    train_size=len(images),  # of your training, for its epsilon
     epochs=30,
 )
 print(table.groupby(["attack", "defense"], dropna=False)[["psnr", "eps", "eps_release"]].mean())

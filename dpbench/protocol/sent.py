@@ -89,6 +89,11 @@ def check_kind(optimizer: Any) -> None:
             f"{type(optimizer).__name__} is no optimiser of Opacus: use "
             "`Release.from_gradients(model, batch_size=...)`."
         )
+    if type(optimizer).__name__.startswith("FSDP"):
+        raise InputError(
+            f"{type(optimizer).__name__} holds a shard of each gradient and not the whole: train under "
+            "DifferentiallyPrivateDistributedDataParallel, or in one process, for the step to be captured."
+        )
     distributed = (DistributedDPOptimizer, DistributedDPOptimizerFastGradientClipping)
     flat = type(optimizer) in (DPOptimizer, DPOptimizerFastGradientClipping, *distributed)
     # Opacus' adaptive clipping changes the noise and the norm of an optimiser from outside

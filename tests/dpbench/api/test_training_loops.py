@@ -3,6 +3,7 @@
 import pytest
 import torch
 from opacus import PrivacyEngine
+from opacus.optimizers import DPOptimizer
 from opacus.optimizers.ddpoptimizer import DistributedDPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -106,6 +107,14 @@ def test_processes_without_noise_are_refused_before_the_step(two_processes):
     model = network()
     model, optimizer = distributed(model, torch.optim.SGD(model.parameters(), lr=0.5), "mean")
     with pytest.raises(InputError, match="rank 0"), dpbench.capture(model, optimizer):
+        pytest.fail("the block has begun")
+
+
+def test_shards_of_gradients_are_refused_as_such():
+    kind = type("FSDPOptimizerFastGradientClipping", (DPOptimizer,), {})
+    sgd = torch.optim.SGD((model := network()).parameters(), lr=0.5)
+    sharded = kind(sgd, noise_multiplier=SIGMA, max_grad_norm=CLIP, expected_batch_size=EXPECTED)
+    with pytest.raises(InputError, match="holds a shard of each gradient"), dpbench.capture(model, sharded):
         pytest.fail("the block has begun")
 
 
