@@ -61,10 +61,13 @@ class Choice:
         gaussian_distance: how far that curve is from the training's own (`privacy.gaussian_dp`).
         eps_release: budget of one gradient of a batch that is known to hold the image (q = 1, T = 1).
         rero_release: bound on the chance to rebuild the image from that gradient, prior 0.1.
-        rero_training: the same bound for all gradients of the training together.
+        rero_training: the same bound for all gradients of the training together, if nobody knows which
+            batches hold the image.
+        rero_server: the same bound if the attacker knows that, as a curious server may.
         kappa: the user's own prior.
         rero_release_kappa: `rero_release` for that prior.
         rero_training_kappa: `rero_training` for that prior.
+        rero_server_kappa: `rero_server` for that prior.
         advantage: membership over the whole training: true less false positive rate, at most.
         power: true positive rate at a false positive rate of 0.001, at most.
         images_per_user: images that one person has in the training set.
@@ -79,9 +82,11 @@ class Choice:
     eps_release: float
     rero_release: float
     rero_training: float
+    rero_server: float
     kappa: float
     rero_release_kappa: float
     rero_training_kappa: float
+    rero_server_kappa: float
     advantage: float
     power: float
     images_per_user: int
@@ -168,6 +173,10 @@ def choices(
 def _choice(training: Training, sigma: float, eps: float | None, kappa: float, images: int) -> Choice:
     rate, steps, delta = training.sample_rate, training.steps, training.delta
     release = {prior: privacy.reconstruction_bound(sigma, kappa=prior) for prior in _priors(kappa)}
+    server = {
+        prior: privacy.reconstruction_bound(sigma, rate, steps, prior, batches_known=True)
+        for prior in _priors(kappa)
+    }
     curve = trade_off(sigma, rate, steps)
     # without sampling the curve is Gaussian, and of its end with little noise nothing could tell which
     mu, distance = (math.sqrt(steps) / sigma, 0.0) if rate == 1 else nearest_gaussian(curve)
@@ -180,9 +189,11 @@ def _choice(training: Training, sigma: float, eps: float | None, kappa: float, i
         eps_release=privacy.epsilon(sigma, delta),
         rero_release=release[privacy.PRIOR_SUCCESS],
         rero_training=curve.power(privacy.PRIOR_SUCCESS),
+        rero_server=server[privacy.PRIOR_SUCCESS],
         kappa=kappa,
         rero_release_kappa=release[kappa],
         rero_training_kappa=curve.power(kappa),
+        rero_server_kappa=server[kappa],
         advantage=curve.advantage,
         power=curve.power(RARE),
         images_per_user=images,

@@ -26,7 +26,7 @@ def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
         chosen: at least one choice; of more than `MOST_CURVES` some curves are left out.
     """
     several = len(chosen) > 1
-    figure = Figure(figsize=(7.0 if several else 3.6, 3.3), layout="constrained")
+    figure = Figure(figsize=(7.0, 3.8) if several else (3.6, 3.3), layout="constrained")
     axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
     _curves(axes[0], chosen)
     if several:
@@ -36,7 +36,8 @@ def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
         f"{counted(training.epochs, 'epoch', 'g')}, δ = {training.delta:g}"
     )
     if training.sample_rate < 1:
-        title += "\nwhole training: for attackers who do not know its batches"
+        but = "unless “batches known”: " if several else ""
+        title += f"\n{but}for attackers who do not know the batches"
     figure.suptitle(title, fontsize=_SMALL + 1)
     return figure
 
@@ -65,7 +66,8 @@ def _bounds(axis: Axes, chosen: Sequence[Choice]) -> None:
     eps = [choice.eps for choice in chosen]
     lines = (
         ("rebuilt, one gradient", [c.rero_release_kappa for c in chosen], "-"),
-        ("rebuilt, whole training", [c.rero_training_kappa for c in chosen], "-"),
+        ("rebuilt, training", [c.rero_training_kappa for c in chosen], "-"),
+        ("rebuilt, training, batches known", [c.rero_server_kappa for c in chosen], "-"),
         ("membership advantage", [c.advantage for c in chosen], "--"),
         (f"TPR at FPR {RARE:g}", [c.power for c in chosen], ":"),
     )
@@ -84,5 +86,6 @@ def _bounds(axis: Axes, chosen: Sequence[Choice]) -> None:
     axis.set_xlabel("ε of the training", fontsize=_SMALL)
     prior = "" if kappa == PRIOR_SUCCESS else f" (κ = {down(kappa)})"
     axis.set_title(f"Bounds{prior}", fontsize=_SMALL + 1, loc="left")
-    axis.legend(fontsize=_SMALL - 1, frameon=False, loc="upper left")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncol": 2}  # there is no curve
+    axis.legend(fontsize=_SMALL - 1, frameon=False, **below)
     axis.tick_params(labelsize=_SMALL)

@@ -45,9 +45,11 @@ def _columns(first: Choice) -> list[_Column]:
         ("ε of", "one", lambda c: up(c.eps_release)),
         ("ReRo", "one", lambda c: up_places(c.rero_release)),
         ("ReRo", "all", lambda c: up_places(c.rero_training)),
+        ("ReRo", "known", lambda c: up_places(c.rero_server)),
     ]
     if first.kappa != PRIOR_SUCCESS:
         found.append(("at κ", "all", lambda c: _share(c.rero_training_kappa)))
+        found.append(("at κ", "known", lambda c: up_places(c.rero_server_kappa)))
     found += [
         ("", "adv.", lambda c: up_places(c.advantage)),
         ("", "TPR", lambda c: _share(c.power)),
@@ -76,30 +78,32 @@ def _usual(chosen: Sequence[Choice]) -> Choice:
 
 def _example(choice: Choice, training: Training) -> str:
     right = (1 + choice.advantage) / 2
-    seen, unknown = f"gradients of all {training.steps:,} steps", "which of them hold it"
-    if training.steps == 1:
-        seen, unknown = "gradient of its one step", "whether it is in it"
+    seen = f"gradients of all {training.steps:,} steps" if training.steps > 1 else "gradient of its one step"
+    whole = f"in at most {up_percent(choice.rero_training_kappa)} with the {seen}"
     if training.sample_rate < 1:
-        seen += f", not knowing {unknown}"
+        which = "which of them hold it" if training.steps > 1 else "whether it is in it"
+        whole += (
+            f" if it does not know {which}, in at most {up_percent(choice.rero_server_kappa)} if it does (as "
+            "a curious server may)"
+        )
     return _wrapped(
         f"At ε = {up(choice.eps)}, an attacker who would rebuild an image in {down(100 * choice.kappa)} % of "
-        f"cases without the training does so in at most {up_percent(choice.rero_training_kappa)} with the "
-        f"{seen}, and in at most {up_percent(choice.rero_release_kappa)} "
-        "with one gradient of a batch that is known to hold the image. Whoever has to tell from the training "
-        f"whether an image was in it is right in at most {up_percent(right)} of cases; guessing is right in "
-        "50 %."
+        f"cases without the training does so {whole}, and in at most "
+        f"{up_percent(choice.rero_release_kappa)} with one gradient of a batch that is known to hold the "
+        "image. Whoever has to tell from the training whether an image was in it, not knowing the batches, "
+        f"is right in at most {up_percent(right)} of cases; guessing is right in 50 %."
     )
 
 
 def _legend(first: Choice) -> str:
     own = f"; at κ: {down(first.kappa)} without them" if first.kappa != PRIOR_SUCCESS else ""
     lines = [
-        "one: from one gradient of a batch that is known to hold the image (several such gradients give away "
-        "more: k of them as much as one with σ / √k); all: from all gradients of the training, if nobody "
-        f"knows which batches hold the image. ReRo: bound on the chance to rebuild it, {PRIOR_SUCCESS:g} "
-        f"without them{own}.",
+        "one: from one gradient of a batch that is known to hold the image; all: from all gradients of the "
+        "training, if nobody knows which batches hold the image; known: from all of them, if the attacker "
+        "knows that, as a curious server may. ReRo: bound on the chance to rebuild it, "
+        f"{PRIOR_SUCCESS:g} without them{own}.",
         "adv.: membership advantage, true less false positive rate; TPR: true positive rate at a false "
-        f"positive rate of {RARE:g}; both at most, from all gradients.",
+        f"positive rate of {RARE:g}; both at most, as for “all”.",
         "GDP μ: the nearest Gaussian trade-off curve; ±: how far the training's own is from it, at most.",
     ]
     if first.images_per_user > 1:

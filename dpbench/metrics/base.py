@@ -195,8 +195,8 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
                 raise ValueError(f"Metric {name} has {len(plain)} of {column} for {len(rows)} originals.")
             if any(isinstance(value, list) for value in plain):
                 raise ValueError(
-                    f"Metric {name} has {list(values.shape)} of {column}: one value for each original of "
-                    f"{list(scored.originals.shape)} is asked for."
+                    f"Metric {name} has several values of {column} for an original of shape "
+                    f"{list(scored.originals.shape[1:])}: give one."
                 )
             for row, value in zip(rows, plain, strict=True):
                 if value is not None and not (isinstance(value, float) and math.isnan(value)):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, ndtri
+from scipy.stats import binom
 
 from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
 from dpbench.privacy.checks import check_positive, check_releases
@@ -18,20 +20,33 @@ PRIOR_SUCCESS = 0.1
 """Success, before the releases are seen, of the attacker that `Guarantee.rero_release` bounds."""
 
 
+_COUNTS = 20_000
+"""Numbers of batches with a sample that are told apart; of more, neighbours count as the largest of them."""
+_RARE = 1e-12
+"""Chance of a number of batches that is counted as certain success, at either end."""
+
+
 def reconstruction_bound(
-    noise_multiplier: float, sample_rate: float = 1.0, steps: int = 1, kappa: float = PRIOR_SUCCESS
+    noise_multiplier: float,
+    sample_rate: float = 1.0,
+    steps: int = 1,
+    kappa: float = PRIOR_SUCCESS,
+    *,
+    batches_known: bool = False,
 ) -> float:
     """Upper bound on an informed attacker's chance to rebuild a sample (ReRo; Hayes et al. 2023).
 
     The attacker knows every other sample of every batch; `kappa` is its success without the releases. Closed
     form Phi(Phi^-1(kappa) + sqrt(steps) / sigma) at sample_rate 1, else from the privacy loss distribution;
-    above 10 million steps, by the looser Rényi bound.
+    above 10 million steps, by the looser Rényi bound. Where the batches are known, the mean of the closed
+    form over the number of batches that hold the sample, which is binomial.
 
     Args:
         noise_multiplier: sigma, above 0.
         sample_rate: chance of the sample to be in a step's batch (Poisson), in (0, 1].
         steps: releases seen.
         kappa: success without the releases, in (0, 1).
+        batches_known: whether the attacker knows which batches hold the sample, as a server may.
 
     Returns:
         A probability, kappa or more.
@@ -42,12 +57,17 @@ def reconstruction_bound(
     Example:
         >>> round(reconstruction_bound(0.6002), 2)  # eps 8 at delta 1e-5
         0.65
+        >>> training = {"noise_multiplier": 2.451, "sample_rate": 256 / 20_000, "steps": 2_344}  # eps 1
+        >>> [round(reconstruction_bound(**training, batches_known=known), 2) for known in (False, True)]
+        [0.15, 0.82]
     """
     steps = check_releases(noise_multiplier, sample_rate, steps)
     if not 0 < kappa < 1:
         raise InputError(f"The prior success kappa must lie strictly between 0 and 1, not {kappa:g}.")
     if sample_rate == 1:
         return float(ndtr(ndtri(kappa) + _separation(noise_multiplier, steps)))
+    if batches_known:
+        return _known_reconstruction(noise_multiplier, sample_rate, steps, kappa)
     arguments = {"sigma": float(noise_multiplier), "rate": float(sample_rate), "steps": steps}
     return remember(
         "reconstruction_bound",
@@ -112,6 +132,16 @@ def gaussian_claim(noise_std: float, batch_size: int, max_grad_norm: float) -> f
     if not 0 < sigma < math.inf:
         raise InputError("`noise_std` and `max_grad_norm` are too far apart: choose values of similar size.")
     return sigma
+
+
+def _known_reconstruction(sigma: float, sample_rate: float, steps: int, kappa: float) -> float:
+    """Mean over the number of batches with the sample, which says nothing of what it is like."""
+    counts = binom(steps, sample_rate)
+    least, most = counts.ppf(_RARE), counts.isf(_RARE)
+    ends = np.unique(np.linspace(least, most, int(min(most - least, _COUNTS)) + 1).round())
+    chances = np.diff(counts.cdf(ends), prepend=0.0)
+    success = ndtr(ndtri(kappa) + np.minimum(np.sqrt(ends) / max(sigma, 1e-300), 1e300))
+    return min(float(chances @ success) + _RARE, 1.0)
 
 
 def _separation(sigma: float, steps: int) -> float:

@@ -94,6 +94,7 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup | st
         ("ε comes from", [each.accounting or EMPTY for each in found]),
         (f"bound, {which}", [at_most(each.row["rero_release"]) for each in found]),
         ("bound, training", [at_most(each.bound) for each in found]),
+        ("bound, batches known", [at_most(each.server) for each in found]),
         ("membership advantage", [at_most(each.advantage) for each in found]),
     ]
     for model in sorted({name for each in reached for name in each}):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dpbench.privacy import PRIOR_SUCCESS
+from dpbench.privacy import PRIOR_SUCCESS, reconstruction_bound
 from dpbench.privacy.rounding import up
 from dpbench.privacy.tradeoff import trade_off
 from dpbench.report.naming import Naming, settings
@@ -28,7 +28,9 @@ class Budget:
         accounting: how it was computed, in words; empty where that is not known.
         row: its row of the summary.
         bound: largest share of cases in which an attacker rebuilds an image from all gradients of the
-            training, if it does so in 10 % of them without; None where the budget is of the release alone.
+            training, if it does so in 10 % of them without and does not know which batches hold it; None
+            where the budget is of the release alone.
+        server: the same for one that knows the batches, as a curious server may; None likewise.
         advantage: membership over the whole training, true less false positive rate, at most; None likewise.
     """
 
@@ -36,6 +38,7 @@ class Budget:
     accounting: str
     row: Mapping[str, Any]
     bound: float | None
+    server: float | None
     advantage: float | None
 
 
@@ -53,17 +56,18 @@ def budgets(attacked: pd.DataFrame, naming: Naming) -> tuple[list[Budget], int]:
 
 
 def _budget(row: Mapping[str, Any], naming: Naming) -> Budget:
-    bound = advantage = None
+    bound = server = advantage = None
     if not any(pd.isna(row[name]) for name in ("eps", "sample_rate", "steps")):
-        bound, advantage = _training(row["noise_multiplier"], row["sample_rate"], int(row["steps"]))
+        bound, server, advantage = _training(row["noise_multiplier"], row["sample_rate"], int(row["steps"]))
     known = not pd.isna(row["accountant"])
     accounting = settings(row, ["accountant"])[0].removeprefix("by ") if known else ""
     eps = row["eps_release"] if pd.isna(row["eps"]) else row["eps"]
     defence = f"{naming.defence(row, eps=False, leave_out=('accountant',))}, ε = {up(eps)}"
-    return Budget(defence, accounting, row, bound, advantage)
+    return Budget(defence, accounting, row, bound, server, advantage)
 
 
 @cache
-def _training(sigma: float, rate: float, steps: int) -> tuple[float, float]:
+def _training(sigma: float, rate: float, steps: int) -> tuple[float, float, float]:
     curve = trade_off(sigma, rate, steps)
-    return curve.power(PRIOR_SUCCESS), curve.advantage
+    server = reconstruction_bound(sigma, rate, steps, batches_known=True)
+    return curve.power(PRIOR_SUCCESS), server, curve.advantage

@@ -25,8 +25,9 @@ def decided(table: pd.DataFrame, store: Store) -> Markup | None:
     first, training = choices[0], read["training"]
     images = first["images_per_user"]
     header = ["ε training", "σ", "ε release", "bound, one release", "bound, training"]
+    header.append("bound, batches known")
     if own := first["kappa"] != 0.1:
-        header.append(f"bound, training, prior {first['kappa']:g}")
+        header += [f"bound, {what}, prior {first['kappa']:g}" for what in ("training", "batches known")]
     header += ["membership advantage", "true positives at 0.1 % false ones", "GDP μ"]
     if images > 1:
         header.append(f"ε of {images} images")
@@ -48,10 +49,11 @@ def decided(table: pd.DataFrame, store: Store) -> Markup | None:
 
 
 def _row(choice: dict[str, Any], *, own: bool, images: int) -> list[Markup]:
-    names = ["eps", "noise_multiplier", "eps_release", "rero_release", "rero_training"]
-    names += ["rero_training_kappa"] if own else []
+    names = ["eps", "noise_multiplier", "eps_release", "rero_release", "rero_training", "rero_server"]
+    names += ["rero_training_kappa", "rero_server_kappa"] if own else []
     names += ["advantage", "power"]
-    cells = [at_most(choice[name], 4 if name == "noise_multiplier" else 3) for name in names]
+    # a file of an older version lacks what was added
+    cells = [at_most(choice.get(name), 4 if name == "noise_multiplier" else 3) for name in names]
     cells.append(figure(choice["gaussian_mu"]))
     if images > 1:  # JSON knows no infinity: what was not found is null
         value = choice["eps_user"]

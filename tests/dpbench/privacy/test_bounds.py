@@ -120,3 +120,35 @@ def test_noise_on_the_mean_of_clipped_gradients_is_the_gaussian_mechanism():
 def test_a_claim_needs_numbers_in_range(arguments, said):
     with pytest.raises(InputError, match=said):
         privacy.gaussian_claim(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps", "kappa"),
+    [(2.451, 0.0128, 2344, 0.1), (1.0, 0.3, 4, 0.02), (5.0, 0.9, 30, 0.5)],
+)
+def test_who_knows_the_batches_reaches_the_mean_over_their_number(sigma, rate, steps, kappa):
+    """The likelihood ratio test of each number of batches, simulated."""
+    rng, trials = np.random.default_rng(0), 400_000
+    count = rng.binomial(steps, rate, trials)
+    seen = rng.normal(np.sqrt(count) / sigma, 1.0)
+    found = float((seen > stats.norm.isf(kappa)).mean())
+    bound = privacy.reconstruction_bound(sigma, rate, steps, kappa, batches_known=True)
+    assert found == pytest.approx(bound, abs=4 * math.sqrt(bound * (1 - bound) / trials))
+    assert bound > privacy.reconstruction_bound(sigma, rate, steps, kappa)
+
+
+def test_with_full_batches_there_is_nothing_to_know():
+    bound = privacy.reconstruction_bound(3.0, 1.0, 7)
+    assert privacy.reconstruction_bound(3.0, 1.0, 7, batches_known=True) == bound
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(0.3, 10**9), (1e-9, 10), (0.5, 2**40), (0.999, 3)])
+def test_very_many_and_very_rare_batches_have_a_bound(rate, steps):
+    """Where their number hardly varies, that of the mean; it is never below."""
+    sigma = max(1.0, math.sqrt(rate * steps))
+    bound = privacy.reconstruction_bound(sigma, rate, steps, batches_known=True)
+    mean = stats.norm.cdf(stats.norm.ppf(0.1) + math.sqrt(rate * steps) / sigma)
+    if rate * steps > 1e6:
+        assert mean <= bound + 1e-9
+        assert bound == pytest.approx(mean, abs=1e-3)
+    assert 0.1 <= bound <= 1

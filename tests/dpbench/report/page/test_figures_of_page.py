@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dpbench.privacy import reconstruction_bound
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.privacy.tradeoff import trade_off
 from dpbench.report.page import figures
@@ -85,6 +86,9 @@ def test_the_card_gives_the_budget_of_the_rows(finished, found):
             assert [float(value) for value in cells[title]["values"]] == [line[column]]
         curve = trade_off(line["noise_multiplier"], line["sample_rate"], int(line["steps"]))
         assert float(cells["bound, training"]["values"][0]) == curve.power(0.1)
+        training = line["noise_multiplier"], line["sample_rate"], int(line["steps"])
+        known = reconstruction_bound(*training, batches_known=True)
+        assert float(cells["bound, batches known"]["values"][0]) == known
         assert float(cells["membership advantage"]["values"][0]) == curve.advantage
 
 

@@ -136,6 +136,7 @@ def test_a_folder_of_decide_shows_its_table(read):
     for row, choice in zip(rows, choices, strict=True):
         values = [float(value) for cell in row for value in cell["values"]]
         names = ["eps", "noise_multiplier", "eps_release", "rero_release", "rero_training"]
+        names += ["rero_server"]
         names += ["advantage", "power", "gaussian_mu"]
         names += ["eps_user"] if choice["eps_user"] is not None else []
         assert values == [choice[name] for name in names]
