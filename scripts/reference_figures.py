@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import breaching_figures
 import defence_figures
 import exact_figures
 import gradinversion_figures
@@ -293,4 +294,5 @@ FIGURES = Figures(
     terms=gradinversion_figures.terms,
     statistics=gradinversion_figures.statistics,
     confidence=gradinversion_figures.confidence,
+    quality=breaching_figures.quality,
 )

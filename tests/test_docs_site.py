@@ -232,6 +232,6 @@ def test_the_readme_names_the_command_that_builds_the_site():
 def test_choosing_repeats_what_is_decided():
     """The table of docs/decide.md is what the command prints (tests/dpbench/decide/test_decide.py)."""
     rows = [line.split() for line in (DOCS / "decide.md").read_text().splitlines()]
-    of_one = {row[0]: row[2] for row in rows if len(row) == 10 and row[0] in ("1", "8")}
+    of_one = {row[0]: row[2] for row in rows if len(row) == 11 and row[0] in ("1", "8")}
     page = (DOCS / "choose-an-epsilon.md").read_text()
     assert f"hold the image has {of_one['1']} to itself; at ε = 8 it has {of_one['8']}." in page

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks import quality
 from benchmarks.default_attack import compared
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.sentence import sentence
@@ -286,6 +287,29 @@ def test_the_groups_of_defences_are_those_of_the_stored_suite():
         rows = found[found["defense"] == name]
         strength = "soteria_ratio" if name == "soteria" else "percentile_gamma"
         assert (plain - rows.groupby(strength)["psnr"].mean()).max() < 2.2
+
+
+def test_the_default_search_beside_breaching():
+    """What attacks.md says of the finding's table; the table itself comes from the files."""
+    page = (ROOT / "docs" / "attacks.md").read_text()
+    convnet, deep = (
+        pd.DataFrame(
+            quality.compared(pd.read_csv(ROOT / "results" / "reference" / "quality" / f"{name}.csv"))
+        )
+        for name in ("convnet", "resnet20")
+    )
+    rows = convnet.set_index(["batch_size", "defense", "attack"])
+    peers = rows[rows.index.get_level_values("attack").str.startswith("breaching:")]
+    gain = peers["gain"].groupby(level=[0, 1]).min()
+    noisy = gain.xs("dp:100", level="defense")
+    rest = gain.drop("dp:100", level="defense")
+    assert set(peers["images"]) == {20}
+    assert f"by {rest.min():.0f} to {rest.max():.0f} dB on average" in page
+    assert (peers.drop("dp:100", level="defense")["low"] > 0).all()
+    assert f"({min(noisy):.1f} and {max(noisy):.1f} dB)" in page
+    deep = deep.set_index("attack")
+    better = deep.loc[deep.loc[deep.index.str.startswith("breaching:"), "PSNR"].idxmax()]
+    assert f"nearer on {better['better']} of {better['images']} images after 1,500 iterations" in page
 
 
 def test_what_was_counted_without_a_card():
