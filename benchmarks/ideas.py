@@ -70,7 +70,7 @@ def _pointwise() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _both(*made: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+def _together(*made: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     with ExitStack() as stack:
         for one in made:
             stack.enter_context(one())
@@ -82,12 +82,12 @@ IDEAS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "joined": lambda: _joined(True),
     "separate": lambda: _joined(False),
     "pointwise": _pointwise,
-    "pointwise, autotuned": lambda: _both(_pointwise, lambda: _inductor(max_autotune=True)),
+    "pointwise, autotuned": lambda: _together(_pointwise, lambda: _inductor(max_autotune=True)),
     "autotuned": lambda: _inductor(max_autotune=True),
     "small kernels": lambda: _inductor(combo_kernels=False),
     "every algorithm": _every_algorithm,
     "bfloat16": _bfloat16,
-    "bfloat16, pointwise": lambda: _both(_pointwise, _bfloat16),
+    "bfloat16, pointwise": lambda: _together(_pointwise, _bfloat16),
 }
 """`joined` and `separate`: the two convolutions of a second derivative as one of twice the channels, or not.
 `pointwise`: convolutions of one by one pixel as products of matrices, to which Inductor may add what follows.

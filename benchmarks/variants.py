@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from torch import multiprocessing
@@ -62,8 +63,8 @@ class VariantOptions(Options):
 
 
 @dataclass
-class Process:
-    """A process that has compiled one idea, and what it said.
+class Candidate:
+    """One idea in a process of its own, and what that said.
 
     Attributes:
         idea: its name.
@@ -121,38 +122,38 @@ def measured(
 ) -> Iterator[list[Row]]:
     """A row for each idea: first what compiling it took, then after each turn of all the times so far."""
     context = multiprocessing.get_context("spawn")
-    begun, processes = time.monotonic(), []
+    begun, candidates = time.monotonic(), []
     try:
         for idea in ideas:
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs, case, device, idea), daemon=True)
             process.start()
             theirs.close()  # or its end would go unnoticed
-            processes.append(Process(idea, process, ours, {"case": str(case), "idea": idea}, []))
-        for one in processes:
+            candidates.append(Candidate(idea, process, ours, {"case": str(case), "idea": idea}, []))
+        for one in candidates:
             one.row = one.row | answer(one, max(0.0, begun + wait - time.monotonic()))
-        yield table(processes)
-        ready = [one for one in processes if one.process.is_alive()]
+        yield table(candidates)
+        ready = [one for one in candidates if one.process.is_alive()]
         for turn in range(repeats):
             for one in ready[turn % len(ready) :] + ready[: turn % len(ready)]:
                 one.connection.send(iterations)
                 one.times.append(one.connection.recv())
-            yield table(processes)
+            yield table(candidates)
     finally:
-        end(processes)
+        end(candidates)
 
 
-def end(processes: Sequence[Process]) -> None:
+def end(candidates: Sequence[Candidate]) -> None:
     """Let the processes end by themselves if they can."""
-    for one in processes:
+    for one in candidates:
         with suppress(OSError):
             one.connection.send(0)
-    for one in processes:
+    for one in candidates:
         one.process.join(20)
         one.process.kill()
 
 
-def answer(one: Process, wait: float) -> Row:
+def answer(one: Candidate, wait: float) -> Row:
     """What an idea has to say once it is compiled; its process is ended if that takes too long."""
     try:
         if one.connection.poll(wait):
@@ -165,12 +166,12 @@ def answer(one: Process, wait: float) -> Row:
     return {"engine": said} | dict.fromkeys(("compile s", "peak MiB", "off"), float("nan"))
 
 
-def table(processes: Sequence[Process]) -> list[Row]:
+def table(candidates: Sequence[Candidate]) -> list[Row]:
     """The rows."""
-    first, rows = processes[0].times, []
-    for one in processes:
+    first, rows = candidates[0].times, []
+    for one in candidates:
         ratios = [a / b for a, b in zip(first, one.times, strict=False)]
-        low, high = torch.tensor(ratios or [float("nan")]).quantile(torch.tensor(QUARTILES)).tolist()
+        low, high = np.quantile(ratios or [float("nan")], QUARTILES).tolist()
         values = {
             "ms": 1000 * statistics.median(one.times) if one.times else float("nan"),
             "times": statistics.median(ratios) if ratios else float("nan"),

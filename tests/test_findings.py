@@ -306,7 +306,7 @@ def test_the_default_search_beside_breaching():
     assert set(peers["images"]) == {20}
     assert f"by {rest.min():.0f} to {rest.max():.0f} dB on average" in page
     assert (peers.drop("dp:100", level="defense")["low"] > 0).all()
-    assert f"({min(noisy):.1f} and {max(noisy):.1f} dB)" in page
+    assert f"(it gains {min(noisy):.1f} and {max(noisy):.1f} dB)" in page
     deep = deep.set_index("attack")
     better = deep.loc[deep.loc[deep.index.str.startswith("breaching:"), "PSNR"].idxmax()]
     assert f"nearer on {better['better']} of {better['images']} images after 1,500 iterations" in page

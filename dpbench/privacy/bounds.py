@@ -23,7 +23,7 @@ PRIOR_SUCCESS = 0.1
 _COUNTS = 20_000
 """Numbers of batches with a sample that are told apart; of more, neighbours count as the largest of them."""
 _RARE = 1e-12
-"""Chance of a number of batches that is counted as certain success, at either end."""
+"""Chance of more batches with a sample than are counted: they count as certain success."""
 
 
 def reconstruction_bound(
