@@ -12,7 +12,7 @@ from dpbench.report.evidence import Measure, originals
 from dpbench.report.naming import number
 from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, reads_no_gradient
 from dpbench.report.settings import Results, Setting
-from dpbench.report.verdict import WORKS_DB, Judged
+from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
 from dpbench.store import schema
 from dpbench.system.once import once
 
@@ -241,6 +241,8 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
         terms.append("the best floor may be a constant image made from the original, which is no guess")
     if any(each.measures for each in found):
         terms.append("exact tests at 5 %, corrected for all measures and attacks of a setting")
+    if any(rebuilds(line) for _, line in measured.iterrows()):
+        terms.append(f"rebuilt is a margin of {WORKS_DB:g} dB and no test")
     if any(each.images == 1 for each in found):
         terms.append("one image says nothing of others")
     accountants = measured.loc[measured["eps_release"].notna(), "accountant"].dropna().unique()

@@ -33,6 +33,12 @@ class Judged:
     verdict: str
 
 
+def rebuilds(line: pd.Series) -> bool:
+    """Whether a row of the summary is beyond the margin of `WORKS_DB`, however few its images: no test."""
+    over, ratio = line["psnr_over_floor_median"], line["lpips_to_floor_median"]
+    return bool(over >= WORKS_DB and not ratio >= 1)
+
+
 def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
     """Judge an attack.
 
@@ -42,9 +48,9 @@ def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
         comparisons: tests made on the same setting, over all attacks and measures; the level of each is the
             share of `LEVEL` that falls to it (Bonferroni).
     """
-    over, ratio = line["psnr_over_floor_median"], line["lpips_to_floor_median"]
-    if over >= WORKS_DB and not ratio >= 1:
+    if rebuilds(line):
         return "works"
+    over, ratio = line["psnr_over_floor_median"], line["lpips_to_floor_median"]
     level = LEVEL / max(comparisons, 1)
     if any(measure.above_chance(level) for measure in found.measures):
         return "better"

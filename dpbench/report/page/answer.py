@@ -20,6 +20,7 @@ from dpbench.report.rows import ended_well, is_floor
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
 from dpbench.report.units import ONE, protected, units, who_adds_noise
+from dpbench.report.verdict import WORKS_DB
 from dpbench.store import Store
 
 _ADJACENCY = {"add-remove": "{} added or removed", "replace": "{} replaced by another"}
@@ -59,6 +60,7 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         more=more,
         fixed=fixed,
         blocks=verdicts(table) if fixed else [],
+        works_db=f"{WORKS_DB:g}",
         first=FIRST,
         picked=picked(lines, naming) if fixed else [],
         titles=PICKED,

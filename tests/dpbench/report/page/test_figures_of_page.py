@@ -13,6 +13,7 @@ from dpbench.report.page import figures
 from dpbench.report.page.images import FLAGS
 from dpbench.report.sentence import sentence
 from dpbench.report.sheet import sheets
+from dpbench.report.verdict import WORKS_DB
 from dpbench.store import Store, load
 
 REFERENCE = Path(__file__).parents[4] / "results" / "reference"
@@ -111,6 +112,13 @@ def test_the_verdicts_of_the_card_are_those_of_the_summary(finished, found):
             shown = {column: float(cells[title]["values"][0]) for title, column in named.items()}
             assert shown == {column: line[column] for column in named.values()}
     assert [row[1]["text"] for row in rows] == ["rebuilt", "too few images to say", "too few images to say"]
+
+
+def test_what_is_called_rebuilt_is_said_to_be_no_test(found):
+    """One image can be called rebuilt beside an interval of 3 to 100 %, which no test at 5 % would allow."""
+    text = " ".join(found.text.split())
+    assert f"Rebuilt: in the median {WORKS_DB:g} dB or more above the best floor" in text
+    assert f"rebuilt is a margin of {WORKS_DB:g} dB and no test" in text
 
 
 def test_the_informed_attacker_has_a_table_of_its_own(read):
