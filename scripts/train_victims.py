@@ -22,12 +22,14 @@ from dpbench.victim.networks import build
 
 HOME = Path(__file__).parents[1] / "dpbench" / "victim" / "shipped"
 # name -> model, norm to train with, norm to ship as, epochs, peak learning rate, batch size,
-# crops and mirroring, bfloat16
+# crops and mirroring, bfloat16; transformers are trained by AdamW, the others by SGD
 RECIPES = {
     "mlp-none-early": ("mlp", "none", "none", 1, 0.02, 64, False, False),
     "mlp-none-trained": ("mlp", "none", "none", 15, 0.02, 64, False, False),
     "convnet-none-early": ("convnet", "none", "none", 1, 0.05, 64, False, False),
     "convnet-none-trained": ("convnet", "none", "none", 15, 0.05, 64, False, False),
+    "vit-none-early": ("vit", "none", "none", 1, 1e-3, 64, False, False),
+    "vit-none-trained": ("vit", "none", "none", 25, 1e-3, 64, True, False),
     "resnet20-frozen-bn-early": ("resnet20", "bn", "frozen-bn", 1, 0.1, 128, False, False),
     "resnet20-frozen-bn-trained": ("resnet20", "bn", "frozen-bn", 15, 0.4, 128, True, True),
 }
@@ -60,7 +62,10 @@ def train(name: str) -> dict[str, float | str | int]:
     torch.manual_seed(0)
     images, labels = cifar10("train")
     model = build(arch, norm=norm).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    if arch == "vit":
+        optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     for epoch in range(epochs):

@@ -3,12 +3,12 @@
 For one sample, the loss gradient at a layer's outputs (delta) gives that at its inputs, and the gradient of
 the layer's weights is linear in its inputs (R-GAP, Zhu and Blaschko 2021). What is new here, and makes it
 exact: the bias gradient tells which units were active, and both systems of `solve` are weighed by their
-errors. Residual networks are no chains: `residual` takes those with global average pooling.
+errors. Other networks are no chains: `residual` takes residual ones with global average pooling, and
+`patches` vision transformers with a learned position embedding.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,17 +19,18 @@ from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.adaptation import EXACT
 from attacks.base import Attack, Task, attack, channel_statistics
-from attacks.exact import pooled, residual
+from attacks.exact import embedding, patches, pooled, residual
 from attacks.exact.activations import undone
+from attacks.exact.certificate import CERTAIN, NEGLIGIBLE, unexplained
+from attacks.exact.last_layer import last_layer
 from attacks.exact.layers import Affine, Chain, read
 from attacks.exact.priors import Images, Prior
 from attacks.exact.solve import Estimate, TooLargeError, inputs
 from attacks.inverting_gradients import InvertingGradients
-from dpbench.protocol import Knowledge, Reconstruction, Release
+from dpbench.protocol import InputError, Knowledge, Reconstruction, Release
 
 UNDETERMINED = "The image explains the release, and so may others: expect an error of {:.1g} of the range."
-CERTAIN = 1e-4
-"""Largest relative residual of an image that is certified."""
+UNCHECKED = "The last layer has no bias, so whether the image explains the release was not checked."
 DETERMINED = 1e-3
 """Largest expected error (root mean square, images in [0, 1]) of an image that is certified."""
 BELIEVED = 0.5
@@ -38,8 +39,8 @@ COST = 3
 """Iterations of the default search that take as long as one conjugate gradient."""
 PUSH = 0.03
 """Standard deviation of the noise that is added to an image to see whether a search comes back to it."""
-NEGLIGIBLE = 1e-6
-"""Share of the longest gradient of a layer that shorter ones are measured by."""
+ROUNDED = 1e-3
+"""The same share in a transformer: some of its gradients are zero, but for rounding (those of key biases)."""
 
 
 class _Stopped(Exception):  # noqa: N818 (no error: the search takes over)
@@ -51,7 +52,7 @@ class Peel(Attack):
     """Solves for the image of a batch of one; where that fails, the search `inverting-gradients` takes over.
 
     The search starts from the image that was found, if there is one. In a residual network, features are
-    solved for, and the image is searched for from these.
+    solved for, and the image is searched for from these. In a vision transformer, its patches are solved for.
 
     Attributes:
         iterations: of that search.
@@ -66,16 +67,34 @@ class Peel(Attack):
         try:
             first, image, determined, expected = peeled(task.release, task.knowledge)
         except _Stopped as stop:
-            knowledge, refused = task.knowledge, _refused(task.release)
-            if not refused and (blocks := residual.read(knowledge.model, knowledge.image_shape)):
+            knowledge, why = task.knowledge, f"The closed form did not apply, because {stop}"
+            if _refused(task.release):
+                return self.searched(task, why)
+            if blocks := residual.read(knowledge.model, knowledge.image_shape):
                 return self.through(task, blocks)
-            return self.searched(task, f"The closed form did not apply, because {stop}")
-        left = unexplained(task.release, task.knowledge, first, image)
+            if cut := embedding.read(knowledge.model, knowledge.image_shape):
+                return self.unpatched(task, cut, why)
+            return self.searched(task, why)
+        return self.checked(task, image, first, "" if determined else UNDETERMINED.format(expected))
+
+    def checked(
+        self, task: Task, image: Tensor, first: str, note: str, negligible: float = NEGLIGIBLE
+    ) -> Reconstruction:
+        """The image if it explains the release; else that or what a search from there finds.
+
+        Args:
+            task: see `Attack.run`.
+            image: float32 [1, C, H, W] in [0, 1], on the CPU.
+            first: see `unexplained`.
+            note: why the image may be wrong though it explains the release; empty for a certified one.
+            negligible: see `unexplained`.
+        """
+        left = unexplained(task.release, task.knowledge, first, image, negligible)
         if left <= CERTAIN:
-            return self.solved(task, image, left, "" if determined else UNDETERMINED.format(expected))
+            return self.solved(task, image, left, note)
         why = f"The closed form's image leaves {left:.1g} of the release unexplained"
         found = self.searched(replace(task, guess=image.to(task.device)), why)
-        other = unexplained(task.release, task.knowledge, first, found.images)
+        other = unexplained(task.release, task.knowledge, first, found.images, negligible)
         if other <= left:
             return replace(found, residual=torch.tensor([other]))
         note = f"{why}; a search from there explained less, so this image was kept."
@@ -121,6 +140,23 @@ class Peel(Attack):
             certified=torch.tensor([certified]),
             note=note,
         )
+
+    def unpatched(self, task: Task, cut: embedding.Embedding, why: str) -> Reconstruction:
+        """The image of a vision transformer, put together from its patches."""
+        release, knowledge, gradients = task.release, task.knowledge, _exactly(task.release)
+        if missing := [name for name in (cut.position, cut.weight) if name not in gradients]:
+            return self.searched(task, f"{why}, and the gradient of `{missing[0]}` was not released")
+        found = patches.solved(cut, gradients, patches.prior_of(knowledge), task.generator)
+        if found is None:
+            return self.searched(task, f"{why}, and the gradient of `{cut.position}` is zero")
+        image = found.image[None].clamp(0, 1).float()
+        determined = not found.open and found.expected <= DETERMINED
+        try:
+            head = last_layer(release, knowledge.num_classes)[1].removesuffix(".bias")
+        except InputError:
+            return self.solved(task, image, torch.nan, UNCHECKED)
+        note = "" if determined else UNDETERMINED.format(found.expected)
+        return self.checked(task, image, head, note, ROUNDED)
 
     def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
         """An image that explains the release; with a note it is not certified, because others may do so."""
@@ -243,27 +279,3 @@ def backwards(
         total = gradients.get(f"{before.layer.name}.bias") if before else None
         values, delta = undone(before.pointwise if before else chain.head, values, delta, total)
     return values
-
-
-def unexplained(release: Release, knowledge: Knowledge, first: str, image: Tensor) -> float:
-    """The largest relative error of any weight's or bias's gradient, recomputed by the victim in float64.
-
-    The released bias gradient of layer `first` is what is propagated backwards, so clipping changes nothing.
-    The softmax of a confident victim is not computed anew: its rounding in float32 may be a per cent of it.
-    """
-    model = copy.deepcopy(knowledge.model).double().cpu()
-    outputs: list[Tensor] = []
-    model.get_submodule(first).register_forward_hook(lambda module, given, output: outputs.append(output))
-    released = dict(zip(release.names, release.gradients, strict=True))
-    parameters = {name: p for name, p in model.named_parameters() if name in released}
-    with torch.enable_grad():
-        model(image.double().cpu())
-    cotangent = released[f"{first}.bias"].double().cpu().view_as(outputs[0])
-    found = torch.autograd.grad(outputs[0], list(parameters.values()), cotangent, allow_unused=True)
-    used = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
-    lengths = {name: float(released[name].double().norm()) for name in used}
-    least = NEGLIGIBLE * max(lengths.values())
-    errors = [
-        float((g - released[n].double().cpu()).norm()) / max(lengths[n], least) for n, g in used.items()
-    ]
-    return float(torch.tensor(errors).max())  # unlike `max`, NaN wherever one is

@@ -69,8 +69,8 @@ OWN = (
         "model",
         str,
         ("convnet",),
-        "victim networks: lenet, convnet, mlp, resnet20, resnet18, resnet50; or your own, FILE.py:FUNCTION "
-        "or module:FUNCTION, torchvision:NAME, timm:NAME, transformers:NAME (docs/own-model.md)",
+        "victim networks: lenet, convnet, mlp, vit, resnet20, resnet18, resnet50; or FILE.py:FUNCTION, "
+        "module:FUNCTION, torchvision:NAME, timm:NAME, transformers:NAME (docs/own-model.md)",
     ),
     _option(
         SCENE,

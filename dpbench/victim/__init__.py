@@ -9,6 +9,7 @@ from dpbench.victim import lenet
 from dpbench.victim import convnet
 from dpbench.victim import resnet
 from dpbench.victim import mlp
+from dpbench.victim import vit
 # isort: on
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "resnet",
     "takes_grey",
     "usual_norm",
+    "vit",
     "weights_digest",
 ]

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import attacks
 import defenses
-from attacks.exact.peel import CERTAIN, peeled, unexplained
+from attacks.exact.certificate import CERTAIN, unexplained
+from attacks.exact.peel import peeled
 from dpbench.data import load_data
 from dpbench.victim import load
 from tests.helpers.attacks import know, photograph, plain_release, psnr
