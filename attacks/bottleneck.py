@@ -28,6 +28,9 @@ from dpbench.protocol import Bottleneck, Knowledge, Release, bottleneck_head
 NAME = "precode"
 UNREAD = "The noise of precode could not be read from the release, so the attack drew noise of its own."
 """What a row's `note` says then."""
+RIGHT = 1e-2
+"""The residual below which a sample's noise is read: no wrong features come near it, and rounding errors of a
+sample with a small gradient do."""
 STARTS = 2000
 """Searches for the features of several samples, at most."""
 
@@ -37,12 +40,16 @@ class Draws:
     """The samples of a batch as the encoder's gradient tells them.
 
     Attributes:
+        features: float64 [B, F], what the encoder takes.
+        deltas: float64 [B, 2 width], what each sample adds to the gradient of the encoder's bias.
         noise: float64 [B, width].
         labels: int64 [B].
         residual: [B], how far the loss gradient of each code is from what the rest of the network makes of
             it, relative.
     """
 
+    features: Tensor
+    deltas: Tensor
     noise: Tensor
     labels: Tensor
     residual: Tensor
@@ -104,12 +111,12 @@ def read(release: Release, knowledge: Knowledge, generator: torch.Generator) -> 
     """The noise of each sample, in any order; None where the release does not give all of it away.
 
     Args:
-        release: one gradient, under `precode` alone.
+        release: one gradient, of `precode` alone.
         knowledge: the victim with its bottleneck.
         generator: on the CPU.
     """
     # here, as `attacks.exact` holds attacks, which need `attacks.base`, which needs this
-    from attacks.exact.separation import CERTAIN, separated
+    from attacks.exact.separation import separated
     from attacks.exact.sparsity import subspace
 
     name, head = bottleneck_head(knowledge.model)
@@ -120,7 +127,7 @@ def read(release: Release, knowledge: Knowledge, generator: torch.Generator) -> 
         )
     except KeyError:  # frozen
         return None
-    batch, beta = release.batch_size, float(release.defense[0].parameters["precode_beta"])
+    batch, beta = release.batch_size, knowledge.loss.weight
     if min(weight.shape) <= batch:
         return None
     space = subspace(weight, batch)
@@ -128,8 +135,8 @@ def read(release: Release, knowledge: Knowledge, generator: torch.Generator) -> 
         return None
     explain = lambda rows: _explained(rows, weight, bias, head, knowledge, batch, beta)  # noqa: E731
     found = separated(space, explain, generator, STARTS, one_sign=batch > 1)
-    certain = found is not None and len(found.residual) == batch and bool((found.residual < CERTAIN).all())
-    return found if certain else None
+    right = found is not None and len(found.residual) == batch and bool((found.residual < RIGHT).all())
+    return found if right else None
 
 
 def _explained(
@@ -159,7 +166,7 @@ def _explained(
     expected = _pulls(exact, mean + deviation * noise, knowledge)
     apart = (expected - pulled[:, None]).norm(dim=2) / pulled.norm(dim=1, keepdim=True)
     residual, labels = apart.min(1)
-    return Draws(noise, labels, residual)
+    return Draws(features, deltas / batch, noise, labels, residual)
 
 
 def _pulls(head: nn.Module, codes: Tensor, knowledge: Knowledge) -> Tensor:
@@ -180,4 +187,6 @@ def _in_order(draws: Draws, labels: Tensor | None) -> Draws | None:
     if not torch.equal(draws.labels[own], labels[known].to(own)):
         return None
     order = own[known.argsort()]
-    return Draws(draws.noise[order], labels, draws.residual[order])
+    return Draws(
+        draws.features[order], draws.deltas[order], draws.noise[order], labels, draws.residual[order]
+    )

@@ -42,12 +42,16 @@ class Level:
     gradient: Tensor
 
 
-def fits(chain: Chain) -> bool:
-    """Whether the whole model is convolutions with ReLU, and a last, fully connected layer."""
-    if chain.end or len(chain.blocks) < 2 or not all(isinstance(each, Affine) for each in chain.head):
+def fits(chain: Chain, last: str) -> bool:
+    """Whether the model is convolutions with ReLU up to a fully connected layer of the name `last`.
+
+    What follows on that layer plays no role: its outputs' loss gradients are known.
+    """
+    if len(chain.blocks) < 2 or not all(isinstance(each, Affine) for each in chain.head):
         return False
-    *blocks, last = chain.blocks
-    return last.layer.dense and not last.pointwise and all(_is_plain(block) for block in blocks)
+    *blocks, end = chain.blocks
+    right = end.layer.name == last and end.layer.dense and not end.pointwise
+    return right and all(_is_plain(block) for block in blocks)
 
 
 def descend(chain: Chain, samples: Samples, gradients: Mapping[str, Tensor]) -> Level:

@@ -17,13 +17,16 @@ class Samples:
     """Samples of a batch as the last layer's gradient tells them, in an order of their own.
 
     Attributes:
-        features: float64 [r, m], what the last layer takes.
-        deltas: float64 [r, K], what each sample adds to the bias gradient of the mean loss.
+        layer: the last layer's name; where a random code lies before it, the encoder's.
+        features: float64 [r, m], what that layer takes.
+        deltas: float64 [r, outputs], what each sample adds to its bias gradient of the mean loss.
         labels: int64 [r].
         factors: [r], what each sample's gradient was clipped by; 1 where it was not.
-        residual: [r], how far each delta is from factor * (softmax - one-hot) / B, relative.
+        residual: [r], how far each delta is from factor * (softmax - one-hot) / B, relative; behind a code
+            see `bottleneck.Draws`.
     """
 
+    layer: str
     features: Tensor
     deltas: Tensor
     labels: Tensor
@@ -92,4 +95,4 @@ def _scaled(
     ideal[torch.arange(len(labels)), labels] -= 1
     factors = batch * (deltas * ideal).sum(1) / ideal.square().sum(1)
     left = (batch * deltas - factors[:, None] * ideal).norm(dim=1) / (batch * deltas.norm(dim=1))
-    return Samples(features, deltas, labels, factors, left)
+    return Samples(names[0].removesuffix(".weight"), features, deltas, labels, factors, left)

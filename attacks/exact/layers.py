@@ -200,6 +200,8 @@ class _Reader(fx.Interpreter):
         else:
             before = self.env[sources[0]].clone()  # an operation in place would change it
             value = super().run_node(node)
+            if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+                raise _Ended(self.described(node))  # in parts
             if not isinstance(value, Tensor):
                 return value  # a size, say
             if len(sources) > 1:

@@ -14,7 +14,7 @@ from attacks.base import channel_statistics
 from attacks.engine.variables import Frequencies
 from attacks.exact.newton import least_squares
 from attacks.exact.places import of_made_up_images, pattern
-from attacks.exact.residual import Block, Level, descend, outputs
+from attacks.exact.residual import Block, Level, descend, head, outputs
 from dpbench.protocol import Knowledge
 
 STARTS = 4096
@@ -58,12 +58,12 @@ def image(
         iterations: conjugate gradients of the search, see `least_squares`.
         progress: likewise.
     """
-    last = blocks[-1].second
-    if not {"fc.bias", f"{last.layer.name}.weight"} <= gradients.keys():
+    last, (name, fc) = blocks[-1].second, head(knowledge.model)
+    if not {f"{name}.bias", f"{last.layer.name}.weight"} <= gradients.keys():
         return None, "the gradients of the last block and of the last layer's bias were not released"
     height, width = last.layer.output_shape[1:]
-    weight = knowledge.model.get_parameter("fc.weight").detach().double().cpu()
-    evenly = weight.T @ gradients["fc.bias"] / (height * width)
+    weight = fc.weight.detach().double().cpu()
+    evenly = weight.T @ gradients[f"{name}.bias"] / (height * width)
     propose, statistics = None, knowledge.image_statistics
     if statistics is not None and tuple(statistics.mean_image.shape) == knowledge.image_shape:
         propose = of_made_up_images(knowledge, last.layer, generator)

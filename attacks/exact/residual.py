@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from attacks.exact.activations import undone
 from attacks.exact.layers import Activation, Layer
 from attacks.exact.solve import Estimate, gradient_system, inputs
+from dpbench.protocol import bottleneck_head
 
 RELU = (Activation("relu"),)
 DECIDED = 1e-6
@@ -98,14 +99,22 @@ def read(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Block, ..
             if all(isinstance(getattr(module, part, None), nn.Conv2d) for part in ("conv1", "conv2"))
             and (block := _block(name, module, seen)) is not None
         )
-        fc = getattr(model, "fc", None)
-        if not blocks or not isinstance(fc, nn.Linear) or fc.bias is None or "fc" not in seen:
+        name, fc = head(model)
+        if not blocks or not isinstance(fc, nn.Linear) or fc.bias is None or name not in seen:
             return ()
         given, left = ([seen[block.name][i] for block in blocks] for i in (0, 1))
         same = all(torch.equal(x, y) for x, y in zip(given[1:], left[:-1], strict=True))
         pooled = left[-1].mean((2, 3))
-        same = same and pooled.shape == seen["fc"][0].shape and torch.allclose(pooled, seen["fc"][0])
+        same = same and pooled.shape == seen[name][0].shape and torch.allclose(pooled, seen[name][0])
     return blocks if same else ()
+
+
+def head(model: nn.Module) -> tuple[str, nn.Module | None]:
+    """The layer that takes the pooled features, and its name: `fc`, or the encoder of a random code there."""
+    found = bottleneck_head(model)
+    if found is not None and found[0] == "fc":
+        return "fc.bottleneck.encoder", found[1].bottleneck.encoder
+    return "fc", getattr(model, "fc", None)
 
 
 def _note(

@@ -9,13 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from attacks import bottleneck
 from attacks import labels as label_rules
 from attacks import parameters as shared
 from attacks.base import Attack, Task, attack, channel_statistics
 from attacks.exact import descent, first_layer, last_layer, layers, pixels
 from attacks.exact.separation import CERTAIN
 from attacks.inverting_gradients import InvertingGradients
-from dpbench.protocol import Reconstruction, full_precision, parameter
+from dpbench.protocol import Reconstruction, bottleneck_head, full_precision, parameter
 
 COST = 3
 """Iterations of the default search that take as long as one conjugate gradient."""
@@ -55,10 +56,13 @@ class Spear(Attack):
         if first_layer.takes_pixels(chain):
             images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts)
             return self.searched(task, None, why) if images is None else self.solved(task, images)
-        samples, why = last_layer.samples(release, knowledge, task.generator, self.starts)
-        if samples is None:
-            return self.searched(task, None, why)
-        if not descent.fits(chain):
+        if (coded := behind_code(task)) is not None:
+            samples, task = coded
+        else:
+            samples, why = last_layer.samples(release, knowledge, task.generator, self.starts)
+            if samples is None:
+                return self.searched(task, None, why)
+        if not descent.fits(chain, samples.layer):
             ends = chain.end or "its layers are not convolutions with ReLU"
             exact = exact_labels(samples, release.batch_size)
             return self.searched(task, samples.labels, f"{exact}, but the chain ends at {ends}")
@@ -148,6 +152,31 @@ class Spear(Attack):
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
         note = f"Not solved but searched: {why}. {found.note}".rstrip()
         return replace(found, label_source=source, certified=certified, note=note)
+
+
+def behind_code(task: Task) -> tuple[last_layer.Samples, Task] | None:
+    """The samples as the encoder of a random code tells them, and the task with their codes' noise in order.
+
+    None where the victim has no code, or its noise could not be read.
+    """
+    found = bottleneck_head(task.knowledge.model)
+    if found is None or task.release.defense:
+        return None
+    draws = bottleneck.read(task.release, task.knowledge, task.generator)
+    if draws is None:
+        return None
+    model = copy.deepcopy(task.knowledge.model)
+    code = bottleneck_head(model)[1].bottleneck
+    code.noise = draws.noise.to(code.decoder.weight)
+    samples = last_layer.Samples(
+        layer=f"{found[0]}.bottleneck.encoder",
+        features=draws.features,
+        deltas=draws.deltas,
+        labels=draws.labels,
+        factors=torch.ones_like(draws.residual),
+        residual=draws.residual,
+    )
+    return samples, replace(task, knowledge=replace(task.knowledge, model=model))
 
 
 def unexplained(task: Task, images: Tensor, samples: last_layer.Samples) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dpbench.protocol.knowledge import Loss
@@ -44,9 +44,16 @@ class Bottleneck(nn.Module):
         code, raw = self.encoder(features).chunk(2, -1)
         deviation = F.softplus(raw - self.shift)
         divergence = ((code.square() + deviation.square() - 1) / 2 - deviation.log()).sum(-1)
-        if self.noise is not None and len(self.noise) == len(features):
-            code = code + deviation * self.noise
-        return self.decoder(code), divergence
+        return self.decoder(drawn(code, deviation, self.noise)), divergence
+
+
+@fx.wrap
+def drawn(mean: Tensor, deviation: Tensor, noise: Tensor | None) -> Tensor:
+    """Codes [B, width]; the means where there is no noise, or that of another number of samples.
+
+    In one piece for `torch.fx`, which cannot trace the choice.
+    """
+    return mean + deviation * noise if noise is not None and len(noise) == len(mean) else mean
 
 
 class BottleneckHead(nn.Module):

@@ -149,3 +149,38 @@ def test_a_victim_with_noise_of_the_attackers_own_is_no_secret_to_the_fit(relu):
     release, _, _ = told(relu, 1)
     with pytest.raises(InputError, match="do not fit"):
         attacks.create("inverting-gradients")(release, know(relu, None, (3, 8, 8), 4), seed=0)
+
+
+@pytest.fixture(scope="module")
+def convolutions():
+    """What `smooth_images` come back from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 48, 3, stride=2, padding=1)
+        return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(48 * 16, 4)).eval()
+
+
+def test_peel_goes_through_the_code_to_the_image(convolutions):
+    release, knowledge, images = told(convolutions, 1)
+    found = attacks.create("peel", iterations=2, engine="eager")(release, knowledge, seed=0)
+    assert found.certified.tolist() == [True]
+    assert psnr(found.images, images) > 60
+
+
+def test_spear_reads_features_in_front_of_the_code(convolutions):
+    release, knowledge, images = told(convolutions, 4)
+    for labels in (knowledge.labels, None):
+        given = replace(knowledge, labels=labels)
+        found = attacks.create("spear", iterations=900, engine="eager")(release, given, seed=0)
+        assert sorted(found.labels.tolist()) == [0, 0, 2, 3]
+        assert "`0` put out are exact" in found.note
+        assert float(found.residual.max()) < 1e-3
+        apart = (found.images[:, None] - images).square().flatten(2).mean(2)
+        assert float(apart.min(1).values.max()) < 1e-2
+
+
+def test_neither_goes_through_where_the_gradient_was_changed(convolutions):
+    for name, batch in (("peel", 1), ("spear", 2)):
+        release, knowledge, _ = told(convolutions, batch, defence="precode+prune")
+        found = attacks.create(name, iterations=2, engine="eager")(release, knowledge, seed=0)
+        assert found.certified.tolist() == [False] * batch

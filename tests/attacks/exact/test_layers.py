@@ -108,6 +108,12 @@ class Twice(nn.Module):
         return self.conv(torch.relu(self.conv(images))).flatten(1)
 
 
+class Halved(Functional):
+    def forward(self, images):
+        left, right = self.conv(images).chunk(2, 1)
+        return self.fc(torch.cat([left, right], 1).flatten(1))
+
+
 class Branching(Functional):
     def forward(self, images):
         return super().forward(images if images.sum() > 0 else -images)
@@ -126,6 +132,7 @@ ENDS = {
         0,
         "the layer `0` (Conv2d) with `padding_mode` reflect",
     ),
+    "parts": (Halved(), 1, "the operation `chunk`"),
     "control flow": (Branching(), 0, "Branching, which `torch.fx` cannot trace"),
 }
 
