@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import attacks
 import defenses
 from attacks.exact import embedding, patches
-from attacks.exact.certificate import CERTAIN
+from attacks.exact.explained import CERTAIN
 from dpbench.data import load_data
 from dpbench.protocol import ImageStatistics
 from dpbench.victim import load

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import attacks
 import defenses
-from attacks.exact.certificate import CERTAIN, unexplained
-from attacks.exact.peel import peeled
+from attacks.exact.backwards import peeled
+from attacks.exact.explained import CERTAIN, unexplained
 from dpbench.data import load_data
 from dpbench.victim import load
 from tests.helpers.attacks import know, photograph, plain_release, psnr

@@ -1,4 +1,4 @@
-"""Whether one image explains a release: the certificate of the closed forms."""
+"""How much of one image's release a reconstruction leaves unexplained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from attacks.reading import reading_of
 from dpbench.protocol import Knowledge, Release
 
 CERTAIN = 1e-4
@@ -18,10 +19,11 @@ NEGLIGIBLE = 1e-6
 def unexplained(
     release: Release, knowledge: Knowledge, first: str, image: Tensor, negligible: float = NEGLIGIBLE
 ) -> float:
-    """The largest relative error of any weight's or bias's gradient, recomputed by the victim in float64.
+    """The largest relative error of any tensor's gradient, recomputed by the victim in float64.
 
-    The released bias gradient of layer `first` is what is propagated backwards, so clipping changes nothing.
-    The softmax of a confident victim is not computed anew: its rounding in float32 may be a per cent of it.
+    Entries that the last stage did not send do not count. The released bias gradient of layer `first` is what
+    is propagated backwards, so clipping changes nothing. The softmax of a confident victim is not computed
+    anew: its rounding in float32 may be a per cent of it.
 
     Args:
         release: of one image.
@@ -34,6 +36,9 @@ def unexplained(
     outputs: list[Tensor] = []
     model.get_submodule(first).register_forward_hook(lambda module, given, output: outputs.append(output))
     released = dict(zip(release.names, release.gradients, strict=True))
+    seen = reading_of(release)
+    sent = [torch.ones_like(g) for g in release.gradients] if seen is None else seen.shares
+    shares = dict(zip(release.names, (share.double().cpu() for share in sent), strict=True))
     parameters = {name: p for name, p in model.named_parameters() if name in released}
     with torch.enable_grad():
         model(image.double().cpu())
@@ -43,6 +48,7 @@ def unexplained(
     lengths = {name: float(released[name].double().norm()) for name in used}
     least = negligible * max(lengths.values())
     errors = [
-        float((g - released[n].double().cpu()).norm()) / max(lengths[n], least) for n, g in used.items()
+        float((shares[n] * (g - released[n].double().cpu())).norm()) / max(lengths[n], least)
+        for n, g in used.items()
     ]
     return float(torch.tensor(errors).max())  # unlike `max`, NaN wherever one is
