@@ -5,6 +5,7 @@ Their attacker knows the whole batch but one sample: the strongest one that diff
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,7 +54,8 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
     """The log-likelihood ratio of a release with each candidate in its batch to one with none, float64 [n].
 
     Where nothing is random, the attacker does to each candidate what was done, and compares: half the squared
-    distance of the release to what would be sent without the candidate, less that with it. Else entries count
+    distance of the release to what would be sent without the candidate, less that with it. Where the last
+    stage draws, and says how likely a release is, that is the answer. Else entries count
     as the last stage of the defence says: not at all where it sent nothing of them, or a bound only, and less
     where it rounded. A release is zero in what was not sent, so that less the known samples it would speak
     of those samples alone.
@@ -67,6 +69,9 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
     if inclusion == 1 and (later := _certain(release)):
         return _compared(release, known, gradients, later)
     last = release.defense[-1].name if release.defense else ""
+    says = last in defenses_registry and hasattr(defenses_registry[last], "log_likelihood")
+    if says and (earlier := _certain(release, -1)) is not None:
+        return _likely(release, known, gradients, inclusion, earlier)
     expects = last in defenses_registry and hasattr(defenses_registry[last], "expected")
     if inclusion == 1 and expects:
         return _expected(release, known, gradients)
@@ -79,29 +84,51 @@ def scores(release: Release, known: Tensor, gradients: Tensor, inclusion: float 
     return found
 
 
-def _certain(release: Release) -> list[Any]:
-    """The stages after a clip, if there are some, their code is known and none of them draws at random."""
-    later = [stage for stage in release.defense if stage.name != "clip"]
+def _certain(release: Release, until: int | None = None) -> list[Any] | None:
+    """The stages after a clip, as far as `until`; None unless all are known and none draws at random."""
+    later = [stage for stage in release.defense[:until] if stage.name != "clip"]
     kinds = [defenses_registry[stage.name] for stage in later if stage.name in defenses_registry]
     if len(kinds) < len(later) or not all(hasattr(k, "process_all") and not k.repeatable for k in kinds):
-        return []
+        return None
     return [made(stage) for stage in later]
 
 
 def _compared(release: Release, known: Tensor, gradients: Tensor, later: list[Any]) -> Tensor:
     """How much closer to the release each candidate brings what would be sent, float64 [n]."""
-    sizes, count = [g.numel() for g in release.gradients], len(release.each)
     seen = torch.cat([flat(each) for each in release.each]).double()
 
     def distance(total: Tensor) -> Tensor:
-        parts = (total / release.batch_size).split(sizes)
-        sent = [tuple(v.view_as(g) for v, g in zip(parts, release.gradients, strict=True))] * count
-        for stage in later:
-            sent = stage.process_all(sent, torch.Generator(device=total.device))
+        sent = _made(release, total, later)
         return (torch.cat([flat(each) for each in sent]) - seen).square().sum() / 2
 
     without = distance(known)
     return torch.stack([without - distance(known + gradient) for gradient in gradients])
+
+
+def _made(release: Release, total: Tensor, stages: list[Any]) -> list[tuple[Tensor, ...]]:
+    """What stages that draw nothing make of the sum `total` in each of the releases."""
+    parts = (total / release.batch_size).split([g.numel() for g in release.gradients])
+    sent = [tuple(v.view_as(g) for v, g in zip(parts, release.gradients, strict=True))] * len(release.each)
+    for stage in stages:
+        sent = stage.process_all(sent, torch.Generator(device=total.device))
+    return sent
+
+
+def _likely(
+    release: Release, known: Tensor, gradients: Tensor, inclusion: float, earlier: list[Any]
+) -> Tensor:
+    """The log-likelihood ratio by what the last stage says of itself, float64 [n]."""
+    stage, each = made(release.defense[-1]), alone(release)
+
+    def told(total: Tensor) -> Tensor:
+        given = _made(release, total, earlier)
+        return torch.stack([stage.log_likelihood(*pair) for pair in zip(each, given, strict=True)])
+
+    without = told(known)
+    ratios = torch.stack([told(known + gradient) - without for gradient in gradients])
+    if inclusion < 1:
+        ratios = torch.logaddexp(torch.full_like(ratios, 1 - inclusion).log(), ratios + math.log(inclusion))
+    return ratios.sum(1)
 
 
 def _expected(release: Release, known: Tensor, gradients: Tensor) -> Tensor:
@@ -145,6 +172,7 @@ class PriorAware(Attack):
     needs = frozenset({"candidates"})
     pictures_only = False
     exact = True
+    simulates = True  # candidates' gradients have no noise of `precode` in them
 
     inclusion: float = parameter(
         default=1.0,

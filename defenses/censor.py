@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
 from dpbench.protocol import Loss, Reading, Release, parameter
 
+ROUNDING = 1e-5
+"""Relative error of norms and inner products in float32, more rather than less."""
+
 
 @defense("censor")
 class Censor(Aggregator):
@@ -50,6 +53,20 @@ class Censor(Aggregator):
     def read(self, release: Release) -> Reading:
         """Nothing: the release is orthogonal to the gradient, so that no entry is an estimate of it."""
         return read_shares(release, [torch.zeros_like(g) for g in release.gradients])
+
+    def log_likelihood(self, release: Release, gradients: Gradients) -> Tensor:
+        """Of a release where the gradient was `gradients`, a float64 scalar, but for what is common to all.
+
+        A release has the gradient's norm, tensor by tensor, and is orthogonal to it, both to rounding.
+        """
+        found = torch.zeros((), dtype=torch.float64, device=gradients[0].device)
+        for sent, g in zip(release.gradients, gradients, strict=True):
+            if g.numel() > 1:
+                sent, g = sent.double(), g.double()
+                longest = torch.maximum(sent.norm(), g.norm()).clamp_min(torch.finfo(torch.float32).tiny)
+                apart = (sent.norm() - g.norm()) / longest, (sent * g).sum() / longest**2
+                found -= sum(error.square() for error in apart) / (2 * ROUNDING**2)
+        return found
 
     def _after(self, model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, step: Gradients) -> Tensor:
         names = [name for name, p in model.named_parameters() if p.requires_grad]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,11 @@ from dpbench.protocol import (
 
 ENCODER = "bottleneck.encoder.weight"
 """How the name of the bottleneck's first weight ends."""
+
+ROUNDING = 1e-5
+"""Relative error of a sum of samples' gradients in float32, more rather than less."""
+LEAST = 1e-100
+"""Keeps a release of zeros from being divided by."""
 
 
 @defense("precode")
@@ -107,6 +114,28 @@ class Precode(Aggregator):
             for name, g in zip(release.names, release.gradients, strict=True)
         ]
         return read_shares(release, shares)
+
+    def log_likelihood(self, release: Release, gradients: Gradients) -> Tensor:
+        """Of a release where the gradient at the mean codes was `gradients`, but for what is common to all.
+
+        The encoder's weight gradient is a sum of one multiple of each sample's features for each of its
+        outputs. So whatever the noise, the features of the samples span its rows, and a sample that is not
+        there to be seen is not in it. Where any features do, the distance to `gradients` decides.
+        """
+        (place,) = (i for i, name in enumerate(release.names) if name.endswith(ENCODER))
+        sent, mean = release.gradients[place].double(), gradients[place].double()
+        mixtures = torch.randn(
+            len(mean), min(release.batch_size, *mean.shape), generator=torch.Generator().manual_seed(0)
+        )
+        basis, sizes, _ = torch.linalg.svd(mean.T @ mixtures.to(mean), full_matrices=False)
+        basis = basis[:, sizes > ROUNDING * sizes[0]]
+        outside = (sent - sent @ basis @ basis.T).norm() / sent.norm().clamp_min(LEAST)
+        pairs = list(zip(release.gradients, gradients, strict=True))
+        apart = sum((s.double() - g.double()).square().sum() for s, g in pairs)
+        apart = apart / sum(s.double().square().sum() for s, _ in pairs).clamp_min(LEAST)
+        # what is outside is rounding, and would be so along one direction fewer, too
+        unlikely = basis.shape[1] * len(mean) * math.log(1 / ROUNDING)
+        return -(outside / ROUNDING).square() / 2 - unlikely - apart / 2
 
 
 def check_last(model: nn.Module, head: BottleneckHead, images: Tensor) -> None:

@@ -47,6 +47,20 @@ class Quantize(PostProcessor):
             rounded.append(g.sign() * (place.floor() + (draw < place.frac())) * (norm / levels))
         return tuple(rounded)
 
+    def log_likelihood(self, release: Release, gradients: Gradients) -> Tensor:
+        """Of a release where the stage was given `gradients`, a float64 scalar.
+
+        The chance of each entry's level; one that rounding cannot have led to counts as a chance of `NEVER`.
+        """
+        levels, found = 2**self.quantize_bits - 1, torch.zeros((), dtype=torch.float64)
+        for sent, g in zip(release.gradients, gradients, strict=True):
+            step = g.double().norm().clamp_min(torch.finfo(g.dtype).tiny) / levels
+            level, place = sent.double() / step, g.double() / step
+            exact = (level - level.round()).abs() < EXACT * level.abs().clamp_min(1)
+            chance = torch.where(exact, 1 - (level - place).abs(), 0.0)
+            found = found + chance.clamp_min(NEVER).log().sum().cpu()
+        return found
+
     def read(self, release: Release) -> Reading:
         """All entries, under rounding noise of one variance for each tensor.
 
@@ -63,6 +77,10 @@ class Quantize(PostProcessor):
         return replace(read_shares(release, shares), variances=tuple(variances))
 
 
+NEVER = 1e-6
+"""Chance of what cannot be but for rounding errors."""
+EXACT = 1e-4
+"""Relative error of a level to which it is one."""
 FEW = 100
 """Entries of a tensor below which its squared norm tells too little of its rounding."""
 
