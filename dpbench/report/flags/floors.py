@@ -74,10 +74,17 @@ def fails(results: Results) -> Iterator[Flag]:
         yield Flag(
             FAILS,
             f"{shown}{': ' if said == 'guess' else ''}{numbers}; {results.batch(line)}), so nothing that it "
-            "misses under a defence is to that defence's credit.",
+            f"misses under a defence is to that defence's credit.{_unsolved(results, line)}",
             keys(_alike(results, line)),
         )
     yield from _without_result(results)
+
+
+def _unsolved(results: Results, line: pd.Series) -> str:
+    """What a search of one image leaves open: equations may give back what it does not find."""
+    if line["batch_size"] != 1 or (results.table["attack"] == "peel").any():
+        return ""
+    return " For one image, equations may give back what a search does not find: add --attack peel."
 
 
 def _without_result(results: Results) -> Iterator[Flag]:

@@ -71,6 +71,14 @@ def test_too_few_images_are_said_to_show_nothing(make_run, raised):
     assert flag.text.startswith("1 image cannot show that inverting-gradients does better")
 
 
+def test_a_search_of_one_image_that_fails_points_to_the_closed_form(make_run, make_rows, raised):
+    alone = make_run(undefended=(10.9, 0.65), batch_sizes=(1,))
+    assert raised(alone)[0].text.endswith("add --attack peel.")
+    peel = frame(make_rows("peel", "none", 1, 60, 0.0))
+    assert "peel" not in raised(pd.concat([alone, peel]))[0].text
+    assert "peel" not in raised(make_run(undefended=(10.9, 0.65), batch_sizes=(4,)))[0].text
+
+
 def test_an_attack_whose_undefended_cells_failed_is_named(make_run, raised):
     table = make_run(batch_sizes=(1,))
     bare = (table["attack"] == "inverting-gradients") & (table["defense"] == "none")
