@@ -32,7 +32,9 @@ RIGHT = 1e-2
 """The residual below which a sample's noise is read: no wrong features come near it, and rounding errors of a
 sample with a small gradient do."""
 STARTS = 2000
-"""Searches for the features of several samples, at most."""
+"""Searches for the features of several samples, at most ..."""
+TRIES = 6
+"""... and so many times, as a wrong vector that was found early stays in the way."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,11 @@ def read(release: Release, knowledge: Knowledge, generator: torch.Generator) -> 
     if space is None or len(space) < batch:
         return None
     explain = lambda rows: _explained(rows, weight, bias, head, knowledge, batch, beta)  # noqa: E731
-    found = separated(space, explain, generator, STARTS, one_sign=batch > 1)
-    right = found is not None and len(found.residual) == batch and bool((found.residual < RIGHT).all())
-    return found if right else None
+    for _ in range(TRIES if batch > 1 else 1):
+        found = separated(space, explain, generator, STARTS, one_sign=batch > 1)
+        if found is not None and len(found.residual) == batch and bool((found.residual < RIGHT).all()):
+            return found
+    return None
 
 
 def _explained(
