@@ -46,3 +46,34 @@ def convolutions() -> dict[tuple[str, str], dict[str, Any]]:
         }
         for (victim, defence), found in rows.groupby(["victim", "defense"])
     }
+
+
+def transformer() -> dict[str, Any]:
+    """Suite `exact-vit`, by victim and defence, and the default search on the first of its images."""
+    rows = results("exact-vit")
+    rows = rows[rows["floor"].isna()].assign(certified=lambda t: t["certified"].astype(bool))
+    searched = results("exact-vit-search")
+    guess = searched[searched["floor"] == "mean-image"]["psnr"].median()
+    searched = searched[searched["floor"].isna()]
+    same = rows[rows["batch_seed"].isin(searched["batch_seed"])]
+    same = same[(same["victim"] == "early") & (same["defense"] == "none")]
+    return {
+        "of": {
+            (victim, defence): {
+                "certified": share(found["certified"].sum(), len(found)),
+                "above": share((found["psnr"] > 60).sum(), len(found)),
+                "median": found["psnr"].median(),
+                "worst": found["psnr"].min(),
+                "seconds": found["seconds"].median(),
+                "most_seconds": found["seconds"].max(),
+            }
+            for (victim, defence), found in rows.groupby(["victim", "defense"])
+        },
+        "search": {
+            "images": len(searched),
+            "median": searched["psnr"].median(),
+            "best": searched["psnr"].max(),
+            "mean_image": guess,
+            "solved": same["psnr"].median(),
+        },
+    }

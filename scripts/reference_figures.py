@@ -279,6 +279,7 @@ FIGURES = Figures(
     peel=peel,
     spear=exact_figures.spear,
     convolutions=exact_figures.convolutions,
+    transformer=exact_figures.transformer,
     malicious=malicious,
     labels=label_figures.labels,
     labels_under_noise=label_figures.labels_under_noise,
