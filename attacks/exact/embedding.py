@@ -44,6 +44,10 @@ class Embedding:
         shown = image.flatten()[self.pixels.clamp_min(0)]
         return torch.where(self.pixels < 0, 0, shown) * self.gain + self.offset
 
+    def covers(self, count: int) -> bool:
+        """Whether each of an image's `count` pixels is in a patch."""
+        return len(self.pixels[self.pixels >= 0].unique()) == count
+
     def image(self, values: Tensor, background: Tensor) -> Tensor:
         """The image [C, H, W] with these patches; mean where they overlap, `background` where none is."""
         shown = self.pixels >= 0

@@ -131,9 +131,9 @@ class Peel(Attack):
             return self.searched(task, f"{why}, and the gradient of `{missing[0]}` was not released")
         found = patches.solved(cut, gradients, patches.prior_of(knowledge), task.generator)
         if found is None:
-            return self.searched(task, f"{why}, and the gradient of `{cut.position}` is zero")
+            return self.searched(task, f"{why}, and the gradient of `{cut.position}` is zero or no number")
         image = found.image[None].clamp(0, 1).float()
-        determined = not found.open and found.expected <= DETERMINED
+        determined = found.determined and found.expected <= DETERMINED
         try:
             head = last_layer(release, knowledge.num_classes)[1].removesuffix(".bias")
         except InputError:

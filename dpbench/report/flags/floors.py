@@ -81,8 +81,14 @@ def fails(results: Results) -> Iterator[Flag]:
 
 
 def _unsolved(results: Results, line: pd.Series) -> str:
-    """What a search of one image leaves open: equations may give back what it does not find."""
-    if line["batch_size"] != 1 or (results.table["attack"] == "peel").any():
+    """What a search of one image leaves open: equations may give back what it does not find.
+
+    `peel` takes one gradient of one image, so neither an update of local steps nor a sum over clients.
+    """
+    rows = results.table[results.table["batch_size"] == 1]
+    honest = rows["threat_model"].fillna("honest") == "honest"
+    alone = honest & rows["local_epochs"].isna() & (rows["clients"].fillna(1) == 1)
+    if line["batch_size"] != 1 or not alone.any() or (rows["attack"] == "peel").any():
         return ""
     return " For one image, equations may give back what a search does not find: add --attack peel."
 

@@ -77,6 +77,8 @@ def test_a_search_of_one_image_that_fails_points_to_the_closed_form(make_run, ma
     peel = frame(make_rows("peel", "none", 1, 60, 0.0))
     assert "peel" not in raised(pd.concat([alone, peel]))[0].text
     assert "peel" not in raised(make_run(undefended=(10.9, 0.65), batch_sizes=(4,)))[0].text
+    for more in ({"local_epochs": 2}, {"clients": 3}, {"threat_model": "malicious-linear"}):
+        assert "peel" not in raised(alone.assign(**more))[0].text  # it refuses these
 
 
 def test_an_attack_whose_undefended_cells_failed_is_named(make_run, raised):
