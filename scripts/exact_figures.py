@@ -77,3 +77,20 @@ def transformer() -> dict[str, Any]:
             "solved": same["psnr"].median(),
         },
     }
+
+
+def behind() -> dict[tuple[str, str, str], dict[str, Any]]:
+    """`exact-behind` and `exact-behind-batches`, by attack, victim and defence."""
+    found = {}
+    for name in ("exact-behind", "exact-behind-batches"):
+        rows = results(name)
+        rows = rows[rows["floor"].isna()].assign(certified=lambda t: t["certified"].astype(bool))
+        for key, own in rows.groupby(["attack", "victim", "defense"]):
+            found[key] = {
+                "certified": share(own["certified"].sum(), len(own)),
+                "above": share((own["psnr"] > 60).sum(), len(own)),
+                "labels": share(own["label_correct"].sum(), len(own)),
+                "median": own["psnr"].median(),
+                "worst": own["psnr"].min(),
+            }
+    return found

@@ -280,6 +280,7 @@ FIGURES = Figures(
     spear=exact_figures.spear,
     convolutions=exact_figures.convolutions,
     transformer=exact_figures.transformer,
+    behind=exact_figures.behind,
     malicious=malicious,
     labels=label_figures.labels,
     labels_under_noise=label_figures.labels_under_noise,

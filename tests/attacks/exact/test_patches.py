@@ -11,7 +11,8 @@ from torch.nn import functional as F
 import attacks
 import defenses
 from attacks.exact import embedding, patches
-from attacks.exact.explained import CERTAIN
+from attacks.exact.explained import CERTAIN, unexplained
+from attacks.exact.peel import ROUNDED
 from attacks.gaussian_prior import Whitening
 from dpbench.data import load_data
 from dpbench.protocol import ImageStatistics
@@ -113,6 +114,18 @@ def test_the_shipped_transformer_gives_a_photograph_back(training):
     found = answer(model, plain_release(model, images, labels), size=32)
     assert found.certified.tolist() == [True]
     assert psnr(found.images, images) > 60
+
+
+@pytest.mark.parametrize("training", ["early", "trained"])
+def test_the_certificate_refutes_a_wrong_image(training):
+    images, labels = photograph(2)
+    model = load("vit", "none", training, None, load_data("samples"), 32).model
+    release, knowledge = plain_release(model, images, labels), know(model)
+    wrong = images.clone()
+    wrong[0, 1, 5, 5] += 0.02
+    assert unexplained(release, knowledge, "fc", images, ROUNDED) < CERTAIN / 2
+    assert unexplained(release, knowledge, "fc", wrong, ROUNDED) > 2 * CERTAIN
+    assert unexplained(release, knowledge, "fc", photograph(5)[0], ROUNDED) > 100 * CERTAIN
 
 
 def test_fewer_dimensions_than_patches_leave_the_image_open(picture):
