@@ -55,11 +55,8 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
     compared = adaptive.gains(table)
     described = json.dumps(environment.describe(), indent=2) + "\n"
     return [
-        written(store.path / "results.parquet", lambda path: table.to_parquet(path, index=False)),
-        written(
-            store.path / "results.csv",
-            lambda path: pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), path),
-        ),
+        written(store.path / "results.parquet", lambda path: _parquet(table, path)),
+        written(store.path / "results.csv", lambda path: _csv(table, path)),
         written(store.path / "summary.csv", lambda path: summary(table).to_csv(path, index=False)),
         *(
             []
@@ -68,6 +65,16 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
         ),
         written(store.path / "environment.json", lambda path: path.write_text(described, encoding="utf-8")),
     ]
+
+
+def _parquet(table: pd.DataFrame, path: Path) -> None:
+    with path.open("wb") as file:  # pyarrow itself opens only names that are UTF-8
+        table.to_parquet(file, index=False)
+
+
+def _csv(table: pd.DataFrame, path: Path) -> None:
+    with path.open("wb") as file:  # as above
+        pyarrow.csv.write_csv(pyarrow.Table.from_pandas(table, preserve_index=False), file)
 
 
 def _tables(store: Store, table: pd.DataFrame) -> list[Path]:

@@ -48,7 +48,7 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
     table = schema.numbered(table)
     found, trained = settings(table), utility(folder)
     today = datetime.now(UTC).date().isoformat()
-    submission = {"name": folder.absolute().name or "run", "authors": [], "date": today}
+    submission = {"name": _text(folder.absolute().name) or "run", "authors": [], "date": today}
     return {
         "schema": "dpbench-entry",
         "schema_version": SCHEMA_VERSION,
@@ -60,6 +60,11 @@ def entry(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
         "flags": _flags(folder, table, found),
         "provenance": provenance(folder, table),
     }
+
+
+def _text(name: str) -> str:
+    """A folder's name with question marks for what is not UTF-8, which JSON cannot hold."""
+    return name.encode("utf-8", errors="replace").decode()
 
 
 def _flags(folder: Path, table: pd.DataFrame, found: list[Setting]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dpbench.protocol import InputError
+from dpbench.report import entries
 from dpbench.report.export import export_data
 from dpbench.store import Store, columns, load, open_run, schema
 
@@ -461,6 +462,16 @@ def test_load_takes_unfinished_runs_and_older_columns(run):
     assert list(table.columns) == [*columns(), "extra"]
     assert table["identified"].dtype == "boolean"
     assert table["rero_release"].isna().all()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_exported_and_read(tmp_path):
+    run = open_run(tmp_path / os.fsdecode(b"d\xe9"), {"eps": [1.0]})
+    run.write("a", [small_row()])
+    export_data(run)
+    entry = json.loads(entries.write(run, run.frame()).read_text())
+    assert entry["submission"]["name"] == "d?"
+    for name in ("", "results.parquet", "results.csv"):
+        assert load(run.path / name)["psnr"].tolist() == [20.0]
 
 
 def test_an_empty_run_exports(run):
