@@ -87,8 +87,8 @@ def load(path: str | Path) -> pd.DataFrame:
 
     Args:
         path: a run's folder, or a Parquet or CSV file that was exported from one. A folder whose run has not
-            ended yet gives the cells that are there, floors not filled in; one that was kept without cells
-            and Parquet gives its `results.csv`.
+            ended yet, or was taken up again since it was exported and has not ended, gives the cells that are
+            there, floors not filled in; one that was kept without cells and Parquet gives its `results.csv`.
 
     Returns:
         One row per image, with the columns, order and dtypes of `dpbench.store.columns`.
@@ -100,12 +100,26 @@ def load(path: str | Path) -> pd.DataFrame:
     if kind_of(path) == "folder":
         if kind_of(path / _CONFIG) != "file":
             raise InputError(f"{path} is no folder of results: it has no {_CONFIG}.")
+        store = Store(path)
         if kind_of(path / _TABLE) is None:
-            store = Store(path)
             if not store.keys() and kind_of(path / _TEXT):
                 return _read_csv(path / _TEXT)
             return store.frame()
-        path = path / _TABLE
+        exported = _read(path / _TABLE)
+        return store.frame(store.expected()) if _is_outdated(exported, store) else exported
+    return _read(path)
+
+
+def _is_outdated(exported: pd.DataFrame, store: Store) -> bool:
+    """Whether the run was taken up again since: of other cells, or with cells that were run in between."""
+    expected, (finished, failed) = store.expected().keys(), store.counts()
+    if not expected:  # kept without its cells
+        return False
+    told, well = (set(rows["key"].dropna()) for rows in (exported, exported[exported["status"] != "failed"]))
+    return bool(told - expected or (finished & expected) - well or (failed & expected) - told)
+
+
+def _read(path: Path) -> pd.DataFrame:
     if kind_of(path) is None:
         raise InputError(f"There are no results at {path}; name a run's folder or its {_TABLE}.")
     if path.suffix == ".csv":

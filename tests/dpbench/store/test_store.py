@@ -464,6 +464,33 @@ def test_load_takes_unfinished_runs_and_older_columns(run):
     assert table["rero_release"].isna().all()
 
 
+@pytest.mark.parametrize("case", ["another cell", "a failed one succeeds", "other code", "nothing"])
+def test_load_knows_what_an_export_lacks(run, case):
+    """A run that was taken up again and has not ended: its export is of an earlier state."""
+    run.expect([("a", "the first"), ("b", "the second")])
+    run.write("a", [small_row()])
+    if case != "another cell":
+        run.write("b", [small_row(psnr=21.0, status="failed" if case == "a failed one succeeds" else "ok")])
+    export_data(run)
+    if case == "other code":
+        run.expect([("c", "the first"), ("d", "the second")])
+        run.set_aside("ab")
+        run.write("c", [small_row(psnr=23.0)])
+    elif case != "nothing":
+        run.write("b", [small_row(psnr=22.0)])
+    assert load(run.path)["psnr"].tolist() == {"other code": [23.0], "nothing": [20.0, 21.0]}.get(
+        case, [20.0, 22.0]
+    )
+
+
+def test_an_export_outlives_its_cells(run):
+    run.expect([("a", "the first")])
+    run.write("a", [small_row()])
+    export_data(run)
+    (run.path / "cells" / "a.safetensors").unlink()
+    assert load(run.path)["psnr"].tolist() == [20.0]
+
+
 def test_a_folder_whose_name_is_not_utf8_is_exported_and_read(tmp_path):
     run = open_run(tmp_path / os.fsdecode(b"d\xe9"), {"eps": [1.0]})
     run.write("a", [small_row()])
