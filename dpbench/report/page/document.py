@@ -6,7 +6,7 @@ import traceback
 import warnings
 from base64 import b64encode
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -80,4 +80,6 @@ def _body(section: Section, table: pd.DataFrame, store: Store) -> Markup | None:
 
 def _bundle(kind: str) -> str:
     """DataTables as itables carries it, for use without a network; the licences stand in it."""
-    return (files("itables") / "html" / f"dt_bundle.{kind}").read_text(encoding="utf-8")
+    # found, not imported: it reads the pyproject.toml of the user's folder, and fails where there is no home
+    home = Path(find_spec("itables").origin).parent
+    return (home / "html" / f"dt_bundle.{kind}").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,12 @@ def test_what_would_change_the_verdict_is_what_was_not_tried(make_run, make_rows
     informed = frame([row | {"threat_model": "informed"} for row in rows])
     found = {each.what: each.why for each in changes(informed, Store(REFERENCE / "main"))}
     assert "honest" in found["Another attacker"]  # who knows less, not more
+
+
+def test_the_page_does_not_depend_on_the_folder_it_is_made_in(tmp_path, monkeypatch):
+    """The package that DataTables is taken from reads the project file of the current folder on import."""
+    (tmp_path / "pyproject.toml").write_text("[tool\n<<<<<<< HEAD\n")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "itables"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "DataTables" in document._bundle("js")
