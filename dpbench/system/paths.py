@@ -111,7 +111,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if len(content) > LARGEST_TOML:
         raise InputError(f"{path} is larger than {LARGEST_TOML} bytes: that is no configuration of a run.")
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors on Windows begin a file with a mark
     except (ValueError, RecursionError) as error:  # TOML, Unicode, digits without end, brackets without end
         raise InputError(f"{path} is damaged, or no TOML that can be read ({error}).") from None
 

@@ -137,3 +137,9 @@ def test_toml_of_any_kind(tmp_path, content, said):
     (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(InputError, match=said):
         read_toml(tmp_path / "x.toml")
+
+
+def test_toml_written_on_windows(tmp_path):
+    """A mark at the beginning and carriage returns at the ends of lines."""
+    (tmp_path / "x.toml").write_bytes(b'\xef\xbb\xbfdata = "samples"\r\neps = [1.0]\r\n')
+    assert read_toml(tmp_path / "x.toml") == {"data": "samples", "eps": [1.0]}
