@@ -67,10 +67,20 @@ def _fetch(asset: Asset) -> Path:
     home = cache.folder()
     try:
         home.mkdir(parents=True, exist_ok=True)
+        return _asked(asset, home)
     except OSError as error:
         raise AssetUnavailable(
             f"Cannot write to {home} ({error.strerror}): set DPBENCH_ASSETS elsewhere."
         ) from None
+
+
+def _asked(asset: Asset, home: Path) -> Path:
+    """The file of `asset` from the first source that delivers.
+
+    Raises:
+        AssetUnavailable: none does.
+        OSError: nothing can be written below `home`.
+    """
     reasons = []
     for source in asset.sources:
         with working_folder(home) as work:

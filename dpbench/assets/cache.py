@@ -11,23 +11,29 @@ from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dpbench.assets.errors import AssetUnavailable
 from dpbench.assets.records import Asset, Source
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, cache_folder
 from dpbench.system.paths import expanded, open_file
 
 
 def folder() -> Path:
-    """Where converted assets lie: $DPBENCH_ASSETS, else `assets` in dpbench's cache folder."""
+    """Where converted assets lie: $DPBENCH_ASSETS, else `assets` in dpbench's cache folder.
+
+    Raises:
+        AssetUnavailable: none of these is set, and there is no home folder.
+    """
     if chosen := os.environ.get("DPBENCH_ASSETS"):
         return expanded(chosen)
-    if chosen := os.environ.get("DPBENCH_CACHE"):
-        return expanded(chosen) / "assets"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return expanded(home) / "dpbench" / "assets"
+    try:
+        return expanded(cache_folder() / "assets")
+    except RuntimeError:
+        raise AssetUnavailable(
+            "There is no home folder to keep downloads in: set DPBENCH_ASSETS to a folder."
+        ) from None
 
 
 def location(name: str) -> Path:
@@ -57,7 +63,8 @@ def write(file: Path, tensors: dict[str, Tensor], facts: dict[str, object]) -> N
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     os.close(descriptor)
     try:
-        save_file(tensors, temporary, metadata={"dpbench": json.dumps(facts, sort_keys=True)})
+        # written by us, as safetensors has an error of its own for a full disk
+        Path(temporary).write_bytes(save(tensors, {"dpbench": json.dumps(facts, sort_keys=True)}))
         os.chmod(temporary, 0o644)
         os.replace(temporary, file)
     except BaseException:

@@ -1,6 +1,7 @@
 """What lies in the cache is checked before it is used."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,7 +162,7 @@ def test_interrupted_writes_leave_nothing(tmp_path, monkeypatch):
     def interrupted(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "save_file", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cache.write(tmp_path / "x.safetensors", toy_tensors(), {})
     assert list(tmp_path.iterdir()) == []

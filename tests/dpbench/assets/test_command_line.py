@@ -1,5 +1,8 @@
 """python -m dpbench.assets."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -87,4 +90,18 @@ def test_export_to_where_nothing_can_be_written(home, tmp_path, capsys):
     assets.path("toy")
     (tmp_path / "file").write_text("")
     assert main(["export", str(tmp_path / "file")]) == 2
+    assert "Cannot write to" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_export_to_a_full_disk(home, tmp_path, capsys, monkeypatch):
+    assets.path("toy")
+    (tmp_path / "there").mkdir()
+
+    def full(*_, **__):
+        (tmp_path / "there" / "file").symlink_to("/dev/full")
+        return os.open("/dev/null", os.O_RDONLY), str(tmp_path / "there" / "file")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    assert main(["export", str(tmp_path / "there")]) == 2
     assert "Cannot write to" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """How assets are fetched and refused; every client here is a fake, so no test needs a network."""
 
+import errno
 import pickle
 
 import pytest
@@ -83,3 +84,26 @@ def test_a_folder_that_cannot_be_written(home, tmp_path, monkeypatch):
     with pytest.raises(AssetUnavailable, match="Cannot write to") as error:
         assets.path("toy")
     one_sentence(error)
+
+
+def test_without_a_home_folder(home, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("DPBENCH_ASSETS", "DPBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    with pytest.raises(AssetUnavailable, match="set DPBENCH_ASSETS"):
+        assets.path("toy")
+
+
+def test_a_folder_that_cannot_be_written_any_more(home, monkeypatch):
+    """It is there, as on a disk that is mounted to be read only."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache.folder().mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(AssetUnavailable, match=r"Cannot write to .* \(Read-only file system\)"):
+        assets.path("toy")
