@@ -127,9 +127,14 @@ class Trial:
         }
 
     def kept(self) -> Row | None:
-        """Accuracy and seconds of an earlier training of this key; None where there was none."""
+        """Accuracy and seconds of an earlier training of this key; None where there was none.
+
+        Raises:
+            InputError: as `dpbench.system.cache.folder`: what would be trained could not be kept.
+        """
+        file = self._file()
         try:
-            found = json.loads(self._file().read_text(encoding="utf-8"))
+            found = json.loads(file.read_text(encoding="utf-8"))
             return {name: float(found[name]) for name in ("accuracy", "seconds")}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

@@ -19,8 +19,17 @@ LIBRARIES = ("dp-accounting", "numpy", "opacus", "scipy")
 
 
 def folder() -> Path:
-    """Where dpbench keeps what it can make again: $DPBENCH_CACHE, else dpbench/ in the XDG cache folder."""
-    return cache_folder()
+    """Where dpbench keeps what it can make again: $DPBENCH_CACHE, else dpbench/ in the XDG cache folder.
+
+    Raises:
+        InputError: neither is set, and there is no home folder.
+    """
+    try:
+        return cache_folder()
+    except RuntimeError:
+        raise InputError(
+            "There is no home folder to keep results in: set DPBENCH_CACHE to a folder."
+        ) from None
 
 
 def remember(kind: str, arguments: Mapping[str, float | str], compute: Callable[[], float]) -> float:
@@ -39,7 +48,7 @@ def remember(kind: str, arguments: Mapping[str, float | str], compute: Callable[
     text = json.dumps({"kind": kind, "code": _code(), **arguments}, sort_keys=True)
     try:
         path = folder() / "privacy" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-    except RuntimeError:  # there is no home folder
+    except InputError:  # there is no home folder
         return float(compute())
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))

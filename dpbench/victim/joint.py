@@ -101,7 +101,7 @@ def _read(key: str) -> dict[str, Tensor] | None:
     """Those weights from the cache folder; None where they are not there, or cannot be read."""
     try:
         return load_file(_file(key))
-    except (OSError, RuntimeError, SafetensorError):
+    except (OSError, RuntimeError, InputError, SafetensorError):
         return None
 
 

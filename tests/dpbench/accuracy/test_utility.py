@@ -135,6 +135,16 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_was_written(linear, train, tes
     pd.testing.assert_frame_equal(kept, again)
 
 
+def test_nothing_is_trained_that_could_not_be_kept(linear, train, test, monkeypatch):
+    def homeless():
+        raise InputError("There is no home folder.")
+
+    monkeypatch.setattr(trial, "folder", homeless)
+    monkeypatch.setattr(session, "train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(InputError, match="no home folder"):
+        utility(linear, train, test, defense="none", seeds=0)
+
+
 def test_fewer_images_are_a_random_subset(linear, train, test):
     found = utility(linear, train, test, train_size=[100, 320], seeds=0, defense="none")
     assert found["train_size"].tolist() == [100, 320]

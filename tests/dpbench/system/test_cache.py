@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from dpbench.protocol import InputError
 from dpbench.system import cache
 
 
@@ -68,6 +69,8 @@ def test_a_place_that_cannot_be_written_or_found_is_done_without(tmp_path, monke
 
     monkeypatch.setattr("pathlib.Path.home", homeless)
     assert cache.remember("kind", {}, lambda: 2.5) == 2.5
+    with pytest.raises(InputError, match="set DPBENCH_CACHE"):  # of what must be kept, as accuracies
+        cache.folder()
 
 
 CODE = '''
