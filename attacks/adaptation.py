@@ -27,7 +27,7 @@ SCALED = CLIPS | {"local-dp"}
 """Stages that leave a release of unknown scale; `local-dp` clips that of the whole batch."""
 EXACT = frozenset({"clip"})
 """Stages after which a single sample's gradient is right but for its scale."""
-SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector", "precode"})
+SPARSE = frozenset({"prune", "topk", "percentile", "soteria", "sparse-vector", "precode", "outpost"})
 """Stages that put in zeros which say little about the images."""
 NOISY = frozenset({"dp", "dp-ftrl", "noise", "local-dp"})
 """Stages that add Gaussian noise of a known level."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Aggregator, Gradients, defense, mean_gradient
-from dpbench.protocol import Loss, parameter
+from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
+from dpbench.protocol import Loss, Reading, Release, parameter
+
+ROUNDING = 1e-6
+"""Singular values below this share of the largest are rounding errors of a gradient in float32."""
 
 
 @defense("outpost")
@@ -77,6 +82,31 @@ class Outpost(Aggregator):
             kept = torch.where(_largest(g, 100 - self.outpost_prune).view_as(g), g, 0.0)
             found.append(kept + self.outpost_noise * spread * noise * mark.view_as(g))
         return tuple(found)
+
+    def read(self, release: Release) -> Reading:
+        """As many entries of each tensor as are kept, those that are largest; the others are no larger.
+
+        What is not kept and gets noise all the same shows how loud the noise is. Among several releases only
+        noise differs. A plain release is all there is: the gradient of a fully connected layer is a sum of
+        as many products of two vectors as there are images, which pruning would not leave.
+        """
+        if all(_plain(each, release.batch_size) for each in release.each):
+            return read_shares(release, [torch.ones_like(g) for g in release.gradients])
+        shares, bounds, variances = [], [], []
+        for g in release.gradients:
+            kept = _largest(g, 100 - self.outpost_prune).view_as(g) & (g != 0)
+            noise = g[~kept & (g != 0)]
+            shares.append(kept.to(g.dtype))
+            bounds.append(g[kept].abs().min() if bool(kept.any()) else g.new_zeros(()))
+            variances.append(torch.full_like(g, float(noise.square().mean()) if len(noise) else 0.0))
+        return replace(read_shares(release, shares, tuple(bounds)), variances=tuple(variances))
+
+
+def _plain(gradients: Gradients, batch: int) -> bool:
+    """Whether the gradient of each fully connected layer that is large enough has the rank of a batch."""
+    matrices = [g for g in gradients if g.ndim == 2 and min(g.shape) > batch and bool(g.any())]
+    sizes = [torch.linalg.svdvals(g.double()) for g in matrices]
+    return bool(sizes) and all(float(s[batch]) < ROUNDING * float(s[0]) for s in sizes)
 
 
 def _largest(values: Tensor, percent: float) -> Tensor:

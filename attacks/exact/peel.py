@@ -20,6 +20,7 @@ from attacks.exact.backwards import DETERMINED, Stopped, exactly, peeled, refuse
 from attacks.exact.explained import CERTAIN, NEGLIGIBLE, unexplained
 from attacks.exact.last_layer import last_layer
 from attacks.inverting_gradients import InvertingGradients
+from attacks.reading import as_it_was
 from dpbench.protocol import InputError, Reconstruction
 
 UNDETERMINED = "The image explains the release, and so may others: expect an error of {:.1g} of the range."
@@ -49,6 +50,7 @@ class Peel(Attack):
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `note` says why where the search took over."""
+        task = replace(task, release=as_it_was(task.release))
         try:
             first, image, determined, expected = peeled(task.release, task.knowledge)
         except Stopped as stop:

@@ -16,6 +16,7 @@ from attacks.base import Attack, Task, attack, channel_statistics
 from attacks.exact import descent, first_layer, last_layer, layers, pixels
 from attacks.exact.separation import CERTAIN
 from attacks.inverting_gradients import InvertingGradients
+from attacks.reading import as_it_was
 from dpbench.protocol import Reconstruction, bottleneck_head, full_precision, parameter
 
 COST = 3
@@ -51,6 +52,7 @@ class Spear(Attack):
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""
+        task = replace(task, release=as_it_was(task.release))
         release, knowledge = task.release, task.knowledge
         chain = layers.read(knowledge.model, knowledge.image_shape)
         if first_layer.takes_pixels(chain):
