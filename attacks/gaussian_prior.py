@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.adaptation import SPARSE, mean_bound
+from attacks.reading import reading_of
 from attacks.regularisers import Regulariser
 from dpbench.protocol import ImageStatistics, Release
 
@@ -103,7 +104,8 @@ def nat_weight(release: Release) -> float:
     Let g be the release, tau the standard deviation of its noise and n the norm of the gradient beneath it.
     A trial gradient of that norm has minus log-likelihood (n |g| / tau^2) (1 - cos) plus a constant, so a nat
     weighs tau^2 / (n |g|). n follows from |g| less the noise's expected share, and is at most the clip norm.
-    The weight does not fall below that of an exact release over the root of the share of entries kept.
+    Noise that the last stage is itself, such as rounding, counts like any other. The weight does not fall
+    below that of an exact release over the root of the share of entries kept.
 
     Example:
         >>> exact = Release(("weight",), (torch.tensor([3.0, 4.0]),), 1)
@@ -116,6 +118,8 @@ def nat_weight(release: Release) -> float:
     kept = sum(int(g.count_nonzero()) for g in release.gradients) if sparse else entries
     least = UNDEFENDED * math.sqrt(entries / max(1, kept))
     variance = (release.noise_on_sum() / release.batch_size) ** 2 / len(release.each)
+    if (seen := reading_of(release)) is not None:
+        variance += sum(float(v.double().sum()) for v in seen.variances) / entries
     squared = sum(float(g.double().square().sum()) for g in release.gradients)
     if variance == 0 or squared == 0:
         return least

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import defenses
 from attacks.gaussian_prior import ROUNDING, GaussianPrior, Whitening, nat_weight
 from dpbench.data import image_statistics
-from dpbench.protocol import ImageStatistics, Release, Stage
+from dpbench.protocol import ImageStatistics, Release, Stage, combined
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -51,8 +52,20 @@ def test_value_and_gradient_are_those_of_the_field(statistics):
 
 
 def test_a_noisy_release_of_zeros_has_a_weight():
-    stages = Stage("noise", {"noise_std": 0.1}), Stage("prune", {"prune_ratio": 1.0})
+    stages = Stage("noise", {"noise_std": 0.1}), Stage("prune", {"prune_ratio": 0.5})
     assert nat_weight(Release(("weight",), (torch.zeros(4),), 1, stages)) > 0
+
+
+@pytest.mark.parametrize(("bits", "count"), [(1, 1), (4, 1), (4, 5)])
+def test_rounding_weighs_like_noise_of_its_variance(bits, count):
+    gradient = (torch.randn(3000, generator=torch.Generator().manual_seed(0)),)
+    chain, generator = defenses.create("quantize", quantize_bits=bits), torch.Generator().manual_seed(1)
+    sent = chain.stages[0].process_all([gradient] * count, generator)
+    described = tuple(stage.stage() for stage in chain.stages)
+    release = combined([Release(("weight",), each, 1, described) for each in sent])
+    variance = float((release.gradients[0] - gradient[0]).square().mean())
+    weight = variance / float(gradient[0].norm() * release.gradients[0].norm())
+    assert nat_weight(release) == pytest.approx(weight, rel=0.15)
 
 
 def test_the_mean_image_is_the_likeliest(statistics):
