@@ -10,7 +10,7 @@ from dpbench import privacy
 from dpbench.privacy.calibration import sampling
 from dpbench.privacy.gaussian_dp import nearest_gaussian
 from dpbench.privacy.group import grouped
-from dpbench.privacy.targets import noise_for_advantage, noise_for_bound
+from dpbench.privacy.targets import noise_for_advantage, noise_for_bound, noise_for_server_bound
 from dpbench.privacy.tradeoff import TradeOff, trade_off
 
 RARE = 1e-3
@@ -107,6 +107,8 @@ def for_eps(training: Training, eps: float, *, kappa: float, images_per_user: in
 def for_bound(training: Training, bound: float, *, kappa: float, images_per_user: int) -> Choice:
     """The least noise at which nobody rebuilds an image from the whole training more often than `bound`.
 
+    Nobody, that is, who does not know which batches hold the image.
+
     Args:
         training: what the noise is for.
         bound: chance to rebuild it, above `kappa`.
@@ -117,6 +119,12 @@ def for_bound(training: Training, bound: float, *, kappa: float, images_per_user
         InputError: for a bound out of reach, or a value outside its range.
     """
     sigma = noise_for_bound(bound, kappa, training.sample_rate, training.steps)
+    return _choice(training, sigma, None, kappa, images_per_user)
+
+
+def for_server_bound(training: Training, bound: float, *, kappa: float, images_per_user: int) -> Choice:
+    """`for_bound` against a server that knows which batches hold the image; args and errors are the same."""
+    sigma = noise_for_server_bound(bound, kappa, training.sample_rate, training.steps)
     return _choice(training, sigma, None, kappa, images_per_user)
 
 
@@ -139,6 +147,7 @@ def choices(
     *,
     eps: Sequence[float] = (),
     target_bound: float | None = None,
+    target_server_bound: float | None = None,
     target_advantage: float | None = None,
     kappa: float = privacy.PRIOR_SUCCESS,
     images_per_user: int = 1,
@@ -149,6 +158,7 @@ def choices(
         training: what the noise is for.
         eps: budgets of the training.
         target_bound: a bound on reconstruction that must not be passed, at prior `kappa`; None asks for none.
+        target_server_bound: likewise for a server that knows which batches hold the image.
         target_advantage: likewise on the membership advantage.
         kappa: chance to rebuild an image without the training, in (0, 1).
         images_per_user: images of one person, 1 to 1000.
@@ -165,6 +175,8 @@ def choices(
     found = [for_eps(training, float(value), **shared) for value in dict.fromkeys(eps)]
     if target_bound is not None:
         found.append(for_bound(training, target_bound, **shared))
+    if target_server_bound is not None:
+        found.append(for_server_bound(training, target_server_bound, **shared))
     if target_advantage is not None:
         found.append(for_advantage(training, target_advantage, **shared))
     return sorted(found, key=lambda choice: -choice.noise_multiplier)

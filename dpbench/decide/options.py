@@ -79,6 +79,16 @@ def options() -> dict[str, Option]:
         ),
         _own(
             QUESTION,
+            "target_server_bound",
+            float,
+            None,
+            "the same for a server that knows which batches hold the image: gives its noise",
+            "none",
+            above=0,
+            below=1,
+        ),
+        _own(
+            QUESTION,
             "target_advantage",
             float,
             None,
@@ -151,13 +161,14 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     upon = {name: each.default for name, each in known.items()}
     found = read_options(known, GROUPS, arguments, COMMAND, DESCRIPTION, upon)
     given = {name: known[name].checked(value) for name, value in found.items()}
-    targets = given["target_bound"], given["target_advantage"]
-    if given["target_bound"] is not None and given["target_bound"] <= given["kappa"]:
-        raise InputError(
-            f"`target_bound` {given['target_bound']:g} is not above `kappa` {given['kappa']:g}, which the "
-            "attacker has without the training: choose a larger one."
-        )
-    if not given["eps"] and targets == (None, None):
+    targets = {name: value for name, value in given.items() if name.startswith("target_")}
+    for name in ("target_bound", "target_server_bound"):
+        if targets[name] is not None and targets[name] <= given["kappa"]:
+            raise InputError(
+                f"`{name}` {targets[name]:g} is not above `kappa` {given['kappa']:g}, which the "
+                "attacker has without the training: choose a larger one."
+            )
+    if not given["eps"] and set(targets.values()) == {None}:
         given["eps"] = GRID
     _check_run(given, [name for name in known if known[name].group == MEASURED and given[name] != upon[name]])
     return given

@@ -25,7 +25,9 @@ _HOMES = {
     "grouped": "dpbench.privacy.group",
     "noise_left": "dpbench.privacy.aggregation",
     "nearest_gaussian": "dpbench.privacy.gaussian_dp",
-    **dict.fromkeys(("noise_for_advantage", "noise_for_bound"), "dpbench.privacy.targets"),
+    **dict.fromkeys(
+        ("noise_for_advantage", "noise_for_bound", "noise_for_server_bound"), "dpbench.privacy.targets"
+    ),
 }
 __all__ = [
     "PRIOR_SUCCESS",
@@ -43,6 +45,7 @@ __all__ = [
     "nearest_gaussian",
     "noise_for_advantage",
     "noise_for_bound",
+    "noise_for_server_bound",
     "noise_left",
     "noise_multiplier",
     "reconstruction_bound",

@@ -9,8 +9,9 @@ from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
+from dpbench.privacy.bounds import reconstruction_bound
 from dpbench.privacy.checks import check_sampling
-from dpbench.privacy.tradeoff import TradeOff, trade_off
+from dpbench.privacy.tradeoff import trade_off
 from dpbench.protocol import InputError
 from dpbench.system.cache import remember
 
@@ -41,13 +42,40 @@ def noise_for_bound(bound: float, kappa: float, sample_rate: float = 1.0, steps:
         >>> 0.199 < trade_off(sigma).power(0.1) <= 0.2
         True
     """
-    if not 0 < kappa < bound < 1:
-        raise InputError(
-            f"`target_bound` must lie above `kappa`, {kappa:g}, and below 1, not {bound:g}: without the "
-            "training an attacker is right that often."
-        )
-    mu = float(ndtri(bound) - ndtri(kappa))
-    return _noise("bound", bound, kappa, sample_rate, steps, mu, lambda curve: curve.power(kappa))
+    _check_bound("bound", bound, kappa)
+    steps = check_sampling(sample_rate, steps)
+    return _noise(
+        "bound",
+        (bound, kappa, sample_rate, steps),
+        min(kappa + chance_of_inclusion(sample_rate, steps), 1.0),
+        _central(float(ndtri(bound) - ndtri(kappa)), sample_rate, steps),
+        lambda sigma: trade_off(sigma, sample_rate, steps).power(kappa),
+    )
+
+
+def noise_for_server_bound(bound: float, kappa: float, sample_rate: float, steps: int) -> float:
+    """The smallest noise multiplier at which a server that knows the batches is held to `bound`, too.
+
+    Args:
+        bound: as for `noise_for_bound`; so are `kappa`, `steps`, the result and the errors.
+        kappa: the chance without the releases.
+        sample_rate: chance of a sample to be in a step's batch; the attacker knows which it was in.
+        steps: releases seen.
+
+    Example:
+        >>> one, three = (noise_for_server_bound(0.2, 0.1, 1.0, steps) for steps in (1, 3))
+        >>> round(three / one, 2)
+        1.73
+    """
+    _check_bound("server_bound", bound, kappa)
+    steps = check_sampling(sample_rate, steps)
+    return _noise(
+        "server_bound",
+        (bound, kappa, sample_rate, steps),
+        kappa + (1 - kappa) * chance_of_inclusion(sample_rate, steps),
+        math.sqrt(max(sample_rate * steps, 1.0)) / _within(float(ndtri(bound) - ndtri(kappa))),
+        lambda sigma: reconstruction_bound(sigma, sample_rate, steps, kappa, batches_known=True),
+    )
 
 
 def noise_for_advantage(advantage: float, sample_rate: float = 1.0, steps: int = 1) -> float:
@@ -65,36 +93,64 @@ def noise_for_advantage(advantage: float, sample_rate: float = 1.0, steps: int =
     """
     if not 0 < advantage < 1:
         raise InputError(f"`target_advantage` must lie above 0 and below 1, not {advantage:g}.")
-    mu = 2 * float(ndtri((1 + advantage) / 2))
-    return _noise("advantage", advantage, 0.0, sample_rate, steps, mu, lambda curve: curve.advantage)
+    steps = check_sampling(sample_rate, steps)
+    return _noise(
+        "advantage",
+        (advantage, 0.0, sample_rate, steps),
+        chance_of_inclusion(sample_rate, steps),
+        _central(2 * float(ndtri((1 + advantage) / 2)), sample_rate, steps),
+        lambda sigma: trade_off(sigma, sample_rate, steps).advantage,
+    )
+
+
+def _check_bound(what: str, bound: float, kappa: float) -> None:
+    if not 0 < kappa < bound < 1:
+        raise InputError(
+            f"`target_{what}` must lie above `kappa`, {kappa:g}, and below 1, not {bound:g}: without the "
+            "training an attacker is right that often."
+        )
+
+
+def _within(mu: float) -> float:
+    return min(max(mu, _MU_RANGE[0]), _MU_RANGE[1])
+
+
+def _central(mu: float, rate: float, steps: int) -> float:
+    """The sigma of a training whose curve is about Gaussian with this mu.
+
+    By the central limit of many steps (Bu et al. 2020), mu = q sqrt(T (exp(1 / sigma^2) - 1)).
+    """
+    return math.log1p((_within(mu) / rate) ** 2 / steps) ** -0.5
 
 
 def _noise(
     what: str,
-    target: float,
-    kappa: float,
-    rate: float,
-    steps: int,
-    mu: float,
-    risk: Callable[[TradeOff], float],
+    asked: tuple[float, float, float, int],
+    unprotected: float,
+    begin: float,
+    risk: Callable[[float], float],
 ) -> float:
-    """`mu` is that of a Gaussian curve with this risk: the search begins where its training would be."""
-    steps = check_sampling(rate, steps)
-    chance = chance_of_inclusion(rate, steps)
-    unprotected = chance if what == "advantage" else min(kappa + chance, 1.0)
+    """The least sigma whose risk is not above the target.
+
+    Args:
+        what: the name of the target.
+        asked: target, kappa, sample rate and steps.
+        unprotected: the risk without any noise.
+        begin: a sigma to begin at.
+        risk: of a sigma; falls as it grows.
+    """
+    target, kappa, rate, steps = asked
     if unprotected <= target:
         raise InputError(
             f"`target_{what}` {target:g} holds without any noise, as a sample is in a batch with "
-            f"probability {chance:.3g} only: choose a smaller one."
+            f"probability {chance_of_inclusion(rate, steps):.3g} only: choose a smaller one."
         )
 
     def excess(log_sigma: float) -> float:
-        return risk(trade_off(math.exp(log_sigma), rate, steps)) - target
+        return risk(math.exp(log_sigma)) - target
 
     def search() -> float:
-        # the central limit of many steps (Bu et al. 2020): mu = q sqrt(T (exp(1 / sigma^2) - 1))
-        begin = min(max(mu, _MU_RANGE[0]), _MU_RANGE[1])
-        low = high = -math.log(math.log1p((begin / rate) ** 2 / steps)) / 2
+        low = high = math.log(begin)
         step = math.log(_STEP)
         while excess(low) <= 0:
             high, low, step = low, low - step, 2 * step

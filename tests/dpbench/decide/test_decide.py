@@ -118,11 +118,12 @@ def test_the_files_hold_every_number(answered):
 
 def test_several_targets_are_rows_in_order(capsys):
     training = ["--train-size", "50", "--train-batch-size", "50", "--epochs", "4", "--delta", "1e-3"]
-    assert main([*training, "--target-bound", "0.4", "--target-advantage", "0.1"]) == 0
+    targets = ["--target-bound", "0.4", "--target-server-bound", "0.3", "--target-advantage", "0.1"]
+    assert main([*training, *targets]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    first, second = lines[lines.index([]) + 3 :][:2]
-    assert (first[6], second[4]) == ("0.100", "0.400")
-    assert float(first[1]) > float(second[1])
+    first, second, third = lines[lines.index([]) + 3 :][:3]
+    assert (first[6], second[5], third[4]) == ("0.100", "0.300", "0.400")
+    assert float(first[1]) > float(second[1]) > float(third[1])
 
 
 def test_a_prior_of_ones_own_has_a_column(capsys):
@@ -232,6 +233,7 @@ def test_given_noise_is_read_the_other_way():
         ("--train-size 100", "--train-batch-size"),
         ("--train-batch-size batch", "--train-batch-size"),
         ("--target-bound 0.05", "--target-bound 0.05 is not above --kappa 0.1"),
+        ("--target-server-bound 0.05", "--target-server-bound 0.05 is not above --kappa 0.1"),
         ("--target-advantage 1.5", "--target-advantage must be below 1"),
         ("--target-advantage 1e-12", "out of reach"),
         ("--kappa 1", "--kappa must be below 1"),
@@ -264,12 +266,13 @@ def test_the_documentation_shows_what_is_printed(answered, capsys):
         r"^```(\w*)\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
     commands = [line for kind, block in blocks if not kind for line in block.splitlines() if "-m " in line]
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert any(answered[0].startswith(block.rstrip()) for kind, block in blocks if not kind)
-    for command, expected in zip(commands[1:], ("1.570", "2.559"), strict=True):
+    for command, expected in zip(commands[1:], ("1.570", "12.421", "2.559"), strict=True):
         python, m, module, *words = command.split()
         assert (python, m, module) == ("python", "-m", "dpbench.decide")
         assert main(words) == 0
+        assert f"σ = {expected}" in DOCUMENT.read_text()
         assert f" {expected} " in capsys.readouterr().out
     (code,) = (block for kind, block in blocks if kind == "python")
     exec(code, {})

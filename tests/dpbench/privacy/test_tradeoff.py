@@ -261,6 +261,20 @@ def test_noise_for_a_stated_risk(rate, steps):
     assert privacy.trade_off(sigma * 0.998, rate, steps).advantage > 0.1
 
 
+@pytest.mark.parametrize(("rate", "steps", "bound"), [(1.0, 3, 0.2), (0.0128, 2344, 0.5), (1e-3, 500, 0.2)])
+def test_noise_against_a_server_that_knows_the_batches(rate, steps, bound):
+    """Its success at that noise, by simulating in how many batches the image is."""
+    sigma = privacy.noise_for_server_bound(bound, 0.1, rate, steps)
+    batches = np.random.default_rng(0).binomial(steps, rate, 400_000)
+    found = norm.cdf(norm.ppf(0.1) + np.sqrt(batches) / sigma)
+    assert found.mean() == pytest.approx(bound, abs=2e-3)
+    for slack, above in ((1.0, False), (0.998, True)):
+        known = privacy.reconstruction_bound(sigma * slack, rate, steps, batches_known=True)
+        assert (known > bound) == above
+    if rate < 1:
+        assert sigma > privacy.noise_for_bound(bound, 0.1, rate, steps)
+
+
 def test_noise_for_an_advantage_is_riskcals():
     calibration = pytest.importorskip("riskcal.calibration.dpsgd")
     sigma = privacy.noise_for_advantage(0.1, 0.1, 20)
@@ -275,6 +289,9 @@ def test_risks_out_of_reach_are_one_sentence():
         (lambda: privacy.noise_for_advantage(0.0), "above 0"),
         (lambda: privacy.noise_for_advantage(0.9, 0.01, 3), "holds without any noise"),
         (lambda: privacy.noise_for_bound(0.9, 0.5, 0.01, 3), "holds without any noise"),
+        (lambda: privacy.noise_for_server_bound(0.1, 0.1, 0.01, 3), "`target_server_bound` must lie above"),
+        (lambda: privacy.noise_for_server_bound(0.9, 0.5, 0.01, 3), "holds without any noise"),
+        (lambda: privacy.noise_for_server_bound(0.1 + 1e-12, 0.1, 0.5, 1000), "out of reach"),
         (lambda: privacy.noise_for_advantage(1e-12, 0.01, 1000), "out of reach"),
         (lambda: privacy.noise_for_advantage(1e-17), "out of reach"),
         (lambda: privacy.noise_for_bound(math.nextafter(0.1, 1), 0.1), "out of reach"),
