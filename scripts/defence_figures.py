@@ -1,11 +1,11 @@
-"""What the stored runs of the suites `defences` and `defences-linear` say."""
+"""What the stored runs of the suites `defences` and `defences-linear`, and `peel` behind defences, say."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pandas as pd
-from stored_results import HOME, identified, results
+from stored_results import identified, results
 
 from dpbench.report.adaptive import gains
 from dpbench.report.compare.intervals import bootstrap, groups
@@ -14,12 +14,14 @@ from dpbench.report.naming import Naming
 from dpbench.report.rows import ordered
 
 LINEAR = "defences-linear"
+EXACT = "exact-behind"
 
 
 def _rows() -> pd.DataFrame:
-    """Of both suites; the linear estimate's as far as it was run."""
-    names = ["defences", *([LINEAR] if (HOME / LINEAR).is_dir() else [])]
-    return pd.concat([results(name) for name in names], ignore_index=True)
+    """Of both suites and of `peel`, each attack as far as it was run."""
+    exact = results(EXACT)
+    exact = exact[(exact["victim"] == "early") & exact["floor"].isna()]
+    return pd.concat([results("defences"), results(LINEAR), exact], ignore_index=True)
 
 
 def adaptive() -> dict[str, Any]:
@@ -62,7 +64,7 @@ def strongest() -> dict[str, Any]:
 
 def _short(row: dict[str, Any]) -> str:
     """The attack, and whether it knew of the defence."""
-    name = "linear" if row["attack"] == "lmmse" else "search"
+    name = {"lmmse": "linear", "peel": "`peel`"}.get(row["attack"], "search")
     knows = row["adaptive"]
     return f"{name}, not adaptive" if not pd.isna(knows) and not knows else name
 

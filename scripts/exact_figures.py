@@ -6,6 +6,9 @@ from typing import Any
 
 from stored_results import results, share
 
+from dpbench.report.naming import Naming
+from dpbench.report.rows import ordered
+
 
 def spear() -> dict[tuple[str, str, int], dict[str, Any]]:
     """Suite `exact-batches`, by victim, defence and batch size."""
@@ -79,18 +82,24 @@ def transformer() -> dict[str, Any]:
     }
 
 
-def behind() -> dict[tuple[str, str, str], dict[str, Any]]:
-    """`exact-behind` and `exact-behind-batches`, by attack, victim and defence."""
+def behind() -> dict[str, dict[str, Any]]:
+    """`exact-behind` and `exact-behind-batches`, by attack, victim, defence and strength."""
     found = {}
     for name in ("exact-behind", "exact-behind-batches"):
         rows = results(name)
-        rows = rows[rows["floor"].isna()].assign(certified=lambda t: t["certified"].astype(bool))
-        for key, own in rows.groupby(["attack", "victim", "defense"]):
-            found[key] = {
+        rows = ordered(rows[rows["floor"].isna()])
+        naming = Naming(rows)
+        rows = rows.assign(
+            certified=rows["certified"].astype(bool),
+            defended=[naming.defence(row) for row in rows.to_dict("records")],
+        )
+        for (attack, victim, defended), own in rows.groupby(["attack", "victim", "defended"], sort=False):
+            found[f"`{attack}`, {victim}, {defended}"] = {
                 "certified": share(own["certified"].sum(), len(own)),
                 "above": share((own["psnr"] > 60).sum(), len(own)),
                 "labels": share(own["label_correct"].sum(), len(own)),
                 "median": own["psnr"].median(),
                 "worst": own["psnr"].min(),
+                "images": int(own["batch_size"].iloc[0]),
             }
     return found
