@@ -119,7 +119,7 @@ def read(release: Release, knowledge: Knowledge, generator: torch.Generator) -> 
     """
     # here, as `attacks.exact` holds attacks, which need `attacks.base`, which needs this
     from attacks.exact.separation import separated
-    from attacks.exact.sparsity import subspace
+    from attacks.exact.subspace import subspace
 
     name, head = bottleneck_head(knowledge.model)
     gradients = dict(zip(release.names, release.gradients, strict=True))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attacks.exact.candidates import without_errors
 from attacks.exact.inputs import inputs
 from attacks.exact.last_layer import Samples
 from attacks.exact.layers import Affine, Block, Chain, Layer
-from attacks.exact.sparsity import without_errors
 
 WRONG = 0.05
 """Share of the largest input: an input below minus that shows that the inputs are wrong."""

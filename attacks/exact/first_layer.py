@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
-from attacks.exact.guesses import MadeUp, back, output_gradients
+from attacks.exact.guesses import MadeUp, Unmixed, back, output_gradients
+from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
 from attacks.exact.separation import separated
-from attacks.exact.sparsity import subspace
+from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
 
 
@@ -78,7 +79,10 @@ def images(
         likely, _ = label_rules.given_or_inferred(release, knowledge)
         labels = torch.cat([likely, torch.arange(knowledge.num_classes).to(likely)])
         propose = MadeUp(knowledge, chain, weight, labels, generator)
-    found = separated(space, explain, generator, starts, propose=propose)
+    unmixed = None
+    if is_image(knowledge.image_shape):
+        unmixed = Unmixed(knowledge, chain, weight, bias, generator)
+    found = separated(space, explain, generator, starts, propose=propose, near=unmixed)
     if found is None:
         return None, "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
     return found, ""

@@ -1,7 +1,8 @@
-"""Loss gradients of a first layer's outputs at images that were made up: where a search for real ones starts.
+"""Loss gradients of a first layer's outputs at images that were guessed: where a search for real ones starts.
 
 A row of D is what the network propagates back at some image with some label. Images resemble each other, and
 so do their rows: those of images drawn from public statistics are nearer to the batch's than random vectors.
+Those of the batch's own images, unmixed by their derivatives, are much nearer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from attacks.exact.independent import independent
 from attacks.exact.layers import Chain
 from attacks.gaussian_prior import Whitening
 from dpbench.protocol import Knowledge
@@ -58,6 +60,74 @@ class MadeUp:
         drawn = torch.randint(len(self.labels), away.shape, generator=self.generator)
         layer = self.chain.blocks[0].layer.name
         return output_gradients(self.model, self.knowledge, layer, images, [self.labels[drawn]])[0]
+
+
+AGAIN = 10
+"""Times, at most, that inputs follow from rows and rows from these inputs, while it brings them nearer."""
+
+
+class Unmixed:
+    """Rows of D at the images that are missing, unmixed by their derivatives.
+
+    Args:
+        knowledge: the victim and its loss.
+        chain: the model's, which begins with a fully connected layer.
+        weight: float64 [m, n], the gradient of that layer's weight.
+        bias: float64 [m], that of its bias.
+        generator: on the CPU.
+    """
+
+    def __init__(
+        self, knowledge: Knowledge, chain: Chain, weight: Tensor, bias: Tensor, generator: torch.Generator
+    ) -> None:
+        self.knowledge, self.chain = knowledge, chain
+        self.weight, self.bias, self.generator = weight, bias, generator
+        self.model = copy.deepcopy(knowledge.model).double()
+
+    def __call__(self, missing: Tensor, basis: Tensor) -> Tensor:
+        """Rows [k, m], with the labels that leave least of them outside the space of the batch's rows.
+
+        What is orthogonal to all rows found is a mixture of the inputs whose rows are missing, and of no
+        others.
+
+        Args:
+            missing: [k, m], an orthonormal basis of that.
+            basis: [r, m], an orthonormal basis of the space of the rows.
+        """
+        mixed = missing @ self.weight
+        mixtures = torch.linalg.svd(mixed, full_matrices=False)[2]
+        inputs = independent(mixtures, self.knowledge.image_shape, self.generator)
+        best, most = self.rows(inputs, torch.linalg.lstsq(inputs.T, mixed.T).solution, missing, basis)
+        for _ in range(AGAIN):
+            rows = best @ missing.T
+            found, inside = self.rows(torch.linalg.lstsq(rows.T, mixed).solution, rows, missing, basis)
+            if not inside > most:
+                break
+            best, most = found, inside
+        return best
+
+    def rows(self, inputs: Tensor, rows: Tensor, missing: Tensor, basis: Tensor) -> tuple[Tensor, float]:
+        """Those of inputs [k, n], [k, m], and how much of them is inside the space on average.
+
+        Args:
+            inputs: up to their scales.
+            rows: [k, k], the part of their rows in `missing`, up to these scales.
+            missing: as above.
+            basis: as above.
+        """
+        scale = torch.linalg.lstsq(rows.T, (missing @ self.bias)[:, None]).solution
+        images = back(self.chain, inputs / scale).nan_to_num().clamp(0, 1)
+        images = images.unflatten(1, self.knowledge.image_shape)
+        labels = torch.arange(self.knowledge.num_classes, device=images.device)
+        layer = self.chain.blocks[0].layer.name
+        found = torch.stack(
+            output_gradients(
+                self.model, self.knowledge, layer, images, list(labels[:, None].expand(-1, len(images)))
+            )
+        )
+        inside = (found @ basis.T).norm(dim=2) / found.norm(dim=2).clamp_min(torch.finfo(found.dtype).tiny)
+        inside, label = inside.max(0)
+        return found[label, torch.arange(len(images), device=images.device)], float(inside.mean())
 
 
 def through(chain: Chain, images: Tensor) -> Tensor:

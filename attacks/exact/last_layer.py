@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.exact.separation import separated
-from attacks.exact.sparsity import subspace
+from attacks.exact.subspace import subspace
 from dpbench.protocol import InputError, Knowledge, Release
 
 

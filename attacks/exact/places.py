@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.exact.layers import Layer
-from attacks.exact.sparsity import Propose, Subspace, sparse_rows
+from attacks.exact.sparsity import Propose, sparse_rows
+from attacks.exact.subspace import Subspace
 from attacks.gaussian_prior import Whitening
 from dpbench.protocol import Knowledge
 

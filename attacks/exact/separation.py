@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from attacks.exact.sparsity import Propose, Subspace, sparse_rows
+from attacks.exact.sparsity import Near, Propose, sparse_rows
+from attacks.exact.subspace import Subspace
 
 CERTAIN = 1e-3
 """The relative residual below which a sample is certified."""
@@ -36,6 +37,7 @@ def separated(
     starts: int,
     one_sign: bool = False,
     propose: Propose | None = None,
+    near: Near | None = None,
 ) -> F | None:
     """The samples behind a guess that leaves most of them certain; None where no guess does.
 
@@ -46,11 +48,12 @@ def separated(
         starts: for each number of samples that is tried.
         one_sign: see there.
         propose: likewise.
+        near: likewise.
     """
     weakest = max(1, len(space) - WEAKEST)
     while len(space) >= weakest and space.clear:
         best, guesses = None, 0
-        for rows in sparse_rows(space, generator, starts, one_sign, propose):
+        for rows in sparse_rows(space, generator, starts, one_sign, propose, near):
             found = explain(rows)
             if found is not None and (best is None or _certain(found) > _certain(best)):
                 best = found

@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from attacks.exact import first_layer, layers
-from attacks.exact.guesses import MadeUp, back, through
+from attacks.exact.guesses import MadeUp, Unmixed, back, through
+from attacks.exact.independent import independent
 from dpbench.data.image_statistics import fit
-from tests.helpers.attacks import know, plain_release, smooth_images
+from tests.helpers.attacks import know, photograph, plain_release, smooth_images
 
 SHAPE, CLASSES, SIZE = (3, 8, 8), 10, 16
 
@@ -82,7 +83,8 @@ def test_later_ones_lead_to_the_sample_that_is_missing(model, drawn, release):
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_a_batch_is_found_that_random_starts_do_not_find(model, drawn, release, told):
+def test_a_batch_is_found_that_random_starts_do_not_find(model, drawn, release, told, monkeypatch):
+    monkeypatch.setattr(first_layer, "is_image", lambda shape: False)
     images, _, statistics = drawn
     knowledge = know(model, None, SHAPE, CLASSES, image_statistics=statistics if told else None)
     chain, generator = layers.read(model, SHAPE), torch.Generator().manual_seed(0)
@@ -96,12 +98,50 @@ def test_a_batch_is_found_that_random_starts_do_not_find(model, drawn, release, 
     assert errors.max() < 1e-2
 
 
-def test_statistics_of_other_sizes_are_left_alone(model, drawn, release):
+def test_statistics_of_other_sizes_are_left_alone(model, drawn, release, monkeypatch):
+    monkeypatch.setattr(first_layer, "is_image", lambda shape: False)
     odd = fit(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, 4, 4))
     knowledge = know(model, None, SHAPE, CLASSES, image_statistics=odd)
     chain, generator = layers.read(model, SHAPE), torch.Generator().manual_seed(0)
     found, _ = first_layer.images(release, knowledge, chain, generator, starts=256)
     assert found is None  # random starts, as without statistics
+
+
+@pytest.mark.parametrize("kind", ["photographs", "noise"])
+def test_photographs_are_told_apart_in_their_mixtures_and_noise_is_not(kind):
+    generator = torch.Generator().manual_seed(0)
+    images = photograph(0, 8)[0].double()
+    if kind == "noise":
+        images = torch.randn(images.shape, generator=generator).double()
+    mixtures = torch.randn(8, 8, generator=generator).double() @ (images - 0.4).flatten(1)
+    found = independent(mixtures, images.shape[1:], generator)
+    assert torch.linalg.matrix_rank(torch.cat([found, mixtures])) == 8
+    alike = torch.corrcoef(torch.cat([images.flatten(1), found]))[:8, 8:].abs().amax(1).median()
+    assert alike > 0.9 if kind == "photographs" else alike < 0.8
+
+
+def test_rows_at_images_that_were_unmixed_are_near():
+    """Among the rows' mixtures, those of eight photographs, without anything public."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, CLASSES))
+    images, labels = photograph(0, 8)
+    truth, release = rows_of(model, images, labels), plain_release(model, images, labels)
+    weight, bias = (g.double() for g in release.gradients[:2])
+    chain, generator = layers.read(model, images.shape[1:]), torch.Generator().manual_seed(0)
+    span = torch.linalg.qr(truth.T).Q.T
+    knowledge = know(model, None, images.shape[1:], CLASSES)
+    found = Unmixed(knowledge, chain, weight, bias, generator)(span, span)
+    assert nearest(found, truth) > 0.98
+    mixtures = torch.randn(8, 8, generator=generator).double() @ truth
+    assert nearest(mixtures, truth) < 0.8
+
+
+def test_a_batch_is_found_without_statistics(model, drawn, release):
+    images, _, _ = drawn
+    chain, generator = layers.read(model, SHAPE), torch.Generator().manual_seed(0)
+    found, _ = first_layer.images(release, know(model, None, SHAPE, CLASSES), chain, generator, starts=256)
+    assert int((found.residual < 1e-3).sum()) == SIZE
+    assert torch.cdist(images.flatten(1).double(), found.images.flatten(1)).amin(1).max() < 1e-2
 
 
 def test_images_and_inputs_of_the_first_layer_are_undone_by_each_other(model):

@@ -12,7 +12,8 @@ from attacks.exact import last_layer
 from attacks.exact.descent import corrected, descend
 from attacks.exact.last_layer import samples
 from attacks.exact.layers import read
-from attacks.exact.sparsity import sparse_rows, subspace
+from attacks.exact.sparsity import sparse_rows
+from attacks.exact.subspace import subspace
 from dpbench.protocol import Release
 from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
 
