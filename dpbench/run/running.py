@@ -31,11 +31,11 @@ from dpbench.sweep.inputs import Inputs
 from dpbench.sweep.options import (
     COMMAND,
     Options,
-    from_configuration,
     in_words_of_the_command_line,
 )
 from dpbench.sweep.plan import Plan, plan
 from dpbench.sweep.session import Session
+from dpbench.sweep.taken_up import from_configuration
 from dpbench.sweep.tuned import Tuned
 from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import digest, interrupts, output, process

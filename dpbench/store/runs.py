@@ -20,6 +20,8 @@ from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 _TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
 _INPUTS = "inputs"
 """The setting that stands for the contents of files, by hash: no option."""
+_PLUGIN = "plugin"
+"""The setting that names files and modules whose code the cells' keys hold: only where it lies may change."""
 
 
 def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
@@ -45,11 +47,11 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
         >>> folder.cleanup()
     """
     path = expanded(path)
-    begun = is_begun(path, config)
+    begun, wanted = is_begun(path, config), _toml(config)
     made_folder(path)
-    if not begun:
+    if not begun or _parsed(path / _CONFIG) != wanted:  # plug-ins have moved
         with replacing(path / _CONFIG) as temporary:
-            temporary.write_text(tomli_w.dumps(_toml(config)), encoding="utf-8")
+            temporary.write_text(tomli_w.dumps(wanted), encoding="utf-8")
     cells = path / "cells"
     with refused_as_sentence(cells):
         cells.mkdir(exist_ok=True)
@@ -153,6 +155,21 @@ def _ours(table: pd.DataFrame) -> pd.DataFrame:
     return schema.conform(table)
 
 
+def _have_moved(held: Any, wanted: Any) -> bool:
+    """Whether every plug-in that was `held` is one of those `wanted`, or a file that is no longer there."""
+    if not (isinstance(held, list) and isinstance(wanted, list)):
+        return False
+    here = {str(expanded(name).resolve()) if name.endswith(".py") else name for name in wanted}
+    for name in map(str, held):
+        if name in wanted:
+            continue
+        if not name.endswith(".py"):
+            return False
+        if str(expanded(name).resolve()) not in here and kind_of(expanded(name)) is not None:
+            return False
+    return True
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
@@ -191,6 +208,8 @@ def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
     if "version" in wanted:
         check_version(path, held.get("version", wanted["version"]), wanted["version"])
     differing = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    if _PLUGIN in differing and _have_moved(held.get(_PLUGIN), wanted.get(_PLUGIN)):
+        differing.remove(_PLUGIN)
     if differing == [_INPUTS]:
         raise InputError(
             f"The weights, the images or the tuned settings have changed since the run in {path} began: "

@@ -121,24 +121,6 @@ def _combinations(given: Options) -> int:
     return max(1, defended) * math.prod(counts[name] for name in others)
 
 
-def from_configuration(stored: Mapping[str, Any], given: Options) -> Options:
-    """The options a run's `config.toml` holds, shown the way `given` says.
-
-    Raises:
-        InputError: where `given` says anything else, or `stored` holds what is no option of this version.
-    """
-    if given.configuration() != checked(defaults()).configuration():
-        raise InputError(
-            "`resume` takes what is run from the folder: give nothing but `out`, `executor` and `quiet`."
-        )
-    file = f"{given.out}/config.toml"
-    plugins = {name: value for name, value in stored.items() if name == "plugin"}
-    registered.load(suite.fitting(plugins, _deciding(), file).get("plugin", ()))
-    values = suite.fitting(stored, _deciding(), file)
-    shown = {name: given[name] for name, each in options().items() if not each.decides}
-    return checked(defaults().replaced(**values, **shown))
-
-
 def in_words_of_the_command_line(sentence: str) -> str:
     """A message with its options as they are typed: `max_grad_norm` in backquotes becomes --max-grad-norm.
 

@@ -240,7 +240,7 @@ OWN = (
         "resume",
         bool,
         False,
-        "take every option from the config.toml in `out` and run what is missing or failed there",
+        "take all options from config.toml in `out`, but `plugin` if given, and run what is missing there",
         decides=False,
     ),
     _option(

@@ -9,7 +9,8 @@ import pytest
 from dpbench.protocol import InputError
 from dpbench.sweep.axes import options as known
 from dpbench.sweep.option import FIRST, GROUPS, MOST_USED
-from dpbench.sweep.options import from_configuration, in_words_of_the_command_line, parse
+from dpbench.sweep.options import in_words_of_the_command_line, parse
+from dpbench.sweep.taken_up import from_configuration
 
 
 def test_main_command():
@@ -172,6 +173,6 @@ def test_configuration_comes_back_whole():
 
 def test_resuming_takes_no_other_option():
     options = parse(["--resume", "--out", "a", "--eps", "3"])
-    with pytest.raises(InputError, match="nothing but `out`, `executor` and `quiet`"):
+    with pytest.raises(InputError, match="nothing but `out`, `executor`, `quiet`, and `plugin`"):
         from_configuration({}, options)
     from_configuration({}, parse(["--resume", "--out", "a", "--executor", "workers", "--quiet"]))

@@ -12,12 +12,12 @@ from dpbench.sweep import suite
 from dpbench.sweep.options import (
     checked,
     defaults,
-    from_configuration,
     in_words_of_the_command_line,
     options,
     parse,
 )
 from dpbench.sweep.status import describe
+from dpbench.sweep.taken_up import from_configuration
 from dpbench.system.paths import LARGEST_TOML, read_toml
 from tests.helpers.sixty import table_of
 
