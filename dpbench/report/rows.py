@@ -90,5 +90,5 @@ def _add_keys(keys: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -
             place = {word: i for i, word in enumerate(known[name].choices)}
             values = values.map(lambda word, place=place: place.get(word, len(place)), na_action="ignore")
         elif known[name].dtype == "float64":
-            values = values.map(lambda number: float(f"{number:.{_DIGITS}g}"))
+            values = values.map({number: float(f"{number:.{_DIGITS}g}") for number in values.unique()})
         keys[name] = values

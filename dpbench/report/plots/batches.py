@@ -10,12 +10,14 @@ from matplotlib.ticker import PercentFormatter
 
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 FEWEST = 3
 """Batch sizes from which on there is a trend to draw."""
@@ -84,6 +86,7 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     return figure
 
 
+@once
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Attacks with their shares and `_curve`; which shares there are."""
     table = schema.conform(table)
@@ -91,8 +94,7 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     naming = Naming(table)
     table = _with_shares(ordered(table, batch_last=True))
     table = table[~is_floor(table) & ~is_informed(table)]
-    rows = table.to_dict("records")
-    names = [", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
+    names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
     return table.assign(_curve=names), [share for share in _SHARES if table[share].notna().any()]
 
 

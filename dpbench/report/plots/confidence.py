@@ -8,12 +8,14 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, MOST, SMALL, TEXT, text_colour
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 MOST_ROWS = 4
 """Rows of panels at most; the title says what was left out."""
@@ -84,6 +86,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None, width: float = F
     return figure
 
 
+@once
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Images with company in their batch, with `_row` and `_curve`; the metric."""
     table = schema.conform(table)
@@ -92,10 +95,9 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     table = ordered(table, batch_last=True)
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it
     table = table[~is_floor(table) & (table["batch_size"] > 1) & table["image_grad_share"].notna()]
-    rows = table.to_dict("records")
-    victims = [", ".join(naming.heading(r, leave_out=["logit_scale"])) for r in rows]
-    attacks = [f"{naming.attack(r)}, {naming.defence(r)}" for r in rows]
-    scales = [f"logits x{r['logit_scale']:g}" for r in rows]
+    victims = said_of(table, lambda r: ", ".join(naming.heading(r, leave_out=["logit_scale"])))
+    attacks = said_of(table, lambda r: f"{naming.attack(r)}, {naming.defence(r)}")
+    scales = said_of(table, lambda r: f"logits x{r['logit_scale']:g}")
     curves = [f"{attack}, {scale}" for attack, scale in zip(attacks, scales, strict=True)]
     if len(set(curves)) > MOST:
         victims = [", ".join(filter(None, each)) for each in zip(attacks, victims, strict=True)]

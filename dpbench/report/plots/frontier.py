@@ -179,6 +179,7 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     table = schema.conform(table)
     if store is None:
         return None
+    table = _ranked(table)
     there = {key: store.has(key) for key in table["key"].dropna().unique()}
     rows = _most_exposed(table[table["key"].map(there).eq(True)])  # tables may have come without their cells
     if not rows:
@@ -206,9 +207,13 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     return figure
 
 
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["ranked_first"].notna() & table["best_output"].notna()]
+
+
 def _most_exposed(table: pd.DataFrame) -> list[tuple[tuple[str, float], pd.DataFrame]]:
     """((threat model, sigma), ranked images, most exposed first), each image once."""
-    table = table[table["ranked_first"].notna() & table["best_output"].notna()]
+    table = _ranked(table)
     if table.empty:
         return []
     table = table.assign(_sigma=table["noise_multiplier"].fillna(0.0))

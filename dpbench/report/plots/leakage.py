@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
 from dpbench.report.plots.leakage_ticks import LINE, Ticks, budget_of
 from dpbench.report.plots.registry import plot
@@ -47,7 +48,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["PSNR and LPIPS of every rebuilt image, by defence."]
     for heading, part in naming.sections(ordered(table, batch_last=True))[:MAX_LINES]:
         part = part[~is_floor(part)]
-        names = [f"{naming.attack(r)} under {naming.defence(r)}" for r in part.to_dict("records")]
+        names = said_of(part, lambda row: f"{naming.attack(row)} under {naming.defence(row)}")
         medians = part["psnr"].groupby(names, sort=False).median()
         floor = part["psnr_floor"].median()
         said.append(
@@ -197,17 +198,14 @@ def _series(table: pd.DataFrame, naming: Naming, *, apart: bool = False) -> list
         naming: of it.
         apart: each attack has panels of its own, whose headings name it.
     """
-    rows = table.to_dict("records")
-    attacks = [naming.attack(row) for row in rows]
-    if apart:
-        attacks = [
-            f"attack{name.removeprefix(str(row['attack']))}" if pd.isna(row["floor"]) else name
-            for name, row in zip(attacks, rows, strict=True)
-        ]
-    names = [
-        (attack, naming.defence(row, eps=False), budget_of(row))
-        for attack, row in zip(attacks, rows, strict=True)
-    ]
+
+    def parts(row: Mapping[str, Any]) -> tuple[str, str, float | None]:
+        attack = naming.attack(row)
+        if apart and pd.isna(row["floor"]):
+            attack = f"attack{attack.removeprefix(str(row['attack']))}"
+        return attack, naming.defence(row, eps=False), budget_of(row)
+
+    names = said_of(table, parts)
     plainest = min((beside for _, beside, budget in names if budget is not None), key=len, default="")
     return [
         attack if budget is None or (beside == plainest and " " not in beside) else f"{attack}, {beside}"
@@ -228,15 +226,14 @@ def _panel(
         style = styles[name]
         # attacks stand side by side at one tick, the images of one attack about its place
         aside = ticks.step * 0.5 * ((attacks.index(name) + 0.5) / len(attacks) - 0.5)
-        records = rows.to_dict("records")
-        places = np.array([ticks.place(row) for row in records]) + aside
+        places = np.array(said_of(rows, ticks.place)) + aside
         rank = rows.groupby(places).cumcount().to_numpy() % 7
         jitter = ticks.step * 0.05 / len(attacks) * ((rank + 1) // 2) * (-1.0) ** rank
         small = {"markersize": 3, "alpha": 0.4, "rasterized": len(rows) > MANY}
         axis.plot(places + jitter, rows[metric], **style | small)
         medians = rows[metric].groupby(places).median()
         axis.plot(medians.index, medians, gid=name, **style)
-        private = [budget_of(row) is not None for row in records]
+        private = [budget is not None for budget in said_of(rows, budget_of)]
         curve = rows.loc[private, metric].groupby(places[private]).median()
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)
     if ticks.border is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.style import SMALL
@@ -26,10 +28,10 @@ class Ticks:
 
     def __init__(self, attacked: pd.DataFrame, naming: Naming, inches: float) -> None:
         self._naming, self.inches = naming, inches
-        records = attacked.to_dict("records")
-        budgets = sorted({budget for row in records if (budget := budget_of(row)) is not None})
-        bare = attacked[[budget_of(row) is None for row in records]]
-        names = dict.fromkeys(naming.defence(row) for row in bare.to_dict("records"))
+        every = said_of(attacked, budget_of)
+        budgets = sorted({budget for budget in every if budget is not None})
+        bare = attacked[[budget is None for budget in every]]
+        names = dict.fromkeys(said_of(bare, naming.defence))
         logs = [math.log10(budget) for budget in budgets]
         span = logs[-1] - logs[0] if logs else 0.0
         self.step = max(span / max(len(logs) - 1, 1), 0.5) if len(logs) > 1 else 1.0
@@ -53,7 +55,7 @@ class Ticks:
         else:
             self.height = LINE * max(label.count("\n") + 1 for label in self.labels)
 
-    def place(self, row: dict[str, Any]) -> float:
+    def place(self, row: Mapping[str, Any]) -> float:
         """Where a row stands."""
         budget = budget_of(row)
         return self._bare[self._naming.defence(row)] if budget is None else math.log10(budget)
@@ -81,7 +83,7 @@ def _thinned(budgets: list[float], logs: list[float], apart: float) -> list[str]
     return names
 
 
-def budget_of(row: dict[str, Any]) -> float | None:
+def budget_of(row: Mapping[str, Any]) -> float | None:
     """Epsilon of a row, the training's or else the release's; None where there is none to place."""
     value = row["eps_release"] if pd.isna(row["eps"]) else row["eps"]
     return float(value) if not pd.isna(value) and 0 < value < math.inf else None

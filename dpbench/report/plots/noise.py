@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy.special import ndtri
 from dpbench.privacy.rounding import up
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
 from dpbench.report.plots import labels
 from dpbench.report.plots.axes import at_values, short, span
@@ -105,19 +107,14 @@ def _noisy(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_curves(table: pd.DataFrame, naming: Naming) -> pd.DataFrame:
     """`table` with `_base`, what an undefended row shares with defended ones, and `_curve`."""
-    rows = table.to_dict("records")
     several = table["batch_size"].nunique() > 1
-    bases = [
-        ", ".join(
-            [
-                naming.attack(row | {"adaptive": True}),
-                *([f"batch of {row['batch_size']}"] if several else []),
-                *naming.heading(row),
-            ]
-        )
-        for row in rows
-    ]
-    beside = [_beside(row, naming) for row in rows]
+
+    def base_of(row: Mapping[str, Any]) -> str:
+        size = [f"batch of {row['batch_size']}"] if several else []
+        return ", ".join([naming.attack({**row, "adaptive": True}), *size, *naming.heading(row)])
+
+    bases = said_of(table, base_of)
+    beside = said_of(table, lambda row: _beside(row, naming))
     defended = {each for each in beside if each}
     names = [
         f"{base}, {each}" if each and len(defended) > 1 else base
@@ -126,7 +123,7 @@ def _with_curves(table: pd.DataFrame, naming: Naming) -> pd.DataFrame:
     return table.assign(_base=bases, _curve=[n if b else "" for n, b in zip(names, beside, strict=True)])
 
 
-def _beside(row: dict[str, Any], naming: Naming) -> str:
+def _beside(row: Mapping[str, Any], naming: Naming) -> str:
     """The defence without its noise, and whether the attack knows of it; nothing where there is none."""
     if pd.isna(row["noise_multiplier"]):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import EMPTY, Naming, number
 from dpbench.report.plots.picture_page import LEAST_WIDTH, PAGE, SMALL, Page, chosen, name_of, page
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, ordered
 from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 _UNDRAWN = ("constant-image", "start")  # floors: a flat grey and plain noise: their numbers are in the tables
 _TITLE, _TITLE_LINE, _TITLE_LINES = 8, 0.14, 8  # size of the font, points; height of a line, inches; at most
@@ -122,13 +125,14 @@ def _draw(
     axis.text(x + sheet.side / 2, y - 0.03, caption, ha="center", va="bottom", fontsize=SMALL)
 
 
+@once
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     """Well-ended rows of the first attack seed, named, in the order in which they are drawn."""
     table = table[ended_well(table) & ~table["floor"].isin(_UNDRAWN) & ~only_labels(table)]
     naming = Naming(table)
     seed = table["attack_seed"]
     table = ordered(table[(seed.isna() | (seed == seed.min())).fillna(True).astype(bool)], batch_last=True)
-    return table.assign(_name=[_row_name(row, naming) for row in table.to_dict("records")])
+    return table.assign(_name=said_of(table, lambda row: _row_name(row, naming)))
 
 
 def _names(rows: pd.DataFrame, room: int) -> list[str]:
@@ -143,7 +147,7 @@ def _places(rows: pd.DataFrame) -> pd.DataFrame:
     return places.sort_values(["image", "batch_seed", "batch_size", "data", "label_draw"])
 
 
-def _row_name(row: dict[str, Any], naming: Naming) -> str:
+def _row_name(row: Mapping[str, Any], naming: Naming) -> str:
     words = [naming.attack(row).replace(" (", "\n(")]
     if (defence := naming.defence(row)) != EMPTY:
         words.append(defence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.plots import labels
 from dpbench.report.plots.registry import plot
@@ -17,6 +19,7 @@ from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, GREY, MOST, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, ordered
 from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 MOST_PANELS, MOST_CELLS = 4, 200
 """Attacks and batch sizes shown, and cells read for each curve, at most."""
@@ -36,12 +39,9 @@ def histories(table: pd.DataFrame, store: Store | None) -> dict[str, tuple[np.nd
         theirs are evenly apart up to the last one.
     """
     found = {}
-    for row in table.drop_duplicates("key").to_dict("records") if store is not None else ():
-        try:
-            cell = store.read(row["key"])
-        except KeyError:
-            continue
-        history, steps = cell.history, cell.history_steps
+    firsts = table.drop_duplicates("key")[["key", "iterations", "max_iterations"]]
+    for row in firsts.to_dict("records") if store is not None else ():
+        history, steps = _kept(store, row["key"])
         if history is None or len(history) < 2 or not np.isfinite(history[-1]):
             continue
         if steps is None:
@@ -49,6 +49,16 @@ def histories(table: pd.DataFrame, store: Store | None) -> dict[str, tuple[np.nd
             steps = last * np.arange(1, len(history) + 1) / len(history)
         found[row["key"]] = steps, history
     return found
+
+
+@once
+def _kept(store: Store, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The history of a cell's search and its iterations, each where the cell holds it."""
+    try:
+        cell = store.read(key)
+    except KeyError:
+        return None, None
+    return cell.history, cell.history_steps
 
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
@@ -79,9 +89,9 @@ def search(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
     table = ordered(table, batch_last=True).drop_duplicates("key")
     if table.empty:
         return None
-    rows = table.to_dict("records")
     table = table.assign(
-        _panel=[_panel_name(row, naming) for row in rows], _curve=[_curve_name(row, naming) for row in rows]
+        _panel=said_of(table, lambda row: _panel_name(row, naming)),
+        _curve=said_of(table, lambda row: _curve_name(row, naming)),
     )
     table = table.groupby(["_panel", "_curve"], sort=False).head(MOST_CELLS)
     found = histories(table, store)
@@ -117,14 +127,14 @@ def _searched(table: pd.DataFrame) -> pd.DataFrame:
     return table[ended_well(table) & own & table["iterations"].notna()]
 
 
-def _panel_name(row: dict[str, Any], naming: Naming) -> str:
+def _panel_name(row: Mapping[str, Any], naming: Naming) -> str:
     attack = row["floor_of"] if not pd.isna(row["floor"]) else row["attack"]
     words = [str(attack), f"batch of {row['batch_size']}"]
     settings = naming.attack_settings(row)
     return ", ".join(words + settings + naming.heading(row))
 
 
-def _curve_name(row: dict[str, Any], naming: Naming) -> str:
+def _curve_name(row: Mapping[str, Any], naming: Naming) -> str:
     defence = naming.defence(row)
     if defence == EMPTY:
         return "noise as gradient"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from dpbench.report import escape
+from dpbench.report.alike import said_of
 from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.registry import plot
@@ -15,6 +16,7 @@ from dpbench.report.plots.style import COLOURS, COLUMN, LIGHT, MARKERS, MOST, SM
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
+from dpbench.system.once import once
 
 FEWEST = 8
 """Images from which on a rank correlation is worth a number."""
@@ -103,6 +105,7 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
     return figure
 
 
+@once
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     """Rows with shares and `_curve`; the metric; the curves, those with most images first."""
     table = schema.conform(table)
@@ -111,8 +114,7 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     table = with_shares(ordered(table, batch_last=True))
     recovered = "lpips" if table["lpips"].notna().any() else "psnr"
     table = table[table[recovered].notna() & table["gradient"].notna()]
-    rows = table.to_dict("records")
-    names = [", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]) for r in rows]
+    names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
     table = table.assign(_curve=names)
     # a stable sort: undefended rows come first where there are as many
     images = table.groupby("_curve", sort=False).size().sort_values(ascending=False, kind="stable")

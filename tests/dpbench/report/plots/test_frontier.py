@@ -86,3 +86,9 @@ def test_a_folder_without_a_frontier_has_no_such_picture(tmp_path):
     assert drawn.frontier(store.frame(), store) is None
     assert drawn.frontier(store.frame()) is None
     assert drawn.exposed(store.frame(), store) is None
+
+
+def test_no_cell_is_read_where_no_image_was_ranked(folder, monkeypatch):
+    table = folder.frame()
+    monkeypatch.setattr(Store, "has", lambda store, key: pytest.fail("read"))
+    assert drawn.exposed(table.assign(ranked_first=None), folder) is None
