@@ -8,7 +8,7 @@ x_n. The N patches are determined where the deltas are independent, for which N 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,7 @@ def solved(
     gradients: Mapping[str, Tensor],
     prior: Whitening,
     generator: torch.Generator,
+    progress: Callable[[int, int, float], None] = lambda *_: None,
 ) -> Patches | None:
     """The image; None where the gradient of the position embedding is zero, or no number.
 
@@ -69,6 +70,7 @@ def solved(
         gradients: released, by name; float64 on the CPU, of one image.
         prior: of images.
         generator: on the CPU.
+        progress: told (conjugate gradients done, all of them, objective) while what is open is filled in.
     """
     deltas = gradients[embedding.position].flatten()[embedding.entries]  # [N, D]
     weights = gradients[embedding.weight].flatten(1)  # [D, P] = deltas^T patches
@@ -79,20 +81,30 @@ def solved(
     known = int((errors < KNOWN).sum())
     found = left[:, :known], left[:, known:]
     told = right[:known] @ weights / singular[:known, None]  # combinations found[0]^T patches
-    image = _filled(embedding, found, told, prior)
+
+    def tell(rounds: int) -> Callable[[int, float], None]:
+        return lambda done, value: progress(STEPS * rounds + done, STEPS * (1 + DRAWS), value)
+
+    image = _filled(embedding, found, told, prior, tell(0))
     rounding = float(errors[:known].square().sum() / len(left)) ** 0.5 / float(embedding.gain.abs().mean())
     determined = known == len(left) and embedding.covers(image.numel())
     missed = []
-    for _ in range(0 if determined else DRAWS):
+    for i in range(0 if determined else DRAWS):
         entries = torch.randn(image.shape, dtype=torch.float64, generator=generator)
         drawn = prior.inverse(entries[None])[0]
-        again = _filled(embedding, found, found[0].T @ embedding.values(drawn), prior)
+        again = _filled(embedding, found, found[0].T @ embedding.values(drawn), prior, tell(1 + i))
         missed.append(float((again - drawn).square().mean()))
     expected = (rounding**2 + sum(missed) / DRAWS) ** 0.5
     return Patches(image, expected, determined)
 
 
-def _filled(embedding: Embedding, basis: tuple[Tensor, Tensor], told: Tensor, prior: Whitening) -> Tensor:
+def _filled(
+    embedding: Embedding,
+    basis: tuple[Tensor, Tensor],
+    told: Tensor,
+    prior: Whitening,
+    progress: Callable[[int, float], None] = lambda *_: None,
+) -> Tensor:
     """The likeliest image [C, H, W] whose patches x have basis[0]^T x = `told`.
 
     Args:
@@ -100,6 +112,7 @@ def _filled(embedding: Embedding, basis: tuple[Tensor, Tensor], told: Tensor, pr
         basis: orthonormal columns [N, k] and [N, N - k].
         told: [k, P].
         prior: of images.
+        progress: see `least_squares`.
     """
     known, free = basis
     held, mean = known @ told, prior.mean_image
@@ -110,4 +123,4 @@ def _filled(embedding: Embedding, basis: tuple[Tensor, Tensor], told: Tensor, pr
         return embedding.image(held + free @ coefficients, mean)
 
     start = free.T @ embedding.values(mean)
-    return image(least_squares(lambda each: prior(image(each)[None]).flatten(), start, STEPS))
+    return image(least_squares(lambda each: prior(image(each)[None]).flatten(), start, STEPS, progress))

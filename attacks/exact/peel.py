@@ -131,7 +131,8 @@ class Peel(Attack):
         release, knowledge, gradients = task.release, task.knowledge, exactly(task.release)
         if missing := [name for name in (cut.position, cut.weight) if name not in gradients]:
             return self.searched(task, f"{why}, and the gradient of `{missing[0]}` was not released")
-        found = patches.solved(cut, gradients, patches.prior_of(knowledge), task.generator)
+        prior = patches.prior_of(knowledge)
+        found = patches.solved(cut, gradients, prior, task.generator, task.progress)
         if found is None:
             return self.searched(task, f"{why}, and the gradient of `{cut.position}` is zero or no number")
         image = found.image[None].clamp(0, 1).float()

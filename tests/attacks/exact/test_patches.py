@@ -128,6 +128,24 @@ def test_the_certificate_refutes_a_wrong_image(training):
     assert unexplained(release, knowledge, "fc", photograph(5)[0], ROUNDED) > 100 * CERTAIN
 
 
+def test_how_far_it_is_is_told_while_open_patches_are_filled_in(picture):
+    model, told = Small(width=14).eval(), []
+    release = plain_release(model, *picture)
+    cut = embedding.read(model, SHAPE)
+    gradients = {n: g.double() for n, g in zip(release.names, release.gradients, strict=True)}
+    generator = torch.Generator().manual_seed(0)
+    patches.solved(
+        cut, gradients, Whitening(statistics()).double(), generator, lambda *each: told.append(each)
+    )
+    done, whole, values = zip(*told, strict=True)
+    assert done[0] == 0
+    assert list(done) == sorted(done)
+    assert len(set(done)) > 10
+    assert set(whole) == {600}
+    assert max(done) < 600
+    assert all(value >= 0 for value in values)
+
+
 def test_fewer_dimensions_than_patches_leave_the_image_open(picture):
     model = Small(width=14).eval()
     found = answer(model, plain_release(model, *picture))
