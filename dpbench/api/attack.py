@@ -86,7 +86,8 @@ def attack(
 
     Warns:
         UserWarning: where the release does not look like what it says it is: a gradient of other images or
-            of another model, or another amount of noise.
+            of another model, or another amount of noise; and where an epsilon rests on a sampling that could
+            not be read.
 
     Raises:
         InputError: for a release that does not fit the model, and for whatever `benchmark` refuses.
@@ -112,6 +113,9 @@ def attack(
         public = public_of(others, mean, std, mean_image, images.shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
         budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
+        if parts.is_calibrated(_name(release)[0]):
+            for line in training.unread(release, budget):
+                warnings.warn(line, stacklevel=2)
         values = settings("attack", parameters) | {
             "attack": tuple(map(part, several(attacks))),
             "defense": (_defence(release, budget),),

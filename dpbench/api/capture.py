@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from defenses.copies import untouched
 from dpbench.protocol import InputError, Release, sent
@@ -66,7 +68,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
 
     Raises:
         InputError: without a `batch_size` that is needed, for an optimiser of another model or one whose
-            release cannot be read, and inside a step with a closure.
+            release cannot be read; inside a step with a closure; and where another optimiser steps parameters
+            that one of Opacus does not.
 
     Example:
         >>> import torch
@@ -103,12 +106,16 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
             parameter.requires_grad_(name in release.names)
         found.steps.append((before, release))
 
-    # Opacus hands over to the optimiser it wraps once the noise is added
-    handle = (inner or optimizer).register_step_pre_hook(keep)
-    try:
+    def watch(other: torch.optim.Optimizer, *_: Any) -> None:
+        sent.check_alone(model, optimizer, other)
+
+    with ExitStack() as until_the_end:
+        if inner is not None:
+            sent.check_alone(model, optimizer)
+            until_the_end.callback(register_optimizer_step_pre_hook(watch).remove)
+        # Opacus hands over to the optimiser it wraps once the noise is added
+        until_the_end.callback((inner or optimizer).register_step_pre_hook(keep).remove)
         yield found
-    finally:
-        handle.remove()
 
 
 def _plain(model: nn.Module, optimizer: Any, batch_size: int) -> Release:

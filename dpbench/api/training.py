@@ -13,6 +13,25 @@ _TINY = 1e-6
 _ALONE = "leave out `train_size` and `epochs`, for the epsilon of the release alone"
 
 
+def unread(release: Release, budget: Mapping[str, Any]) -> list[str]:
+    """A sentence where the epsilon of a training rests on what a user says of its sampling alone.
+
+    Args:
+        release: read from an optimiser of Opacus, or not.
+        budget: of the training, with `train_size` or without.
+    """
+    if "train_size" not in budget or (
+        release.accounted is not None and release.accounted.poisson is not None
+    ):
+        return []
+    known = "" if release.accounted is None else ", as the model was not given to `from_optimizer`"
+    return [
+        "How the batches of this training were drawn could not be read" + known + ": its epsilon holds only "
+        "if every image was drawn with q = batch / `train_size` by itself (Poisson sampling) in every step, "
+        "and shuffled batches of one size are none of that."
+    ]
+
+
 def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
     """The batch that gives a training's sample rate q = batch / `train_size`: never a smaller q than it had.
 

@@ -43,8 +43,8 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
         expected batch, over all processes; and the parameters of a `dp` stage, those of `clip` without noise.
 
     Raises:
-        InputError: for another optimiser, another kind of clipping, parameters whose order is not known, or
-            where the optimiser has not yet clipped and added its noise.
+        InputError: for another optimiser, another kind of clipping, parameters whose order is not known,
+            where the optimiser has not yet clipped and added its noise, and as `check_alone`.
     """
     check_kind(optimizer)
     trained = [p for p in optimizer.params if p.requires_grad]
@@ -63,6 +63,7 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
     count = round(optimizer.expected_batch_size * optimizer.accumulated_iterations * shares)
     divisor = 1 if optimizer.loss_reduction == "mean" else count
     if model is not None:
+        check_alone(model, optimizer)
         held = stepped(model, optimizer)
     elif len(optimizer.param_groups) == 1:
         held = {f"parameter {i}": p for i, p in enumerate(trained)}
@@ -104,6 +105,30 @@ def check_kind(optimizer: Any) -> None:
         )
     if type(optimizer) in distributed and optimizer.rank != 0:
         raise InputError("Only the process of rank 0 adds noise: read the release there.")
+
+
+def check_alone(model: nn.Module, optimizer: Any, other: Any = None) -> None:
+    """Raises InputError where another optimiser steps parameters of the model that this one does not.
+
+    Where both are of Opacus, each clips its own part of a sample's gradient to C, so that both parts together
+    move by up to sqrt(2) C.
+
+    Args:
+        model: whose parameters they step.
+        optimizer: of Opacus.
+        other: one that makes a step, if that is known; another one of Opacus is noticed without it.
+    """
+    own = stepped(model, optimizer)
+    held = set() if other is None else {id(p) for group in other.param_groups for p in group["params"]}
+    for name, parameter in bare(model).named_parameters():
+        # a `DPOptimizer` gives the attribute to all its parameters as it is made
+        another = id(parameter) in held or hasattr(parameter, "summed_grad")
+        if name not in own and parameter.requires_grad and another:
+            raise InputError(
+                f"Another optimiser steps `{name}`, so more is sent than what this one clips to C, and its "
+                "epsilon does not hold: step all parameters with one `DPOptimizer`, or freeze those that are "
+                "not trained any more."
+            )
 
 
 def stepped(model: nn.Module, optimizer: Any) -> dict[str, nn.Parameter]:

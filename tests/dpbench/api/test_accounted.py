@@ -1,6 +1,7 @@
 """The epsilon of a training, where Opacus' accountant tells more of it than the user says."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import dpbench
-from dpbench.api.training import expected_batch
+from dpbench.api.training import expected_batch, unread
 from dpbench.protocol import InputError
 
 torch.set_num_threads(1)
@@ -104,6 +105,21 @@ def test_of_a_training_without_an_engine_nothing_is_known():
     found = captured(model, optimizer)
     assert found.release.accounted is None
     assert expected_batch(found.release, {"train_size": 1_000}) == 6
+    with pytest.warns(UserWarning, match=r"could not be read: its epsilon holds only if"):
+        table = attacked(found, **TRAINING)
+    assert table["eps"].notna().any()
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_sampling_that_was_read_is_not_warned_of(with_model):
+    model, optimizer, _ = private()
+    release = captured(model, optimizer).release
+    if not with_model:
+        release = replace(release, accounted=replace(release.accounted, poisson=None))
+    said = unread(release, TRAINING)
+    assert len(said) == (0 if with_model else 1)
+    assert all("not given to `from_optimizer`" in line for line in said)
+    assert unread(release, {"delta": 1e-5}) == []
 
 
 def test_noise_that_changed_has_no_single_epsilon():
