@@ -12,6 +12,7 @@ from defenses import Chain
 from dpbench import privacy
 from dpbench.audit.canaries import SIZE, TENSORS, Canary, canaries
 from dpbench.audit.directions import Score, learn
+from dpbench.audit.gaussian import with_claim
 from dpbench.audit.limit import TRIED, affordable
 from dpbench.audit.moments import Moments
 from dpbench.audit.noise import checks
@@ -51,8 +52,8 @@ def audit(
 
     Args:
         defense: of `defenses.create`, or a `Chain` of your own stages.
-        claimed_eps: what to check; that of the defence's own guarantee unless given, or else what its makers
-            claim (`Defense.claim`).
+        claimed_eps: what to check; that of the defence's own guarantee unless given, for a chain that begins
+            with clip+noise that of its noise, or else what its makers claim (`Defense.claim`).
         max_grad_norm: C, by which the canaries are sized where the defence has no guarantee that says it.
         delta: in (0, 1); that of the guarantee or the makers' claim where there is one.
         batch_size: B, at least 2.
@@ -69,6 +70,8 @@ def audit(
         InputError: for a value outside its range, a guarantee of several releases or of users, a release
             that is not finite, or a defence that fails.
     """
+    if claimed_eps is None and defense.guarantee is None and batch_size >= 1 and 0 < delta < 1:
+        defense = with_claim(defense, batch_size, delta)
     claim = defense.guarantee
     if claim is not None:
         max_grad_norm, delta = claim.max_grad_norm, claim.delta

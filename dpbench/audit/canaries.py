@@ -11,6 +11,8 @@ SHAPE = (3, 4, 4)
 SIZE, TENSORS = 48, 2
 LARGE = 100
 """How many times the clip norm the gradient of a large canary has."""
+UNEVEN = 0.5
+"""Largest norm of the others in an uneven batch, in clip norms."""
 
 
 class Probe(nn.Module):
@@ -59,9 +61,9 @@ def canaries(max_grad_norm: float, batch_size: int, seed: int) -> list[Canary]:
 
     Opposed to the canary, of norm C: they show a defence whose treatment of the whole batch a single large
     sample can turn round. Random, of norm C around the canary of norm C: noise per sample or per layer fails
-    on them. Around the one of norm 100 C their norms are uneven, the smaller half at C / 100: mean, median
-    and maximum of the batch's norms then depend on the canary, so that a clip norm or a noise level taken
-    from them gives it away.
+    on them. Around the one of norm 100 C their norms are uneven, the smaller half at C / 100 and the
+    larger one at C / 2: mean, median and maximum of the batch's norms, clipped or not, then depend on the
+    canary, so that a clip norm or a noise level taken from them gives it away.
 
     The canaries of norm C lie in both tensors alike, the ones of 100 C nearly all in one, each in another: a
     norm that leaves this tensor out does not bound them.
@@ -69,8 +71,8 @@ def canaries(max_grad_norm: float, batch_size: int, seed: int) -> list[Canary]:
     generator = torch.Generator().manual_seed(seed)
     direction, *others = nn.functional.normalize(torch.randn(batch_size, SIZE, generator=generator))
     random = torch.stack(others)
-    norms = torch.ones(batch_size - 1, 1)
-    norms[: (batch_size - 1) // 2] /= LARGE
+    norms = torch.full((batch_size - 1, 1), UNEVEN)
+    norms[: (batch_size - 1) // 2] = 1 / LARGE
     found = []
     for factor, kind, first in (
         (1, "random", 1.0),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import defenses
 from dpbench.cell import registered
-from dpbench.cell.parts import calibrated, clip_norm, defence_parameters, is_calibrated, is_gaussian
-from dpbench.privacy import Aggregation, Budget, gaussian_claim
-from dpbench.protocol import Guarantee, InputError, Parameter, parameters
+from dpbench.cell.parts import calibrated, clip_norm, defence_parameters, is_calibrated
+from dpbench.privacy import Aggregation, Budget
+from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.axes import merged
 from dpbench.sweep.option import Option
 from dpbench.sweep.reading import named_plugins, read_options
@@ -117,22 +117,8 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     return {name: known[name].checked(value) for name, value in found.items()}
 
 
-@dataclass(frozen=True)
-class _Gaussian(defenses.Chain):
-    """Clipping, noise and what follows; the guarantee is of the first two together."""
-
-    claimed: Guarantee | None = None
-
-    @property
-    def guarantee(self) -> Guarantee | None:
-        """That of the noise, where it is there."""
-        return self.claimed if len(self.stages) > 1 else None
-
-
 def defence_of(given: Mapping[str, Any]) -> defenses.Chain:
-    """The defence that is audited, with the guarantee of one release where rows of it have one.
-
-    Where `claimed_eps` says what to check, `clip+noise` is as any other defence.
+    """The defence that is audited, with the guarantee of one release where it has a budget.
 
     Raises:
         InputError: for an unknown defence, a parameter that is missing, or `eps` together with a
@@ -144,7 +130,7 @@ def defence_of(given: Mapping[str, Any]) -> defenses.Chain:
         if given["eps"] is not None:
             raise InputError(f"{name} spends no budget: leave out `eps` (see `claimed_eps`).")
         own = {key: value for key, value in chosen.items() if key not in parameters(Budget)}
-        return _with_claim(defenses.create(name, **own), given)
+        return defenses.create(name, **own)
     if given["eps"] is not None and given["noise_multiplier"] is not None:
         raise InputError("Give `eps` or `noise_multiplier`, not both: one follows from the other.")
     noise = chosen.pop("noise_multiplier", None)
@@ -158,19 +144,3 @@ def defence_of(given: Mapping[str, Any]) -> defenses.Chain:
     )
     guarantee = replace(guarantee, unit=chosen.get("unit", guarantee.unit))
     return calibrated(name, chosen, guarantee)
-
-
-def _with_claim(chain: defenses.Chain, given: Mapping[str, Any]) -> defenses.Chain:
-    """The chain with the epsilon that rows of it have: that of the noise, if it begins with clip+noise."""
-    if not is_gaussian(chain.name) or given.get("claimed_eps") is not None:
-        return chain
-    clip, noise = chain.stages[:2]
-    if not noise.noise_std:
-        return chain
-    delta = {} if given.get("delta") is None else {"delta": given["delta"]}
-    found = Budget(eps=None, eps_scope="release", **delta).guarantee(
-        noise_multiplier=gaussian_claim(noise.noise_std, given["batch_size"], clip.max_grad_norm),
-        max_grad_norm=clip.max_grad_norm,
-        batch_size=given["batch_size"],
-    )
-    return _Gaussian(chain.stages, replace(found, unit=clip.unit))

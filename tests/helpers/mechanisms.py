@@ -131,6 +131,15 @@ class MedianNorm(HandWritten):
         return clipped(samples, bound).sum(0) + bound * noise
 
 
+class LargestClippedNorm(HandWritten):
+    """Clips to C, and scales the noise by the largest norm that is left in the batch."""
+
+    def noised_sums(self, samples, count, generator):
+        left = clipped(samples, self.max_grad_norm)
+        noise = self.noise(count, samples.shape[1], generator) / self.max_grad_norm
+        return left.sum(0) + left.norm(dim=1).max() * noise
+
+
 class LargestNorm(HandWritten):
     """Nothing is clipped, the noise is scaled by the batch's own largest norm."""
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from defenses import create
+from dpbench import privacy
 from dpbench.audit import audit
 from tests.helpers import mechanisms, noise_bugs
 from tests.helpers.mechanisms import HandWritten, MoreNoise, chain, claim
@@ -25,6 +26,7 @@ SHOWN_BY = {
     "PrivateCount": {"epsilon"},
     "MedianNorm": {"epsilon", "size"},
     "LargestNorm": {"epsilon", "shift of the mean"},
+    "LargestClippedNorm": {"epsilon", "size"},
     "NormsPublished": {"epsilon"},
     "NoiseDividedTwice": {"epsilon", "size", "quietest direction"},
     "NoiseWithoutC": {"epsilon", "size", "quietest direction"},
@@ -92,6 +94,7 @@ def test_directions_without_noise_show_in_the_epsilon_of_any_mechanism(name, see
     [
         ("MedianNorm", "likelihood ratio"),
         ("LargestNorm", "likelihood ratio"),
+        ("LargestClippedNorm", "likelihood ratio"),
         ("NormsPublished", "published number"),
     ],
 )
@@ -115,6 +118,16 @@ def test_what_depends_on_the_private_batch_shows_in_the_epsilon_of_any_mechanism
 )
 def test_bugs_show_in_epsilon_at_8_with_4000_releases(name, bound):
     assert audit(chain(MECHANISMS[name], claim(8.0, bound)), releases=4000).exceeded
+
+
+def test_from_python_clip_and_noise_claim_what_their_rows_do():
+    given = {"max_grad_norm": 1.0, "noise_std": 0.3}
+    report = audit(create("clip+noise", **given), releases=400)
+    assert report.gaussian
+    assert report.claimed_eps == pytest.approx(privacy.epsilon(1.2, 1e-5), rel=1e-3)  # 0.3 on a mean of 4
+    assert not report.failed
+    assert audit(create("clip+noise", **given), releases=400, claimed_eps=9.0).claimed_eps == 9
+    assert audit(create("clip+noise", **given | {"noise_std": 0.0}), releases=400).claimed_eps is None
 
 
 def test_more_noise_than_claimed_is_told_and_is_no_breach():

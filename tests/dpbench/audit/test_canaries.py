@@ -24,8 +24,8 @@ def test_norms_and_directions(bound, batch_size):
     for canary in planted:
         norms = [float(gradient(image[None]).norm()) / bound for image in canary.present]
         assert norms[0] == pytest.approx(100 if canary.name.startswith("100") else 1, rel=1e-5)
-        small = (batch_size - 1) // 2 if "uneven" in canary.name else 0
-        assert norms[1:] == pytest.approx([0.01] * small + [1] * (batch_size - 1 - small), rel=1e-5)
+        small, large = ((batch_size - 1) // 2, 0.5) if "uneven" in canary.name else (0, 1)
+        assert norms[1:] == pytest.approx([0.01] * small + [large] * (batch_size - 1 - small), rel=1e-5)
         first = gradient(canary.present[:1])
         torch.testing.assert_close(first, canary.direction * first.norm())
         assert not gradient(canary.absent[:1]).any()
@@ -43,6 +43,7 @@ def test_median_mean_and_largest_norm_of_uneven_batches_depend_on_the_canary(bat
     absent, present = (batch.flatten(1).norm(dim=1) for batch in (canary.absent, canary.present))
     for statistic in (torch.median, torch.mean, torch.max):
         assert statistic(present) > 1.5 * statistic(absent)
+    assert present.clamp(max=2).max() == pytest.approx(2 * absent.clamp(max=2).max())  # clipped to C
 
 
 def test_canaries_of_norm_c_lie_in_both_tensors_and_large_ones_in_one_each():

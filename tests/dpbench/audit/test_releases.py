@@ -9,6 +9,7 @@ import torch
 from defenses import Chain, create
 from dpbench.audit.canaries import SIZE, Probe, canaries, mean_output
 from dpbench.audit.releases import CHUNK, Source, distinct_seeds
+from dpbench.protocol import InputError
 from tests.helpers.mechanisms import Correct, NormsPublished, chain, claim
 from tests.helpers.noise_bugs import SixteenBitSeed
 
@@ -59,6 +60,35 @@ def test_the_noise_is_looked_at_after_every_stage_that_the_guarantee_needs():
     (rows,) = source(Together(stages)).take(canaries(1.0, 4, seed=0)[0].absent, 200)
     assert (rows.noised != 0).all()
     assert rows.noised.std() > 3
+
+
+class OneTensor(Correct):
+    def aggregates(self, *given):
+        return [gradients[:1] for gradients in super().aggregates(*given)]
+
+
+class Flat(Correct):
+    def aggregates(self, *given):
+        return [tuple(g.flatten() for g in gradients) for gradients in super().aggregates(*given)]
+
+
+class OneRelease(Correct):
+    def aggregates(self, *given):
+        return super().aggregates(*given)[:1]
+
+
+@pytest.mark.parametrize(
+    ("defence", "said"),
+    [
+        (OneTensor, r"shapes \[1, 24\], and those of the model are \[1, 24\], \[1, 24\]: give one for each"),
+        (Flat, r"releases gradients of shapes \[24\], \[24\]"),
+        (OneRelease, r"made 1 release, and 3 were asked for"),
+    ],
+)
+@pytest.mark.parametrize("after", [(), create("prune", prune_ratio=0.5).stages])
+def test_too_few_or_other_gradients_are_said(defence, said, after):
+    with pytest.raises(InputError, match=said):
+        next(source(chain(defence, claim(1.0), *after)).take(canaries(1.0, 4, seed=0)[0].present, 3))
 
 
 def test_portions_never_share_noise():
