@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow
 import pyarrow.csv
+import pyarrow.parquet
 
 from dpbench.protocol import InputError
 from dpbench.report import adaptive, entries, escape, page, tables
@@ -68,8 +69,8 @@ def export_data(store: Store, table: pd.DataFrame | None = None) -> list[Path]:
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
-    with path.open("wb") as file:  # pyarrow itself opens only names that are UTF-8
-        table.to_parquet(file, index=False)
+    with path.open("wb") as file:  # pyarrow, and pandas 2 with a file's name, open only names that are UTF-8
+        pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=False), file)
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:

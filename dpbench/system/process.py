@@ -14,6 +14,7 @@ _EXPECTED_WARNINGS = (
     "Secure RNG turned off",
     "Full backward hook is firing",
     "Optimal order is the largest alpha",
+    "Please use the new API settings to control TF32",  # PyTorch 2.9, where they are read
 )
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """What `mallopt` calls them (malloc.h)."""

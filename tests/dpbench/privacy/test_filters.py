@@ -54,7 +54,7 @@ def test_no_set_of_accepted_entries_costs_more_than_the_bound(eps):
         p, q = (stats.laplace(scale=scale).sf(thresholds - m) for m in magnitudes)
         more = p + q - p * q  # the pass accepts something
         sets = (p * (1 - q) / more, q * (1 - p) / more, p * q / more)
-        return np.array([np.trapezoid(density * each, thresholds) for each in sets])
+        return np.array([integrate.trapezoid(density * each, thresholds) for each in sets])
 
     updates = [chances((a, b)) for a in (0, 1) for b in (0, 1)]
     losses = [np.log(one / other).max() for one in updates for other in updates]

@@ -117,7 +117,7 @@ def test_a_file_where_a_folder_belongs(run):
         pd.DataFrame({"a": [1]}),
         pd.DataFrame({"attack": [1], "defense": ["none"], "psnr": ["x"]}),
         pd.DataFrame({"attack": ["dlg"], "defense": ["none"], "image": [1.5]}),
-        pd.DataFrame({"attack": [[1]], "defense": ["none"], "floor": [{"a": 1}], "psnr": [[1.0]]}),
+        pd.DataFrame({"attack": [[1]], "defense": ["none"], "floor": [{"a": 1}], "psnr": [[1.0, 2.0]]}),
     ],
 )
 def test_a_table_that_is_none_of_ours(run, tmp_path, table):

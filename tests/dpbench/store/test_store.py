@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -315,7 +316,7 @@ def test_a_disk_that_fills_during_export_leaves_the_older_files(run, monkeypatch
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr(pyarrow.parquet, "write_table", full)
     with pytest.raises(InputError, match="disk is full"):
         export_data(run)
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
