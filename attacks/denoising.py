@@ -1,9 +1,10 @@
-"""The denoiser that an attacker is told, for attacks that use one."""
+"""The denoiser that an attacker is told, for attacks that use one, and what stands in for it."""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
+from attacks.gaussian_prior import Whitening
 from dpbench.protocol import InputError, Knowledge
 
 
@@ -23,3 +24,23 @@ def denoiser_of(knowledge: Knowledge, instead: str) -> nn.Module:
             f"32 x 32: use {instead}."
         )
     return knowledge.image_denoiser
+
+
+class Wiener(nn.Module):
+    """The expected image given the image under white noise, if images are Gaussian fields about a mean.
+
+    Args:
+        whitening: their statistics.
+        means: mean image of each label, [K, C, H, W].
+    """
+
+    def __init__(self, whitening: Whitening, means: Tensor) -> None:
+        super().__init__()
+        self.whitening = whitening
+        self.register_buffer("means", means)
+
+    def forward(self, noisy: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
+        """Expected images [B, C, H, W], given noisy ones, the noise's deviation [B] and int64 labels [B]."""
+        means, power = self.means[labels], self.whitening.get_buffer("deviation").square()
+        gain = power / (power + noise.square()[:, None, None, None])
+        return means + self.whitening.turned(gain * self.whitening.coefficients(noisy - means))

@@ -42,13 +42,23 @@ class Whitening(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] as entries of the same shape; the mean image as zeros."""
-        mean_image, colours, deviation = self._as(images, "mean_image", "colours", "deviation")
-        return self._hartley(torch.einsum("kc,bchw->bkhw", colours, images - mean_image)) / deviation
+        mean_image, deviation = self._as(images, "mean_image", "deviation")
+        return self.coefficients(images - mean_image) / deviation
 
     def inverse(self, entries: Tensor) -> Tensor:
         """The images of such entries, not clamped."""
-        mean_image, colours, deviation = self._as(entries, "mean_image", "colours", "deviation")
-        return torch.einsum("kc,bkhw->bchw", colours, self._hartley(entries * deviation)) + mean_image
+        mean_image, deviation = self._as(entries, "mean_image", "deviation")
+        return self.turned(entries * deviation) + mean_image
+
+    def turned(self, coefficients: Tensor) -> Tensor:
+        """Differences of images, from their coefficients of waves and principal colours; of equal norm."""
+        (colours,) = self._as(coefficients, "colours")
+        return torch.einsum("kc,bkhw->bchw", colours, self._hartley(coefficients))
+
+    def coefficients(self, differences: Tensor) -> Tensor:
+        """The inverse of `turned`."""
+        (colours,) = self._as(differences, "colours")
+        return self._hartley(torch.einsum("kc,bchw->bkhw", colours, differences))
 
     def _hartley(self, x: Tensor) -> Tensor:
         """cos(a + b) + sin(a + b) of row and column angles, summed over pixels; its own inverse."""

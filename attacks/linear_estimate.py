@@ -70,6 +70,14 @@ def check_public_images(knowledge: Knowledge, attack: str) -> None:
         )
 
 
+def check_statistics(knowledge: Knowledge, attack: str) -> None:
+    """As `check_public_images`, and InputError where there are no statistics of images of that size."""
+    check_public_images(knowledge, attack)
+    statistics = knowledge.image_statistics
+    if statistics is None or tuple(statistics.mean_image.shape) != knowledge.image_shape:
+        raise InputError(f"{attack} needs statistics of images of the attacked size: give `others`.")
+
+
 def estimate(release: Release, knowledge: Knowledge, count: int, device: torch.device) -> Estimate:
     """The linear estimate of the images behind `release`, from at most `count` public images of a label.
 

@@ -11,10 +11,10 @@ from attacks import parameters as shared
 from attacks.base import Attack, Progress, Task, attack
 from attacks.denoising import denoiser_of
 from attacks.engine import warm_cosine
-from attacks.linear_estimate import Estimate, check_public_images, estimate
+from attacks.linear_estimate import check_statistics, estimate
 from attacks.posterior import Posterior
 from attacks.public_prior import Centred, PublicPrior
-from dpbench.protocol import InputError, Reconstruction, parameter
+from dpbench.protocol import Reconstruction, parameter
 
 LEVEL = 0.15
 """Noise level that the denoiser takes the error of the linear estimate for; 0.1 and 0.2 are as good."""
@@ -51,7 +51,10 @@ class MaximumAPosteriori(Attack):
             InputError: where there are no statistics of images, too few public images of a label, or no
                 denoiser for images like these.
         """
-        found, posterior = posed(task, self.name, self.public_images)
+        check_statistics(task.knowledge, self.name)
+        found = estimate(task.release, task.knowledge, self.public_images, task.device)
+        prior = PublicPrior(task.knowledge, found.labels)
+        posterior = Posterior(task.release, task.knowledge, found.labels, prior)
         images = found.images
         if self.centre == "denoised":
             denoiser = denoiser_of(task.knowledge, "`centre` estimate")
@@ -77,22 +80,6 @@ class MaximumAPosteriori(Attack):
             history=history,
             note=posterior.prior.note,
         )
-
-
-def posed(task: Task, attack: str, count: int) -> tuple[Estimate, Posterior]:
-    """The linear estimate of a task, and its posterior under the labels of that.
-
-    Raises:
-        InputError: where there are no statistics of images, or too few public images of a label.
-    """
-    knowledge = task.knowledge
-    check_public_images(knowledge, attack)
-    statistics = knowledge.image_statistics
-    if statistics is None or tuple(statistics.mean_image.shape) != knowledge.image_shape:
-        raise InputError(f"{attack} needs statistics of images of the attacked size: give `others`.")
-    found = estimate(task.release, knowledge, count, task.device)
-    prior = PublicPrior(knowledge, found.labels)
-    return found, Posterior(task.release, knowledge, found.labels, prior)
 
 
 def likeliest(
