@@ -19,7 +19,7 @@ class LabelRestoration(Attack):
     pictures_only = False
     local_steps = True
 
-    label_rule: label_rules.Rule = shared.label_rule("minimum")
+    label_rule: label_rules.Rule = shared.label_rule("auto")
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`."""

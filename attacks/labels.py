@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from attacks.adaptation import SCALED
+from attacks.exact import last_layer
+from attacks.exact.separation import CERTAIN
 from attacks.matched_labels import matched, references
 from dpbench.protocol import InputError, Knowledge, Release
 
 Rule = Literal["minimum", "sum", "counts", "matched", "auto"]
 RULES: tuple[str, ...] = get_args(Rule)
+STARTS = 200
+"""Starts of the search for samples in the last layer's gradient, at most: about a sixth of a second for eight
+images of the ConvNet."""
 
 
 def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
@@ -47,8 +52,9 @@ def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
 def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     """Labels int64 [B] by one of `RULES`.
 
-    Without noise, `auto` is analytic for one sample (iDLG, Zhao et al. 2020) and `counts` for more. Under
-    noise it is `matched`, or `sum` where the attacker knows nothing of images, as far as there are classes.
+    Without noise, `auto` is analytic for one sample (iDLG, Zhao et al. 2020). Of more it takes those that the
+    last layer's gradient tells exactly, each with its certificate, and `counts` for the rest. Under noise it
+    is `matched`, or `sum` where the attacker knows nothing of images, as far as there are classes.
 
     Raises:
         InputError: for an unknown rule, no fully connected layer, a rule for distinct labels (`minimum`,
@@ -61,7 +67,9 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     noisy = release.noise_on_sum() > 0
     scaled = not noisy and any(stage.name in SCALED for stage in release.defense)
     if rule == "auto" and not noisy:
-        return analytic(weight, bias) if batch == 1 else counts(weight, bias, batch, scaled)
+        if batch == 1:
+            return analytic(weight, bias)
+        return completed(_certain(release, knowledge), counts(weight, bias, batch, scaled))
     if rule in ("auto", "matched"):
         single = not any(weight is g for g in release.gradients)  # two rows made of one
         if not single and (given := references(knowledge)) is not None:
@@ -92,6 +100,27 @@ def given_or_inferred(release: Release, knowledge: Knowledge, rule: str = "auto"
     if knowledge.labels is not None:
         return knowledge.labels, "known"
     return infer(release, knowledge, rule), "inferred"
+
+
+def completed(found: Tensor, guessed: Tensor) -> Tensor:
+    """Labels [B] that begin with those `found`, and go on with those `guessed` [B] that these do not explain.
+
+    Example:
+        >>> completed(torch.tensor([3, 5]), torch.tensor([1, 3, 3, 4]))
+        tensor([3, 5, 1, 3])
+    """
+    left = guessed.tolist()
+    for label in found.tolist():
+        left.remove(label if label in left else left[-1])
+    return torch.cat([found, guessed.new_tensor(left)])
+
+
+def _certain(release: Release, knowledge: Knowledge) -> Tensor:
+    """The labels of the samples that explain the last layer's gradient, int64 [at most B]."""
+    samples, _ = last_layer.samples(release, knowledge, torch.Generator().manual_seed(0), STARTS)
+    if samples is None:
+        return torch.zeros(0, dtype=torch.int64, device=release.gradients[0].device)
+    return samples.labels[samples.residual < CERTAIN]
 
 
 def analytic(weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -86,7 +86,7 @@ def label_rule(default: str) -> Any:
     return parameter(
         default,
         "how labels are inferred: minimum and sum for distinct ones, counts for any, matched under noise, "
-        "auto by batch size and noise",
+        "auto by batch size and noise, exactly where the last layer allows it",
         symbol="labels by",
         only_if={"labels": "inferred"},
     )

@@ -201,11 +201,7 @@ def unexplained(task: Task, images: Tensor, samples: last_layer.Samples) -> floa
 def completed_labels(task: Task, found: Tensor) -> tuple[Tensor, str]:
     """Labels [B] that begin with those found; the rest are known or inferred. And which of both they are."""
     guessed, source = label_rules.given_or_inferred(task.release, task.knowledge)
-    left = guessed.tolist()
-    for label in found.tolist():
-        left.remove(label if label in left else left[-1])
-    missing = task.release.batch_size - len(found)
-    return torch.cat([found, found.new_tensor(left[:missing])]), source
+    return label_rules.completed(found, guessed), source
 
 
 def exact_labels(samples: last_layer.Samples, batch: int) -> str:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 import defenses
 from attacks import labels
 from dpbench.assets import AssetUnavailable
-from dpbench.data import cifar10, load_data
+from dpbench.data import cifar10, draw_disjoint, load_data
 from dpbench.protocol import InputError, PublicImages, Release, Stage
 from dpbench.victim import loading as victims
 from dpbench.victim.networks import build
@@ -62,6 +62,34 @@ def test_counts_find_distinct_labels_as_the_minimum_rule_does():
         images, truth = photograph(seed, batch=4)
         found = labels.infer(plain_release(model, images, truth), know(model))
         assert sorted(found.tolist()) == sorted(truth.tolist())
+
+
+@pytest.mark.parametrize("defence", ["none", "clip"])
+def test_labels_that_the_last_layer_tells_are_exact(defence):
+    """Where `counts`, which has to guess the softmax outputs, is wrong for some of the batches."""
+    data = load_data("samples")
+    model = victims.load("convnet", "none", "early", None, data, 32).model
+    found = {"auto": [], "counts": []}
+    for seed in range(6):
+        batch = draw_disjoint(data, 8, seed, "random")
+        release = defenses.create(defence).release(model, F.cross_entropy, batch.images, batch.labels, seed=0)
+        for rule, right in found.items():
+            restored = labels.infer(release, know(model), rule)
+            right.append(sorted(restored.tolist()) == sorted(batch.labels.tolist()))
+    assert all(found["auto"])
+    assert not all(found["counts"])
+
+
+def test_labels_that_are_not_exact_are_counted():
+    """Zeros that a defence put in, and more images than the last layer tells apart."""
+    model = build("convnet")
+    generator = torch.Generator().manual_seed(0)
+    for batch, name in ((6, "prune"), (10, "none")):
+        images = torch.rand(batch, 3, 32, 32, generator=generator)
+        truth = torch.randint(10, (batch,), generator=generator)
+        release = defenses.create(name).release(model, F.cross_entropy, images, truth, seed=0)
+        rules = [labels.infer(release, know(model), rule).tolist() for rule in ("auto", "counts")]
+        assert rules[0] == rules[1]
 
 
 def test_counts_without_a_bias():
