@@ -37,6 +37,7 @@ _GREEK = (
     "Ψ=Psi Ω=Omega"
 )
 _TEX |= {pair[0]: rf"$\{pair[2:]}$" for pair in _GREEK.split()}
+_TEX |= {digit: f"$_{i}$" for i, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")}
 _LETTERS = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
 """What LaTeX sets in every encoding of its fonts, beside ASCII."""
 _MARKDOWN = str.maketrans(

@@ -21,7 +21,8 @@ from dpbench.system.layout import Line, lay_out, wrap
 __all__ = ["rich_table", "summary", "to_markdown", "to_tex"]
 
 _WORDS = 2  # the columns before the numbers: attack, defence
-_NAME, _WHOLE = 30, 80  # characters in a line of LaTeX: of a name beside numbers, of a name alone
+_NAME, _WHOLE = 24, 64  # characters in a line of LaTeX: of a name beside numbers, of a name alone
+_ROWS = 44  # rows of a `tabular`, its head included: LaTeX breaks none, and cuts off what is below the page
 
 
 def rich_table(table: pd.DataFrame, columns: str | Sequence[str] = SHORT) -> Group:
@@ -65,14 +66,16 @@ def to_tex(table: pd.DataFrame) -> str:
     r"""Lay out results as LaTeX `tabular`s with booktabs' rules; notes follow as a paragraph.
 
     There are at most eight columns: a name, and the numbers that a terminal shows. Defences stand below their
-    attack. The document needs `\usepackage{booktabs}` and nothing else.
+    attack. In small print the columns fit the 345 pt of an `article`, and rows that fill more than a page go
+    on in another `tabular`. The document needs `\usepackage{booktabs}` and nothing else.
     """
     blocks = []
     for sheet in sheets(table, paper=True):
         blocks += [rf"\noindent {escape.tex(_sentence(line))}.\par" for line in sheet.budgets]
-        blocks += [_tabular(titles, sections) for titles, sections in _alike(sheet)]
+        for titles, sections in _alike(sheet):
+            blocks += [_tabular(titles, part) for part in _parts(sections, 1 + len(titles))]
         said = " ".join(f"{escape.tex(note)}." for note in (*sheet.notes, *sheet.details))
-        blocks.append(rf"{{\noindent\footnotesize {said}\par}}")
+        blocks.append(rf"{{\noindent\footnotesize\emergencystretch=2em {said}\par}}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -86,17 +89,40 @@ def _alike(sheet: Sheet) -> Iterator[tuple[tuple[str, ...], list[Section]]]:
         yield header[_WORDS:], list(sections)
 
 
-def _tabular(titles: tuple[str, ...], sections: Sequence[Section]) -> str:
-    width = 1 + len(titles)
-    lines = [
-        rf"\noindent\begin{{tabular}}{{l{'r' * len(titles)}}}",
-        r"\toprule",
-        *_tex(Line("", titles), width),
-    ]
+def _parts(sections: Sequence[Section], width: int) -> Iterator[list[str]]:
+    """The rows under the head of each `tabular`; a section that goes on in the next has its title again."""
+    part: list[str] = []
     for section in sections:
-        lines += [r"\midrule", *_tex(Line(section.title), width, r"\bfseries ")]
-        lines += [text for line in _tree(section.rows) for text in _tex(line, width)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+        title = [r"\midrule", *_tex(Line(section.title), width, r"\bfseries ")]
+        lines = [(line, [*_tex(line, width)]) for line in _tree(section.rows)]
+        whole = len(title) + sum(len(rows) for _, rows in lines)
+        if part and len(part) + whole >= _ROWS:
+            yield part
+            part = []
+        part += title
+        attack: list[str] = []
+        for line, rows in lines:
+            attack = attack if line.cells else rows
+            # an attack does not stand at the end without its first defence
+            if len(part) + len(rows) + (not line.cells) >= _ROWS:
+                yield part
+                part = [*title, *(attack if line.indent else [])]
+            part += rows
+    yield part
+
+
+def _tabular(titles: tuple[str, ...], rows: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            r"{\noindent\footnotesize\setlength{\tabcolsep}{3pt}%",
+            rf"\begin{{tabular}}{{@{{}}l{'r' * len(titles)}@{{}}}}",
+            r"\toprule",
+            *_tex(Line("", titles), 1 + len(titles)),
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}\par\smallskip}",
+        ]
+    )
 
 
 def _tex(line: Line, width: int, font: str = "") -> Iterator[str]:
@@ -110,7 +136,7 @@ def _tex(line: Line, width: int, font: str = "") -> Iterator[str]:
             cells = line.cells if i == len(parts) - 1 else [""] * len(line.cells)
             yield " & ".join([name, *map(escape.tex, cells)]) + r" \\"
         else:
-            yield rf"\multicolumn{{{width}}}{{l}}{{{name}}} \\"
+            yield rf"\multicolumn{{{width}}}{{@{{}}l}}{{{name}}} \\"
 
 
 def _tree(rows: Sequence[tuple[str, ...]]) -> Iterator[Line]:

@@ -1,6 +1,9 @@
 """Results of version 0.1 still make tables and plots."""
 
 import io
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,30 @@ def test_no_number_of_a_reference_is_cut(folder):
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_latex_table_is_higher_than_a_page_and_every_sign_has_a_command(folder):
+    table = dpbench.load(folder)
+    text = to_tex(table)
+    tabulars = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL)
+    assert max(each.count(r" \\" + "\n") for each in tabulars) <= 45
+    for each in tabulars:
+        assert each.count(r"\toprule") == each.count(r"\bottomrule") == 1
+        assert r"\multicolumn" in each.split(r"\midrule")[1]  # the title of a section, again where it goes on
+    numbers = [line for line in to_markdown(table).splitlines() if re.search(r"\d+/\d+ *\|", line)]
+    assert len(re.findall(r"& [\d.]+/\d+(?: &| \\)", text)) >= len(numbers)  # no row is lost on the way
+    assert "[U+" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+@pytest.mark.parametrize("name", ["main", "epsilon", "loki", "malicious-linear", "exact-convnet"])
+def test_latex_tables_fit_an_article(name, tmp_path):
+    """Neither wider than its 345 pt nor higher than its page."""
+    body = to_tex(dpbench.load(ROOT / name))
+    lines = ["\\documentclass{article}\\usepackage{booktabs}\\begin{document}", body, "\\end{document}"]
+    (tmp_path / "t.tex").write_text("\n".join(lines), encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in (tmp_path / "t.log").read_text(errors="replace")
