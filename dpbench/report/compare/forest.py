@@ -61,8 +61,11 @@ def forest(comparison: Comparison, said: Said) -> Figure | None:
     heading = f"Mean paired difference{pair}, with its 95 % interval{hollow}{more}"
     figure.suptitle(escape.matplotlib(heading), fontsize=_SMALL + 1)
     if len(others) > 1:
+        drawn = {line.run for _, line, _ in found}
         handles = [
-            axes[0].plot([], [], linestyle="", label=name, **_style(i))[0] for i, name in enumerate(others)
+            axes[0].plot([], [], linestyle="", label=name, **_style(i))[0]
+            for i, name in enumerate(others)
+            if name in drawn
         ]
         figure.legend(handles=handles, fontsize=_SMALL, loc="outside lower center", ncols=6)
     return figure

@@ -224,8 +224,8 @@ def _notes(comparison: Comparison) -> list[str]:
         "Rows of runs: medians over their images (PSNR: higher leaks more, LPIPS: lower leaks more), and "
         "photographs identified in a gallery, of those that were asked of",
         f"Rows with a minus: mean paired difference from {first} on the same images, with 95 % intervals "
-        "(PSNR, LPIPS: bootstrap over batches; identified, as a share: exact); each holds by itself, so of "
-        "twenty about one misses",
+        "(bootstrap over batches; of shares identified exact where every batch has one photograph, or all "
+        "batches changed alike); each holds by itself, so of twenty about one misses",
     ]
     if any("success" in pair.differences for pair in pairs):
         notes.append("Of the informed attacker, identified counts its right choices among the candidates")

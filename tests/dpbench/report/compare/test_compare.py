@@ -11,6 +11,7 @@ from dpbench import __main__ as program
 from dpbench.protocol import InputError
 from dpbench.report import escape
 from dpbench.report.compare.comparison import compare, merged
+from dpbench.report.compare.forest import forest
 from dpbench.report.compare.runs import read
 from dpbench.report.compare.text import markdown, text
 from dpbench.report.compare.words import words
@@ -51,6 +52,25 @@ def test_differences_are_those_of_the_images(compared, batches):
     spread = 2.365 * effects.mean(1).std(ddof=1) / math.sqrt(8)
     assert found.low == pytest.approx(effects.mean() - spread, abs=0.35 * spread)
     assert found.high == pytest.approx(effects.mean() + spread, abs=0.35 * spread)
+
+
+def test_the_picture_names_the_runs_that_it_shows(compared, batches):
+    found = compared(batches(flat(10.0)), batches(flat(11.0), defense="clip"), batches(gained))
+    (legend,) = forest(found, words(found)).legends
+    assert [each.get_text() for each in legend.get_texts()] == ["C"]
+
+
+@pytest.mark.parametrize("wins", [set(), set(range(16))], ids=["neither run", "one run"])
+def test_batches_that_all_changed_alike_do_not_make_an_interval_without_width(compared, batches, wins):
+    """Nothing identified in eight batches of two does not mean that nothing ever is."""
+    rows = [batches(flat(10.0)), batches(flat(11.0))]
+    for place, found in enumerate((set(), wins)):
+        for i, row in enumerate(rows[place]):
+            row |= {"identified": i in found, "gallery_size": 200, "gallery_labels": "same"}
+    found = only(compared(*rows), "identified")
+    seldom = 1 - 0.0125 ** (1 / 8)  # Clopper and Pearson: 0 of 8 at 97.5 %
+    low, high = (1 - 2 * seldom, 1) if wins else (-seldom, seldom)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_identified_counts_batches_in_which_one_run_has_more(compared, batches):
