@@ -37,6 +37,9 @@ MANY = 1000
 _FLOOR = "best floor without the gradient"
 _METRICS = {"psnr": "PSNR, dB (up: leaks more)", "lpips": "LPIPS (down: leaks more)"}
 
+_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 3}
+"""Of medians: without it they drown in the marks of a hundred images of their colour."""
+
 # all in inches: a figure has to be as high as its text needs, or Matplotlib's layout engine gives up
 _PANEL, _LEFT, _RIGHT = 2.0, 0.55, 0.1  # the height of a panel; beside it, its scale and a margin
 _HANDLE = 0.6  # beside a legend's text
@@ -232,7 +235,7 @@ def _panel(
         small = {"markersize": 3, "alpha": 0.4, "rasterized": len(rows) > MANY}
         axis.plot(places + jitter, rows[metric], **style | small)
         medians = rows[metric].groupby(places).median()
-        axis.plot(medians.index, medians, gid=name, **style)
+        axis.plot(medians.index, medians, gid=name, **style | _EDGE)
         private = [budget is not None for budget in said_of(rows, budget_of)]
         curve = rows.loc[private, metric].groupby(places[private]).median()
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)

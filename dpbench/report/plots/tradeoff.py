@@ -34,7 +34,7 @@ _HIGH, _NAMES = 3.1, 0.95  # of the figure; beside the panel, for the names of c
 _CURVE = ["noise_multiplier", "releases", "bands"]
 _Curve = tuple[float, int, int]
 _TICKS = (1e-4, 1e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_APART = 0.02  # of the width of the panel, between points of one chance
+_APART, _REACH = 0.02, 0.14  # of the width of the panel: between points of one chance; over all of them
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,11 @@ def _attacker(point: Point) -> str:
 
 
 def _apart(found: list[Point], left: float) -> list[float]:
-    """Where each point is drawn: at its chance, and beside others of the same chance."""
-    step = left**-_APART  # a share of the panel's width, as its right end is at 1
+    """Where each point is drawn: at its chance, and beside others of the same chance, not far from it."""
     places = []
     for i, point in enumerate(found):
         same = [j for j, other in enumerate(found) if other.chance == point.chance]
+        step = left ** -min(_APART, _REACH / len(same))  # a share of the panel's width, as it ends at 1
         places.append(point.chance * step ** (same.index(i) - (len(same) - 1) / 2))
     return places
 

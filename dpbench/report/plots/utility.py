@@ -15,6 +15,8 @@ from dpbench.privacy.rounding import up_percent
 from dpbench.report import escape
 from dpbench.report.naming import Naming
 from dpbench.report.plots import labels
+from dpbench.report.plots.axes import short
+from dpbench.report.plots.leakage_ticks import budget_of
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL
 from dpbench.report.plots.wrap import width as width_of
@@ -76,7 +78,7 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
     lines = lines.assign(_key=_keys(lines, same))
     leaks = {
         key: {
-            "name": naming.defence(part.iloc[0]),
+            "name": _name(naming, part.iloc[0].to_dict()),
             "over_floor": float(part["psnr_over_floor_median"].max()),
             "ranked": float(part["_ranked"].max()),
             "bound": float(part["rero_release"].fillna(1.0).max()),
@@ -105,6 +107,15 @@ def joined(table: pd.DataFrame, store: Store | None) -> pd.DataFrame:
             name = ", ".join([leaks[key]["name"], *told])
             found.append(leaks[key] | named | spread | {"name": name})
     return pd.DataFrame(found, columns=columns)
+
+
+def _name(naming: Naming, row: dict[str, Any]) -> str:
+    """As tables have it, but with an epsilon of three digits, as on the axes of other figures."""
+    budget = budget_of(row)
+    if budget is None:
+        return naming.defence(row)
+    plain = naming.defence(row, eps=False).removeprefix(row["defense"])
+    return f"{row['defense']} ε={short(budget)}{plain}"
 
 
 def front(accuracy: np.ndarray, leak: np.ndarray) -> list[int]:

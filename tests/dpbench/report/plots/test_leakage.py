@@ -58,6 +58,8 @@ def test_medians_points_and_floors_are_the_data(make_run):
     expected = [attack.loc[attack["eps"] == eps, "psnr"].median() for eps in (1, 1000)]
     expected.append(attack.loc[attack["defense"] == "none", "psnr"].median())
     assert list(medians) == pytest.approx(expected)
+    # a hundred images of its colour lie beneath it
+    assert line(axis, "inverting-gradients").get_markeredgecolor() == "white"
     points = next(found for found in axis.lines if len(found.get_ydata()) == 12)
     assert sorted(points.get_ydata()) == pytest.approx(sorted(attack["psnr"]))
 

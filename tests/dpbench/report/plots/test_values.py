@@ -73,6 +73,15 @@ def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
         assert (low, high) == pytest.approx((ci.low, ci.high))
 
 
+def test_many_points_of_one_chance_stay_near_it(table):
+    """Read along x, a point belongs to its chance: fourteen of them stand within a third of it."""
+    several = [table.assign(attack=f"attack {i}") for i in range(7)]
+    axis = tradeoff(pd.concat(several, ignore_index=True)).axes[0]
+    places = [bar[0].get_xdata()[0] for bar in axis.containers]
+    assert len(set(places)) == 14
+    assert 1 / 20 / 1.34 < min(places) < 1 / 20 < max(places) < 1.34 / 20
+
+
 def test_attackers_with_another_bound_are_no_points(table):
     assert points(table.assign(inclusion=0.5)) == []
     ranked = points(table.assign(ranked_first=table["image"] == 0))
@@ -174,6 +183,15 @@ def test_utility_joins_what_leaks_with_what_is_left_of_the_accuracy(table, tmp_p
         drawn = [(bar[0].get_xdata()[0], bar[0].get_ydata()[0]) for bar in axis.containers]
         assert drawn == [pytest.approx(pair) for pair in zip(found["mean"], found[measure], strict=True)]
     assert line(leak, "front convnet-tanh").get_xdata() == pytest.approx([0.71, 0.5])
+
+
+def test_an_epsilon_is_named_as_on_the_axes_of_other_figures(table, tmp_path):
+    nearly = table.assign(eps=table["eps"].where(table["noise_multiplier"] != 2, 0.62499))
+    trained = [{"defense": "dp", "noise_multiplier": 2.0, "accuracy": 0.5, "utility_model": "net"}]
+    pd.DataFrame(trained).to_csv(tmp_path / "utility.csv", index=False)
+    assert joined(nearly, Store(tmp_path))["name"].tolist() == ["dp ε=0.625"]
+    written = [text.get_text() for axis in utility(nearly, Store(tmp_path)).axes for text in axis.texts]
+    assert written == ["ε=0.625", "ε=0.625"]
 
 
 def test_trainings_of_several_lengths_are_not_averaged(table, tmp_path):
