@@ -176,6 +176,22 @@ def test_the_committed_decision_is_what_the_page_on_decide_says():
             assert cell == f"{100 * found['accuracy'].mean():.1f} %"
 
 
+def test_how_long_levels_with_a_leak_took_in_the_committed_decision_and_who_ranked_first_by_luck():
+    home = ROOT / "results" / "reference" / "decide-run"
+    seen = pd.read_csv(home / "frontier.csv").query("verdict == 'leak shown'")
+    counted = set(seen.loc[(seen["threat_model"] != "honest") | (seen["sigma"] < 1), "trials"])
+    page = (FINDINGS / "2026-11-decide-run.md").read_text()
+    assert f"after one batch; near the frontiers they took {min(counted - {1})} to {max(counted)}." in page
+    found = results("decide-run")
+    first = found[(found["attack"] == "lmmse") & (found["ranked_first"] == True)]  # noqa: E712
+    seeds = {sigma: {*rows["batch_seed"]} for sigma, rows in first.groupby("noise_multiplier")}
+    assert seeds[4.5] == {1006, 1033}
+    (near,) = (found for sigma, found in seeds.items() if round(sigma, 2) == 1.11)
+    assert {1006, 1033, 1093} < near
+    assert len(near) == 4
+    assert "all three do at σ 1.12, the first two at 4.5" in page
+
+
 def test_accuracies_are_those_of_the_committed_trainings():
     """Mean, least and most of three seeds."""
     found = pd.read_csv(ROOT / "results" / "reference" / "decide-run" / "utility.csv")
