@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 import attacks
 import defenses
+from attacks.prior_aware import scores
 from attacks.reading import as_it_was, reading_of
 from dpbench.data import load_data
 from dpbench.protocol import combined
@@ -74,6 +75,25 @@ def test_one_plain_release_among_several_is_enough_for_peel_and_spear(early):
         found = attacks.create(name, iterations=2, engine="eager")(release, know(early, labels), seed=0)
         assert not found.certified.any()
         assert "took over" in found.note or "Not solved" in found.note
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_who_knows_all_samples_but_one_picks_the_true_candidate(early, batch):
+    """What docs/threat-models.md says of the informed attacker, here with six candidates."""
+    images, labels = photograph(2, batch)
+    others, their_labels = photograph(9, 5)
+    alone = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(F.cross_entropy(early(x[None]), y[None]), w)])
+        for w in [[*early.parameters()]]
+        for x, y in zip(torch.cat([images, others]), torch.cat([labels, their_labels]), strict=True)
+    ]
+    known = torch.stack(alone[1:batch]).sum(0) if batch > 1 else torch.zeros_like(alone[0])
+    candidates = torch.stack([alone[0], *alone[batch:]]).double()
+    for seed in range(3):
+        release, *_ = released(early, seed=seed, batch=batch)
+        found = scores(release, known.double(), candidates)
+        assert int(found.argmax()) == 0
+        assert float(found[0]) > 0
 
 
 def test_a_search_that_knows_gains(early):
