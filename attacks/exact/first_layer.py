@@ -19,6 +19,7 @@ from attacks.exact.guesses import MadeUp, Unmixed, back, output_gradients
 from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
 from attacks.exact.separation import separated
+from attacks.exact.sparsity import Tell
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
 
@@ -51,11 +52,17 @@ def takes_pixels(chain: Chain) -> bool:
 
 
 def images(
-    release: Release, knowledge: Knowledge, chain: Chain, generator: torch.Generator, starts: int
+    release: Release,
+    knowledge: Knowledge,
+    chain: Chain,
+    generator: torch.Generator,
+    starts: int,
+    tell: Tell = lambda *_: None,
 ) -> tuple[Images | None, str]:
     """The batch's images, or None and why there are none, as a clause.
 
-    Samples whose gradient is below the rounding errors of the others' are left out.
+    Samples whose gradient is below the rounding errors of the others' are left out. For `starts` and `tell`
+    see `sparse_rows`.
     """
     layer, batch = chain.blocks[0].layer, release.batch_size
     gradients = dict(zip(release.names, release.gradients, strict=True))
@@ -82,7 +89,7 @@ def images(
     unmixed = None
     if is_image(knowledge.image_shape):
         unmixed = Unmixed(knowledge, chain, weight, bias, generator)
-    found = separated(space, explain, generator, starts, propose=propose, near=unmixed)
+    found = separated(space, explain, generator, starts, propose=propose, near=unmixed, tell=tell)
     if found is None:
         return None, "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
     return found, ""

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from attacks.exact.sparsity import Near, Propose, sparse_rows
+from attacks.exact.sparsity import Near, Propose, Tell, sparse_rows
 from attacks.exact.subspace import Subspace
 
 CERTAIN = 1e-3
@@ -38,6 +38,7 @@ def separated(
     one_sign: bool = False,
     propose: Propose | None = None,
     near: Near | None = None,
+    tell: Tell = lambda *_: None,
 ) -> F | None:
     """The samples behind a guess that leaves most of them certain; None where no guess does.
 
@@ -49,11 +50,12 @@ def separated(
         one_sign: see there.
         propose: likewise.
         near: likewise.
+        tell: likewise.
     """
     weakest = max(1, len(space) - WEAKEST)
     while len(space) >= weakest and space.clear:
         best, guesses = None, 0
-        for rows in sparse_rows(space, generator, starts, one_sign, propose, near):
+        for rows in sparse_rows(space, generator, starts, one_sign, propose, near, tell):
             found = explain(rows)
             if found is not None and (best is None or _certain(found) > _certain(best)):
                 best = found

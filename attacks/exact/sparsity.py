@@ -25,6 +25,8 @@ orthonormal basis [k, m] of what may be left of the subspace; None for all of it
 Near = Callable[[Tensor, Tensor], Tensor]
 """Rows [k, m] near those that are missing, given an orthonormal basis [k, m] of what may be left of the
 subspace, and one [r, m] of all of it."""
+Tell = Callable[[int, int], None]
+"""Told how many rows were found, and how many there are."""
 ROUND = 256
 """Starts that are searched side by side."""
 FEW = 16
@@ -59,6 +61,7 @@ def sparse_rows(
     one_sign: bool = False,
     propose: Propose | None = None,
     near: Near | None = None,
+    tell: Tell = lambda *_: None,
 ) -> Iterator[Tensor]:
     """Guesses at the sparse rows behind a subspace, better ones later; the caller stops at the right one.
 
@@ -70,6 +73,7 @@ def sparse_rows(
         propose: where to start; every RANDOM-th start is random all the same. None for all.
         near: guesses at the rows themselves. They are polished before each round, for as long as that finds
             more rows; what is missing then is guessed to be as they are.
+        tell: how far it is.
 
     Yields:
         [r, m], independent rows, each up to its scale; nothing where too few candidates were found.
@@ -84,6 +88,7 @@ def sparse_rows(
             before = len(found.chosen)
             guessed = near(found.missing(), space.basis) @ space.basis.T
             found.add(guessed, *NEARBY)
+            tell(len(found.chosen), len(space))
             if found.complete:
                 yield found.rows()
             elif len(found.chosen) == before:
@@ -94,6 +99,7 @@ def sparse_rows(
         if len(space) > FEW and i < FAST:
             fresh = _promising(found, _descended(found.basis, fresh))
         found.add(fresh, *NORMS[i % len(NORMS)])
+        tell(len(found.chosen), len(space))
         if found.complete:
             yield found.rows()
 

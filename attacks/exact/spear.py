@@ -56,7 +56,9 @@ class Spear(Attack):
         release, knowledge = task.release, task.knowledge
         chain = layers.read(knowledge.model, knowledge.image_shape)
         if first_layer.takes_pixels(chain):
-            images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts)
+            whole = self.evaluations()
+            tell = lambda found, of: task.progress(whole * found // of, whole, 1 - found / of)  # noqa: E731
+            images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts, tell)
             return self.searched(task, None, why) if images is None else self.solved(task, images)
         if (coded := behind_code(task)) is not None:
             samples, task = coded

@@ -139,8 +139,10 @@ def test_rows_at_images_that_were_unmixed_are_near():
 def test_a_batch_is_found_without_statistics(model, drawn, release):
     images, _, _ = drawn
     chain, generator = layers.read(model, SHAPE), torch.Generator().manual_seed(0)
-    found, _ = first_layer.images(release, know(model, None, SHAPE, CLASSES), chain, generator, starts=256)
+    told, knowledge = [], know(model, None, SHAPE, CLASSES)
+    found, _ = first_layer.images(release, knowledge, chain, generator, 256, lambda *each: told.append(each))
     assert int((found.residual < 1e-3).sum()) == SIZE
+    assert told[-1] == (SIZE, SIZE)
     assert torch.cdist(images.flatten(1).double(), found.images.flatten(1)).amin(1).max() < 1e-2
 
 
