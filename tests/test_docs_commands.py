@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import tomllib
@@ -27,9 +28,13 @@ import attacks
 import defenses
 import dpbench
 from dpbench.__main__ import COMMANDS
+from dpbench.assets import AssetUnavailable
 from dpbench.assets import __main__ as assets
+from dpbench.assets import path as asset
 from dpbench.audit import options as audit
 from dpbench.audit.__main__ import main as audited
+from dpbench.data import load_data
+from dpbench.data.draws import draw_disjoint
 from dpbench.decide import options as decide
 from dpbench.protocol import InputError
 from dpbench.report import __main__ as report
@@ -241,6 +246,23 @@ def test_a_command_is_understood(typed):
 def test_a_mistake_in_a_command_is_found(typed):
     with pytest.raises((AssertionError, InputError)):
         understand(typed)
+
+
+@pytest.mark.parametrize(
+    "typed", [each for each in TYPED if re.search(r"dpbench[. ]run .*--data (cifar10|samples)\b", each)]
+)
+def test_the_batches_of_a_command_can_be_drawn(typed, files):
+    """As many distinct labels as images, say: no run begins without."""
+    words = documented.words(typed.replace("...", "").partition(" --tuned")[0])
+    given = sweep.parse(words[words.index("dpbench.run" if "dpbench.run" in words else "run") + 1 :])
+    if given.data == "cifar10":
+        try:
+            asset("cifar10", fetch=False)
+        except AssetUnavailable:
+            pytest.skip("CIFAR-10 is not on this machine")
+    data = load_data(given.data)
+    for size, seed, draw in itertools.product(given.batch_size, given.batch_seed[:1], given.label_draw):
+        assert len(draw_disjoint(data, size, seed, draw).indices) == size
 
 
 def test_there_are_commands_on_most_pages():
