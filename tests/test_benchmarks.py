@@ -1,9 +1,11 @@
 """The benchmarks' counters against known answers, and the runner that has to end in time."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -198,6 +200,14 @@ def test_the_papers_setting_comes_first_and_every_sweep_is_understood(device):
         assert first.terms == ()
         assert attacks.create("gradinversion").terms == "registered"  # which holds unless another is given
         assert all(options.image_size == 224 for options in swept.values())
+
+
+def test_the_page_says_which_measurements_the_minutes_on_a_card_leave_out():
+    page = Path(__file__).parents[1] / "docs" / "engine.md"
+    listed = re.findall(r"^\| `python -m benchmarks\.(\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    run = {step.words[1].removeprefix("benchmarks.") for step in gpu.steps("cuda")}
+    assert {*listed[: listed.index("gpu")]} - run == {"side_by_side"}
+    assert "all of the above but `side_by_side`" in page.read_text(encoding="utf-8")
 
 
 def test_a_sweep_runs_as_a_step_and_goes_on_where_it_ended(tmp_path, monkeypatch):
