@@ -33,6 +33,7 @@ from dpbench.assets import __main__ as assets
 from dpbench.assets import path as asset
 from dpbench.audit import options as audit
 from dpbench.audit.__main__ import main as audited
+from dpbench.cell.threats import threat_models
 from dpbench.data import load_data
 from dpbench.data.draws import draw_disjoint
 from dpbench.decide import options as decide
@@ -263,6 +264,16 @@ def test_the_batches_of_a_command_can_be_drawn(typed, files):
     data = load_data(given.data)
     for size, seed, draw in itertools.product(given.batch_size, given.batch_seed[:1], given.label_draw):
         assert len(draw_disjoint(data, size, seed, draw).indices) == size
+
+
+def test_the_table_of_threat_models_names_every_attack_of_each():
+    lines = (DOCS / "threat-models.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| `")]
+    told = {name.strip(" `"): set(re.findall(r"`([a-z-]+)`", cell)) for name, _, cell in rows}
+    assert told.pop("fishing") == {"honest"}  # all of an honest server's
+    for name, named in told.items():
+        suited = {each for each in attacks.names() if threat_models[name].suits(attacks.kind(each))}
+        assert named == suited, name
 
 
 def test_there_are_commands_on_most_pages():
