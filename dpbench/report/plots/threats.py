@@ -66,7 +66,8 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     Returns:
         The figure; None where there are fewer than two budgets or nobody but the honest server.
     """
-    table = _attacks(schema.conform(table))
+    given = schema.conform(table)
+    table = _attacks(given)
     if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
     sizes = sorted(table["batch_size"].unique())
@@ -88,6 +89,8 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
         axis.set_axis_off()
     more = [f"{len(shown)} of {len(every)} settings"] if len(every) > len(shown) else []
     more += [f"without {', '.join(names)}"] if names else []
+    guessed = sorted({*_private(given)["threat_model"].dropna()} - {*table["threat_model"]})
+    more += [f"without {', '.join(guessed)}, whose chance is not exact"] if guessed else []
     title = wrap("; ".join(more), width - 0.2, TEXT)
     figure.suptitle(escape.matplotlib(title)) if more else None
     high = _HIGH if width > COLUMN and across == 1 else 0.8 * _HIGH
@@ -130,9 +133,13 @@ def _legend(figure: Figure, panels: list[Axes], width: float) -> float:
     return 0.15 * math.ceil(lines)
 
 
+def _private(table: pd.DataFrame) -> pd.DataFrame:
+    return table[ended_well(table) & ~is_floor(table) & table["eps_release"].notna()]
+
+
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
-    private = table["eps_release"].notna() & has_exact_chance(table)
-    return table[ended_well(table) & ~is_floor(table) & private]
+    private = _private(table)
+    return private[has_exact_chance(private)]
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:

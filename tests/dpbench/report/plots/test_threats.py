@@ -52,6 +52,13 @@ def table(make_rows) -> pd.DataFrame:
     return frame(rows)
 
 
+def test_the_picture_names_the_attackers_whose_chance_is_not_exact(table):
+    """Where labels are known and galleries have others, too: as with the bundled samples."""
+    assert "exact" not in (threats(table).get_suptitle() or "")
+    title = threats(table.assign(gallery_labels="any", labels="known")).get_suptitle()
+    assert title == "without honest, malicious-linear, whose chance is not exact"
+
+
 def test_threat_models_have_sections_of_their_own(table):
     text = to_markdown(table)
     parts = text.split("### ")[1:]
