@@ -99,7 +99,7 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
         if recovered == "lpips" and axis.get_ylim()[1] < SPAN:
             axis.set_ylim(-0.03 * SPAN, SPAN)
     if len(curves) > len(shown):
-        figure.suptitle(f"{len(shown)} of {len(curves)} settings, those with most images")
+        figure.suptitle(f"{len(shown)} of {len(curves)} settings, those with most images; exact copies last")
     handles = panels.flat[0].lines[: len(shown)]
     figure.legend(handles, words, loc="outside lower left", frameon=False, handletextpad=0.3)
     return figure
@@ -107,7 +107,7 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
 
 @once
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
-    """Rows with shares and `_curve`; the metric; the curves, those with most images first."""
+    """Rows with shares and `_curve`; the metric; the curves: most images first, but all copies last."""
     table = schema.conform(table)
     table = table[ended_well(table) & ~is_floor(table) & ~is_informed(table) & ~only_labels(table)]
     naming = Naming(table)
@@ -117,8 +117,10 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
     table = table.assign(_curve=names)
     # a stable sort: undefended rows come first where there are as many
-    images = table.groupby("_curve", sort=False).size().sort_values(ascending=False, kind="stable")
-    return table, recovered, list(images.index)
+    by = table.groupby("_curve", sort=False)
+    curves = by.size().sort_values(ascending=False, kind="stable").index
+    alike = (by["lpips"].max() < SPAN).fillna(False)  # of exact copies there is nothing to compare
+    return table, recovered, sorted(curves, key=lambda curve: bool(alike[curve]))
 
 
 def _words(part: pd.DataFrame, curve: str, recovered: str) -> str:

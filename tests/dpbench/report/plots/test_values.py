@@ -110,6 +110,17 @@ def test_correlated_noise_has_a_curve_of_its_own(table):
     assert marks[0.1] == pytest.approx(sensitivity / (ndtri(0.15) - ndtri(0.1)))
 
 
+def test_settings_that_give_copies_back_do_not_crowd_out_the_others(table):
+    """Six settings with twice as many images, all of them copies, and room for five."""
+    copies = [table[table["defense"] == "none"].assign(attack=f"exact {i}", lpips=1e-8) for i in range(6)]
+    copies += [each.assign(key=each["key"] + "again", batch_seed=1) for each in copies]
+    figure = shares(pd.concat([*copies, table], ignore_index=True))
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.split(",")[0] for text in shown] == ["lmmse"] * 3 + ["exact 0", "exact 1"]
+    assert "exact copies last" in figure.get_suptitle()
+    assert figure.axes[0].get_ylim()[1] > 0.05
+
+
 def test_shares_of_exact_copies_do_not_look_apart(table):
     """LPIPS of 1e-8 is none."""
     exact = table.assign(lpips=1e-8 * table["lpips"])
