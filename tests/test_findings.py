@@ -110,6 +110,21 @@ def test_peel_gives_so_many_images_back(victim, certified, above):
     assert victim == "early" or f"{above} from the converged victim above 60 dB" in readme
 
 
+def test_so_many_images_of_large_batches_have_no_certificate():
+    found = pd.read_parquet(ROOT / "results/reference/exact-batches/results.parquet")
+    found = found[found["floor"].isna()]
+    large = (found["victim"] == "trained") & (found["batch_size"] >= 32)
+    assert found[~large]["certified"].astype(bool).all()
+    found = found[large]
+    without = found[~found["certified"].astype(bool)]
+    assert set(without["batch_seed"]) == {1001, 1003, 1004}
+    page = (ROOT / "docs" / "exact-batches.md").read_text()
+    assert f"{len(without)} of {len(found):,} images came back without a certificate" in page
+    above = int((without["psnr"] > 40).sum())
+    assert (above, len(without)) == (8, 9)
+    assert f"{above} of the {len(without)} are above 40 dB, one is lost" in page
+
+
 def test_clipping_identifies_so_many_and_noise_none():
     found = results("clip")
     attacked, norm = found[found["floor"].isna()], found["max_grad_norm"].fillna(0)
