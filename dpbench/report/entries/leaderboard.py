@@ -9,7 +9,7 @@ from dpbench.privacy.rounding import up, up_percent
 from dpbench.protocol import InputError
 from dpbench.report.entries.boards import LEAST, Item, boards
 from dpbench.report.entries.check import check, find
-from dpbench.report.naming import EMPTY, number
+from dpbench.report.naming import EMPTY, ROUNDED_UP, number
 from dpbench.report.page.templating import plain
 from dpbench.store.columns import columns
 from dpbench.system.atomic import made_folder, written
@@ -114,7 +114,7 @@ def _budget(guarantee: dict[str, Any] | None, name: str) -> str:
 def _defence(defence: dict[str, Any]) -> str:
     known = columns()
     words = [
-        f"{known[name].symbol if name in known and known[name].symbol else name}={_word(value)}"
+        f"{known[name].symbol if name in known and known[name].symbol else name}={_word(name, value)}"
         for name, value in defence["parameters"].items()
     ]
     return " ".join([defence["name"] if defence["name"] != "none" else "no defence", *words])
@@ -124,5 +124,7 @@ def _number(value: float | str | None, spec: str) -> str:
     return number(float(value) if isinstance(value, str) else value, spec)
 
 
-def _word(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _word(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return up(value) if name in ROUNDED_UP else f"{value:.3g}"

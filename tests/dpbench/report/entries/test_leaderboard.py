@@ -116,6 +116,12 @@ def test_an_epsilon_stands_beside_its_delta(enter, gallery):
     assert " at δ 1e-05" in html(items(enter("usual", gallery(0))), [])
 
 
+def test_noise_is_not_rounded_to_less_than_there_was(enter, gallery):
+    """Neither here nor in any other table."""
+    page = html(items(enter("noisy", gallery(0, noise_multiplier=1.1139))), [])
+    assert "σ=1.12" in page
+
+
 def test_a_result_without_a_success_has_no_rank(enter, gallery):
     rows = [row | {"identified": None, "gallery_size": None} for row in gallery(0)]
     (board,) = boards(items(enter("run", rows)))
