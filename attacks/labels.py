@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from attacks.adaptation import SCALED
-from attacks.exact import last_layer
-from attacks.exact.separation import CERTAIN
 from attacks.matched_labels import matched, references
 from dpbench.protocol import InputError, Knowledge, Release
 
@@ -117,6 +115,9 @@ def completed(found: Tensor, guessed: Tensor) -> Tensor:
 
 def _certain(release: Release, knowledge: Knowledge) -> Tensor:
     """The labels of the samples that explain the last layer's gradient, int64 [at most B]."""
+    from attacks.exact import last_layer  # here, as its package imports this module
+    from attacks.exact.separation import CERTAIN
+
     samples, _ = last_layer.samples(release, knowledge, torch.Generator().manual_seed(0), STARTS)
     if samples is None:
         return torch.zeros(0, dtype=torch.int64, device=release.gradients[0].device)

@@ -72,7 +72,7 @@ class PosteriorMean(Attack):
 
 def _nats(misfit: Misfit, images: Tensor) -> float:
     with torch.enable_grad():  # a gradient is taken
-        return float(misfit.residuals(images).square().sum() / 2)
+        return float(misfit.residuals(images).detach().square().sum() / 2)
 
 
 def _wiener(knowledge: Knowledge, whitening: Whitening, labels: Tensor, means: Tensor) -> nn.Module:
