@@ -12,7 +12,7 @@ from dpbench.report.alike import said_of
 from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLOURS, COLUMN, LIGHT, MARKERS, MOST, SMALL
+from dpbench.report.plots.style import COLOURS, COLUMN, LIGHT, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
 from dpbench.store import Store, schema
@@ -99,7 +99,8 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
         if recovered == "lpips" and axis.get_ylim()[1] < SPAN:
             axis.set_ylim(-0.03 * SPAN, SPAN)
     if len(curves) > len(shown):
-        figure.suptitle(f"{len(shown)} of {len(curves)} settings, those with most images; exact copies last")
+        said = f"{len(shown)} of {len(curves)} settings, those with most images; exact copies last"
+        figure.suptitle(wrap(said, width - 0.2, TEXT))
     handles = panels.flat[0].lines[: len(shown)]
     figure.legend(handles, words, loc="outside lower left", frameon=False, handletextpad=0.3)
     return figure
