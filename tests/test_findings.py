@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+import dpbench
 from benchmarks import quality
 from benchmarks.default_attack import compared
 from dpbench.privacy.intervals import clopper_pearson
@@ -108,6 +109,21 @@ def test_peel_gives_so_many_images_back(victim, certified, above):
     readme = (ROOT / "README.md").read_text()
     assert certified in readme
     assert victim == "early" or f"{above} from the converged victim above 60 dB" in readme
+
+
+def test_what_the_finding_says_of_single_failures_is_the_run_that_its_table_shows():
+    found = dpbench.load(ROOT / "results" / "reference" / "exact")
+    found = found[found["floor"].isna() & (found["victim"] == "trained")]
+    plain = found[(found["defense"] == "none") & ~found["certified"]].set_index("batch_seed")
+    page = (FINDINGS / "2026-11-peel.md").read_text()
+    explained = plain[plain["residual"] < 1e-4]["psnr"]
+    assert f"Of {len(explained)} images that explain the release and are not certified" in page
+    assert f"{explained.min():.1f} to {explained.max():.1f} dB" in page
+    assert sorted(plain.index.difference(explained.index)) == [1007, 1011, 1014, 1023, 1044]
+    close, searched = (f"{plain.loc[seed, 'psnr']:.1f} dB" for seed in (1007, 1023))
+    assert f"(1007: {close}, 1023: {searched} after the search)" in page
+    (refused,) = found[(found["defense"] == "clip") & (found["batch_seed"] == 1016)]["psnr"]
+    assert f"1016 under clipping is at {refused:.1f} dB" in page
 
 
 def test_so_many_images_of_large_batches_have_no_certificate():
