@@ -67,7 +67,7 @@ AGAIN = 10
 
 
 class Unmixed:
-    """Rows of D at the images that are missing, unmixed by their derivatives.
+    """Rows of D at the images that are missing, which are unmixed by the differences of their pixels.
 
     Args:
         knowledge: the victim and its loss.
@@ -85,37 +85,43 @@ class Unmixed:
         self.model = copy.deepcopy(knowledge.model).double()
 
     def __call__(self, missing: Tensor, basis: Tensor) -> Tensor:
-        """Rows [k, m], with the labels that leave least of them outside the space of the batch's rows.
+        """Rows [k, m] near those that are missing.
 
-        What is orthogonal to all rows found is a mixture of the inputs whose rows are missing, and of no
-        others.
+        A vector that is orthogonal to all rows found, times the weight's gradient, is a mixture of the inputs
+        whose rows are missing, and of no others. These are unmixed, and the network tells their rows.
 
         Args:
-            missing: [k, m], an orthonormal basis of that.
-            basis: [r, m], an orthonormal basis of the space of the rows.
+            missing: [k, m], an orthonormal basis of such vectors.
+            basis: [r, m], an orthonormal basis of the space of all rows.
         """
         mixed = missing @ self.weight
         mixtures = torch.linalg.svd(mixed, full_matrices=False)[2]
         inputs = independent(mixtures, self.knowledge.image_shape, self.generator)
-        best, most = self.rows(inputs, torch.linalg.lstsq(inputs.T, mixed.T).solution, missing, basis)
+        parts = torch.linalg.lstsq(inputs.T, mixed.T).solution
+        best, most = self.propagated(inputs, parts, missing, basis)
         for _ in range(AGAIN):
-            rows = best @ missing.T
-            found, inside = self.rows(torch.linalg.lstsq(rows.T, mixed).solution, rows, missing, basis)
+            parts = best @ missing.T
+            inputs = torch.linalg.lstsq(parts.T, mixed).solution
+            found, inside = self.propagated(inputs, parts, missing, basis)
             if not inside > most:
                 break
             best, most = found, inside
         return best
 
-    def rows(self, inputs: Tensor, rows: Tensor, missing: Tensor, basis: Tensor) -> tuple[Tensor, float]:
-        """Those of inputs [k, n], [k, m], and how much of them is inside the space on average.
+    def propagated(
+        self, inputs: Tensor, parts: Tensor, missing: Tensor, basis: Tensor
+    ) -> tuple[Tensor, float]:
+        """Rows [k, m] at `inputs`, and how much of their lengths is inside the space, on average.
+
+        Each input has the label that leaves least of its row outside.
 
         Args:
-            inputs: up to their scales.
-            rows: [k, k], the part of their rows in `missing`, up to these scales.
+            inputs: [k, n], each up to its scale, which the bias gradient tells.
+            parts: [k, k], their rows in the basis `missing`, up to the same scales.
             missing: as above.
             basis: as above.
         """
-        scale = torch.linalg.lstsq(rows.T, (missing @ self.bias)[:, None]).solution
+        scale = torch.linalg.lstsq(parts.T, (missing @ self.bias)[:, None]).solution
         images = back(self.chain, inputs / scale).nan_to_num().clamp(0, 1)
         images = images.unflatten(1, self.knowledge.image_shape)
         labels = torch.arange(self.knowledge.num_classes, device=images.device)

@@ -7,6 +7,7 @@ zeros of its own; a mixture is zero only where all its samples are, so the spars
 Here, as in sparse dictionary learning (SPEAR++, Bakarsky et al. 2025), a smooth stand-in for the number of
 entries that are not zero is minimised over the unit vectors of the subspace, from many starts at once. The
 most promising ends are then polished by reweighted least squares.
+Guesses at the samples themselves, where there are any, are polished first.
 """
 
 from __future__ import annotations
