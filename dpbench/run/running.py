@@ -34,8 +34,8 @@ from dpbench.sweep.options import (
     in_words_of_the_command_line,
 )
 from dpbench.sweep.plan import Plan, plan
+from dpbench.sweep.resumed import from_configuration
 from dpbench.sweep.session import Session
-from dpbench.sweep.taken_up import from_configuration
 from dpbench.sweep.tuned import Tuned
 from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import digest, interrupts, output, process

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dpbench.report.compare.intervals import bootstrap, groups, mcnemar, share_difference
+from dpbench.report.compare.intervals import alike, bootstrap, groups, mcnemar, share_difference
 from dpbench.report.compare.runs import Run
 from dpbench.report.evidence import originals
 
@@ -141,11 +141,11 @@ def _identified(both: pd.DataFrame, photograph: pd.Series, group: np.ndarray) ->
     group, change = group[asked][once], b.astype(float) - a
     per_group = pd.Series(change).groupby(group).sum()  # of single photographs the change itself
     only_a, only_b = int((per_group < 0).sum()), int((per_group > 0).sum())
-    alone = len(per_group) == len(change)
-    interval = (math.nan, math.nan) if alone else bootstrap(change, group)
-    if alone or interval[0] == interval[1]:
-        # of single photographs it is exact; batches that all changed alike leave nothing to draw from, but
-        # others may differ: counted as wholly changed or not at all, they have an exact interval, too
-        interval = share_difference(only_a, only_b, len(per_group))
     value, p = float(change.mean()), mcnemar(only_a, only_b)
+    if len(per_group) == len(change):
+        interval = share_difference(only_a, only_b, len(change))
+    else:
+        interval = bootstrap(change, group)
+        if interval[0] == interval[1]:
+            interval = alike(value, len(per_group))
     return Difference("identified", len(a), len(per_group), value, *interval, p=p)

@@ -1,4 +1,4 @@
-"""Intervals of paired differences: a bootstrap over groups of batches, and an exact one of shares."""
+"""Intervals of paired differences: a bootstrap over groups of batches, and exact ones of shares."""
 
 from __future__ import annotations
 
@@ -51,6 +51,24 @@ def bootstrap(differences: np.ndarray, groups: np.ndarray) -> tuple[float, float
     widened = t.ppf((1 + LEVEL) / 2, count - 1) * math.sqrt(count / (count - 1))
     low, high = np.quantile(np.concatenate(means), norm.cdf((-widened, widened)))
     return float(low), float(high)
+
+
+def alike(value: float, count: int) -> tuple[float, float]:
+    """The interval of a mean in [-1, 1], at least 95 %, where all groups have the same value.
+
+    There is nothing to draw from, but groups that were not seen may differ: the share that has this value
+    is known by its exact interval, and the others may have any.
+
+    Args:
+        value: of each group.
+        count: of groups.
+
+    Example:
+        >>> [round(end, 2) for end in alike(0.25, 20)]
+        [0.04, 0.38]
+    """
+    share = clopper_pearson(count, count, LEVEL)[0]
+    return share * value - (1 - share), share * value + (1 - share)
 
 
 def share_difference(only_first: int, only_second: int, pairs: int) -> tuple[float, float]:

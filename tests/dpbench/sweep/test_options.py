@@ -10,7 +10,7 @@ from dpbench.protocol import InputError
 from dpbench.sweep.axes import options as known
 from dpbench.sweep.option import FIRST, GROUPS, MOST_USED
 from dpbench.sweep.options import in_words_of_the_command_line, parse
-from dpbench.sweep.taken_up import from_configuration
+from dpbench.sweep.resumed import from_configuration
 
 
 def test_main_command():

@@ -16,8 +16,8 @@ from dpbench.sweep.options import (
     options,
     parse,
 )
+from dpbench.sweep.resumed import from_configuration
 from dpbench.sweep.status import describe
-from dpbench.sweep.taken_up import from_configuration
 from dpbench.system.paths import LARGEST_TOML, read_toml
 from tests.helpers.sixty import table_of
 

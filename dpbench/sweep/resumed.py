@@ -39,7 +39,7 @@ def from_configuration(stored: Mapping[str, Any], given: Options) -> Options:
     held = {name: value for name, value in stored.items() if name == _PLUGIN}
     plugins = suite.fitting(held, _deciding(), file).get(_PLUGIN, ())
     for name in plugins:
-        if _is_lost(name if name.endswith(".py") else None):
+        if name.endswith(".py") and _is_lost(name):
             raise InputError(
                 f"{file} names the plug-in {name}, and there is no such file{_here(name)}: give its new "
                 f"place with `plugin`{_or_go_there(name)}."
@@ -67,8 +67,8 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "data", path
 
 
-def _is_lost(path: str | None) -> bool:
-    return path is not None and kind_of(expanded(path)) is None
+def _is_lost(path: str) -> bool:
+    return kind_of(expanded(path)) is None
 
 
 def _here(path: str) -> str:
