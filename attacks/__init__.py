@@ -14,6 +14,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     deepinversion,
     dlg,
     exact,
+    feature_inversion,
     gradinversion,
     idlg,
     inverting_gradients,

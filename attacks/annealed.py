@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,7 @@ from torch import Tensor, nn
 from attacks.engine.twice import operation_of, refusal, twice_differentiable
 from attacks.exact.newton import conjugate_gradients, linearised
 from attacks.gaussian_prior import Whitening
-from attacks.posterior import Misfit
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, Knowledge
 
 Noise = Callable[..., Tensor]
 """A standard normal draw of that shape."""
@@ -29,6 +29,21 @@ HIGHEST, LOWEST = 0.4, 0.02
 is about as much as a linear estimate leaves open."""
 PRODUCTS = 8
 """Conjugate gradients of a draw; tuned."""
+
+
+class Told(Protocol):
+    """What the attacker was told of the images that are drawn.
+
+    Attributes:
+        knowledge: the victim.
+        labels: int64 [B], theirs.
+    """
+
+    knowledge: Knowledge
+    labels: Tensor
+
+    def residuals(self, images: Tensor) -> Tensor:
+        """What `images` [B, C, H, W] leave unexplained, flat, in standard deviations of its noise."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +85,26 @@ def levels(
 
 
 def draw(
-    misfit: Misfit,
+    told: Told,
     start: Tensor,
     steps: Sequence[Level],
     denoiser: nn.Module,
     whitening: Whitening,
     noise: Noise,
+    newton: int = 1,
+    products: int = PRODUCTS,
 ) -> Tensor:
     """Images [B, C, H, W] from the posterior, not clamped; the last level's are expected ones, not drawn.
 
     Args:
-        misfit: what the release says.
+        told: what is known of the images.
         start: images [B, C, H, W] that are put under the first level's noise.
         steps: of `levels`.
         denoiser: as `Knowledge.image_denoiser`.
         whitening: statistics of images, in whose basis the errors are.
         noise: makes standard normal draws.
+        newton: steps of a level, each about the last one's end; what is known exactly needs several.
+        products: conjugate gradients of a step.
 
     Raises:
         InputError: where the victim has an operation without a second derivative.
@@ -93,27 +112,43 @@ def draw(
     found = start
     for step in steps:
         noisy = found + step.noise * noise(*start.shape)
-        middle = denoiser(noisy, noisy.new_full((len(noisy),), step.noise), misfit.labels)
-        found = _told(misfit, middle, step, whitening, noise, drawn=step is not steps[-1])
+        middle = denoiser(noisy, noisy.new_full((len(noisy),), step.noise), told.labels)
+        drawn = step is not steps[-1]
+        found = _given(told, middle, step, whitening, noise, drawn, newton, products)
     return found
 
 
-def _told(
-    misfit: Misfit, middle: Tensor, step: Level, whitening: Whitening, noise: Noise, drawn: bool
+def _given(
+    told: Told,
+    middle: Tensor,
+    step: Level,
+    whitening: Whitening,
+    noise: Noise,
+    drawn: bool,
+    newton: int,
+    products: int,
 ) -> Tensor:
     """A draw from, or the mean of, what the release makes of images expected at `middle`."""
     images = lambda entries: middle + whitening.turned(entries * step.deviation)  # noqa: E731
     zero = torch.zeros_like(middle)
     try:
         with twice_differentiable():
-            forth, back, values = linearised(lambda entries: misfit.residuals(images(entries)), zero)
-            entries = zero
+            forth, back, values = linearised(lambda entries: told.residuals(images(entries)), zero)
+            first, errors = zero, torch.zeros_like(values)
             if drawn:
-                entries = noise(*middle.shape)
-                values = values + forth(entries) - noise(*values.shape)
-            entries = entries + conjugate_gradients(forth, back, values, PRODUCTS, damping=1.0)
+                first, errors = noise(*middle.shape), noise(*values.shape)
+                values = values + forth(first) - errors
+            entries = first + conjugate_gradients(forth, back, values, products, damping=1.0)
+            for _ in range(newton - 1):
+                forth, back, values = linearised(
+                    lambda entries: torch.cat(
+                        [told.residuals(images(entries)) - errors, (entries - first).flatten()]
+                    ),
+                    entries,
+                )
+                entries = entries + conjugate_gradients(forth, back, values, products)
     except RuntimeError as error:
         if isinstance(error, InputError) or (operation := operation_of(error)) is None:
             raise
-        raise refusal(misfit.knowledge.model, middle, operation) from error
+        raise refusal(told.knowledge.model, middle, operation) from error
     return images(entries)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks import parameters as shared
 from attacks.annealed import PRODUCTS, draw, levels
 from attacks.base import Attack, Task, attack
-from attacks.denoising import Wiener
+from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.gaussian_prior import Whitening
 from attacks.linear_estimate import check_statistics, estimate
 from attacks.posterior import Misfit
-from dpbench.protocol import Knowledge, Reconstruction
-
-TRIED = 32
-"""Public images that the denoiser's errors are measured on, about."""
-WITHOUT_DENOISER = "There is no denoiser for such images, so a Wiener filter took its place."
+from dpbench.protocol import Reconstruction
 
 
 @attack("posterior-mean")
@@ -45,11 +41,11 @@ class PosteriorMean(Attack):
         found = estimate(task.release, knowledge, self.public_images, task.device)
         misfit = Misfit(task.release, knowledge, found.labels)
         whitening = Whitening(knowledge.image_statistics).to(task.device)
-        denoiser = knowledge.image_denoiser or _wiener(knowledge, whitening, found.labels, found.means)
+        denoiser = denoiser_or_wiener(knowledge, whitening, found.labels, found.means)
         whole, total = self.restarts * self.iterations, torch.zeros_like(found.images)
         with torch.no_grad():
             count = max(1, self.iterations // PRODUCTS)
-            steps = levels(count, denoiser, whitening, *_tried(knowledge, found.labels), task.noise)
+            steps = levels(count, denoiser, whitening, *tried_on(knowledge, found.labels), task.noise)
             for done in range(1, self.restarts + 1):
                 total += draw(misfit, found.images, steps, denoiser, whitening, task.noise)
                 task.progress(done * self.iterations, whole, _nats(misfit, total / done))
@@ -73,18 +69,3 @@ class PosteriorMean(Attack):
 def _nats(misfit: Misfit, images: Tensor) -> float:
     with torch.enable_grad():  # a gradient is taken
         return float(misfit.residuals(images).detach().square().sum() / 2)
-
-
-def _wiener(knowledge: Knowledge, whitening: Whitening, labels: Tensor, means: Tensor) -> nn.Module:
-    """What takes the place of a denoiser for images of these labels, with these means."""
-    each = means.new_zeros(knowledge.num_classes, *means.shape[1:])
-    return Wiener(whitening, each.index_copy(0, labels, means))
-
-
-def _tried(knowledge: Knowledge, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Public images [n, C, H, W] of these labels, and their labels."""
-    classes = labels.unique()
-    most = max(2, TRIED // len(classes))
-    each = [knowledge.public_images.of(int(label), most).to(labels.device) for label in classes]
-    lengths = torch.tensor([len(images) for images in each], device=labels.device)
-    return torch.cat(each), classes.repeat_interleave(lengths)

@@ -57,7 +57,8 @@ def samples(
     (`sparsity`). Once they are known up to their scales, D is too; the bias gradient, sum of D's rows, tells
     the scales, and each row of D has one negative entry, the label's.
 
-    Samples whose gradient is below the rounding errors of the others' are left out.
+    Samples whose gradient is below the rounding errors of the others' are left out. One sample alone needs no
+    zeros, and its features may have any sign.
     """
     batch, classes = release.batch_size, knowledge.num_classes
     if batch > classes - 1:
@@ -75,6 +76,8 @@ def samples(
         return None, f"the last layer's gradient is no sum of {batch} samples', as under noise or pruning"
     explain = lambda rows: _scaled(rows, weight, bias, names, knowledge, batch)  # noqa: E731
     found = separated(space, explain, generator, starts, one_sign=True)
+    if found is None and batch == 1 and space.clear:
+        found = explain(space.basis * (weight @ space.basis[0]).dot(bias).sign())
     if found is None:
         return None, "the features of the last layer have no zeros that would tell the samples apart"
     return found, ""

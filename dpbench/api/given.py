@@ -25,6 +25,7 @@ _NOT_HERE = (
     "weights",
     "label_draw",
     "logit_scale",
+    "trainable",
     "labels",
     "plugin",
 )

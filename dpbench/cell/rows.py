@@ -54,6 +54,7 @@ def _of_cell(cell: Cell) -> Row:
         "victim": batch.victim,
         "weights": batch.weights_digest if batch.weights else None,
         "logit_scale": batch.logit_scale,
+        "trainable": None if batch.trainable == "all" else batch.trainable,
         "label_draw": batch.label_draw,
         "data": batch.data,
         "batch_size": batch.batch_size,
@@ -183,7 +184,8 @@ def describe(cell: Cell) -> str:
     batch = cell.batch
     seeds = f"batch {batch.batch_seed}" + (f", attack seed {cell.attack_seed}" if cell.attack_seed else "")
     scaled = f" logits x{batch.logit_scale:g}" if batch.logit_scale != 1 else ""
-    network = f"{batch.model}/{batch.norm}/{batch.victim}{scaled}"
+    trained = "" if batch.trainable == "all" else f" {batch.trainable}"
+    network = f"{batch.model}/{batch.norm}/{batch.victim}{scaled}{trained}"
     size = f"{batch.batch_size}" + (f" x {batch.clients} clients" if batch.clients > 1 else "")
     return f"{network} B={size} ({seeds}): {attack_and_defence(cell)}"
 

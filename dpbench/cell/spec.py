@@ -49,6 +49,7 @@ class BatchSpec:
         weights: the user's file or an asset's name; None where the victim is a shipped one.
         weights_digest: hash of the weights.
         logit_scale: what its last layer is multiplied by.
+        trainable: what the client trains, and so sends the gradient of: `all`, or `head`, the last layer.
         clients: n, how many clients' sum the server sees, `batch_size` images each. The attacked one comes
             first, the images of the others are drawn by `batch_seed`, too.
         expected: the expected batch that a release from somebody's training was divided by; None for the
@@ -67,6 +68,7 @@ class BatchSpec:
     weights: str | None = None
     weights_digest: str
     logit_scale: float = 1.0
+    trainable: str = "all"
     clients: int = 1
     expected: int | None = None
 

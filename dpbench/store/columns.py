@@ -123,6 +123,9 @@ add(
     _words("weights", "batch", "the user's own weights, by hash: of the file, or of the own model with them"),
     _number("victim_accuracy", "batch", "its accuracy on CIFAR-10's test set, 0 to 1", symbol=""),
     _number("logit_scale", "batch", "what the victim's last layer was multiplied by; 1 is the victim itself"),
+    _words(
+        "trainable", "batch", "`head` where the last layer alone was trained and sent; missing for all layers"
+    ),
     _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),
     _words("data", "batch", "data set of the attacked images"),
     _count("batch_size", "batch", "images in the batch"),

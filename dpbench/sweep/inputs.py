@@ -44,9 +44,9 @@ class Inputs:
     ) -> Iterator[BatchSpec]:
         """Every batch of every victim; reasons for those that cannot be had go into `left_out`."""
         networks = [(m, n) for m in values["model"] for n in values["norm"] or (victim.usual_norm(m),)]
-        axes = ("batch_size", "clients", "batch_seed", "label_draw", "logit_scale")
+        axes = ("batch_size", "clients", "batch_seed", "label_draw", "logit_scale", "trainable")
         for (model, norm), state in product(networks, values["victim"]):
-            for size, clients, seed, draw, scale in product(*(values[name] for name in axes)):
+            for size, clients, seed, draw, scale, trainable in product(*(values[name] for name in axes)):
                 try:
                     weights = self._victims(model, norm, state)
                     images = self._images(model, size, clients, seed, draw)
@@ -67,6 +67,7 @@ class Inputs:
                     weights=self._weights,
                     weights_digest=weights,
                     logit_scale=scale,
+                    trainable=trainable,
                 )
 
     def has_batch_norm(self, batch: BatchSpec) -> bool:

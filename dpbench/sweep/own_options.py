@@ -108,6 +108,15 @@ OWN = (
     ),
     _option(
         SCENE,
+        "trainable",
+        str,
+        ("all",),
+        "what the client trains, and so sends the gradient of: all layers, or the last one alone "
+        "(docs/transfer-learning.md)",
+        choices=("all", "head"),
+    ),
+    _option(
+        SCENE,
         "labels",
         str,
         ("known",),

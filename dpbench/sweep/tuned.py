@@ -43,6 +43,7 @@ def setting(cell: Cell) -> dict[str, Plain]:
     batch, told = cell.batch, cell.told
     found: dict[str, Plain] = {name: getattr(batch, name) for name in ("batch_size", "model", "norm")}
     found |= {name: getattr(batch, name) for name in ("victim", "weights", "logit_scale", "label_draw")}
+    found |= {} if batch.trainable == "all" else {"trainable": batch.trainable}
     found |= {"labels": told.labels, "bn_stats": told.bn_stats, "generator": told.generator}
     found |= {"defense": cell.defence.name, "threat_model": cell.threat.name, "attack": cell.attack.name}
     for part in (cell.defence, cell.threat, cell.attack):

@@ -12,25 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.protocol import InputError
-
-
-def head(model: nn.Module, num_classes: int) -> str:
-    """The name of the last fully connected layer with an output for each class and a bias.
-
-    Raises:
-        InputError: where there is none.
-    """
-    found = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == num_classes and module.bias is not None
-    ]
-    if not found:
-        raise InputError(
-            f"`threat_model` fishing changes a last, fully connected layer with {num_classes} outputs and a "
-            "bias, which this model lacks: choose another `model`."
-        )
-    return found[-1]
+from dpbench.victim.head import head
 
 
 def fished(model: nn.Module, num_classes: int, target: int, public: Tensor, margin: float) -> nn.Module:
@@ -52,6 +34,11 @@ def fished(model: nn.Module, num_classes: int, target: int, public: Tensor, marg
     """
     changed = copy.deepcopy(model)
     name = head(changed, num_classes)
+    if name is None:
+        raise InputError(
+            f"`threat_model` fishing changes a last, fully connected layer with {num_classes} outputs and a "
+            "bias, which this model lacks: choose another `model`."
+        )
     layer, seen = changed.get_submodule(name), []
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():

@@ -25,8 +25,8 @@ class MadeUp:
 
     def batches(self, values, left_out):
         networks = [(m, n) for m in values["model"] for n in values["norm"] or (usual_norm(m),)]
-        axes = ("victim", "batch_size", "batch_seed", "label_draw", "logit_scale")
-        for (model, norm), (victim, size, seed, draw, scale) in product(
+        axes = ("victim", "batch_size", "batch_seed", "label_draw", "logit_scale", "trainable")
+        for (model, norm), (victim, size, seed, draw, scale, trainable) in product(
             networks, product(*(values[name] for name in axes))
         ):
             try:
@@ -45,6 +45,7 @@ class MadeUp:
                 victim=victim,
                 weights_digest=weights,
                 logit_scale=scale,
+                trainable=trainable,
             )
 
     def has_batch_norm(self, batch):

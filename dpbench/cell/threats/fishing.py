@@ -14,6 +14,7 @@ from dpbench.cell.views import View, part_of
 from dpbench.cell.visibility import changed, public_of
 from dpbench.protocol import InputError, Knowledge, Release, parameter
 from dpbench.victim import fishing
+from dpbench.victim.head import head
 
 
 @threat_model("fishing")
@@ -72,7 +73,7 @@ class Fishing(Honest):
         The last layer's rows of other classes hold all images. The row of the fished class holds its own
         alone, and the others are what they would be if there were no other images.
         """
-        layer = knowledge.model.get_submodule(name := fishing.head(knowledge.model, knowledge.num_classes))
+        layer = knowledge.model.get_submodule(name := head(knowledge.model, knowledge.num_classes))
         target = int(layer.weight.abs().sum(1).argmax())  # the only row that is not zero
         scores = layer.bias.detach().clone()
         scores[target] = -torch.inf

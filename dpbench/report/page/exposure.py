@@ -196,7 +196,7 @@ def _floors(image: Mapping[str, Any], floors: pd.DataFrame, naming: Naming) -> I
 
 def _same_victim(floor: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Floors of a batch know no victim; those of an attack do."""
-    names = ("model", "norm", "victim", "weights", "logit_scale")
+    names = ("model", "norm", "victim", "weights", "logit_scale", "trainable")
     return pd.isna(floor["floor_of"]) or all(
         floor[name] == image[name] or (pd.isna(floor[name]) and pd.isna(image[name])) for name in names
     )

@@ -86,6 +86,15 @@ def test_smaller_logits_make_another_less_confident_victim():
     assert losses[1][sure] > losses[0][sure]
 
 
+def test_of_a_head_alone_nothing_else_is_sent_and_the_victim_is_as_accurate():
+    whole, head = (prepare(cell(**RESNET, trainable=part).batch) for part in ("all", "head"))
+    sent = {name for name, p in head.victim.model.named_parameters() if p.requires_grad}
+    assert sent == {"fc.weight", "fc.bias"}
+    with torch.no_grad():
+        assert torch.equal(whole.victim.model(whole.images), head.victim.model(head.images))
+    assert all(p.requires_grad for p in whole.victim.model.parameters())
+
+
 def test_images_that_change_during_a_run_are_refused(data):
     samples = load_data("samples")
     known = cell(images_digest=images_digest(draw_disjoint(samples, 2, 0), samples))

@@ -26,6 +26,7 @@ CHANGES = [
     {"clients": 2},
     {"label_draw": "random"},
     {"logit_scale": 0.5},
+    {"trainable": "head"},
     {"expected": 256},
     {"data": "imagenet-samples"},
     {"image_size": 16},
@@ -127,6 +128,7 @@ INDEPENDENT = [
     {"data": "imagenet-samples"},
     {"victim": "early"},
     {"logit_scale": 0.5},
+    {"trainable": "head"},
     {"attack_seed": 1},
     {"threat": part("honest", releases=2)},
 ]
