@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
+from scipy.special import logsumexp
 
 CHANCE = 1 / 200
 """The rate of success without any leak: 1 over the size of the gallery."""
@@ -87,38 +86,6 @@ def below(successes: np.ndarray, trials: np.ndarray) -> np.ndarray:
 def _log_ratio(bet: float, edge: float, successes: np.ndarray, trials: np.ndarray) -> np.ndarray:
     successes, trials = np.asarray(successes, dtype=float), np.asarray(trials, dtype=float)
     return successes * math.log(bet / edge) + (trials - successes) * (math.log1p(-bet) - math.log1p(-edge))
-
-
-def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """An interval of the success rate that holds at whatever moment the counting stopped.
-
-    It leaves out the rates against which a Beta(1/2, 1/2) mixture of bets has evidence of
-    1 / (1 - confidence), and is wider than Clopper and Pearson's, which holds for a number of trials fixed
-    beforehand only.
-
-    Args:
-        successes: 0 to `trials`.
-        trials: 0 or more.
-        confidence: chance that it holds the rate at all moments together, at least; in (0, 1).
-
-    Example:
-        >>> [round(end, 3) for end in interval(5, 10)]
-        [0.118, 0.882]
-        >>> interval(0, 0)
-        (0.0, 1.0)
-    """
-    mixture = betaln(successes + 0.5, trials - successes + 0.5) - betaln(0.5, 0.5)
-
-    def surplus(rate: float) -> float:
-        own = xlogy(successes, rate) + xlog1py(trials - successes, -rate)
-        return float(mixture - own + math.log(1 - confidence))
-
-    if trials == 0:
-        return 0.0, 1.0
-    middle, edge = successes / trials, 1e-12
-    low = brentq(surplus, edge, middle) if successes and surplus(edge) > 0 else 0.0
-    high = brentq(surplus, middle, 1 - edge) if successes < trials and surplus(1 - edge) > 0 else 1.0
-    return low, high
 
 
 class Watch:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dpbench.frontier import evidence
 from dpbench.frontier.evidence import Verdict
+from dpbench.privacy.intervals import anytime
 from dpbench.privacy.rounding import up
 
 
@@ -56,7 +57,7 @@ class Rate:
     @classmethod
     def of(cls, attack: str, successes: int, trials: int) -> Rate:
         """With what follows from the counts."""
-        low, high = evidence.interval(successes, trials)
+        low, high = anytime(successes, trials)
         return cls(
             attack=attack,
             successes=successes,

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy import PRIOR_SUCCESS
-from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.compare.settings import LABELS, SITUATION, canonical, of_attacks, really_run
 from dpbench.report.evidence import originals, over_floor
 from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
-from dpbench.report.summary import pooled
+from dpbench.report.successes import Successes, asked, choices, successes
 from dpbench.store.columns import columns, conditions
 from dpbench.system import digest
 
@@ -132,24 +131,22 @@ def _guarantee(head: pd.Series) -> dict[str, Any]:
 
 def _strongest(variants: Sequence[pd.DataFrame], head: pd.Series) -> dict[str, Any]:
     """The attack that gets furthest: most often right, or else furthest above the floors."""
-    counted = [_counted(rows) for rows in variants]
-    asked = sum(count > 0 for _, count in counted)
-    best = max(range(len(variants)), key=lambda i: _reach(variants[i], *counted[i]))
-    rows, (right, trials) = variants[best], counted[best]
+    counted = [successes(rows) for rows in variants]
+    tested = sum(each.asked > 0 for each in counted)
+    best = max(range(len(variants)), key=lambda i: _reach(variants[i], counted[i]))
+    rows, found = variants[best], counted[best]
     success = None
-    if trials:
+    if found.asked:
         # all attacks' intervals hold together, and so does what they say of the most successful one
-        ends = [clopper_pearson(*each, 1 - LEVEL / asked) for each in counted if each[1]]
-        informed = bool(rows["success"].notna().any())
-        chance = 1 / rows["candidates" if informed else "gallery_size"].astype(float)
+        ends = [each.interval(1 - LEVEL / tested) for each in counted if each.asked]
         success = {
-            "measure": "picked" if informed else "identified",
-            "right": right,
-            "asked": trials,
-            "share": right / trials,
+            "measure": found.measure,
+            "right": found.right,
+            "asked": found.asked,
+            "share": found.right / found.asked,
             "low": max(low for low, _ in ends),
             "high": max(high for _, high in ends),
-            "chance": plain(chance.mean()),
+            "chance": plain((1 / choices(asked(rows)).astype(float)).mean()),
         }
     return {
         "strongest": {
@@ -167,17 +164,9 @@ def _strongest(variants: Sequence[pd.DataFrame], head: pd.Series) -> dict[str, A
     }
 
 
-def _counted(rows: pd.DataFrame) -> tuple[int, int]:
-    """Right answers and questions; of identification, a photograph counts once."""
-    if rows["success"].notna().any():
-        return pooled(rows)
-    asked = rows[rows["identified"].notna()]
-    return pooled(asked[~asked[_PHOTOGRAPH].duplicated()])
-
-
-def _reach(rows: pd.DataFrame, right: int, asked: int) -> tuple[float, float, float]:
+def _reach(rows: pd.DataFrame, found: Successes) -> tuple[float, float, float]:
     over, psnr = over_floor(rows["psnr"], rows["psnr_floor"]).median(), rows["psnr"].median()
-    share = right / asked if asked else -1.0
+    share = found.right / found.asked if found.asked else -1.0
     return share, *(-math.inf if pd.isna(value) else float(value) for value in (over, psnr))
 
 

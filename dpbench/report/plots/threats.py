@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
-from dpbench.privacy.intervals import clopper_pearson
 from dpbench.privacy.rounding import up, upwards
 from dpbench.report import escape
 from dpbench.report.plots.axes import at_values, short
@@ -20,7 +19,7 @@ from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, SMALL, TEX
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, has_exact_chance, is_floor
-from dpbench.report.summary import pooled
+from dpbench.report.successes import asked, choices, successes
 from dpbench.store import Store, schema
 
 _ATTACKERS = {
@@ -43,7 +42,7 @@ _CURVE = ["threat_model", "releases", "inclusion", "choices"]
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Success over the epsilon of the release, by threat model."]
     for row in curves(_attacks(schema.conform(table))).to_dict("records"):
-        known = _ATTACKERS.get(row["threat_model"], row["threat_model"])
+        known = _attacker(row["threat_model"], row["measure"])
         share = 100 * row["right"] / row["trials"]
         said.append(f"{known}, epsilon {up(row['eps_release'])}: {share:.0f} % of {row['trials']}.")
     return " ".join(said)
@@ -53,10 +52,11 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw success over eps_release: a curve per threat model, its strongest attack.
 
-    Honest and malicious servers succeed where the reconstruction identifies its original in the gallery, the
-    informed attacker where it picks the right candidate. Every point stands at its own epsilon; bars are 95 %
-    Clopper-Pearson intervals. The black line is the ReRo bound at the prior of a blind choice, the dotted one
-    that choice. A panel for each batch size, number of releases, inclusion and number of choices.
+    Honest and malicious servers succeed where the reconstruction identifies its original in the gallery, or
+    in a frontier where it ranks it first, the informed attacker where it picks the right candidate. Every
+    point stands at its own epsilon; bars are 95 % intervals: exact, or of a frontier those that hold whenever
+    its batches ended. The black line is the ReRo bound at the prior of a blind choice, the dotted one that
+    choice. A panel for each batch size, number of releases, inclusion and number of choices.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -139,7 +139,7 @@ def _private(table: pd.DataFrame) -> pd.DataFrame:
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
     private = _private(table)
-    return private[has_exact_chance(private)]
+    return asked(private[has_exact_chance(private)])
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,19 +149,20 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
         table: rows of attacks that ended well, with an eps_release.
 
     Returns:
-        `threat_model`, `releases`, `inclusion`, `choices`, `eps_release`, `attack`, `right`, `trials` and the
-        informed attacker's `bound`.
+        `threat_model`, `releases`, `inclusion`, `choices`, `eps_release`, `attack`, `right`, `trials`, the
+        ends `low` and `high` of the share's interval, what was counted (`measure`), and the informed
+        attacker's `bound`.
     """
     curve = [*_CURVE, "eps_release"]
     by = [*curve, "attack", "adaptive", "prior"]
-    table = table.assign(
-        inclusion=table["inclusion"].fillna(1.0), choices=table["candidates"].fillna(table["gallery_size"])
-    )
+    table = table.assign(inclusion=table["inclusion"].fillna(1.0), choices=choices(table))
     found = []
     for key, rows in table.groupby(by, dropna=False):
-        right, trials = pooled(rows)
-        counted = {"right": right, "trials": trials, "bound": rows["success_bound"].max()}
-        found.append(dict(zip(by, key, strict=True)) | counted)
+        counted = successes(rows)
+        low, high = counted.interval()
+        ends = {"low": low, "high": high, "measure": counted.measure, "bound": rows["success_bound"].max()}
+        named = dict(zip(by, key, strict=True)) | {"right": counted.right, "trials": counted.asked}
+        found.append(named | ends)
     counted = pd.DataFrame(found)
     counted = counted[counted["trials"] > 0]
     share = counted["right"] / counted["trials"]
@@ -169,9 +170,15 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return counted.loc[best].sort_values(curve, ignore_index=True)
 
 
+def _attacker(threat_model: str, measure: str) -> str:
+    """A threat model, and what its attacker succeeds in."""
+    said = _ATTACKERS.get(threat_model, f"{threat_model}, right choice")
+    return said.replace("identified", "ranked first") if measure == "ranked" else said
+
+
 def _panel(axis: Axes, rows: pd.DataFrame, attackers: list[str], delta: float, inches: float) -> None:
     for threat_model, own in rows.groupby("threat_model"):
-        known = _ATTACKERS.get(threat_model, f"{threat_model}, right choice")
+        known = _attacker(threat_model, own["measure"].iloc[0])
         _curve(axis, own, attackers.index(threat_model), known)
     among, inclusion, budgets = rows["choices"].iloc[0], rows["inclusion"].iloc[0], rows["eps_release"]
     black = {"color": "black", "linewidth": 1, "label": _BOUND}
@@ -189,8 +196,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, attackers: list[str], delta: float, i
 
 def _curve(axis: Axes, rows: pd.DataFrame, i: int, label: str) -> None:
     share = (rows["right"] / rows["trials"]).to_numpy()
-    pairs = rows[["right", "trials"]].itertuples(index=False)
-    low, high = np.array([clopper_pearson(*pair) for pair in pairs]).T
+    low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
     axis.errorbar(
         rows["eps_release"],
         share,

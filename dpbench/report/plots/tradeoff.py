@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dpbench import privacy
-from dpbench.privacy.intervals import clopper_pearson
 from dpbench.privacy.rounding import up, up_percent
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
@@ -20,7 +19,7 @@ from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import ended_well, has_exact_chance, is_floor
-from dpbench.report.summary import pooled
+from dpbench.report.successes import Successes, asked, choices, successes
 from dpbench.store import Store, schema
 
 _ATTACKERS = {
@@ -46,21 +45,19 @@ class Point:
         attack: the attack's name.
         curve: the noise multiplier, the number of releases, and how many of them share a draw of noise.
         chance: share that a blind choice is right in, exactly.
-        right: successes.
-        trials: of so many.
+        successes: right answers.
     """
 
     threat_model: str
     attack: str
     curve: _Curve
     chance: float
-    right: int
-    trials: int
+    successes: Successes
 
     @property
     def share(self) -> float:
         """Of successes."""
-        return self.right / self.trials
+        return self.successes.right / self.successes.asked
 
 
 def points(table: pd.DataFrame) -> list[Point]:
@@ -76,18 +73,14 @@ def points(table: pd.DataFrame) -> list[Point]:
     table = schema.conform(table)
     given = table["noise_multiplier"].notna() & table["eps_release"].notna()
     table = table[ended_well(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
-    table = table[has_exact_chance(table)]
-    ranked = table["ranked_first"].notna()
-    choices = table["candidates"].fillna(table["gallery_size"]).mask(ranked, 200)
-    table = table.assign(choices=choices, **_correlation(table))
+    table = asked(table[has_exact_chance(table)])
+    table = table.assign(choices=choices(table), **_correlation(table))
     by = ["threat_model", "attack", *_CURVE, "choices"]
     found = []
     for (threat_model, attack, sigma, releases, bands, among), rows in table.groupby(by):
-        asked = rows["ranked_first"].dropna()
-        right, trials = (int(asked.sum()), len(asked)) if len(asked) else pooled(rows)
-        if trials:
+        if (counted := successes(rows)).asked:
             curve = float(sigma), int(releases), int(bands)
-            found.append(Point(str(threat_model), str(attack), curve, 1 / float(among), right, trials))
+            found.append(Point(str(threat_model), str(attack), curve, 1 / float(among), counted))
     return found
 
 
@@ -95,10 +88,11 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Trade-off curves of the release: the most that any attacker can be right, against chance."]
     for p in points(table):
         bound = up_percent(_bound(p.curve, p.chance))
-        low, high = clopper_pearson(p.right, p.trials)
+        low, high = p.successes.interval()
         said.append(
-            f"{_attacker(p)} ({p.attack}) at sigma {up(p.curve[0])}: {100 * p.share:.0f} % of {p.trials} "
-            f"({100 * low:.0f} to {100 * high:.0f} %), chance {100 * p.chance:.3g} %, bound {bound}."
+            f"{_attacker(p)} ({p.attack}) at sigma {up(p.curve[0])}: {100 * p.share:.0f} % "
+            f"of {p.successes.asked} ({100 * low:.0f} to {100 * high:.0f} %), "
+            f"chance {100 * p.chance:.3g} %, bound {bound}."
         )
     return " ".join(said)
 
@@ -217,7 +211,7 @@ def _apart(found: list[Point], left: float) -> list[float]:
 
 
 def _mark(axis: Axes, point: Point, place: float, colour: str, marker: str) -> None:
-    low, high = clopper_pearson(point.right, point.trials)
+    low, high = point.successes.interval()
     axis.errorbar(
         place,
         point.share,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from dpbench.frontier.evidence import CHANCE, MARGIN, MOST, Verdict, Watch, below, interval, leak
+from dpbench.frontier.evidence import CHANCE, MARGIN, MOST, Verdict, Watch, below, leak
+from dpbench.privacy.intervals import anytime
 from tests.helpers.evidence import RUNS, simulated, successes
 
 AT_MARGIN = CHANCE + MARGIN
@@ -102,7 +103,7 @@ def test_the_interval_holds_at_all_moments_together(rate):
     ends = {}
     for n in range(1, trials + 1):
         for s in np.unique(found[:, n - 1]):
-            ends[s, n] = interval(int(s), n)
+            ends[s, n] = anytime(int(s), n)
     low, high = (
         np.array([[ends[s, n][end] for n, s in enumerate(run, start=1)] for run in found]) for end in (0, 1)
     )
@@ -112,6 +113,6 @@ def test_the_interval_holds_at_all_moments_together(rate):
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 60), (60, 60), (0, MOST), (1, MOST)])
 def test_the_interval_holds_the_observed_rate(successes, trials):
-    low, high = interval(successes, trials)
+    low, high = anytime(successes, trials)
     assert 0 <= low <= successes / trials <= high <= 1
     assert high - low < 0.2

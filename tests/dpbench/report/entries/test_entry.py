@@ -5,12 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dpbench import __main__ as program
 from dpbench import load
-from dpbench.privacy.intervals import clopper_pearson
+from dpbench.privacy.intervals import anytime, clopper_pearson
 from dpbench.report.entries import FILE, entry, results, write
 from dpbench.report.entries.check import check
 from dpbench.report.entries.schema import misshapen
@@ -65,6 +66,36 @@ def test_the_informed_attackers_answers_are_its_trials(enter, gallery):
     success = found["strongest"]["success"]
     assert (success["measure"], success["right"], success["asked"]) == ("picked", 60, 200)
     assert (success["chance"], found["bound"]) == (0.1, {"success": 0.4, "prior": 0.1})
+
+
+def test_a_frontiers_entry_counts_ranks_as_the_frontier_does(enter, gallery):
+    """Its decoys are others than a gallery's, and its batches end by what they show."""
+    rows = gallery(2, 94, attack="lmmse") + gallery(3, 94)
+    for row in rows:
+        row["ranked_first"] = row["attack"] == "lmmse" and row["batch_seed"] in (7, 8, 9, 10)
+    path = enter("run", rows)
+    strongest = by_defence(path)["dp"]["strongest"]
+    success = strongest["success"]
+    assert strongest["attack"] == "lmmse"
+    assert (success["measure"], success["right"], success["asked"]) == ("ranked", 4, 94)
+    assert (success["low"], success["high"]) == pytest.approx(anytime(4, 94, 0.975))
+    assert success["chance"] == 1 / 200
+    assert check(path).faults == ()
+
+
+def test_the_committed_frontiers_entry_counts_what_its_table_counts():
+    home = REFERENCE / "decide-run"
+    seen = pd.read_csv(home / "frontier.csv")
+    found = [each for each in entry(home, load(home))["results"] if each["guarantee"]]
+    for each in found:
+        success, sigma = each["strongest"]["success"], each["defence"]["parameters"]["noise_multiplier"]
+        alike = seen[(seen["threat_model"] == each["threat_model"]) & np.isclose(seen["sigma"], sigma)]
+        assert (success["right"], success["asked"]) == (alike["successes"].max(), alike["trials"].iloc[0])
+        if len(alike) == 1:
+            assert (success["low"], success["high"]) == pytest.approx(
+                (alike["low"].item(), alike["high"].item())
+            )
+    assert len(found) == 24
 
 
 def test_accuracy_is_that_of_the_same_noise_and_training(enter, gallery, dp):

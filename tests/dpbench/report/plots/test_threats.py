@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import binomtest
 
 from dpbench import privacy
+from dpbench.privacy.intervals import anytime
 from dpbench.privacy.rounding import up_percent
 from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.report.plots.threats import curves, threats
@@ -250,3 +251,24 @@ def test_a_threat_model_of_a_third_party_has_a_curve(table):
     shown = {label for axis in threats(pd.concat([table, more])).axes for label in labels(axis)}
     assert "eavesdropper, right choice" in shown
     assert "honest server, image identified" not in shown  # of four, the one that succeeds least
+
+
+def test_a_frontiers_curve_counts_ranks_with_intervals_for_any_moment(table):
+    """The frontier itself says 1 of 1 for one image of a batch that ranked first, and so does its picture."""
+    first = (table["image"] == 0) & table["success"].isna()
+    ranked = table.assign(ranked_first=pd.Series(True, table.index, dtype="boolean").where(first))
+    found = curves(ranked[ranked["ranked_first"].notna() & ranked["eps_release"].notna()])
+    assert set(zip(found["right"], found["trials"], found["choices"], strict=True)) == {(1, 1, 200)}
+    assert {*zip(found["low"], found["high"], strict=True)} == {anytime(1, 1)}
+    names = labels(threats(ranked).axes[0])
+    assert "honest server, image ranked first" in names
+    assert not any("identified" in name for name in names)
+
+
+def test_a_photograph_counts_once_in_a_curve(table):
+    """Two attack seeds on the same photographs are no twice as many of them."""
+    again = pd.concat([table, table.assign(attack_seed=1)], ignore_index=True)
+    once, twice = (
+        curves(each[each["eps_release"].notna() & each["success"].isna()]) for each in (table, again)
+    )
+    assert twice["trials"].tolist() == once["trials"].tolist()

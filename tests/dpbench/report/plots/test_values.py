@@ -56,7 +56,7 @@ def test_noise_has_medians_worst_images_floors_and_frontiers(table):
 
 def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
     found = points(table)
-    assert [(p.curve, p.chance, p.right, p.trials) for p in found] == [
+    assert [(p.curve, p.chance, p.successes.right, p.successes.asked) for p in found] == [
         ((sigma, 1, 1), 1 / 20, 1, 4) for sigma in SIGMAS
     ]
     axis = tradeoff(table).axes[0]
@@ -85,7 +85,7 @@ def test_many_points_of_one_chance_stay_near_it(table):
 def test_attackers_with_another_bound_are_no_points(table):
     assert points(table.assign(inclusion=0.5)) == []
     ranked = points(table.assign(ranked_first=table["image"] == 0))
-    assert {(p.chance, p.right, p.trials) for p in ranked} == {(1 / 200, 1, 4)}
+    assert {(p.chance, p.successes.right, p.successes.asked) for p in ranked} == {(1 / 200, 1, 4)}
 
 
 def test_who_knows_the_label_has_a_better_chance_than_a_mixed_gallery_says(table):
