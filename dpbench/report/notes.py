@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 
 from dpbench.privacy.rounding import up
+from dpbench.report.evidence import originals
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
-from dpbench.report.rows import ended_well, is_defended
+from dpbench.report.rows import ended_well, is_defended, is_floor, is_guessed
 from dpbench.report.units import protected
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
@@ -78,6 +79,8 @@ def notes(
             "added parameters, accuracy drop and loss rise (nat): of the model that a malicious server sent, "
             "against the victim's; a client could measure them"
         )
+    if fished := fishing(table):
+        said.append(fished)
     said += _above_bounds(table, attacked)
     if table["lpips"].isna().all():
         said.append("LPIPS is empty: its trained trunk was not to be had")
@@ -91,6 +94,19 @@ def notes(
         cells = failed["key"].nunique()
         said.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return said
+
+
+def fishing(table: pd.DataFrame) -> str:
+    """How many of its images a fishing server has heard; empty where it heard all, or there is none."""
+    guessed = is_guessed(table) & ~is_floor(table) & ended_well(table)
+    rows = table[(table["threat_model"] == "fishing").fillna(False) & ~is_floor(table) & ended_well(table)]
+    if not guessed.any():
+        return ""
+    every, heard = (originals(each).nunique() for each in (rows, rows[~guessed[rows.index]]))
+    return (
+        f"of the fishing server's images those count that it fishes for, {heard} of {every}: the others it "
+        "guesses by the public mean image"
+    )
 
 
 def _measures(shown: Collection[str]) -> str:

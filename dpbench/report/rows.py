@@ -18,6 +18,25 @@ def ended_well(table: pd.DataFrame) -> pd.Series:
     return (table["status"].fillna("ok") == "ok").astype(bool)
 
 
+def is_guessed(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of images that a fishing server does not fish for.
+
+    It hears nothing of them and hands back the public mean image in their place, so they say nothing of the
+    attack. It fishes for the class `target`, or else for that of the first image of the batch.
+    """
+    fishing = (table["threat_model"] == "fishing").fillna(False).astype(bool)
+    if not fishing.any():
+        return fishing
+    first = table["label"].where(table["image"] == 0).groupby(table["key"]).transform("first")
+    wanted = table["target"].fillna(first) if "target" in table else first
+    return fishing & (table["label"] != wanted).fillna(False).astype(bool)
+
+
+def is_of_attack(table: pd.DataFrame) -> pd.Series:
+    """Which rows hold a result of what was attacked: those that ended well, without what is guessed."""
+    return ended_well(table) & ~is_guessed(table)
+
+
 def is_floor(table: pd.DataFrame) -> pd.Series:
     """Which rows are floors: what an attacker reaches without the gradient of these images."""
     return table["floor"].notna()

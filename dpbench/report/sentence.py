@@ -10,6 +10,7 @@ import pandas as pd
 from dpbench.report import informed
 from dpbench.report.evidence import Measure, originals
 from dpbench.report.naming import number
+from dpbench.report.notes import fishing
 from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, reads_no_gradient
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
@@ -237,6 +238,8 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
     terms, measured, found = [], results.measured, results.found.values()
     if (measured["images"] > 1).any():
         terms.append("medians over images")
+    if fished := fishing(table):
+        terms.append(fished)
     if measured["psnr_over_floor_median"].notna().any():
         terms.append("the best floor may be a constant image made from the original, which is no guess")
     if any(each.measures for each in found):

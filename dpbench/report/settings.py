@@ -10,7 +10,7 @@ import pandas as pd
 from dpbench.report.evidence import Evidence, evidence
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed
+from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack
 from dpbench.report.summary import grouped
 from dpbench.report.verdict import Judged, worst
 
@@ -101,7 +101,7 @@ class Results:
         lines = attacked[~is_informed(attacked)]
         lines = lines.assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
         lines = lines.sort_values("threat_model", kind="stable")
-        well, floors = table[ended_well(table)], rivals(table)
+        well, floors = table[is_of_attack(table)], rivals(table)
         measured = lines.index[lines["images"] > 0]
         found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured}
         return cls(Naming(table), attacked, lines, found)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report.evidence import over_floor, to_floor
-from dpbench.report.rows import ended_well, ordered
+from dpbench.report.rows import ended_well, is_of_attack, ordered
 from dpbench.store import schema
 from dpbench.store.columns import Column, columns
 from dpbench.store.columns import conditions as condition_columns
@@ -44,7 +44,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per condition; batch sizes in order, in each the floors first, then the undefended, then the
         defended rows, budgets ascending. Beside the conditions: `images` and `cells` (rows and cells that
-        ended well), `failed` (cells that did not), per metric (a column with `better`) its mean, median,
+        ended well, without images that a fishing server guesses), `failed` (cells that did not), per metric
+        (a column with `better`) its mean, median,
         worst and for some quantiles, `psnr_over_floor_*` (dB above the best floor of the same image),
         `lpips_to_floor_*` (ratio to its lowest floor; below 1 is more alike than any floor),
         `label_accuracy` (0 to 1), `seconds` and `compile_seconds` (means over cells), `identified_share` (of
@@ -72,7 +73,8 @@ def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     )
     conditions = list(condition_columns())
     group = _numbered(table, conditions)
-    measured, by = table[well], group[well]
+    counted = is_of_attack(table)
+    measured, by = table[counted], group[counted]
     found = {
         "images": by.groupby(by).size(),
         "cells": measured["key"].groupby(by).nunique(),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dpbench import store
 from dpbench.protocol import InputError
-from dpbench.report.rows import ended_well, is_floor, only_labels
+from dpbench.report.rows import ended_well, is_floor, is_of_attack, only_labels
 from dpbench.store import Store
 from dpbench.system.paths import absolute, kind_of
 
@@ -97,7 +97,7 @@ def _read(letter: str, path: str) -> Run:
         raise InputError(f"There is no folder {path}.")
     table = store.load(path)
     attacked = table[~is_floor(table)]
-    well = attacked[ended_well(attacked) & ~only_labels(attacked)].reset_index(drop=True)
+    well = attacked[is_of_attack(attacked) & ~only_labels(attacked)].reset_index(drop=True)
     failed = attacked.loc[~ended_well(attacked), "key"].nunique()
     if well.empty:
         raise InputError(f"{path} holds no image that was attacked with a result; name another run.")

@@ -12,7 +12,7 @@ import pandas as pd
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.report.compare.settings import LABELS, SITUATION, canonical, of_attacks, really_run
 from dpbench.report.evidence import originals, over_floor
-from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
+from dpbench.report.rows import is_floor, is_of_attack, only_labels, ordered
 from dpbench.report.successes import Successes, asked, choices, successes
 from dpbench.store.columns import columns, conditions
 from dpbench.system import digest
@@ -45,7 +45,7 @@ def settings(table: pd.DataFrame) -> list[Setting]:
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
     """
-    usable = table[ended_well(table) & ~is_floor(table) & ~only_labels(table)]
+    usable = table[is_of_attack(table) & ~is_floor(table) & ~only_labels(table)]
     usable = ordered(usable.sort_values(["batch_seed", "attack_seed", "image"], kind="stable"))
     usable = usable.reset_index(drop=True)
     if usable.empty:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
-from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, reads_no_gradient
+from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, reads_no_gradient
 from dpbench.report.summary import grouped
 from dpbench.store import Store, schema
 
@@ -51,7 +51,7 @@ class Results:
     @cached_property
     def well(self) -> pd.DataFrame:
         """Rows of attacks that ended well, no floors."""
-        return self.table[ended_well(self.table) & ~is_floor(self.table)]
+        return self.table[is_of_attack(self.table) & ~is_floor(self.table)]
 
     @cached_property
     def rebuilt(self) -> pd.DataFrame:

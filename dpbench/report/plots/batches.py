@@ -15,7 +15,7 @@ from dpbench.report.naming import Naming
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
+from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 from dpbench.system.once import once
 
@@ -90,7 +90,7 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Attacks with their shares and `_curve`; which shares there are."""
     table = schema.conform(table)
-    table = table[ended_well(table)]
+    table = table[is_of_attack(table)]
     naming = Naming(table)
     table = _with_shares(ordered(table, batch_last=True))
     table = table[~is_floor(table) & ~is_informed(table)]

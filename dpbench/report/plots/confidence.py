@@ -13,7 +13,7 @@ from dpbench.report.naming import Naming
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, MOST, SMALL, TEXT, text_colour
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor, only_labels, ordered
+from dpbench.report.rows import is_floor, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 from dpbench.system.once import once
 
@@ -90,7 +90,7 @@ def confidence(table: pd.DataFrame, store: Store | None = None, width: float = F
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Images with company in their batch, with `_row` and `_curve`; the metric."""
     table = schema.conform(table)
-    table = table[ended_well(table) & ~only_labels(table)]
+    table = table[is_of_attack(table) & ~only_labels(table)]
     naming = Naming(table)
     table = ordered(table, batch_last=True)
     # alone in its batch an image has the whole gradient, whatever the victim thinks of it

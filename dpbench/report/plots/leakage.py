@@ -20,7 +20,7 @@ from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, SMALL, TEXT
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
+from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 
 CEILING = 60
@@ -112,7 +112,7 @@ def leakage(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
-    return table[ended_well(table) & ~is_informed(table) & ~only_labels(table)]
+    return table[is_of_attack(table) & ~is_informed(table) & ~only_labels(table)]
 
 
 def _leaking_most(attacked: pd.DataFrame) -> list[str]:

@@ -22,7 +22,7 @@ from dpbench.report.plots.frontier import stored
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
+from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 
 CEILING = 60
@@ -101,7 +101,7 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
 
 def _noisy(table: pd.DataFrame) -> pd.DataFrame:
     """Attacks on images, undefended or with noise of a known multiplier."""
-    table = table[ended_well(table) & ~is_floor(table) & ~is_informed(table) & ~only_labels(table)]
+    table = table[is_of_attack(table) & ~is_floor(table) & ~is_informed(table) & ~only_labels(table)]
     return table[~is_defended(table) | (table["noise_multiplier"] > 0)]
 
 

@@ -14,7 +14,7 @@ from dpbench.report.plots.axes import short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, LIGHT, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, is_floor, is_informed, only_labels, ordered
+from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 from dpbench.system.once import once
 
@@ -110,7 +110,7 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     """Rows with shares and `_curve`; the metric; the curves: most images first, but all copies last."""
     table = schema.conform(table)
-    table = table[ended_well(table) & ~is_floor(table) & ~is_informed(table) & ~only_labels(table)]
+    table = table[is_of_attack(table) & ~is_floor(table) & ~is_informed(table) & ~only_labels(table)]
     naming = Naming(table)
     table = with_shares(ordered(table, batch_last=True))
     recovered = "lpips" if table["lpips"].notna().any() else "psnr"

@@ -18,7 +18,7 @@ from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, SMALL, TEXT
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, has_exact_chance, is_floor
+from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import asked, choices, successes
 from dpbench.store import Store, schema
 
@@ -134,7 +134,7 @@ def _legend(figure: Figure, panels: list[Axes], width: float) -> float:
 
 
 def _private(table: pd.DataFrame) -> pd.DataFrame:
-    return table[ended_well(table) & ~is_floor(table) & table["eps_release"].notna()]
+    return table[is_of_attack(table) & ~is_floor(table) & table["eps_release"].notna()]
 
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:

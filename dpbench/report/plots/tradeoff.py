@@ -18,7 +18,7 @@ from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
-from dpbench.report.rows import ended_well, has_exact_chance, is_floor
+from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import Successes, asked, choices, successes
 from dpbench.store import Store, schema
 
@@ -72,7 +72,7 @@ def points(table: pd.DataFrame) -> list[Point]:
     """
     table = schema.conform(table)
     given = table["noise_multiplier"].notna() & table["eps_release"].notna()
-    table = table[ended_well(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
+    table = table[is_of_attack(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
     table = asked(table[has_exact_chance(table)])
     table = table.assign(choices=choices(table), **_correlation(table))
     by = ["threat_model", "attack", *_CURVE, "choices"]
