@@ -9,10 +9,11 @@ import pandas as pd
 
 from dpbench.report.evidence import originals
 from dpbench.report.page.beside import from_json
-from dpbench.report.rows import ended_well, is_defended, is_floor
+from dpbench.report.rows import is_defended, is_floor, is_of_attack
 from dpbench.report.units import protected, units
 from dpbench.store import Store
 from dpbench.store.columns import columns
+from dpbench.system.words import counted
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
         table: per-image results with all columns; some ended well.
         store: the run's folder.
     """
-    rows = table[~is_floor(table) & ended_well(table)]
+    rows = table[~is_floor(table) & is_of_attack(table)]
     attacks, private = rows["attack"].dropna().unique(), rows[rows["eps_release"].notna()]
     found = [
         Change(
@@ -83,7 +84,8 @@ def _scene(rows: pd.DataFrame) -> str:
 
 def _images(rows: pd.DataFrame) -> str:
     images = originals(rows).nunique()
-    return f"There are {len(rows):,} results for {images:,} image{'s' if images > 1 else ''}"
+    verb = "is" if len(rows) == 1 else "are"
+    return f"There {verb} {counted(len(rows), 'result')} for {counted(images, 'image')}"
 
 
 def _person(store: Store) -> str:

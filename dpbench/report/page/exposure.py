@@ -11,7 +11,7 @@ import pandas as pd
 from dpbench.privacy.rounding import up
 from dpbench.report.evidence import originals, over_floor
 from dpbench.report.naming import Naming
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_informed, only_labels, ordered
+from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store.columns import conditions
 
 MOST_LEVELS = 12
@@ -74,7 +74,7 @@ def panels(table: pd.DataFrame) -> list[Panel]:
         table: per-image results, columns of `dpbench.store.columns`, with an index of its own.
     """
     naming = Naming(table)
-    well = table[ended_well(table)]
+    well = table[is_of_attack(table)]
     floors = well[is_floor(well)]
     rows = well[~is_floor(well) & ~is_informed(well) & ~only_labels(well) & well["psnr"].notna()]
     found: list[Panel] = []

@@ -6,8 +6,11 @@ import pytest
 from dpbench.report.entries.results import result, settings
 from dpbench.report.flags import flags
 from dpbench.report.notes import fishing
+from dpbench.report.page.changes import changes
+from dpbench.report.page.exposure import panels
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
+from dpbench.store import Store
 from dpbench.store.schema import frame
 
 BATCH = 8
@@ -65,3 +68,10 @@ def test_other_servers_have_heard_every_image(caught):
 def test_a_batch_of_one_class_is_heard_whole(caught):
     assert fishing(caught.assign(label=3)) == ""
     assert summary(caught.assign(label=3)).query("floor.isna()")["images"].item() == BATCH
+
+
+def test_the_page_shows_and_counts_the_same_images(caught, tmp_path):
+    said = {change.what: change.why for change in changes(caught, Store(tmp_path))}
+    assert said["More images"].startswith("There is 1 result for 1 image.")
+    (panel,) = panels(caught)
+    assert panel.images == 1
