@@ -13,7 +13,7 @@ count one by one: who knows nothing of the originals picks each as often, whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,8 @@ LEVEL = 0.05
 """Chance of a false claim about one attack setting, over all that is compared there."""
 MARGIN = 0.25
 """By how much more often than a guess an attack may still be right that is not seen to do better than one."""
+MOST = 200
+"""Images or batches up to which it is said how many would be enough; a frontier attacks as many at most."""
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
 _OWN, _BLIND = "noise-gradient", ("mean-image", "start")
 """Floors whose choices from a gallery are guesses: the attack fed noise, which is told what the attack is
@@ -81,6 +83,19 @@ class Measure:
         low, _ = clopper_pearson(self.rival, self.tried, 1 - level)
         return clopper_pearson(self.right, self.tried, 1 - level)[1] < low + MARGIN
 
+    def enough(self, level: float) -> int:
+        """As many as show at `level` that an attack is `at_chance` if it is right as often as a guess.
+
+        0 where not even `MOST` would, as where the strongest guess is right of nearly all.
+        """
+        share = self.chance if self.rival is None else self.rival / self.tried
+        for tried in range(1, MOST + 1):
+            right = round(share * tried)
+            rival = None if self.rival is None else right
+            if replace(self, right=right, tried=tried, rival=rival, p=1.0).at_chance(level):
+                return tried
+        return 0
+
     @property
     def _least(self) -> float:
         """What `p` would be if it had been right of all images."""
@@ -107,6 +122,18 @@ class Evidence:
     def strongest(self) -> Measure | None:
         """The measure that speaks most against a guess."""
         return min(self.measures, key=lambda measure: measure.p, default=None)
+
+    def lacking(self, level: float) -> int:
+        """As many images, or batches where these are counted, as would show that an attack is at chance.
+
+        0 where there are as many already, so that it is not their number that leaves the question open, and
+        where none up to `MOST` would do, or not all floors are guesses.
+        """
+        batches = any(measure.batches for measure in self.measures)
+        asked = [measure for measure in self.measures if measure.batches == batches]
+        enough = [measure.enough(level) for measure in asked if self.complete]
+        short = any(measure.tried < most for measure, most in zip(asked, enough, strict=False))
+        return max(enough) if short and all(enough) else 0
 
 
 def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence:

@@ -130,10 +130,6 @@ class _Batch:
             return f"{text}; no defence was tried"
         return f"{text}; there is no result under {_joined(gone)}" if gone else text
 
-    @property
-    def _wanting(self) -> str:
-        return "images" if self.setting.batch_size == 1 else "batches"
-
     def _undefended(self, best: Judged) -> str:
         attack, images = self.setting.naming.attack(best.line), best.evidence.images
         only = " for this one image" if images == 1 else ""
@@ -141,8 +137,8 @@ class _Batch:
             "works": f"{attack} rebuilds the undefended {_images(images)}",
             "better": f"{attack} does better on the undefended gradient than a guess without it{only}",
             "guess": f"{attack} is not seen to do better on the undefended gradient than a guess without it",
-            "unsure": f"there are not enough {self._wanting} to say whether {attack} does better on the "
-            "undefended gradient than a guess without it",
+            "unsure": f"there are not enough {self.setting.wanting} to say whether {attack} does better on "
+            "the undefended gradient than a guess without it",
             "unknown": f"there are no floors to judge {attack} on the undefended gradient by",
         }
         return f"{results[best.verdict]} ({_numbers(best)})"
@@ -157,12 +153,13 @@ class _Batch:
             by.setdefault(best.verdict, []).append(f"{label} ({named}{_short(best)})")
         before = undefended.verdict
         one = undefended.evidence.images == 1
+        few = f"there are not enough {self.setting.wanting}"
         an, the, no = ("any attack", "an attack", "no attack is") if several else ("it", "it", "it is not")
         results = {
             "works": f"{'it is' if one else 'they are'}{' still' if before == 'works' else ''} rebuilt",
             "better": f"{the}{' still' if before == 'better' else ''} does better than a guess",
             "guess": f"{no} seen to do better than a guess without the gradient",
-            "unsure": f"there are not enough {self._wanting} to say whether {an} does better than a guess",
+            "unsure": f"{few} to say whether {an} does better than a guess",
             "unknown": "there are no floors to judge by",
         }
         said = ""
@@ -244,6 +241,8 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
         terms.append("the best floor may be a constant image made from the original, which is no guess")
     if any(each.measures for each in found):
         terms.append("exact tests at 5 %, corrected for all measures and attacks of a setting")
+    if lacking := _lacking(results):
+        terms.append(lacking)
     if any(rebuilds(line) for _, line in measured.iterrows()):
         terms.append(f"rebuilt is a margin of {WORKS_DB:g} dB and no test")
     if any(each.images == 1 for each in found):
@@ -261,3 +260,17 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
     if failed:
         terms.append(f"{failed} cell{'s have' if failed > 1 else ' has'} no result")
     return f" ({'; '.join(terms)})" if terms else ""
+
+
+def _lacking(results: Results) -> str:
+    """How many images or batches would be enough where there are too few; empty where that is nowhere so."""
+    most: dict[str, int] = {}
+    for _, settings in results.victims():
+        for setting in settings:
+            if not setting.bare.empty:
+                for each in (setting.worst(setting.bare), *setting.reached().values()):
+                    most[setting.wanting] = max(most.get(setting.wanting, 0), each.enough)
+    said = [f"{enough} {wanting}" for wanting, enough in most.items() if enough]
+    return (
+        f"it takes about {' or '.join(said)} to see that an attack is no better than a guess" if said else ""
+    )

@@ -44,6 +44,11 @@ class Setting:
         return self.lines.iloc[0]["batch_size"]
 
     @property
+    def wanting(self) -> str:
+        """What there are too few of where there is no verdict: each image or batch is one observation."""
+        return "images" if self.batch_size == 1 else "batches"
+
+    @property
     def measured(self) -> pd.DataFrame:
         """The rows with a result."""
         return self.lines[self.lines["images"] > 0]

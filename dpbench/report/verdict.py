@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -26,11 +26,14 @@ class Judged:
         line: its row of the summary.
         evidence: what its images say.
         verdict: one of `VERDICTS`.
+        enough: where it is `unsure`, as many images or batches as would tell the attack from a guess if it is
+            none better; 0 where their number is not what is wanting.
     """
 
     line: pd.Series
     evidence: Evidence
     verdict: str
+    enough: int = 0
 
 
 def rebuilds(line: pd.Series) -> bool:
@@ -60,6 +63,13 @@ def verdict(line: pd.Series, found: Evidence, comparisons: int) -> str:
     return "guess" if at_chance else "unsure"
 
 
+def judge(line: pd.Series, found: Evidence, comparisons: int) -> Judged:
+    """`verdict`, and how many images or batches would be enough for one; arguments as there."""
+    said = verdict(line, found, comparisons)
+    lacking = found.lacking(LEVEL / max(comparisons, 1)) if said == "unsure" else 0
+    return Judged(line, found, said, lacking)
+
+
 def worst(lines: Sequence[tuple[pd.Series, Evidence]]) -> Judged:
     """The attack that gets furthest on one setting, by its verdict and then by PSNR.
 
@@ -67,8 +77,11 @@ def worst(lines: Sequence[tuple[pd.Series, Evidence]]) -> Judged:
         lines: rows of the summary with their evidence, one for each attack on that setting.
     """
     comparisons = sum(len(found.measures) for _, found in lines)
-    judged = [Judged(line, found, verdict(line, found, comparisons)) for line, found in lines]
-    return min(judged, key=lambda each: (VERDICTS.index(each.verdict), -_reach(each.line)))
+    judged = [judge(line, found, comparisons) for line, found in lines]
+    found = min(judged, key=lambda each: (VERDICTS.index(each.verdict), -_reach(each.line)))
+    if found.verdict != "unsure":
+        return found
+    return replace(found, enough=max(each.enough for each in judged))  # a guess, only if all attacks are
 
 
 def _reach(line: pd.Series) -> float:

@@ -11,7 +11,7 @@ from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, keys, listed
 from dpbench.report.naming import number
 from dpbench.report.rivals import BEST
 from dpbench.report.rows import ended_well, is_defended, is_floor
-from dpbench.report.verdict import verdict
+from dpbench.report.verdict import Judged, judge
 from dpbench.system.words import counted
 
 BEATEN, FAILS = "a floor beats the attack", "the attack fails undefended"
@@ -58,7 +58,8 @@ def fails(results: Results) -> Iterator[Flag]:
     bare = results.rebuilt[~is_defended(results.rebuilt)]
     for line, rows in results.settings(bare):
         found = evidence(rows, results.floors)
-        said = verdict(line, found, len(found.measures))
+        judged = judge(line, found, len(found.measures))
+        said = judged.verdict
         if said not in ("guess", "unsure"):
             continue
         name, images = results.naming.attack(line), counted(found.images, "image")
@@ -71,13 +72,20 @@ def fails(results: Results) -> Iterator[Flag]:
         numbers = f"{number(line['psnr_median'], '.1f')} dB PSNR"
         if not pd.isna(line["psnr_over_floor_median"]):
             numbers += f", {number(line['psnr_over_floor_median'], '+.1f')} dB against the best floor"
+        more = _lacking(judged) + _unsolved(results, line)
         yield Flag(
             FAILS,
             f"{shown}{': ' if said == 'guess' else ''}{numbers}; {results.batch(line)}), so nothing that it "
-            f"misses under a defence is to that defence's credit.{_unsolved(results, line)}",
+            f"misses under a defence is to that defence's credit.{more}",
             keys(_alike(results, line)),
         )
     yield from _without_result(results)
+
+
+def _lacking(judged: Judged) -> str:
+    """How many images or batches would tell."""
+    wanting = "images" if judged.line["batch_size"] == 1 else "batches"
+    return f" It takes about {judged.enough} {wanting} to see that one is no better." if judged.enough else ""
 
 
 def _unsolved(results: Results, line: pd.Series) -> str:

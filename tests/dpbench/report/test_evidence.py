@@ -22,6 +22,29 @@ def test_the_tail_is_the_binomial_test_and_exact_for_unequal_chances():
     assert tail(2, chances) == pytest.approx(sum(both) + 0.1 * 0.5 * 0.9)
 
 
+@pytest.mark.parametrize("chance", [1 / 200, 0.05, 0.5])
+@pytest.mark.parametrize("level", [0.05, 0.0125, 0.002])
+def test_as_many_as_are_said_to_be_enough_are_and_one_less_is_not(chance, level):
+    enough = Measure("psnr", 0, 1, chance, 1.0).enough(level)
+
+    def like_a_guess(tried):
+        return Measure("psnr", round(chance * tried), tried, chance, 1.0).at_chance(level)
+
+    assert like_a_guess(enough)
+    assert not any(like_a_guess(tried) for tried in range(1, enough))
+
+
+def test_no_number_is_enough_where_the_strongest_guess_is_always_right():
+    assert Measure("identified", 4, 4, 1.0, 1.0, rival=4).enough(0.05) == 0
+    (one,) = [Measure("identified", 4, 4, 1.0, 1.0, rival=4)]
+    few = Measure("psnr", 2, 4, 0.5, 0.7)
+    assert Evidence(4, (one, few)).lacking(0.025) == 0
+    assert Evidence(4, (few,), complete=False).lacking(0.05) == 0
+    assert Evidence(4, (few,)).lacking(0.05) == few.enough(0.05) > 4
+    many = Measure("psnr", 130, 200, 0.5, 0.01)  # undecided for another reason than its number
+    assert Evidence(200, (many,)).lacking(0.001) == 0
+
+
 @pytest.mark.parametrize("chance", [0.05, 0.5])
 def test_false_claims_are_rarer_than_their_level(chance):
     """Over all outcomes of a guess, weighted by their chances: both claims hold what they promise."""

@@ -1,5 +1,8 @@
 """The sentence says what the numbers say, in each case."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -49,6 +52,23 @@ def test_few_images_are_no_reason_to_speak_of_a_guess(make_run):
         assert f"there are not enough {wanting} to say whether inverting-gradients does better on" in said
     assert said.count("so nothing here can be credited to a defence") == 2
     assert "not seen" not in said
+    assert re.search(r"it takes about \d\d images or \d\d batches to see that an attack is no better", said)
+
+
+def test_as_many_images_as_are_said_to_be_enough_are(make_run, in_batches_of_their_own):
+    """Half of them nearer than the strongest guess and half not, as of an attack that sees nothing."""
+
+    def said(images):
+        table = in_batches_of_their_own(make_run(undefended=(12.2, 0.2375), dp=False, batch_sizes=(images,)))
+        attacked = table["floor"].isna()
+        even = np.arange(len(table)) % 2 == 0
+        psnr = table["psnr"].mask(attacked, np.where(even, 9.0, 30.0))
+        lpips = table["lpips"].mask(attacked, np.where(even, 0.9, 0.01))
+        return sentence(table.assign(psnr=psnr, lpips=lpips))
+
+    enough = int(re.search(r"it takes about (\d+) images", said(6))[1])
+    assert "is not seen to do better" in said(enough)
+    assert "there are not enough images" in said(enough - 2)
 
 
 def test_better_than_a_guess_is_not_rebuilt(make_run, in_batches_of_their_own):

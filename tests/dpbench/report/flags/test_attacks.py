@@ -1,5 +1,7 @@
 """Flags about attacks: each is raised by rows that call for it, and not by rows that nearly do."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -69,6 +71,7 @@ def test_too_few_images_are_said_to_show_nothing(make_run, raised):
     (flag,) = raised(make_run(undefended=(10.9, 0.65), batch_sizes=(1,)))
     assert flag.kind == FAILS
     assert flag.text.startswith("1 image cannot show that inverting-gradients does better")
+    assert re.search(r" It takes about \d\d images to see that one is no better\.", flag.text)
 
 
 def test_a_search_of_one_image_that_fails_points_to_the_closed_form(make_run, make_rows, raised):
