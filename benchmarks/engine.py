@@ -140,19 +140,23 @@ def operations(found: Scene, engine: str, device: str, generated: int) -> int:
     return counts[1] - counts[0] + (generated if device == "cpu" else 0)
 
 
-def waits(found: Scene, engine: str, iterations: int = REPORTS) -> float:
-    """Synchronisations per iteration: of twice as many iterations, with as many reports, less these."""
+def waits(found: Scene, engine: str) -> float:
+    """Synchronisations per iteration: of twice as many iterations as there are reports, less as many.
+
+    Both searches report as often, and each report waits. With fewer iterations than reports the longer search
+    would report more often, and its reports would be counted as iterations that wait.
+    """
     counts = []
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        for n in (iterations, 2 * iterations):
+        for iterations in (REPORTS, 2 * REPORTS):
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                run(found, engine, n)
+                run(found, engine, iterations)
             counts.append(sum("synchroniz" in str(warning.message) for warning in said))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return (counts[1] - counts[0]) / iterations
+    return (counts[1] - counts[0]) / REPORTS
 
 
 def each_case(

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 import attacks
 from attacks.engine import forget
+from attacks.engine.search import REPORTS
 from benchmarks import engine, executors, gpu, kernel_times, parity
 from benchmarks.cases import AffineNorm, Case, scene, with_affine_norm, with_batch_norm
 from benchmarks.engine import measured, parsed
@@ -51,6 +53,23 @@ def test_work_of_an_iteration_is_that_of_a_double_backward():
         found.model(found.images)
     once, whole = (sum(operations for operations, _ in done) for done in (forward.done, work(found)))
     assert 4 < whole / once < 9
+
+
+@pytest.mark.parametrize("each", [0, 1, 3])
+def test_waits_are_of_iterations_and_not_of_reports(each, monkeypatch):
+    """A search that waits `each` times an iteration, and once for each of its reports."""
+    asked = []
+
+    def search(found, name, iterations):
+        asked.append(iterations)
+        reports = len({*range(0, iterations, max(1, iterations // REPORTS)), iterations})
+        for _ in range(each * iterations + reports):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    monkeypatch.setattr(engine, "run", search)
+    assert engine.waits(None, "graph") == each
+    assert min(asked) >= REPORTS
 
 
 def test_peak_memory_is_that_of_the_block():
