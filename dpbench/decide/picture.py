@@ -33,7 +33,7 @@ def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
         _bounds(axes[1], chosen)
     title = (
         f"{counted(training.train_size, 'image')}, batches of {training.train_batch_size:,}, "
-        f"{counted(training.epochs, 'epoch', 'g')}, δ = {training.delta:g}"
+        f"{counted(training.epochs, 'epoch', 'g')}, δ = {up(training.delta, 6)}"
     )
     if training.sample_rate < 1:
         but = "unless “batches known”: " if several else ""

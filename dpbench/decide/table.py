@@ -33,8 +33,8 @@ def _training(training: Training) -> str:
     return _wrapped(
         f"{counted(training.train_size, 'image')} in batches of {training.train_batch_size:,} (expected; "
         f"Poisson sampling), {counted(training.epochs, 'epoch', 'g')}: q = {training.sample_rate:.3g}, "
-        f"T = {training.steps:,}. δ = {training.delta:g}, one image added or removed, noise of σ x C on the "
-        "sum of clipped gradients."
+        f"T = {training.steps:,}. δ = {up(training.delta, 6)}, one image added or removed, noise of σ x C on "
+        "the sum of clipped gradients."
     )
 
 

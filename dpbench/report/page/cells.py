@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from dpbench.report.naming import number
+from dpbench.privacy.rounding import up
+from dpbench.report.naming import ROUNDED_UP, number
 from dpbench.report.page import beside
 from dpbench.report.page.templating import render
 from dpbench.report.rows import ended_well
@@ -82,7 +83,7 @@ def _found(table: pd.DataFrame, expected: Mapping[str, str]) -> list[_Cell]:
                 title=title,
                 state="ok" if ok else str(row["status"]),
                 error="" if pd.isna(row["error"]) else row["error"],
-                settings="\n".join(f"{name}: {_text(value)}" for name, value in settings.items()),
+                settings="\n".join(f"{name}: {_text(name, value)}" for name, value in settings.items()),
                 log="",
             )
         )
@@ -95,12 +96,14 @@ def _title(row: Mapping[str, Any]) -> str:
     if not pd.isna(row["defense"]):
         words.append(f"on {row['defense']}")
     if not pd.isna(row["eps"]):
-        words.append(f"ε={row['eps']:g}")
+        words.append(f"ε={up(row['eps'], 6)}")
     return " ".join(words)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else number(value, "g")
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return up(value, 6) if name in ROUNDED_UP else number(value, "g")
 
 
 def _log(store: Store, key: str) -> str:

@@ -218,5 +218,5 @@ def _dress(axis: Axes, budgets: pd.Series, delta: float, inches: float) -> None:
         at_values(axis, ticks, [short(eps) for eps in ticks], inches)
     axis.set_ylim(-0.03, 1.03)
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axis.set_xlabel(f"ε of the attacked release(s), δ={delta:g}")
+    axis.set_xlabel(f"ε of the attacked release(s), δ={up(delta, 6)}")
     axis.set_ylabel("successes")

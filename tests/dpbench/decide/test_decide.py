@@ -21,6 +21,7 @@ from dpbench.decide import choices as deciding
 from dpbench.decide.__main__ import main
 from dpbench.decide.files import COLUMNS
 from dpbench.decide.picture import picture
+from dpbench.decide.table import _training
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "decide.md"
 TRAINING = ["--train-size", "20000", "--train-batch-size", "256", "--epochs", "30", "--delta", "1e-5"]
@@ -310,3 +311,8 @@ def test_the_picture_says_whom_its_curves_hold_for():
             training, [deciding.for_noise(training, 2.0, kappa=0.1, images_per_user=1)]
         ).get_suptitle()
         assert ("who do not know the batches" in title) == said
+
+
+def test_a_delta_is_never_shown_smaller_than_it_is():
+    training = deciding.Training(train_size=20_000, train_batch_size=256, epochs=1, delta=1.0000004e-5)
+    assert "δ = 1.00001e-05, one image" in " ".join(_training(training).split())
