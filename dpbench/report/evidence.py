@@ -12,6 +12,7 @@ count one by one: who knows nothing of the originals picks each as often, whatev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -90,7 +91,7 @@ class Measure:
         """
         share = self.chance if self.rival is None else self.rival / self.tried
         for tried in range(1, MOST + 1):
-            right = round(share * tried)
+            right = math.floor(share * tried + 0.5)
             rival = None if self.rival is None else right
             if replace(self, right=right, tried=tried, rival=rival, p=1.0).at_chance(level):
                 return tried

@@ -28,7 +28,7 @@ def test_as_many_as_are_said_to_be_enough_are_and_one_less_is_not(chance, level)
     enough = Measure("psnr", 0, 1, chance, 1.0).enough(level)
 
     def like_a_guess(tried):
-        return Measure("psnr", round(chance * tried), tried, chance, 1.0).at_chance(level)
+        return Measure("psnr", int(chance * tried + 0.5), tried, chance, 1.0).at_chance(level)
 
     assert like_a_guess(enough)
     assert not any(like_a_guess(tried) for tried in range(1, enough))
