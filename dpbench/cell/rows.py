@@ -125,12 +125,21 @@ def of_images(scene: Scene) -> list[Row]:
         {
             "image": i,
             "original_index": scene.indices[i],
+            "copy_of": None if first == i else scene.indices[first],
             "label": int(scene.labels[i]),
             "image_loss": loss,
             "image_grad_share": share,
         }
-        for i, (loss, share) in enumerate(image_shares(scene))
+        for i, ((loss, share), first) in enumerate(
+            zip(image_shares(scene), _firsts(scene.images), strict=True)
+        )
     ]
+
+
+def _firsts(images: Tensor) -> list[int]:
+    """For each image the place of the first one in the batch with the same pixels: its own, unless a copy."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(each.numpy().tobytes(), i) for i, each in enumerate(images.detach().cpu())]
 
 
 def of_tuning(cell: Cell, scene: Scene) -> list[Row]:

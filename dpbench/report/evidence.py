@@ -181,11 +181,13 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
 
 
 def originals(rows: pd.DataFrame) -> pd.Series:
-    """The photograph of each row: its place in its data set, or else in its batch."""
+    """The photograph of each row: its place in its data set, or else in its batch; of a copy, the first's."""
     place = ["batch_size", "label_draw", "batch_seed", "image"]
-    unknown = rows["original_index"].isna()
+    photograph = rows["copy_of"].fillna(rows["original_index"])
+    unknown = photograph.isna()
     # grouping, not joining words: empty entries are equal to each other
-    keys = rows[["data", "original_index"]].assign(**{name: rows[name].where(unknown) for name in place})
+    named = {name: rows[name].where(unknown) for name in place}
+    keys = rows[["data"]].assign(photograph=photograph, **named)
     return keys.groupby(list(keys.columns), dropna=False, sort=False).ngroup()
 
 

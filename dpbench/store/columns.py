@@ -137,6 +137,12 @@ add(
     _count("batch_seed", "batch", "seed that drew the batch", condition=False),
     _count("image", "batch", "place of the image in its batch, from 0", condition=False),
     _count("original_index", "batch", "place of the image in the data set, from 0", condition=False),
+    _count(
+        "copy_of",
+        "batch",
+        "`original_index` of the first image of its batch that has the same pixels; empty for that one",
+        condition=False,
+    ),
     _count("label", "batch", "its true class", condition=False),
     _words("defense", "defence", "defence, stages joined by `+`", symbol=""),
     _number(

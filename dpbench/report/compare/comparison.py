@@ -114,8 +114,8 @@ def _compared(runs: dict[str, Run], setting: Setting) -> Compared:
     return Compared(tuple(lines), setting.differs)
 
 
-_FIGURES = ["data", "original_index", "batch_size", "label_draw", "batch_seed", "image", "success", "trials"]
-_FIGURES += ["identified", "psnr", "psnr_floor", "lpips"]
+_FIGURES = ["data", "original_index", "copy_of", "batch_size", "label_draw", "batch_seed", "image"]
+_FIGURES += ["success", "trials", "identified", "psnr", "psnr_floor", "lpips"]
 
 
 def figures(rows: pd.DataFrame) -> dict[str, float]:

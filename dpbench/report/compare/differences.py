@@ -20,7 +20,7 @@ _PAIR = ["batch_seed", "attack_seed", "image"]
 _SAME = ["original_index", "label"]
 _BATCH = ["data", "label_draw", "batch_size", "batch_seed"]
 _GALLERY = ["gallery_size", "gallery_labels"]
-_NEEDED = [*_BATCH, "attack_seed", "image", *_SAME, *_GALLERY, "identified", "key", "eps_release"]
+_NEEDED = [*_BATCH, "attack_seed", "image", *_SAME, "copy_of", *_GALLERY, "identified", "key", "eps_release"]
 _NEEDED += [*MEASURES, *(name for name in MEASURES.values() if name)]
 
 

@@ -9,7 +9,14 @@ import torch
 
 from dpbench.cell import parts, registered
 from dpbench.cell.floors import Floor
-from dpbench.cell.rows import attack_and_defence, conditions, describe, image_shares, without_result
+from dpbench.cell.rows import (
+    attack_and_defence,
+    conditions,
+    describe,
+    image_shares,
+    of_images,
+    without_result,
+)
 from dpbench.cell.run import measure, run_cell
 from dpbench.cell.scene import prepare
 from dpbench.protocol import InputError
@@ -260,3 +267,12 @@ def test_a_guarantee_is_in_the_row_only_where_the_release_has_it():
     row = measure(cell(QUICK, part("clip+noise", noise_std=0.5)), scene).rows[0]
     assert row["noise_multiplier"] == 1.0
     assert row["eps_release"] > 0
+
+
+def test_copies_in_a_batch_name_the_first_of_them():
+    scene = small_scene(4)
+    images = scene.images.clone()
+    images[2] = images[0]
+    found = of_images(replace(scene, images=images, indices=(5, 6, 7, 8)))
+    assert [row["copy_of"] for row in found] == [None, None, 5, None]
+    assert [row["original_index"] for row in found] == [5, 6, 7, 8]

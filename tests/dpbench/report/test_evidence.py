@@ -310,3 +310,18 @@ def test_two_that_choose_alike_are_rarely_told_apart():
                 other = pd.Series([0.0] * gained + [1.0] * lost + [1.0] * same)
                 told += mass * _paired("iip", own, other, np.arange(images)).above_chance(level)
         assert told <= level
+
+
+def test_copies_of_one_photograph_in_a_batch_count_once(make_rows):
+    """One lucky choice is one, however often the batch holds its image."""
+    rows = make_rows("dlg", "none", 4, 12.0, 0.4)
+    for row in rows:
+        row |= {"original_index": row["image"], "identified": True, "gallery_size": 200}
+        row |= {"gallery_labels": "same", "copy_of": None if row["image"] == 0 else 0}
+    table = frame(rows)
+    found = evidence(table, rivals(table))
+    (chosen,) = [measure for measure in found.measures if measure.name == "identified"]
+    assert (found.images, chosen.right, chosen.tried) == (1, 1, 1)
+    assert chosen.p == pytest.approx(1 / 200)
+    apart = table.assign(copy_of=pd.NA)
+    assert evidence(apart, rivals(apart)).images == 4
