@@ -12,6 +12,7 @@ import breaching_figures
 import defence_figures
 import exact_figures
 import gradinversion_figures
+import head_figures
 import label_figures
 import pandas as pd
 from rich.console import Console
@@ -281,6 +282,7 @@ FIGURES = Figures(
     convolutions=exact_figures.convolutions,
     transformer=exact_figures.transformer,
     behind=exact_figures.behind,
+    heads=head_figures.heads,
     malicious=malicious,
     labels=label_figures.labels,
     labels_under_noise=label_figures.labels_under_noise,

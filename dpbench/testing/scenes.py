@@ -113,9 +113,9 @@ def _candidates(model: nn.Module, images: Tensor, labels: Tensor) -> Candidates:
 
 def plain_release(model: nn.Module, images: Tensor, labels: Tensor) -> Release:
     """The gradient of the mean loss, as it is."""
-    gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
-    names = tuple(name for name, _ in model.named_parameters())
-    return Release(names, tuple(g.detach() for g in gradients), len(images))
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), list(trained.values()))
+    return Release(tuple(trained), tuple(g.detach() for g in gradients), len(images))
 
 
 def noise_release(release: Release, seed: int = 5) -> Release:

@@ -1,0 +1,45 @@
+"""Figures of the suites about victims of which the last layer alone is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from stored_results import identified, results
+
+ATTACKS = ("feature-inversion", "inverting-gradients", "lmmse")
+
+
+def heads() -> dict[tuple[int, str, str], dict[str, Any]]:
+    """Suites `head` and `head-batches`, by batch size, victim and attack; `noise` is pure noise attacked."""
+    found = {}
+    for name in ("head", "head-batches"):
+        rows = results(name)
+        attacked = rows[rows["floor"].isna()]
+        noise = rows[(rows["floor"] == "noise-gradient") & (rows["floor_of"] == ATTACKS[0])]
+        for (size, victim), whole in attacked.groupby(["batch_size", "victim"]):
+            own = {attack: whole[whole["attack"] == attack] for attack in ATTACKS}
+            own["noise"] = noise[noise["victim"] == victim]
+            own["mean-image"] = rows[(rows["floor"] == "mean-image") & (rows["victim"] == victim)]
+            found |= {(int(size), victim, attack): _of(images) for attack, images in own.items()}
+            found[int(size), victim, "solved"] = _solved(own[ATTACKS[0]])
+    return found
+
+
+def _of(images: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "images": len(images),
+        "batches": images["batch_seed"].nunique(),
+        "psnr": images["psnr"].mean(),
+        "least": images["psnr"].min(),
+        "lpips": images["lpips"].mean(),
+        "identified": identified(images),
+        "seconds": images["seconds"].median(),
+    }
+
+
+def _solved(images: pd.DataFrame) -> dict[str, int]:
+    """In how many batches all features, some, and none were read."""
+    notes = images.groupby("batch_seed")["note"].first().fillna("")
+    none, some = notes.str.startswith("Not solved"), notes.str.startswith("Gradients of")
+    return {"none": int(none.sum()), "some": int(some.sum()), "all": int((~none & ~some).sum())}

@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import attacks
+from attacks.annealed import LOWEST
+from attacks.denoising import WITHOUT_DENOISER
+from attacks.exact import last_layer
+from attacks.feature_inversion import LEAST, Features
+from dpbench.data.image_statistics import fit
+from dpbench.protocol import InputError, PublicImages, Stage
+from dpbench.victim.head import head_alone
+from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
+
+SHAPE, CLASSES = (3, 8, 8), 4
+
+
+class Trunk(nn.Module):
+    """A frozen trunk that takes nothing of an image away, ReLU in it or not, and a head."""
+
+    def __init__(self, relu, width=600):
+        super().__init__()
+        torch.manual_seed(5)
+        self.trunk, self.relu, self.fc = nn.Linear(192, width), relu, nn.Linear(width, CLASSES)
+
+    def forward(self, images):
+        features = self.trunk(images.flatten(1) - 0.5)
+        return self.fc(features.relu() if self.relu else features)
+
+
+def scene(labels, relu=True):
+    """The victim, images and what the attacker knows."""
+    labels = torch.tensor(labels)
+    model = head_alone(Trunk(relu), CLASSES)
+    others = smooth_images(100)
+    images, public = others[: len(labels)], others[20:]
+    known = PublicImages(public, torch.arange(80) % CLASSES)
+    statistics = fit((255 * public).round().byte(), public.mean(0))
+    return images, know(
+        model, labels, SHAPE, CLASSES, image_statistics=statistics, public_images=known
+    )
+
+
+def run(release, knowledge, **more):
+    settings = {"iterations": 320, "restarts": 2} | more
+    return attacks.create("feature-inversion", **settings)(release, knowledge, seed=0)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_features_that_decide_the_image_give_it_back(relu, clipped):
+    """Clipping scales a gradient, and a scaled gradient tells the same features."""
+    images, knowledge = scene([2], relu)
+    release = plain_release(knowledge.model, images, knowledge.labels)
+    if clipped:
+        scaled = tuple(0.01 * g for g in release.gradients)
+        release = replace(release, gradients=scaled, defense=(Stage("clip", {"max_grad_norm": 1.0}),))
+    found = run(release, knowledge)
+    assert psnr(found.images, images) > -20 * torch.tensor(3 * LOWEST).log10()
+    assert found.gradient_distance < 0.1
+    assert found.note == WITHOUT_DENOISER
+
+
+def test_a_batch_comes_back_image_by_image_and_its_labels_are_read():
+    images, knowledge = scene([2, 0])
+    release = plain_release(knowledge.model, images, knowledge.labels)
+    found = run(release, replace(knowledge, labels=None))
+    assert (sorted(found.labels.tolist()), found.label_source) == ([0, 2], "inferred")
+    order = [found.labels.tolist().index(label) for label in (2, 0)]
+    for image, original in zip(found.images[order].split(1), images.split(1), strict=True):
+        assert psnr(image, original) > 24
+
+
+def test_pure_noise_has_no_features_and_is_left_to_the_search():
+    images, knowledge = scene([2])
+    release = noise_release(plain_release(knowledge.model, images, knowledge.labels))
+    found = run(release, knowledge, iterations=60)
+    assert found.note.startswith("Not solved but searched: ")
+    assert psnr(found.images, images) < 20
+
+
+def test_samples_that_are_not_found_are_left_to_the_search(monkeypatch):
+    images, knowledge = scene([2, 0])
+    release = plain_release(knowledge.model, images, knowledge.labels)
+
+    def first(*given):
+        every, why = whole(*given)
+        parts = {name: getattr(every, name)[:1] for name in ("features", "deltas", "labels")}
+        return replace(every, **parts, factors=every.factors[:1], residual=every.residual[:1]), why
+
+    whole = last_layer.samples
+    monkeypatch.setattr(last_layer, "samples", first)
+    found = run(release, knowledge, iterations=160)
+    assert found.images.shape == images.shape
+    assert sorted(found.labels.tolist()) == [0, 2]
+    assert "1 samples" in found.note
+
+
+def test_an_image_has_its_own_features_and_another_has_not():
+    images, knowledge = scene([2, 0])
+    with torch.no_grad():
+        own = knowledge.model.trunk(images.flatten(1) - 0.5).relu()
+        told = Features(knowledge, knowledge.labels[:1], "fc", own[:1])
+        assert told.residuals(images[:1]).abs().max() < 1e-3
+        away = (own[1] - own[0]).norm() / own[0].norm()
+        assert told.residuals(images[1:]).norm() == pytest.approx(float(away) / LEAST, rel=1e-4)
+
+
+def test_it_says_what_it_needs():
+    images, knowledge = scene([2])
+    release = plain_release(knowledge.model, images, knowledge.labels)
+    none = replace(knowledge.public_images, labels=torch.zeros(80, dtype=torch.long))
+    with pytest.raises(InputError, match="needs 2 public images of label 2, and there are 0"):
+        run(release, replace(knowledge, public_images=none))
