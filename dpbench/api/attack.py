@@ -15,7 +15,6 @@ from torch.nn import functional as F
 import defenses
 from attacks import Attack
 from dpbench.api import training
-from dpbench.api.capture import unwrapped
 from dpbench.api.doubts import doubts
 from dpbench.api.given import part, public_of, settings, several
 from dpbench.api.session import Progress, carry_out
@@ -94,7 +93,7 @@ def attack(
     """
     with process.clean_state():
         registered.load()
-        kept = copied(unwrapped(model))
+        kept = copied(model)
         batches = checked_batches(*_pair(originals), None, ())
         form = form_for(kept, batches[0][0])
         images, labels, places = batches[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +11,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from defenses.copies import untouched
 from dpbench.protocol import InputError, Release, sent
-from dpbench.protocol.accounted import owner_in_opacus
-
-_OF_OPACUS = {"ft_compute_sample_grad", "autograd_grad_sample_hooks"}
-"""Attributes of modules: per-sample gradients by functorch, with a layer on the meta device, and hooks."""
+from dpbench.victim.unwrapped import unwrapped
 
 
 @dataclass
@@ -60,7 +56,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
 
     Args:
         model: the model in training, as `optimizer` steps it; Opacus' `GradSampleModule` is unwrapped.
-        optimizer: of PyTorch, or Opacus' `DPOptimizer`, whose sigma, C and expected batch are read.
+        optimizer: of PyTorch, or Opacus' `DPOptimizer`, whose sigma, C and expected batch are read; wrappers
+            of Lightning and Accelerate are looked through.
         batch_size: images in the step's batch; needed for optimisers of PyTorch.
 
     Yields:
@@ -68,8 +65,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
 
     Raises:
         InputError: without a `batch_size` that is needed, for an optimiser of another model or one whose
-            release cannot be read; inside a step with a closure; and where another optimiser steps parameters
-            that one of Opacus does not.
+            release cannot be read; inside a step that evaluates its closure more than once; and where another
+            optimiser steps parameters that one of Opacus does not.
 
     Example:
         >>> import torch
@@ -81,6 +78,7 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         >>> captured.release.batch_size, captured.release.names
         (3, ('weight', 'bias'))
     """
+    optimizer = sent.bare_optimizer(optimizer)
     inner = getattr(optimizer, "original_optimizer", None)
     if inner is not None:
         sent.check_kind(optimizer)
@@ -91,12 +89,7 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
     sent.stepped(model, optimizer)
     found = Captured()
 
-    def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(map(callable, (*args, *kwargs.values()))):
-            raise InputError(
-                "A step with a closure computes its gradient after it has begun, once or more often: call "
-                "`backward()` before a `step()` without one."
-            )
+    def keep() -> None:
         if inner is None:
             release = _plain(model, optimizer, batch_size)
         else:
@@ -106,6 +99,13 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
             parameter.requires_grad_(name in release.names)
         found.steps.append((before, release))
 
+    def begin(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        if any(map(callable, (*args, *kwargs.values()))):
+            followed = _followed(keep)
+            return tuple(map(followed, args)), {name: followed(each) for name, each in kwargs.items()}
+        keep()
+        return None
+
     def watch(other: torch.optim.Optimizer, *_: Any) -> None:
         sent.check_alone(model, optimizer, other)
 
@@ -114,8 +114,32 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
             sent.check_alone(model, optimizer)
             until_the_end.callback(register_optimizer_step_pre_hook(watch).remove)
         # Opacus hands over to the optimiser it wraps once the noise is added
-        until_the_end.callback((inner or optimizer).register_step_pre_hook(keep).remove)
+        until_the_end.callback((inner or optimizer).register_step_pre_hook(begin).remove)
         yield found
+
+
+def _followed(keep: Callable[[], None]) -> Callable[[Any], Any]:
+    """What puts `keep` behind the closure that computes a step's gradient, and leaves the rest alone."""
+    evaluated: list[None] = []
+
+    def wrapped(given: Any) -> Any:
+        if not callable(given):
+            return given
+
+        def closure() -> Any:
+            if evaluated:
+                raise InputError(
+                    "The optimiser evaluates its closure more than once in a step, as line searches do, so "
+                    "there is no one gradient that is sent: capture a step that needs one evaluation."
+                )
+            loss = given()
+            evaluated.append(None)
+            keep()
+            return loss
+
+        return closure
+
+    return wrapped
 
 
 def _plain(model: nn.Module, optimizer: Any, batch_size: int) -> Release:
@@ -130,20 +154,3 @@ def _plain(model: nn.Module, optimizer: Any, batch_size: int) -> Release:
         if name in held
     }
     return replace(whole, names=tuple(gradients), gradients=tuple(gradients.values()))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """A copy of `model` without what Opacus, DistributedDataParallel or torch.compile put around it.
-
-    Example:
-        >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
-        Linear(in_features=2, out_features=1, bias=True)
-    """
-    copied = untouched(sent.bare(model))
-    for module in copied.modules():
-        for hooks in (module._forward_hooks, module._backward_hooks):
-            for key in [key for key, hook in hooks.items() if owner_in_opacus(hook) is not None]:
-                del hooks[key]
-        for name in _OF_OPACUS & vars(module).keys():
-            delattr(module, name)
-    return copied

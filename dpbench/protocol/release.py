@@ -111,6 +111,7 @@ class Release:
             InputError: for another optimiser, one that has not added its noise yet, or several groups of
                 parameters without the model.
         """
+        optimizer = sent.bare_optimizer(optimizer)
         names, gradients, expected, setting = sent.of_optimizer(optimizer, model)
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
         known = accounted(optimizer, model)

@@ -14,6 +14,9 @@ Names = tuple[str, ...]
 Tensors = tuple[Tensor, ...]
 Setting = dict[str, float]
 
+_LOOPS = ("accelerate", "lightning", "lightning_fabric", "pytorch_lightning")
+"""Packages of training loops that put the user's optimiser into one of theirs, as its `optimizer`."""
+
 
 def of_model(model: nn.Module) -> tuple[Names, Tensors]:
     """Names and `.grad` of all trainable parameters, detached copies; zero where there is no gradient.
@@ -155,6 +158,19 @@ def bare(model: Any) -> nn.Module:
     while (name := _child(model)) is not None:
         model = getattr(model, name)
     return model
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """`optimizer` without what Lightning or Accelerate put around it: both leave its gradients as they are.
+
+    Example:
+        >>> sgd = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+        >>> bare_optimizer(sgd) is sgd
+        True
+    """
+    while type(optimizer).__module__.partition(".")[0] in _LOOPS and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def _child(model: Any) -> str | None:

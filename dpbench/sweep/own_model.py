@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from defenses.copies import untouched
 from dpbench.protocol import InputError, Loss
 from dpbench.sweep.own_checks import Batch
 from dpbench.victim.fitting import check_weights, fit, outputs, run
+from dpbench.victim.unwrapped import unwrapped
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of `model` on the CPU, in single precision and in the same mode.
+    """A copy of `model` on the CPU, in single precision and in the same mode; `unwrapped`.
 
     Warns:
         UserWarning: where the weights are of another precision.
@@ -30,7 +30,7 @@ def copied(model: nn.Module) -> nn.Module:
         warnings.warn(
             f"The model's weights are {' and '.join(kinds)}; all is computed in float32.", stacklevel=3
         )
-    return untouched(model).cpu().float()
+    return unwrapped(model).cpu().float()
 
 
 def suited(model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> tuple[Loss, int]:

@@ -315,7 +315,7 @@ def per_layer():
 
 
 def test_wrapped_models_are_unwrapped():
-    from dpbench.api.capture import unwrapped
+    from dpbench.victim.unwrapped import unwrapped
 
     model = network()
     for wrapped in (nn.DataParallel(model), torch.compile(model), nn.DataParallel(torch.compile(model))):

@@ -1,5 +1,7 @@
 """Releases from training loops of many kinds: what is read is what was sent, or it is said why not."""
 
+import types
+
 import pytest
 import torch
 from opacus import PrivacyEngine
@@ -11,9 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dpbench
 from dpbench.api.attack import _declared, _fitted
-from dpbench.api.capture import unwrapped
 from dpbench.api.doubts import doubts
 from dpbench.protocol import InputError, Release, Stage
+from dpbench.victim.unwrapped import unwrapped
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:Expected:UserWarning")
@@ -135,17 +137,91 @@ def test_opacus_without_noise_is_clipping():
     assert doubts(fitted, captured.model, cross_entropy, *data(4)) == []
 
 
-@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.SGD])
-def test_a_step_with_a_closure_is_refused_and_no_older_gradient_is_read(kind):
+@pytest.mark.parametrize("step", [lambda sgd, f: sgd.step(f), lambda sgd, f: sgd.step(closure=f)])
+def test_the_gradient_of_a_closure_is_read_and_no_older_one(step):
+    """Lightning makes every step so."""
     model, (images, labels) = network(), data(2)
-    optimizer = kind(model.parameters(), lr=0.1)
-    loss = cross_entropy(model(images), labels)
-    loss.backward()  # of an earlier step
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (9 * cross_entropy(model(images), labels)).backward()  # of an earlier step
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    with dpbench.capture(model, optimizer, batch_size=2) as captured:
+        loss = step(optimizer, closure)
+    before = wanted(network(), images, labels)
+    assert loss.item() == cross_entropy(network()(images), labels).item()
+    for found, gradient in zip(captured.release.gradients, before, strict=True):
+        torch.testing.assert_close(found, gradient)
+    for kept, was in zip(captured.model.parameters(), network().parameters(), strict=True):
+        assert torch.equal(kept, was)
+    for now, was, gradient in zip(model.parameters(), network().parameters(), before, strict=True):
+        torch.testing.assert_close(now, was - 0.1 * gradient)
+
+
+def test_a_step_of_several_gradients_is_refused():
+    model, (images, labels) = network(), data(2)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
     with (
-        pytest.raises(InputError, match="closure"),
+        pytest.raises(InputError, match="closure more than once"),
         dpbench.capture(model, optimizer, batch_size=2),
     ):
-        optimizer.step(lambda: loss)
+        optimizer.step(closure)
+
+
+def inside(package, optimizer):
+    """The optimiser as these packages wrap it: the step is handed on, and little else."""
+    kind = type("Wrapper", (), {"__module__": f"{package}.optimizer"})
+    wrapper = kind()
+    wrapper.optimizer, wrapper.param_groups, wrapper.step = optimizer, optimizer.param_groups, optimizer.step
+    return wrapper
+
+
+@pytest.mark.parametrize("package", ["accelerate", "lightning.pytorch.core", "pytorch_lightning.core"])
+def test_optimisers_are_found_inside_those_of_training_loops(package):
+    model = network()
+    plain = step(model, inside(package, torch.optim.SGD(model.parameters(), lr=0.5)), size=2, batch_size=2)
+    for found, gradient in zip(plain.release.gradients, wanted(network(), *data(2)), strict=True):
+        torch.testing.assert_close(found, gradient)
+    model = network()
+    model, optimizer, _ = private(model, torch.optim.SGD(model.parameters(), lr=0.5))
+    wrapper = inside(package, optimizer)
+    captured = step(model, wrapper)  # without a `batch_size`, which Opacus' knows
+    stage = Stage("dp", {"noise_multiplier": SIGMA, "max_grad_norm": CLIP})
+    assert captured.release.defense == (stage,)
+    assert Release.from_optimizer(wrapper, model).defense == (stage,)
+
+
+def test_half_precision_of_accelerate_is_taken_off_the_copy():
+    """It is another `forward`, bound to the model by the instance."""
+    model, (images, _) = network(), data(2)
+
+    def forward(self, x):
+        return type(self).forward(self, x).bfloat16().float()
+
+    forward.__module__ = "accelerate.utils.operations"
+    model._original_forward, model.forward = model.forward, types.MethodType(forward, model)
+    assert not torch.equal(model(images), network()(images))
+    assert torch.equal(unwrapped(model)(images), network()(images))
+    assert not torch.equal(model(images), network()(images))
+
+
+def test_benchmark_takes_a_model_out_of_opacus_training():
+    model, (images, labels) = network(), data(2)
+    model, _, _ = private(model, torch.optim.SGD(model.parameters(), lr=0.5))
+    cross_entropy(model(images), labels).backward()
+    table = dpbench.benchmark(model, images, labels, defense="clip", iterations=1, progress=False)
+    assert (table["status"] == "ok").all()
 
 
 def test_opacus_evaluates_a_closure_before_it_clips():
