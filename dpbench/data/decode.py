@@ -33,10 +33,12 @@ _TURNS = {
 }
 """What brings an image of that EXIF orientation upright."""
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+GREY16 = "16-bit greyscale"
+"""The kind of a `Header`."""
 _KINDS = {
     **dict.fromkeys(("1", "L"), "greyscale"),
     **dict.fromkeys(("LA", "La", "PA", "RGBA", "RGBa"), "transparent"),
-    **dict.fromkeys((*_GREY16, "I"), "16-bit greyscale"),
+    **dict.fromkeys((*_GREY16, "I"), GREY16),
     "P": "palette",
     "CMYK": "CMYK",
     "YCbCr": "YCbCr",
@@ -94,6 +96,16 @@ def pixels(file: Path, size: int | None, stamp: tuple[int, ...] | None = None) -
         turn = _TURNS.get(_turn(image))  # conversion loses it
         upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
         return to_tensor(upright if size is None else resize(upright, size))
+
+
+def brightest(file: Path) -> float:
+    """The largest value of a file of the kind `GREY16`, as a share of white.
+
+    Raises:
+        InputError: where the file cannot be used.
+    """
+    with _opened(file) as (image, _):
+        return float(_grey16(image).max())
 
 
 def rgb(image: Image.Image) -> Tensor:
@@ -175,10 +187,15 @@ def _turn(image: Image.Image) -> int:
     return found if found in _TURNS else 1
 
 
+def _grey16(image: Image.Image) -> np.ndarray:
+    """Shares of white, float64 [H, W], of an image of 9 to 16 bits; a TIFF says how many they are."""
+    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+    return np.asarray(image).astype(np.float64) / (2 ** (bits if 8 < bits < 16 else 16) - 1)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in (*_GREY16, "I"):
-        bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
-        grey = np.asarray(image).astype(np.float64) * (255 / (2 ** (bits if 8 < bits < 16 else 16) - 1))
+        grey = _grey16(image) * 255
         return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if _KINDS[image.mode] == "transparent" or "transparency" in image.info:
         layer = image.convert("RGBA")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from dpbench.data.decode import header, pixels
+from dpbench.data.decode import GREY16, header, pixels
+from dpbench.data.depth import check_files
 from dpbench.protocol import InputError
 
 
@@ -28,7 +31,7 @@ class ImageFiles:
     def __init__(self, files: Sequence[Path], size: int | None) -> None:
         """Looks at every file's header. `size`: pixels to resize and crop to, None where all are alike."""
         self._files, self._size = tuple(files), size
-        headers = [header(file) for file in files]
+        headers = [header(file) for file in _shown(files, "looking at images")]
         self._stamps = tuple(found.stamp for found in headers)
         shapes = {}
         for file, found in zip(files, headers, strict=True):
@@ -44,6 +47,8 @@ class ImageFiles:
             raise InputError(f"{files[0]} is {width} x {height} pixels, not square: choose --image-size.")
         side = width if size is None else size
         self.shape = (len(files), 3, side, side)
+        deep = [file for file, found in zip(files, headers, strict=True) if found.kind == GREY16]
+        check_files(deep, str(os.path.commonpath([file.parent for file in files])))
         self.note = _note([found.kind for found in headers])
 
     def __len__(self) -> int:
@@ -58,9 +63,7 @@ class ImageFiles:
 
     def all(self) -> Tensor:
         """Every image, with a progress bar where that takes long."""
-        places = range(len(self._files))
-        shown = track(places, "reading images", console=Console(stderr=True, emoji=False), transient=True)
-        return torch.stack([self._read(i) for i in shown])
+        return torch.stack([self._read(i) for i in _shown(range(len(self._files)), "reading images")])
 
     def _read(self, i: int) -> Tensor:
         return pixels(self._files[i], self._size, self._stamps[i])
@@ -97,6 +100,13 @@ def one_channel(images: Tensor, name: str) -> Tensor:
             "give a model of three channels."
         )
     return images[:, :1].clone()
+
+
+def _shown(items: Sequence[Any], doing: str) -> Iterable[Any]:
+    """The items, with a progress bar where that takes long."""
+    console = Console(stderr=True, emoji=False)
+    # a finished bar that is not shown would leave an empty line in a log
+    return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _note(kinds: Sequence[str]) -> str:

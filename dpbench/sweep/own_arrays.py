@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpbench.data.decode import rgb
+from dpbench.data.depth import check_depth
 from dpbench.data.resizing import centre_square
 from dpbench.protocol import InputError
 
@@ -120,7 +121,13 @@ def _scaled(images: Tensor, what: str) -> Tensor:
     if images.is_complex():
         raise InputError(f"{what} must be real numbers, not {images.dtype}.")
     if images.dtype == torch.uint16:
-        return images.double() / 65535
+        shares = images.double() / 65535
+        check_depth(
+            float(shares.max()),
+            what,
+            "Divide them by the largest value that they can have, and give floats in [0, 1].",
+        )
+        return shares
     if images.dtype == torch.bool:
         return images.float()
     low, high = float(images.min()), float(images.max())

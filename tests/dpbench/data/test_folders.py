@@ -265,3 +265,11 @@ def test_grey_images_with_one_channel(tmp_path, monkeypatch, picture, bytes_):
     picture(tmp_path / "b" / "y.png", (8, 8))
     with pytest.raises(InputError, match=r"takes grey images and those of folder:.* are in colour: convert"):
         load_data(f"folder:{tmp_path}").in_grey().images[torch.tensor([2])]
+
+
+def test_a_log_gets_no_progress_bar(tmp_path, picture, capfd):
+    """Nor the empty line that a finished one leaves there."""
+    picture(tmp_path / "a" / "x.png")
+    picture(tmp_path / "b" / "y.png")
+    load_data(f"folder:{tmp_path}")
+    assert capfd.readouterr() == ("", "")
