@@ -253,7 +253,9 @@ def declare(cls: type) -> None:
         known, where = _MEANINGS.setdefault(name, (found, home))
         same = ("kind", "choices", "words", "help", "unit", "column")
         differs = [part for part in same if getattr(known, part) != getattr(found, part)]
-        if differs:
+        if differs and where == home:  # a notebook's cell, edited and run again
+            _MEANINGS[name] = (found, home)
+        elif differs:
             raise TypeError(
                 f"Parameter {name} of {home} has another {differs[0]} than that of {where} "
                 f"({getattr(found, differs[0])!r}, {getattr(known, differs[0])!r}): give it another name, or "

@@ -39,7 +39,7 @@ class Registry(Generic[T], Mapping[str, T]):
         self.kind, self._group, self._classes, self._items = kind, group, classes, {}
 
     def add(self, name: str, item: T) -> None:
-        """Register `item`.
+        """Register `item`; one that is defined anew, in a notebook's cell that is run again, takes its place.
 
         Raises:
             ValueError: for a name that something else has already.
@@ -48,7 +48,7 @@ class Registry(Generic[T], Mapping[str, T]):
         known = self._items.get(name)
         if known is item:  # by a decorator and by an entry point
             return
-        if known is not None:
+        if known is not None and not _defined_anew(known, item):
             raise ValueError(f"The {self.kind} {name!r} is registered already: {_home(known)}.")
         if isinstance(item, type):
             if issubclass(item, Declared):
@@ -109,6 +109,12 @@ class Registry(Generic[T], Mapping[str, T]):
 
 defenses_registry: Registry[type[Declared]] = Registry("defense", "dpbench.defenses", classes=True)
 """Here, because attacks import no defence, but an adaptive attacker knows the code of the one it faces."""
+
+
+def _defined_anew(known: Any, item: Any) -> bool:
+    """Whether both come from one definition, that was run again: by a notebook, or by `importlib.reload`."""
+    named = hasattr(item, "__qualname__") and "<" not in item.__qualname__
+    return named and _home(known) == _home(item)
 
 
 def _home(item: Any) -> str:

@@ -107,14 +107,16 @@ def code_of(cell: Cell, *networks: type | Callable[..., Any]) -> str:
         cell: names the parts.
         *networks: the classes or functions that make the victim.
     """
-    return _code(cell.attack and cell.attack.name, cell.defence.name, cell.threat.name, frozenset(networks))
+    name = cell.defence.name
+    found = [threat_models[cell.threat.name], *networks, *metrics.METRICS.values(), *defenses.stages(name)]
+    found += [attacks.kind(cell.attack.name)] if cell.attack else []
+    found += [Budget, Aggregation] if parts.is_calibrated(name) or parts.is_gaussian(name) else []
+    return _code(frozenset(found))
 
 
 @cache
-def _code(attack: str | None, defence: str, threat: str, networks: frozenset[Any]) -> str:
-    found = [threat_models[threat], *networks, *metrics.METRICS.values(), *defenses.stages(defence)]
-    found += [attacks.kind(attack)] if attack else []
-    found += [Budget, Aggregation] if parts.is_calibrated(defence) or parts.is_gaussian(defence) else []
+def _code(found: frozenset[Any]) -> str:
+    """Kept by the parts and not by their names, which a notebook gives to others that it defines anew."""
     return source.digest(*found)
 
 
