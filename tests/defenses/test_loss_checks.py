@@ -29,6 +29,11 @@ def probabilities(outputs, labels):
     return F.nll_loss(outputs.log(), labels)
 
 
+def weighted(outputs, labels):
+    """A weight for each image's class, as docs/own-model.md has it."""
+    return (torch.arange(1.0, 6)[labels] * F.cross_entropy(outputs, labels, reduction="none")).mean()
+
+
 def one_probability(outputs, labels):
     return F.binary_cross_entropy(outputs[:, 0], labels.float())
 
@@ -49,6 +54,7 @@ GOOD = {
     "one logit with labels of its shape": (model(1), nn.BCEWithLogitsLoss(), BINARY[:, None].float()),
     "several yes-no labels": (model(5), nn.BCEWithLogitsLoss(), F.one_hot(CLASSES, 5).float()),
     "squared error": (model(5), nn.MSELoss(), F.one_hot(CLASSES, 5).float()),
+    "weights of classes, image by image": (model(5), weighted, CLASSES),
     "hinge": (model(5), nn.MultiMarginLoss(), CLASSES),
 }
 
