@@ -63,3 +63,21 @@ class Option:
         if self.parameter.kind is bool:
             values = [{"yes": True, "no": False}.get(v, v) if isinstance(v, str) else v for v in values]
         return tuple(self.parameter.checked(each) for each in values)
+
+
+def option(
+    group: str,
+    name: str,
+    kind: type,
+    default: Any,
+    help: str,
+    *,
+    decides: bool = True,
+    hint: str = "",
+    choices: tuple[str, ...] = (),
+    **ranges: float,
+) -> Option:
+    """An option of sweeps themselves; a default that is a tuple makes it take several values."""
+    several = isinstance(default, tuple)
+    declared = Parameter(name, kind, choices, default is None, default, help, **ranges)
+    return Option(declared, default, several, group, decides, hint)

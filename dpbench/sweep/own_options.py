@@ -2,152 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, OUTPUT, WHERE, option
+from dpbench.sweep.scene_options import OF_SCENES
 
-from dpbench.protocol import Parameter
-from dpbench.sweep.option import ATTACKS, DEFENCES, EACH_ITS_OWN, OUTPUT, SCENE, WHERE, Option
-
-
-def _option(
-    group: str,
-    name: str,
-    kind: type,
-    default: Any,
-    help: str,
-    *,
-    decides: bool = True,
-    hint: str = "",
-    choices: tuple[str, ...] = (),
-    **ranges: float,
-) -> Option:
-    several = isinstance(default, tuple)
-    declared = Parameter(name, kind, choices, default is None, default, help, **ranges)
-    return Option(declared, default, several, group, decides, hint)
-
-
-_SEED = {"at_least": 0}
 OWN = (
-    _option(SCENE, "data", str, "samples", "images: samples, imagenet-samples, cifar10, folder:PATH"),
-    _option(
-        SCENE,
-        "image_size",
-        int,
-        None,
-        "resize and crop to this many pixels",
-        hint="images as they are",
-        at_least=1,
-        at_most=4096,
-    ),
-    _option(SCENE, "batch_size", int, (1, 4), "images per attacked gradient", at_least=1, below=10**6),
-    _option(
-        SCENE,
-        "clients",
-        int,
-        (1,),
-        "clients with a batch each, of whose gradients the server sees the sum alone (docs/aggregation.md)",
-        at_least=1,
-        below=10**6,
-    ),
-    _option(
-        SCENE,
-        "batch_seed",
-        int,
-        (0,),
-        "which batches are drawn; those of other seeds hold other images while there are any",
-        **_SEED,
-    ),
-    _option(
-        SCENE,
-        "label_draw",
-        str,
-        ("distinct",),
-        "whether the labels of a batch differ from each other",
-        choices=("distinct", "random"),
-    ),
-    _option(
-        SCENE,
-        "model",
-        str,
-        ("convnet",),
-        "victim networks: lenet, convnet, mlp, vit, resnet20, resnet18, resnet50; or FILE.py:FUNCTION, "
-        "module:FUNCTION, torchvision:NAME, timm:NAME, transformers:NAME (docs/own-model.md)",
-    ),
-    _option(
-        SCENE,
-        "norm",
-        str,
-        EACH_ITS_OWN,
-        "their normalisation",
-        hint="each network's usual one",
-        choices=("none", "frozen-bn", "gn"),
-    ),
-    _option(
-        SCENE,
-        "victim",
-        str,
-        EACH_ITS_OWN,
-        "how far they were trained",
-        hint="early; with `weights` trained, a name for your file only",
-        choices=("early", "trained", "untrained"),
-    ),
-    _option(
-        SCENE,
-        "weights",
-        str,
-        None,
-        "weights for the one `model`: your file (.safetensors, or a .pt state dict), or resnet50-imagenet",
-        hint="the shipped ones",
-    ),
-    _option(
-        SCENE,
-        "logit_scale",
-        float,
-        (1.0,),
-        "what the victim's last layer is multiplied by; below 1 the victim is another, less sure of itself",
-        above=0,
-    ),
-    _option(
-        SCENE,
-        "trainable",
-        str,
-        ("all",),
-        "what the client trains, and so sends the gradient of: all layers, or the last one alone "
-        "(docs/transfer-learning.md)",
-        choices=("all", "head"),
-    ),
-    _option(
-        SCENE,
-        "labels",
-        str,
-        ("known",),
-        "whether the attacker is told the labels or has to infer them",
-        choices=("known", "inferred"),
-    ),
-    _option(
-        SCENE,
-        "bn_stats",
-        str,
-        ("running",),
-        "batch-norm statistics the attacker is told: public ones, the batch's own, or those a client sent",
-        choices=("running", "exact", "recovered", "none"),
-    ),
-    _option(
+    *OF_SCENES,
+    option(
         DEFENCES,
         "defense",
         str,
         ("none", "dp"),
         "defences (docs/defences.md): none, dp, clip, prune, ... or your own; chained by +, as in clip+prune",
     ),
-    _option(ATTACKS, "attack", str, ("inverting-gradients",), "attacks by name, or all"),
-    _option(
+    option(ATTACKS, "attack", str, ("inverting-gradients",), "attacks by name, or all"),
+    option(
         ATTACKS,
         "attack_seed",
         int,
         (0,),
         "seeds of the attack's start and of the defence's noise",
-        **_SEED,
+        at_least=0,
     ),
-    _option(
+    option(
         ATTACKS,
         "tuned",
         str,
@@ -155,7 +31,7 @@ OWN = (
         "the tuned.toml of python -m dpbench.tune, for the attack's parameters under each defence",
         hint="the defaults",
     ),
-    _option(
+    option(
         ATTACKS,
         "threat_model",
         str,
@@ -164,14 +40,14 @@ OWN = (
         "layer), loki (it planted a layer that tells clients apart), informed (it knows all but one sample)",
         hint="each attack's usual one",
     ),
-    _option(
+    option(
         ATTACKS,
         "generator",
         str,
         ("cifar10",),
         "what latent-projection searches: cifar10, biggan, or your file (docs/generators.md)",
     ),
-    _option(
+    option(
         WHERE,
         "device",
         str,
@@ -179,7 +55,7 @@ OWN = (
         "where to run; auto takes the graphics card if there is one",
         choices=("auto", "cpu", "cuda"),
     ),
-    _option(
+    option(
         WHERE,
         "engine",
         str,
@@ -187,7 +63,7 @@ OWN = (
         "what runs iterations: PyTorch's operations, a CUDA graph, or a compiled program; auto: what pays",
         choices=("auto", "eager", "graph", "compiled"),
     ),
-    _option(
+    option(
         WHERE,
         "executor",
         str,
@@ -197,7 +73,7 @@ OWN = (
         decides=False,
         choices=("auto", "local", "workers", "ray"),
     ),
-    _option(
+    option(
         WHERE,
         "workers",
         int,
@@ -208,7 +84,7 @@ OWN = (
         at_least=1,
         at_most=4096,
     ),
-    _option(
+    option(
         WHERE,
         "ray_address",
         str,
@@ -216,7 +92,7 @@ OWN = (
         "the cluster of `executor` ray, in Ray's own words: auto, HOST:PORT or local",
         decides=False,
     ),
-    _option(
+    option(
         WHERE,
         "gpus_per_cell",
         float,
@@ -226,7 +102,7 @@ OWN = (
         above=0,
         at_most=1024,
     ),
-    _option(
+    option(
         OUTPUT,
         "suite",
         str,
@@ -235,7 +111,7 @@ OWN = (
         decides=False,
         hint="none",
     ),
-    _option(
+    option(
         OUTPUT,
         "out",
         str,
@@ -244,7 +120,7 @@ OWN = (
         decides=False,
         hint="results/NAME, made from the configuration",
     ),
-    _option(
+    option(
         OUTPUT,
         "resume",
         bool,
@@ -252,7 +128,7 @@ OWN = (
         "take all options from config.toml in `out`, but `plugin` if given, and run what is missing there",
         decides=False,
     ),
-    _option(
+    option(
         OUTPUT,
         "status",
         str,
@@ -261,7 +137,7 @@ OWN = (
         decides=False,
         hint="no folder",
     ),
-    _option(
+    option(
         OUTPUT,
         "check",
         str,
@@ -270,7 +146,7 @@ OWN = (
         decides=False,
         hint="no folder",
     ),
-    _option(
+    option(
         OUTPUT,
         "dry_run",
         bool,
@@ -278,7 +154,7 @@ OWN = (
         "say what would be run and, from a second of each kind of cell, how long and in how much memory",
         decides=False,
     ),
-    _option(
+    option(
         OUTPUT,
         "utility",
         bool,
@@ -286,8 +162,8 @@ OWN = (
         "train two small models under each defence, too, and say what it costs in accuracy (docs/utility.md)",
         decides=False,
     ),
-    _option(OUTPUT, "quiet", bool, False, "print errors only", decides=False),
-    _option(
+    option(OUTPUT, "quiet", bool, False, "print errors only", decides=False),
+    option(
         OUTPUT,
         "columns",
         str,
@@ -297,7 +173,7 @@ OWN = (
         decides=False,
         hint="what fits 80 characters",
     ),
-    _option(
+    option(
         OUTPUT,
         "plugin",
         str,

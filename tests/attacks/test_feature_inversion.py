@@ -38,9 +38,7 @@ def scene(labels, relu=True):
     images, public = others[: len(labels)], others[20:]
     known = PublicImages(public, torch.arange(80) % CLASSES)
     statistics = fit((255 * public).round().byte(), public.mean(0))
-    return images, know(
-        model, labels, SHAPE, CLASSES, image_statistics=statistics, public_images=known
-    )
+    return images, know(model, labels, SHAPE, CLASSES, image_statistics=statistics, public_images=known)
 
 
 def run(release, knowledge, **more):
