@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from stored_results import identified, results
 
-ATTACKS = ("feature-inversion", "inverting-gradients", "lmmse")
+OURS = "feature-inversion"
 
 
 def heads() -> dict[tuple[int, str, str], dict[str, Any]]:
@@ -16,13 +16,13 @@ def heads() -> dict[tuple[int, str, str], dict[str, Any]]:
     for name in ("head", "head-batches"):
         rows = results(name)
         attacked = rows[rows["floor"].isna()]
-        noise = rows[(rows["floor"] == "noise-gradient") & (rows["floor_of"] == ATTACKS[0])]
+        noise = rows[(rows["floor"] == "noise-gradient") & (rows["floor_of"] == OURS)]
         for (size, victim), whole in attacked.groupby(["batch_size", "victim"]):
-            own = {attack: whole[whole["attack"] == attack] for attack in ATTACKS}
+            own = {attack: whole[whole["attack"] == attack] for attack in whole["attack"].unique()}
             own["noise"] = noise[noise["victim"] == victim]
             own["mean-image"] = rows[(rows["floor"] == "mean-image") & (rows["victim"] == victim)]
             found |= {(int(size), victim, attack): _of(images) for attack, images in own.items()}
-            found[int(size), victim, "solved"] = _solved(own[ATTACKS[0]])
+            found[int(size), victim, "solved"] = _solved(own[OURS])
     return found
 
 
