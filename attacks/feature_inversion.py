@@ -105,7 +105,10 @@ class FeatureInversion(Attack):
 
     def searched(self, task: Task) -> Reconstruction:
         """What the default search finds."""
-        return InvertingGradients(iterations=self.iterations, engine=self.engine).run(task)
+        total = self.evaluations()
+        tell = lambda done, whole, value: task.progress(done * total // whole, total, value)  # noqa: E731
+        search = InvertingGradients(iterations=self.iterations, engine=self.engine)
+        return search.run(replace(task, progress=tell))
 
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; it does without a denoiser, too."""
