@@ -5,21 +5,26 @@ each for about the time of an iteration of Adam. Adam goes first, because far fr
 problem says little.
 
 The gradient of a layer jumps wherever one of its units switches on or off, and the first layer's with the
-units nearest to the pixels. So its tensors are left out of the steps. What the steps end in has to do better
-by the whole objective, or Adam's point stays.
+units nearest to the pixels. So its tensors are left out of the steps. In the update of several local steps
+every layer jumps with them, because each step is taken at weights that the steps before it left. There the
+ReLUs are rounded off (`engine.rectified`), ever less from step to step, and all tensors count. What the steps
+end in has to do better by the whole objective, or Adam's point stays.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from attacks.engine.failures import of_the_card, out_of_memory
+from attacks.engine.local_steps import Simulate
 from attacks.engine.problem import Problem
+from attacks.engine.rectified import Rounded
 from attacks.engine.search import Found, Outcome
 from attacks.engine.twice import twice_differentiable
 from attacks.exact.newton import conjugate_gradients, linearised
@@ -33,15 +38,18 @@ LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 """Shares of a step that are tried, until one lowers the sum of squares."""
 STIFFEST = 1e6
 """Times the first damping at which it ends: no step lowers the sum any more."""
+WIDEST, NARROWEST = 0.1, 0.003
+"""Of an update: `width` of `Rounded` in the first step and in the last, in equal ratios between; tuned."""
 
 
 def of_squares(problem: Problem) -> bool:
-    """Whether Gauss-Newton steps fit: objective and regularisers are sums of squares, of one gradient.
+    """Whether Gauss-Newton steps fit: objective and regularisers are sums of squares.
 
-    The update of several local steps (`Problem.path`) is none.
+    And the trial gradient has to be of the kind that was released; that of a `Surrogate` is only near it.
     """
     parts = (problem.objective, *problem.regularisers)
-    return problem.path is None and problem.objective is not None and all(part.squares for part in parts)
+    exact = problem.path is None or isinstance(problem.path, Simulate)
+    return exact and problem.objective is not None and all(part.squares for part in parts)
 
 
 def finished(
@@ -106,32 +114,42 @@ def _descend(
 ) -> tuple[Tensor, int]:
     """Damped steps, each of `COUNT` conjugate gradients and as long as the sum of squares falls."""
     point, damping, spent = _flat(start), DAMPING, 0
-    total = _sum(residuals, point)
-    while spent < iterations and damping <= STIFFEST * DAMPING:
-        forth, back, values = linearised(residuals, point)
-        count = min(COUNT, iterations - spent)
-        step = conjugate_gradients(forth, back, values, count, damping)
-        spent += count
-        for length in LENGTHS:
-            trial = _flat(problem.variables.project(_unflat(point + length * step, start)))
-            value = _sum(residuals, trial)
-            if value < total:  # False for NaN
-                point, total = trial, value
-                damping *= 1 / 3 if length == 1 else 1 if length > 0.2 else 2
-                break
-        else:
-            damping *= 10
+    for width in _widths(problem, iterations):
+        if damping > STIFFEST * DAMPING:
+            break
+        with Rounded(width) if width else nullcontext():
+            forth, back, values = linearised(residuals, point)
+            total, count = float(values.square().sum()), min(COUNT, iterations - spent)
+            step = conjugate_gradients(forth, back, values, count, damping)
+            spent += count
+            for length in LENGTHS:
+                trial = _flat(problem.variables.project(_unflat(point + length * step, start)))
+                if _sum(residuals, trial) < total:  # False for NaN
+                    point = trial
+                    damping *= 1 / 3 if length == 1 else 1 if length > 0.2 else 2
+                    break
+            else:
+                damping *= 10
     return point, spent
 
 
-def _residuals(problem: Problem, labels: Tensor, like: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-    """Of a point, those of the objective but for the first layer, and of the regularisers, in one row.
+def _widths(problem: Problem, iterations: int) -> list[float]:
+    """How far ReLUs are rounded off in each step; 0 for not at all."""
+    steps = -(-iterations // COUNT)
+    if problem.path is None:
+        return [0.0] * steps
+    return torch.logspace(math.log10(WIDEST), math.log10(NARROWEST), steps).tolist()
 
-    A point holds variables like these, one after the other.
+
+def _residuals(problem: Problem, labels: Tensor, like: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    """Of a point, those of the objective and of the regularisers, in one row.
+
+    The first layer's are among them for an update only. A point holds variables like these, one after the
+    other.
     """
     names = [name for name, p in problem.model.named_parameters() if p.requires_grad]
     first = names[0].rpartition(".")[0]
-    kept = [name.rpartition(".")[0] != first for name in names]
+    kept = [problem.path is not None or name.rpartition(".")[0] != first for name in names]
     if not any(kept):
         kept = [True] * len(names)
     target = [problem.get_buffer(f"target{i}") for i in range(len(names))]
@@ -141,9 +159,9 @@ def _residuals(problem: Problem, labels: Tensor, like: Sequence[Tensor]) -> Call
     def residuals(point: Tensor) -> Tensor:
         variables = _unflat(point, like)
         z = problem.variables(variables)
-        loss = problem.loss_of(problem.model(z * problem.std + problem.mean), labels, variables)
-        parameters = [attrgetter(name)(problem.model) for name in names]
-        made = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        images = z * problem.std + problem.mean
+        loss = problem.loss_of(problem.model(images), labels, variables) if problem.path is None else None
+        made = problem.trial(variables, images, labels, loss)
         trial = [g if keep else t for g, t, keep in zip(made, target, kept, strict=True)]
         parts = [*problem.objective.residuals(trial, target), *(r.residuals(z) for r in problem.regularisers)]
         return torch.cat([part.flatten() for part in parts])

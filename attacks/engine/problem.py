@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError
 
-from attacks.engine.local_steps import LossAt, Path, Weights, gradient
+from attacks.engine.local_steps import Path, Weights, gradient
 from attacks.engine.twice import functions_once_differentiable, operation_of, refusal, twice_differentiable
 from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
@@ -105,15 +105,10 @@ class Problem(nn.Module):
             needed = self.path is None or watches or new
             loss = self.loss_of(self.model(images), labels, variables) if needed else None
         silent = functions_once_differentiable([loss]) if matched and new else []
-
-        def loss_at(weights: Weights, rows: slice) -> Tensor:
-            with twice_differentiable():
-                return self.loss(functional_call(self.model, dict(weights), (images[rows],)), labels[rows])
-
         try:
             if matched and new and loss is not None:
                 _check_connected(loss, images)
-            trial = self._trial(variables, loss, loss_at) if matched else []
+            trial = self.trial(variables, images, labels, loss) if matched else []
             found = self._backward(variables, z, loss, trial, activations, factors)
         except CheckpointError as error:
             raise InputError(
@@ -137,14 +132,28 @@ class Problem(nn.Module):
         each = [self.loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(outputs))]
         return torch.stack(each) @ torch.softmax(variables[-1], 0)
 
-    def _trial(self, variables: Sequence[Tensor], loss: Tensor | None, loss_at: LossAt) -> list[Tensor]:
-        """The gradient that is compared with the release."""
+    def trial(
+        self, variables: Sequence[Tensor], images: Tensor, labels: Tensor, loss: Tensor | None = None
+    ) -> list[Tensor]:
+        """The gradient that is compared with the release, differentiable in `variables`.
+
+        Args:
+            variables: see `gradient`.
+            images: [B, C, H, W], which follow from them.
+            labels: see `gradient`.
+            loss: of the victim on these images; not needed where there is a `path`.
+        """
         # attrgetter, because parameters are plain tensors while the iteration is traced
         weights = {name: attrgetter(name)(self.model) for name in self._trainable}
         if self.path is None:
             return gradient(loss, weights)
-        if self not in _examined:
+        if self not in _examined and loss is not None:
             gradient(loss, weights)  # tells whether it can be differentiated once more
+
+        def loss_at(weights: Weights, rows: slice) -> Tensor:
+            with twice_differentiable():
+                return self.loss(functional_call(self.model, dict(weights), (images[rows],)), labels[rows])
+
         return self.path(loss_at, weights, self._released(), variables)
 
     def _released(self) -> Target:

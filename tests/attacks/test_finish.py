@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import attacks
+from attacks.engine.local_steps import path_of
 from attacks.engine.problem import Problem
 from attacks.engine.search import Found, Outcome
 from attacks.engine.variables import Frequencies
@@ -17,8 +20,9 @@ from attacks.gaussian_prior import GaussianPrior
 from attacks.masked import Masked
 from attacks.objectives import Cosine, LayerL2, SoftClamp
 from attacks.regularisers import TotalVariation
+from defenses.local_training import mean_of_steps
 from dpbench.data import image_statistics
-from dpbench.protocol import Stage
+from dpbench.protocol import LocalTraining, Release, Stage
 from tests.helpers.attacks import know, plain_release, psnr, smooth_images
 
 LABELS = torch.tensor([2])
@@ -98,6 +102,50 @@ def test_only_sums_of_squares_have_such_steps(problem, told, tiny):
     assert not of_squares(made(SoftClamp(Cosine(), None)))
     assert not of_squares(made(Cosine(), TotalVariation(0.1)))
     assert not of_squares(made(None))
+
+
+def updated(model, images, local):
+    """A release of what a client's local training makes of the weights."""
+    names = tuple(name for name, _ in model.named_parameters())
+    gradients = mean_of_steps(copy.deepcopy(model), F.cross_entropy, images, LABELS, local)
+    return Release(names, gradients, len(images), local=local)
+
+
+class Rectified(nn.Module):
+    """Two convolutions with ReLU, 8 px, 4 classes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, 2, padding=1)
+        self.fc = nn.Linear(256, 4)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.second(torch.relu(self.first((x - 0.5) / 0.25)))).flatten(1))
+
+
+def test_an_update_that_is_simulated_is_a_sum_of_squares_and_a_surrogate_is_not(told, tiny):
+    release = updated(tiny, smooth_images(1), LocalTraining(3, 1, 0.1))
+    made = [
+        Problem(told, release.gradients, Cosine(), path=path_of(release, way))
+        for way in ("simulate", "surrogate")
+    ]
+    assert [of_squares(problem) for problem in made] == [True, False]
+
+
+def test_the_steps_lead_an_update_on_where_units_switch(statistics):
+    model, images = Rectified(), smooth_images(1)
+    told = know(model, LABELS, (3, 8, 8), 4, image_statistics=statistics)
+    release = updated(model, images, LocalTraining(3, 1, 0.05))
+
+    def searched(share):
+        attack = attacks.create("inverting-gradients", engine="eager", iterations=300, finish=share)
+        return attack(release, told, seed=1)
+
+    plain, ended = searched(0.0), searched(0.5)
+    assert ended.note == ""
+    assert psnr(ended.images, images) > psnr(plain.images, images) + 3
+    assert ended.gradient_distance < plain.gradient_distance
 
 
 def test_what_does_no_better_is_not_taken(problem, monkeypatch):
