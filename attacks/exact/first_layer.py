@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
-from attacks.exact.guesses import MadeUp, Unmixed, back, output_gradients
+from attacks.exact.guesses import Guesses, MadeUp, Unmixed, back, output_gradients
 from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
 from attacks.exact.separation import separated
-from attacks.exact.sparsity import Tell
+from attacks.exact.sparsity import MANY, Tell
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
+
+CLAMPED = 0.1
+"""Share of pixels outside [0, 1] above which what was unmixed is no image, or has a wrong scale."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def images(
     starts: int,
     tell: Tell = lambda *_: None,
 ) -> tuple[Images | None, str]:
-    """The batch's images, or None and why there are none, as a clause.
+    """The batch's images, and why they are unmixed only, or None and why there are none, as a clause.
+
+    The clause is empty for exact images.
 
     Samples whose gradient is below the rounding errors of the others' are left out. For `starts` and `tell`
     see `sparse_rows`.
@@ -90,9 +95,32 @@ def images(
     if is_image(knowledge.image_shape):
         unmixed = Unmixed(knowledge, chain, weight, bias, generator)
     found = separated(space, explain, generator, starts, propose=propose, near=unmixed, tell=tell)
-    if found is None:
-        return None, "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
-    return found, ""
+    if found is not None:
+        return found, ""
+    why = "ReLU patterns of the first layer are too few or too alike to tell the samples apart"
+    if unmixed is None or len(space) <= MANY:
+        return None, why
+    return _guessed(unmixed.unmixed(space.basis, space.basis), release, knowledge), why
+
+
+def _guessed(found: Guesses, release: Release, knowledge: Knowledge) -> Images | None:
+    """Those images of a whole batch that could be unmixed, with the labels that fit best; None for no image.
+
+    The residual of an image is the part of its row that lies outside the gradient's row space.
+    """
+    from scipy.optimize import linear_sum_assignment  # SciPy takes a second to import
+
+    kept = found.clamped <= CLAMPED
+    if not bool(kept.any()):
+        return None
+    images, inside = found.images[kept], found.inside[:, kept]
+    likely, _ = label_rules.given_or_inferred(release, knowledge)
+    places, chosen = linear_sum_assignment(inside[likely].cpu(), maximize=True)
+    labels = torch.empty_like(likely[: len(chosen)])
+    labels[torch.from_numpy(chosen)] = likely[torch.from_numpy(places)]
+    inside = inside[labels, torch.arange(len(labels), device=labels.device)]
+    outside = (1 - inside.square()).clamp_min(0).sqrt()
+    return Images(images, labels, torch.ones_like(outside), outside)
 
 
 def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chain, batch: int) -> Images:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,23 @@ AGAIN = 10
 """Times, at most, that inputs follow from rows and rows from these inputs, while it brings them nearer."""
 
 
+@dataclass(frozen=True)
+class Guesses:
+    """Images that were guessed, and what the network propagates back at them.
+
+    Attributes:
+        images: float64 [k, C, H, W] in [0, 1].
+        clamped: [k] in [0, 1], the share of pixels that were not in this range before.
+        rows: [k, m], each with the label that leaves least of it outside the space of all rows.
+        inside: [K, k] in [0, 1], the share of a row's length that is in that space, with each of K labels.
+    """
+
+    images: Tensor
+    clamped: Tensor
+    rows: Tensor
+    inside: Tensor
+
+
 class Unmixed:
     """Rows of D at the images that are missing, which are unmixed by the differences of their pixels.
 
@@ -95,25 +113,29 @@ class Unmixed:
             basis: [r, m], an orthonormal basis of the space of all rows.
         """
         mixed = missing @ self.weight
+        best = self.unmixed(missing, basis)
+        for _ in range(AGAIN):
+            parts = best.rows @ missing.T
+            inputs = torch.linalg.lstsq(parts.T, mixed).solution
+            found = self.propagated(inputs, parts, missing, basis)
+            if not found.inside.amax(0).mean() > best.inside.amax(0).mean():
+                break
+            best = found
+        return best.rows
+
+    def unmixed(self, missing: Tensor, basis: Tensor) -> Guesses:
+        """The images whose rows are missing, told apart by the differences of their pixels and nothing else.
+
+        For the arguments see `__call__`.
+        """
+        mixed = missing @ self.weight
         mixtures = torch.linalg.svd(mixed, full_matrices=False)[2]
         inputs = independent(mixtures, self.knowledge.image_shape, self.generator)
         parts = torch.linalg.lstsq(inputs.T, mixed.T).solution
-        best, most = self.propagated(inputs, parts, missing, basis)
-        for _ in range(AGAIN):
-            parts = best @ missing.T
-            inputs = torch.linalg.lstsq(parts.T, mixed).solution
-            found, inside = self.propagated(inputs, parts, missing, basis)
-            if not inside > most:
-                break
-            best, most = found, inside
-        return best
+        return self.propagated(inputs, parts, missing, basis)
 
-    def propagated(
-        self, inputs: Tensor, parts: Tensor, missing: Tensor, basis: Tensor
-    ) -> tuple[Tensor, float]:
-        """Rows [k, m] at `inputs`, and how much of their lengths is inside the space, on average.
-
-        Each input has the label that leaves least of its row outside.
+    def propagated(self, inputs: Tensor, parts: Tensor, missing: Tensor, basis: Tensor) -> Guesses:
+        """What `inputs` are as images, and their rows.
 
         Args:
             inputs: [k, n], each up to its scale, which the bias gradient tells.
@@ -122,8 +144,9 @@ class Unmixed:
             basis: as above.
         """
         scale = torch.linalg.lstsq(parts.T, (missing @ self.bias)[:, None]).solution
-        images = back(self.chain, inputs / scale).nan_to_num().clamp(0, 1)
-        images = images.unflatten(1, self.knowledge.image_shape)
+        pixels = back(self.chain, inputs / scale).nan_to_num()
+        images = pixels.clamp(0, 1).unflatten(1, self.knowledge.image_shape)
+        clamped = ((pixels < 0) | (pixels > 1)).double().mean(1)
         labels = torch.arange(self.knowledge.num_classes, device=images.device)
         layer = self.chain.blocks[0].layer.name
         found = torch.stack(
@@ -132,8 +155,8 @@ class Unmixed:
             )
         )
         inside = (found @ basis.T).norm(dim=2) / found.norm(dim=2).clamp_min(torch.finfo(found.dtype).tiny)
-        inside, label = inside.max(0)
-        return found[label, torch.arange(len(images), device=images.device)], float(inside.mean())
+        rows = found[inside.argmax(0), torch.arange(len(images), device=images.device)]
+        return Guesses(images, clamped, rows, inside)
 
 
 def through(chain: Chain, images: Tensor) -> Tensor:

@@ -36,9 +36,10 @@ class Spear(Attack):
 
     Where the first layer is fully connected, its gradient gives the images. Elsewhere the last layer's gives
     labels and features. Below convolutions with ReLU, those of the layers before follow from them as far as
-    the equations suffice, and the images are searched for from there. Any other model, and any release that
-    cannot be solved, is left to `inverting-gradients`. Samples whose gradients are below the rounding errors
-    of the others' are not found: they get the public mean image.
+    the equations suffice, and the images are searched for from there. More than 64 images of a first layer
+    that cannot be solved for are handed back as they were unmixed. Any other model, and any other release
+    that cannot be solved, is left to `inverting-gradients`. Samples whose gradients are below the rounding
+    errors of the others' are not found: they get the public mean image, as do images that were not unmixed.
 
     Attributes:
         engine: backend of the search.
@@ -59,7 +60,7 @@ class Spear(Attack):
             whole = self.evaluations()
             tell = lambda found, of: task.progress(whole * found // of, whole, 1 - found / of)  # noqa: E731
             images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts, tell)
-            return self.searched(task, None, why) if images is None else self.solved(task, images)
+            return self.searched(task, None, why) if images is None else self.solved(task, images, why)
         if (coded := behind_code(task)) is not None:
             samples, task = coded
         else:
@@ -77,14 +78,17 @@ class Spear(Attack):
         """See `Attack.wants`; the mean image stands in for samples that were not found."""
         return super().wants() | {"image_statistics"}
 
-    def solved(self, task: Task, found: first_layer.Images) -> Reconstruction:
-        """The images that were found, and the public mean image in place of the others."""
+    def solved(self, task: Task, found: first_layer.Images, why: str) -> Reconstruction:
+        """The images that were found, and the public mean image in place of the others.
+
+        Where `why` says that they are unmixed and no more, none is certified.
+        """
         labels, source = completed_labels(task, found.labels)
         start = mean_images(task)
         images, residual = start.clone(), torch.ones(len(start), device=task.device)
         images[: len(found.images)] = found.images.clamp(0, 1).float()
         residual[: len(found.residual)] = found.residual.float().clamp(max=1)
-        certified = residual < CERTAIN
+        certified, missing = (residual < CERTAIN) & (not why), len(start) - len(found.images)
         task.progress(self.evaluations(), self.evaluations(), float(residual.max()))
         return Reconstruction(
             images=images,
@@ -97,7 +101,7 @@ class Spear(Attack):
             engine="none",
             certified=certified,
             residual=residual,
-            note=missing_note(len(start) - len(found.images)),
+            note=unmixed_note(missing, len(start), why) if why else missing_note(missing),
         )
 
     def descended(self, task: Task, samples: last_layer.Samples, chain: layers.Chain) -> Reconstruction:
@@ -220,6 +224,12 @@ def mean_images(task: Task) -> Tensor:
     else:
         mean, _ = channel_statistics(knowledge, torch.zeros(1, device=task.device))
     return mean.float().expand(task.release.batch_size, *knowledge.image_shape).contiguous()
+
+
+def unmixed_note(missing: int, batch: int, why: str) -> str:
+    """The sentence about images that are unmixed and no more, and about those that are not."""
+    count = f"{batch - missing} of {batch}" if missing else "All"
+    return f"Not solved: {why}. {count} images were unmixed by the differences of their pixels."
 
 
 def missing_note(missing: int) -> str:

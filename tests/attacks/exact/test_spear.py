@@ -8,14 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import attacks
-from attacks.exact import last_layer
+from attacks.exact import first_layer, last_layer
 from attacks.exact.descent import corrected, descend
 from attacks.exact.last_layer import samples
 from attacks.exact.layers import read
 from attacks.exact.sparsity import sparse_rows
 from attacks.exact.subspace import subspace
+from dpbench.metrics import match
 from dpbench.protocol import Release
-from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
+from tests.helpers.attacks import know, noise_release, photograph, plain_release, psnr, smooth_images
 
 SHAPE, CLASSES = (3, 8, 8), 10
 
@@ -133,6 +134,30 @@ def test_noise_and_pruning_are_said_and_the_search_takes_over(make, spoil):
     assert "total variation" in searched.note
     assert not found.certified.any()
     assert torch.equal(found.images, searched.images)
+
+
+def test_photographs_that_are_not_solved_for_are_handed_back_unmixed(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, CLASSES))
+    images, labels = photograph(0, 8)
+    labels[1] = labels[0]
+    release = plain_release(model, images, labels)
+    monkeypatch.setattr(first_layer, "separated", lambda *_, **__: None)
+    monkeypatch.setattr(first_layer, "MANY", 7)
+    spear = attacks.create("spear", iterations=100)
+    found = spear(release, know(model, labels, images.shape[1:], CLASSES), seed=0)
+    assert found.note.startswith("Not solved: ReLU patterns")
+    assert found.note.endswith("7 of 8 images were unmixed by the differences of their pixels.")
+    assert not found.certified.any()
+    assert found.iterations == 0
+    order = match(found.images, images)
+    assert psnr(found.images[order], images) > 20
+    assert torch.equal(found.labels.sort().values, labels.sort().values)
+    assert int((found.labels[order] == labels).sum()) >= 6
+    search = attacks.create("inverting-gradients", iterations=100)
+    searched = search(release, know(model, labels, images.shape[1:], CLASSES), seed=0).images
+    searched = searched[match(searched, images)]
+    assert psnr(found.images[order], images) > psnr(searched, images) + 3
 
 
 def test_more_samples_than_the_last_layer_can_tell_apart():
