@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 
 import dpbench
 from benchmarks import quality
@@ -139,6 +139,16 @@ def test_so_many_images_of_large_batches_have_no_certificate():
     above = int((without["psnr"] > 40).sum())
     assert (above, len(without)) == (8, 9)
     assert f"{above} of the {len(without)} are above 40 dB, one is lost" in page
+
+
+def test_a_head_alone_gives_more_away_than_the_search_shows():
+    rows = dpbench.load(ROOT / "results" / "reference" / "head")
+    psnr = rows[rows["victim"] == "trained"].groupby("attack")["psnr"].mean()
+    assert psnr["feature-inversion"] > psnr["inverting-gradients"] + 5
+    fed = rows[(rows["floor"] == "noise-gradient") & (rows["floor_of"] == "feature-inversion")]
+    for _, images in fed.groupby("victim"):
+        chance = binomtest(int(images["identified"].sum()), len(images), 1 / 200, alternative="greater")
+        assert chance.pvalue > 0.05
 
 
 def test_clipping_identifies_so_many_and_noise_none():
