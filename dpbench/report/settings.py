@@ -14,7 +14,7 @@ from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack
 from dpbench.report.summary import grouped
 from dpbench.report.verdict import Judged, worst
 
-_SAID = ("model", "norm", "victim", "threat_model")
+_SAID = ("model", "norm", "victim", "threat_model", "trainable")
 """Settings of the victim that its name has words of its own for."""
 _CHANGED = {
     "malicious-linear": " with a layer that the server planted",
@@ -130,5 +130,6 @@ class Results:
 def _victim(row: pd.Series, naming: Naming) -> str:
     norm = row["norm"]
     name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
+    name += " of which the last layer alone is trained" if pd.notna(row["trainable"]) else ""
     name += _CHANGED.get(row["threat_model"], "")
     return ", ".join([name, *naming.heading(row, leave_out=_SAID)])

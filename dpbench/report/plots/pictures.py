@@ -187,8 +187,8 @@ def _title(table: pd.DataFrame, columns: int, images: int, rows: int, all_rows: 
     attacked = table[~is_floor(table)]
     same = [
         f"{name} {attacked[name].dropna().iloc[0]}"
-        for name in ("model", "norm", "victim", "data")
-        if attacked[name].nunique() == 1
+        for name in ("model", "norm", "victim", "trainable", "data")
+        if attacked[name].notna().all() and attacked[name].nunique() == 1
     ]
     said = [
         f"What the server rebuilds: {', '.join(same)}",

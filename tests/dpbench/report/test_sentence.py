@@ -300,6 +300,13 @@ def test_release_scope_is_named(make_rows, dp):
     assert "ε is for the attacked gradient by the analytic accountant" in sentence(frame(rows))
 
 
+def test_a_head_that_is_trained_alone_is_a_victim_of_its_own(make_run):
+    whole, head = make_run(), make_run().assign(trainable="head")
+    found = sentence(pd.concat([whole, head], ignore_index=True))
+    assert found.count("of which the last layer alone is trained, batch") == 1
+    assert "of which" not in sentence(whole)
+
+
 def test_victims_are_kept_apart(make_run):
     table = pd.concat(
         [make_run(), make_run(undefended=(9.0, 0.5)).assign(victim="trained")], ignore_index=True
