@@ -27,6 +27,7 @@ LEAST = 1e-3
 """Relative error that features are matched to, and that they are taken to have."""
 RIDGE = 1e-3
 """Of the regression that a draw begins at, relative to the largest variance of the features."""
+REST = "The default search rebuilt what is missing."
 LARGE = 256
 """Public images that are run through the victim at once, at most."""
 
@@ -120,6 +121,7 @@ class FeatureInversion(Attack):
         labels, source = completed_labels(task, samples.labels)
         count, total = len(samples.labels), self.evaluations()
         images, starts, errors = [], [], []
+        notes = [WITHOUT_DENOISER] if knowledge.image_denoiser is None else []
         for i, label in enumerate(samples.labels):
             told = Features(knowledge, label[None], samples.layer, samples.features[i : i + 1])
             mean, start = self.regression(told)
@@ -145,7 +147,7 @@ class FeatureInversion(Attack):
             rest = self.searched(replace(task, knowledge=replace(knowledge, labels=labels)))
             images.append(rest.images[count:])
             starts.append(rest.start[count:])
-        notes = [missing_note(len(labels) - count), "" if knowledge.image_denoiser else WITHOUT_DENOISER]
+            notes = [missing_note(len(labels) - count), REST, *notes]
         return Reconstruction(
             images=torch.cat(images),
             labels=labels,
@@ -155,7 +157,7 @@ class FeatureInversion(Attack):
             iterations=total,
             seconds=task.seconds(),
             engine="none",
-            note=" ".join(filter(None, notes)),
+            note=" ".join(notes),
         )
 
     def regression(self, told: Features) -> tuple[Tensor, Tensor]:

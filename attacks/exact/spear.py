@@ -236,6 +236,8 @@ def missing_note(missing: int) -> str:
     """The sentence about samples that were not found; empty where all were."""
     if not missing:
         return ""
+    if missing == 1:
+        return "The gradient of 1 sample is below the rounding errors of the others'; it was not found."
     return (
         f"Gradients of {missing} samples are below the rounding errors of the others'; they were not found."
     )

@@ -110,7 +110,7 @@ def test_a_sample_without_a_gradient_is_not_found_and_the_others_are():
     found = attacks.create("spear")(release, know(model, None, SHAPE, CLASSES), seed=0)
     assert found.certified.tolist() == [True, True, True, False]
     assert found.images.shape == (4, *SHAPE)
-    assert found.note.startswith("Gradients of 1 sample")
+    assert found.note.startswith("The gradient of 1 sample is")
 
 
 @pytest.mark.parametrize(
