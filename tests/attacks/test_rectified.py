@@ -25,7 +25,9 @@ def test_its_slope_is_the_share_of_errors_for_which_the_unit_is_on():
 
 
 @pytest.mark.parametrize(
-    "relu", [F.relu, torch.relu, torch.Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)], ids=str
+    "relu",
+    [F.relu, torch.relu, torch.Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)],
+    ids=["functional", "torch", "method", "module", "in place"],
 )
 def test_every_relu_is_rounded_off_in_the_context_and_only_there(relu):
     z = torch.tensor([-1.0, 0.0, 2.0])
