@@ -44,8 +44,8 @@ def rounded(z: Tensor, deviation: Tensor | float) -> Tensor:
     """The mean of max(z + e, 0) over errors e of a normal distribution with this standard deviation.
 
     Example:
-        >>> rounded(torch.tensor([-9.0, 0.0, 9.0]), 1.0)
-        tensor([0.0000, 0.3989, 9.0000])
+        >>> rounded(torch.tensor([-1.0, 0.0, 9.0]), 1.0)
+        tensor([0.0833, 0.3989, 9.0000])
     """
     u = z / deviation
     share = (1 + torch.erf(u / math.sqrt(2))) / 2

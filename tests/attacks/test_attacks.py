@@ -21,6 +21,7 @@ SHORT = {
 
 def test_the_table_is_complete():
     others = {"analytic", "prior-aware", "gradinversion", "deepinversion", "learned-inversion"}
+    others |= {"feature-inversion"}
     others |= {"latent-projection", "label-restoration", "lmmse", "map", "peel", "posterior-mean", "spear"}
     ours = {name for name in attacks.names() if attacks.kind(name).__module__.startswith("attacks.")}
     assert ours == {*ALL, *others}  # these have tests of their own
