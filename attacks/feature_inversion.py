@@ -71,7 +71,7 @@ class FeatureInversion(Attack):
     sample it gives the features exactly, also clipped; of several, if ReLU keeps them apart (`spear`).
     The images are drawn as by `posterior-mean`, given the features in place of the gradient, and averaged.
     Gradients of other layers are not used. Samples that are not found, and releases that are no exact
-    gradients, are left to `inverting-gradients`.
+    gradients, are left to `inverting-gradients`, which gets the iterations of one draw.
 
     After Maui (Dabholkar et al. 2025), which trains a network to invert the features; the drawing is ours.
 
