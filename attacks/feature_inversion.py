@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,17 +15,16 @@ from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.exact import last_layer
 from attacks.exact.spear import completed_labels, missing_note
 from attacks.gaussian_prior import Whitening
+from attacks.head_features import Features, LayerGradient
 from attacks.inverting_gradients import InvertingGradients
-from attacks.linear_estimate import FEWEST, check_statistics
-from attacks.reading import as_it_was
-from dpbench.protocol import InputError, Knowledge, Reconstruction, parameter
+from attacks.linear_estimate import FEWEST, check_statistics, estimate
+from attacks.reading import as_it_was, linear
+from dpbench.protocol import InputError, Knowledge, Reconstruction, Release, parameter
 
 PRODUCTS = 4
 """Conjugate gradients of a Gauss-Newton step; tuned, like ..."""
 NEWTON = 4
 """... the steps of a level."""
-LEAST = 1e-3
-"""Relative error that features are matched to, and that they are taken to have."""
 RIDGE = 1e-3
 """Of the regression that a draw begins at, relative to the largest variance of the features."""
 REST = "The default search rebuilt what is missing."
@@ -32,46 +32,16 @@ LARGE = 256
 """Public images that are run through the victim at once, at most."""
 
 
-class Features:
-    """Features that one image has to have.
-
-    Args:
-        knowledge: the victim.
-        labels: int64 [1], the image's label.
-        layer: the name of the last layer.
-        values: what that layer takes, [1, m].
-    """
-
-    def __init__(self, knowledge: Knowledge, labels: Tensor, layer: str, values: Tensor) -> None:
-        self.knowledge, self.labels, self.layer = knowledge, labels, layer
-        self.values = values.to(next(knowledge.model.parameters()))
-        self.deviation = LEAST * self.values.norm().clamp_min(torch.finfo(self.values.dtype).tiny)
-
-    def of(self, images: Tensor) -> Tensor:
-        """The features of images [n, C, H, W], [n, m]."""
-        seen: list[Tensor] = []
-        layer = self.knowledge.model.get_submodule(self.layer)
-        handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            self.knowledge.model(images)
-        finally:
-            handle.remove()
-        return seen[-1]
-
-    def residuals(self, images: Tensor) -> Tensor:
-        """See `annealed.Told`."""
-        return ((self.of(images) - self.values) / self.deviation).flatten()
-
-
 @attack("feature-inversion")
 class FeatureInversion(Attack):
     """Reads each sample's features off the last layer's gradient, and draws images that have them.
 
     The gradient of a fully connected layer is a sum of (loss gradient of the outputs) x (features). Of one
-    sample it gives the features exactly, also clipped; of several, if ReLU keeps them apart (`spear`).
-    The images are drawn as by `posterior-mean`, given the features in place of the gradient, and averaged.
-    Gradients of other layers are not used. Samples that are not found, and releases that are no exact
-    gradients, are left to `inverting-gradients`, which gets the iterations of one draw.
+    sample it gives the features exactly, also clipped; of several, if ReLU keeps them apart (`spear`). The
+    images are drawn as by `posterior-mean`, given the features in place of the gradient, and averaged. Under
+    noise, images are drawn whose features fit this layer's gradient (`LayerGradient`). Gradients of other
+    layers are not used. Samples that are not found, and releases that are no gradients, exact or under noise,
+    are left to `inverting-gradients`, which gets the iterations of one draw.
 
     After Maui (Dabholkar et al. 2025), which trains a network to invert the features; the drawing is ours.
 
@@ -99,10 +69,13 @@ class FeatureInversion(Attack):
         task = replace(task, release=as_it_was(task.release))
         check_statistics(task.knowledge, self.name)
         samples, why = last_layer.samples(task.release, task.knowledge, task.generator, self.starts)
-        if samples is None:
-            found = self.searched(task)
-            return replace(found, note=f"Not solved but searched: {why}. {found.note}".rstrip())
-        return self.inverted(task, samples)
+        if samples is not None:
+            return self.inverted(task, samples)
+        names = _under_noise(task.release, task.knowledge)
+        if names is not None:
+            return self.fitted(task, names)
+        found = self.searched(task)
+        return replace(found, note=f"Not solved but searched: {why}. {found.note}".rstrip())
 
     def searched(self, task: Task) -> Reconstruction:
         """What the default search finds."""
@@ -115,31 +88,42 @@ class FeatureInversion(Attack):
         """See `Attack.wants`; it does without a denoiser, too."""
         return super().wants() | {"image_denoiser"}
 
+    def fitted(self, task: Task, names: tuple[str, str]) -> Reconstruction:
+        """Images [B, C, H, W] whose features fit the gradient of these, the last layer's weight and bias."""
+        knowledge, release, total = task.knowledge, task.release, self.evaluations()
+        found = estimate(release, knowledge, self.public_images, task.device)
+        gradients = dict(zip(release.names, release.gradients, strict=True))
+        weight, bias = (release.batch_size * gradients[name] for name in names)
+        layer, noise = names[0].removesuffix(".weight"), linear(release).noise
+        told = LayerGradient(knowledge, found.labels, layer, torch.cat([weight, bias[:, None]], 1), noise)
+        tell = lambda done, value: task.progress(done * self.iterations, total, value)  # noqa: E731
+        images, error = self.drawn(task, told, found.images, found.means, tell)
+        return Reconstruction(
+            images=images,
+            labels=found.labels,
+            label_source=found.source,
+            gradient_distance=error,
+            start=found.means.clamp(0, 1),
+            iterations=total,
+            seconds=task.seconds(),
+            engine="none",
+            note=_noted(knowledge, "Under noise features are fitted, not read."),
+        )
+
     def inverted(self, task: Task, samples: last_layer.Samples) -> Reconstruction:
         """Images [B, C, H, W] of these features, one after the other; the search's where none were found."""
-        knowledge, whitening = task.knowledge, Whitening(task.knowledge.image_statistics).to(task.device)
+        knowledge = task.knowledge
         labels, source = completed_labels(task, samples.labels)
         count, total = len(samples.labels), self.evaluations()
-        images, starts, errors = [], [], []
-        notes = [WITHOUT_DENOISER] if knowledge.image_denoiser is None else []
+        images, starts, errors, notes = [], [], [], []
         for i, label in enumerate(samples.labels):
             told = Features(knowledge, label[None], samples.layer, samples.features[i : i + 1])
             mean, start = self.regression(told)
-            denoiser = denoiser_or_wiener(knowledge, whitening, label[None], mean)
-            drawn = torch.zeros_like(mean)
-            with torch.no_grad():
-                steps = levels(
-                    max(1, self.iterations // (NEWTON * PRODUCTS)),
-                    denoiser,
-                    whitening,
-                    *tried_on(knowledge, label[None]),
-                    task.noise,
-                )
-                for done in range(1, self.restarts + 1):
-                    drawn += draw(told, start, steps, denoiser, whitening, task.noise, NEWTON, PRODUCTS)
-                    image = (drawn / done).clamp(0, 1)
-                    error = LEAST * float(told.residuals(image).norm())
-                    task.progress((i * self.restarts + done) * total // (count * self.restarts), total, error)
+
+            def tell(done: int, value: float, before: int = i * self.restarts) -> None:
+                task.progress((before + done) * total // (count * self.restarts), total, value)
+
+            image, error = self.drawn(task, told, start, mean, tell)
             images.append(image)
             starts.append(mean.clamp(0, 1))
             errors.append(error)
@@ -147,7 +131,7 @@ class FeatureInversion(Attack):
             rest = self.searched(replace(task, knowledge=replace(knowledge, labels=labels)))
             images.append(rest.images[count:])
             starts.append(rest.start[count:])
-            notes = [missing_note(len(labels) - count), REST, *notes]
+            notes = [missing_note(len(labels) - count), REST]
         return Reconstruction(
             images=torch.cat(images),
             labels=labels,
@@ -157,8 +141,38 @@ class FeatureInversion(Attack):
             iterations=total,
             seconds=task.seconds(),
             engine="none",
-            note=" ".join(notes),
+            note=_noted(knowledge, *notes),
         )
+
+    def drawn(
+        self,
+        task: Task,
+        told: Features | LayerGradient,
+        start: Tensor,
+        means: Tensor,
+        tell: Callable[[int, float], None],
+    ) -> tuple[Tensor, float]:
+        """The mean of the draws, [B, C, H, W], and its relative error; `tell` gets both counts so far.
+
+        Args:
+            task: the knowledge and the random numbers.
+            told: what the images have to have.
+            start: where a draw begins, [B, C, H, W].
+            means: of the labels, likewise.
+            tell: is called with the number of draws done and the error so far.
+        """
+        knowledge, whitening = task.knowledge, Whitening(task.knowledge.image_statistics).to(task.device)
+        denoiser = denoiser_or_wiener(knowledge, whitening, told.labels, means)
+        total, image, error = torch.zeros_like(start), start, 0.0
+        with torch.no_grad():
+            count = max(1, self.iterations // (NEWTON * PRODUCTS))
+            steps = levels(count, denoiser, whitening, *tried_on(knowledge, told.labels), task.noise)
+            for done in range(1, self.restarts + 1):
+                total += draw(told, start, steps, denoiser, whitening, task.noise, NEWTON, PRODUCTS)
+                image = (total / done).clamp(0, 1)
+                error = told.error(image)
+                tell(done, error)
+        return image, error
 
     def regression(self, told: Features) -> tuple[Tensor, Tensor]:
         """The mean public image of the label, and the ridge regression on the features; [1, C, H, W] each.
@@ -181,3 +195,18 @@ class FeatureInversion(Attack):
         inner += RIDGE * torch.linalg.eigvalsh(inner)[-1].clamp_min(1e-30) * torch.eye(len(rows)).to(inner)
         weights = torch.linalg.solve(inner, rows @ (told.values[0].double() - middle))
         return mean[None], (mean + (weights @ images).view_as(mean).float())[None]
+
+
+def _under_noise(release: Release, knowledge: Knowledge) -> tuple[str, str] | None:
+    """The names of the last layer's weight and bias, if what was sent of them is their sum under noise."""
+    seen = linear(release)
+    if seen.weights is not None or not seen.noise:
+        return None
+    try:
+        return last_layer.last_layer(release, knowledge.num_classes)
+    except InputError:
+        return None
+
+
+def _noted(knowledge: Knowledge, *notes: str) -> str:
+    return " ".join([*notes, *([WITHOUT_DENOISER] if knowledge.image_denoiser is None else [])])

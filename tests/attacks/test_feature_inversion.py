@@ -8,7 +8,8 @@ import attacks
 from attacks.annealed import LOWEST
 from attacks.denoising import WITHOUT_DENOISER
 from attacks.exact import last_layer
-from attacks.feature_inversion import LEAST, REST, Features
+from attacks.feature_inversion import REST
+from attacks.head_features import LEAST, Features, LayerGradient
 from dpbench.data.image_statistics import fit
 from dpbench.protocol import InputError, PublicImages, Stage
 from dpbench.victim.head import head_alone
@@ -113,3 +114,73 @@ def test_it_says_what_it_needs():
     none = replace(knowledge.public_images, labels=torch.zeros(80, dtype=torch.long))
     with pytest.raises(InputError, match="needs 2 public images of label 2, and there are 0"):
         run(release, replace(knowledge, public_images=none))
+
+
+def noisy(knowledge, images, deviation):
+    """The gradient of `images` with noise of that standard deviation on the mean."""
+    release = plain_release(knowledge.model, images, knowledge.labels)
+    torch.manual_seed(3)
+    gradients = tuple(g + deviation * torch.randn_like(g) for g in release.gradients)
+    return replace(release, gradients=gradients, defense=(Stage("noise", {"noise_std": deviation}),))
+
+
+def norm(release):
+    return float(torch.stack([g.norm() for g in release.gradients]).norm())
+
+
+@pytest.mark.parametrize("labels", [[2], [2, 0]])
+@pytest.mark.parametrize("relu", [False, True])
+def test_under_little_noise_images_come_back_and_the_search_is_not_asked(labels, relu):
+    images, knowledge = scene(labels, relu)
+    exact = norm(plain_release(knowledge.model, images, knowledge.labels))
+    found = run(noisy(knowledge, images, 1e-4 * exact), knowledge)
+    assert found.note == f"Under noise features are fitted, not read. {WITHOUT_DENOISER}"
+    assert found.engine == "none"
+    for image, original in zip(found.images.split(1), images.split(1), strict=True):
+        assert psnr(image, original) > 24
+
+
+def test_more_noise_leaves_less_and_much_noise_the_labels_mean():
+    images, knowledge = scene([2])
+    exact = norm(plain_release(knowledge.model, images, knowledge.labels))
+    least, some, much = (run(noisy(knowledge, images, s * exact), knowledge) for s in (1e-4, 0.02, 10))
+    assert psnr(least.images, images) > psnr(some.images, images) + 3 > psnr(much.images, images) + 3
+    assert psnr(much.images, much.start) > psnr(much.images, images)
+
+
+def layer_gradient(knowledge, images, deviation):
+    """What is told of the gradient of `images` under that noise on the sum."""
+    release = noisy(knowledge, images, deviation / len(images))
+    weight, bias = (len(images) * g for g in release.gradients)
+    return LayerGradient(knowledge, knowledge.labels, "fc", torch.cat([weight, bias[:, None]], 1), deviation)
+
+
+def test_the_attacked_images_leave_the_noise_unexplained_and_others_leave_more():
+    """Of P entries, B (loss gradients) for each output are fitted; the others have a variance of 1."""
+    images, knowledge = scene([2, 0])
+    told = layer_gradient(knowledge, images, 0.01)
+    left = told.residuals(images).detach()
+    free = CLASSES * (601 - len(images))
+    assert float(left.square().sum()) == pytest.approx(free, abs=4 * (2 * free) ** 0.5)
+    assert float(told.residuals(images.flip(3)).square().sum()) > 1.5 * free
+    assert told.error(images) == pytest.approx(0.01 * float(left.norm() / told.total.norm()))
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (0.2, 3.0)])
+def test_neither_clip_factors_nor_the_loss_matter(factors):
+    """Whatever multiplies the loss gradients, the images fit."""
+    images, knowledge = scene([2, 0])
+    parts = []
+    for factor, image, label in zip(factors, images.split(1), knowledge.labels.split(1), strict=True):
+        weight, bias = plain_release(knowledge.model, image, label).gradients
+        parts.append(factor * torch.cat([weight, bias[:, None]], 1))
+    told = LayerGradient(knowledge, knowledge.labels, "fc", sum(parts), 0.0)
+    assert told.error(images) < 2e-3
+    assert told.error(images.flip(3)) > 0.05
+
+
+def test_two_images_of_the_same_features_are_no_division_by_zero():
+    images, knowledge = scene([2, 2])
+    same = images[:1].expand(2, -1, -1, -1)
+    told = layer_gradient(knowledge, same, 1e-3)
+    assert bool(told.residuals(same).isfinite().all())
