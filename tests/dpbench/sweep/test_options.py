@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_help_says_who_takes_a_parameter_and_what_it_is_by_default(help_text):
 
 def test_help_fits_eighty_columns(help_text):
     assert max(map(len, help_text.splitlines())) <= 80
+
+
+def test_no_source_is_searched_for_the_help_of_an_option(monkeypatch):
+    """Tyro looks for comments where it is given no help, in a quarter of the time of reading the words."""
+    searched = []
+    with monkeypatch.context() as patch:  # pytest looks at sources, too
+        patch.setattr(
+            inspect, "findsource", lambda what, find=inspect.findsource: searched.append(what) or find(what)
+        )
+        assert parse(["--eps", "3"]).eps == (3.0,)
+    assert searched == []
 
 
 def test_help_imports_nothing_that_is_not_needed_for_it():
