@@ -56,6 +56,8 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     results = Results(schema.conform(table))
     rows = results.rebuilt[is_defended(results.rebuilt) & results.rebuilt["adaptive"].notna()]
     knows = rows["adaptive"].astype(bool)
+    if knows.all() or not knows.any():
+        return pd.DataFrame()
     both = paired(rows[knows], rows[~knows])
     found = []
     for line, own in results.settings(rows.loc[both.index]):

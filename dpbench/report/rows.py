@@ -6,6 +6,7 @@ import pandas as pd
 
 from dpbench.protocol import ORACLES
 from dpbench.store.columns import columns, conditions
+from dpbench.system.once import once
 
 WITHOUT_GRADIENT = ("deepinversion",)
 """Baselines that are told labels and statistics and read no gradient: floors by another name."""
@@ -63,6 +64,19 @@ def only_labels(table: pd.DataFrame) -> pd.Series:
 def reads_no_gradient(table: pd.DataFrame) -> pd.Series:
     """Which rows are of an attack that reads no gradient (`WITHOUT_GRADIENT`), its floors among them."""
     return table["floor_of"].fillna(table["attack"]).isin(WITHOUT_GRADIENT).astype(bool)
+
+
+@once
+def of_pictures(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows about images that are rebuilt from a gradient, numbered from 0.
+
+    Where all are, it is the table itself, so that what is known of it need not be computed again.
+
+    Args:
+        table: results with all columns, numbered from 0.
+    """
+    other = only_labels(table) | reads_no_gradient(table)
+    return table[~other].reset_index(drop=True) if other.any() else table
 
 
 def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:

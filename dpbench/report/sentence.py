@@ -11,7 +11,14 @@ from dpbench.report import informed
 from dpbench.report.evidence import Measure, originals
 from dpbench.report.naming import number
 from dpbench.report.notes import fishing
-from dpbench.report.rows import ended_well, is_defended, is_floor, only_labels, reads_no_gradient
+from dpbench.report.rows import (
+    ended_well,
+    is_defended,
+    is_floor,
+    of_pictures,
+    only_labels,
+    reads_no_gradient,
+)
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
 from dpbench.store import schema
@@ -47,10 +54,10 @@ def sentence(table: pd.DataFrame) -> str:
     """
     table = schema.numbered(table)
     # what rebuilds no image, or reads no gradient, is told of only where there is nothing else
-    labels_alone, without_gradient = only_labels(table), reads_no_gradient(table)
-    judged = table[~(labels_alone | without_gradient)]
-    if is_floor(judged).all() and (labels_alone | without_gradient).any():
+    judged = of_pictures(table)
+    if is_floor(judged).all() and len(judged) < len(table):
         attacked = ~is_floor(table)
+        labels_alone, without_gradient = only_labels(table), reads_no_gradient(table)
         restored, other = table[attacked & labels_alone], table[attacked & without_gradient & ~labels_alone]
         return " ".join([*([_restored(restored)] if len(restored) else []), *_from_no_gradient(other)])
     table = judged

@@ -13,6 +13,7 @@ from dpbench.report.rivals import rivals
 from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack
 from dpbench.report.summary import grouped
 from dpbench.report.verdict import Judged, worst
+from dpbench.system.once import once
 
 _SAID = ("model", "norm", "victim", "threat_model", "trainable")
 """Settings of the victim that its name has words of its own for."""
@@ -98,18 +99,10 @@ class Results:
     lines: pd.DataFrame
     found: Mapping[int, Evidence]
 
-    @classmethod
-    def of(cls, table: pd.DataFrame) -> Results:
+    @staticmethod
+    def of(table: pd.DataFrame) -> Results:
         """From per-image results with all columns and a fresh index."""
-        lines, group = grouped(table)
-        attacked = lines[~is_floor(lines)]
-        lines = attacked[~is_informed(attacked)]
-        lines = lines.assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
-        lines = lines.sort_values("threat_model", kind="stable")
-        well, floors = table[is_of_attack(table)], rivals(table)
-        measured = lines.index[lines["images"] > 0]
-        found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured}
-        return cls(Naming(table), attacked, lines, found)
+        return _results(table)
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -125,6 +118,19 @@ class Results:
             settings = [Setting(rows, self.found, self.naming) for rows in batches]
             found.append((_victim(part.iloc[0], self.naming), settings))
         return found
+
+
+@once
+def _results(table: pd.DataFrame) -> Results:
+    lines, group = grouped(table)
+    attacked = lines[~is_floor(lines)]
+    lines = attacked[~is_informed(attacked)]
+    lines = lines.assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
+    lines = lines.sort_values("threat_model", kind="stable")
+    well, floors = table[is_of_attack(table)], rivals(table)
+    measured = lines.index[lines["images"] > 0]
+    found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured}
+    return Results(Naming(table), attacked, lines, found)
 
 
 def _victim(row: pd.Series, naming: Naming) -> str:

@@ -64,6 +64,8 @@ def sheets(table: pd.DataFrame, columns: str | Sequence[str] = SHORT, *, paper: 
 @once
 def _sheets(table: pd.DataFrame, columns: str | tuple[str, ...], paper: bool) -> tuple[Sheet, ...]:
     accountants = list(table["accountant"].dropna().unique()) or [None]
+    if len(accountants) == 1:  # the table itself, whose summary others need, too
+        return (_sheet(table, accountants[0], columns, paper),)
     return tuple(
         _sheet(
             table[table["accountant"].isna() | (table["accountant"] == accountant).fillna(False)],

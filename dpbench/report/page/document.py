@@ -19,6 +19,7 @@ from dpbench.report.page.sections import SECTIONS, Section
 from dpbench.report.page.templating import render, static
 from dpbench.store import Store, schema
 from dpbench.system.atomic import written
+from dpbench.system.once import kept
 from dpbench.system.output import Notice
 
 FILE = "report.html"
@@ -51,7 +52,8 @@ def write(store: Store, table: pd.DataFrame) -> Path:
 def html(store: Store, table: pd.DataFrame) -> str:
     """The page as text. A section that fails is left out with a warning, and the page says so."""
     table = schema.numbered(table)
-    made = [_Made(section, body) for section in SECTIONS if (body := _body(section, table, store))]
+    with kept():  # sections ask for the same summaries, flags and sentences
+        made = [_Made(section, body) for section in SECTIONS if (body := _body(section, table, store))]
     return str(
         render(
             "page",

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dpbench.report.naming import Naming
 from dpbench.report.page.figures import at_most_share, figure, share
-from dpbench.report.rows import is_floor, only_labels, reads_no_gradient
+from dpbench.report.rows import is_floor, of_pictures
 from dpbench.report.sentence import counted
 from dpbench.report.settings import Results, Setting
 from dpbench.report.verdict import Judged
@@ -65,7 +65,7 @@ def verdicts(table: pd.DataFrame) -> list[Block]:
     Args:
         table: per-image results with all columns and a fresh index.
     """
-    table = table[~(only_labels(table) | reads_no_gradient(table))].reset_index(drop=True)
+    table = of_pictures(table)
     if is_floor(table).all():
         return []
     return [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpbench.report import page
+from dpbench.report import flags, page, settings
 from dpbench.report.__main__ import main
 from dpbench.report.page import document, folder, sections
 from dpbench.report.page.cells import cells
@@ -99,6 +99,20 @@ def test_an_interrupted_run_says_what_is_there_and_what_is_missing(make_run, sto
     assert "The run was interrupted or still goes on" in found.text
     assert f"cell-{lost}" in found.ids
     assert found.ids.index("answer") < found.ids.index("state")
+
+
+def test_a_page_weighs_every_result_once(make_run, store_of, monkeypatch):
+    """Several of its sections ask for the same flags and for the same evidence."""
+    raised, weighed = [], []
+    evidence = settings.evidence
+    monkeypatch.setattr(flags, "RAISED", [lambda results: raised.append(results) or ()])
+    monkeypatch.setattr(
+        settings, "evidence", lambda rows, floors: weighed.append(tuple(rows.index)) or evidence(rows, floors)
+    )
+    table = make_run()
+    page.html(store_of(table), table)
+    assert len(raised) == 1
+    assert len(weighed) == len(set(weighed)) > 1
 
 
 def test_an_empty_run_has_a_page(tmp_path, read):
