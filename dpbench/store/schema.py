@@ -29,6 +29,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float64": (float, int),
     "boolean": (bool,),
 }
+_PANDAS = {name: pd.api.types.pandas_dtype(name) for name in _ARROW}
 _ANY = (str, int, float, bool, type(None))
 
 
@@ -113,7 +114,7 @@ def record_batch(rows: Sequence[Mapping[str, Any]]) -> pyarrow.RecordBatch:
 
 def to_pandas(table: pyarrow.Table) -> pd.DataFrame:
     """A table of `record_batch`es in the schema's dtypes; `table` is used up."""
-    kinds = {arrow: pd.api.types.pandas_dtype(dtype) for dtype, arrow in _ARROW.items()}
+    kinds = {arrow: _PANDAS[dtype] for dtype, arrow in _ARROW.items()}
     del kinds[pyarrow.float64()]  # NumPy's own
     return table.to_pandas(types_mapper=kinds.get, split_blocks=True, self_destruct=True)
 
@@ -125,8 +126,9 @@ def conform(table: pd.DataFrame) -> pd.DataFrame:
     Where there is nothing to do, it is the table itself.
     """
     table = _with_floors(table)
-    wanted = [*columns(), *(name for name in table.columns if name not in columns())]
-    dtypes = {name: pd.api.types.pandas_dtype(column.dtype) for name, column in columns().items()}
+    known = columns()
+    wanted = [*known, *(name for name in table.columns if name not in known)]
+    dtypes = {name: _PANDAS[column.dtype] for name, column in known.items()}
     if list(table.columns) == wanted and dict(table.dtypes[list(dtypes)]) == dtypes:
         return table
     return table.reindex(columns=wanted).astype(dtypes)
@@ -148,11 +150,11 @@ def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
     if "attack" not in table:
         return table
     attack = table["attack"].astype("string")
-    named = attack.str.removeprefix("floor:").where(attack.str.startswith("floor:"))
-    if "floor" not in table:
-        return table.assign(floor=named)
-    lacking = (table["floor"].isna() & named.notna()).any()
-    return table.assign(floor=table["floor"].fillna(named)) if lacking else table
+    prefixed = attack.str.startswith("floor:")
+    if "floor" in table and not (table["floor"].isna() & prefixed.fillna(False)).any():
+        return table
+    named = attack.str.removeprefix("floor:").where(prefixed)
+    return table.assign(floor=table["floor"].fillna(named) if "floor" in table else named)
 
 
 def _storable(value: str | int | float | bool) -> bool:
