@@ -1,5 +1,6 @@
 """Results of version 0.1 still make tables and plots."""
 
+import functools
 import io
 import re
 import shutil
@@ -16,11 +17,24 @@ from dpbench.report.plots import plots
 from dpbench.report.sentence import sentence
 from dpbench.report.tables import rich_table, to_markdown, to_tex
 from dpbench.store import Store
+from dpbench.system.once import kept
 
 ROOT = Path(__file__).parents[3] / "results" / "reference"
 FOLDERS = sorted(
     {file.parent for name in ("results.csv", "results.parquet") for file in ROOT.glob(f"*/{name}")}
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_in_an_export():
+    """What tables, sentences and plots ask of the same results is computed once."""
+    with kept():
+        yield
+
+
+@functools.cache
+def loaded(folder):
+    return dpbench.load(folder)
 
 
 def test_there_are_reference_results():
@@ -29,7 +43,7 @@ def test_there_are_reference_results():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_old_results_are_still_reported(folder):
-    table = dpbench.load(folder)
+    table = loaded(folder)
     assert len(table)
     assert table["floor"].notna().equals(table["attack"].str.startswith("floor:").astype(bool))
     for text in (to_markdown(table), to_tex(table)):
@@ -52,7 +66,7 @@ def _drawn(figure):
 
 def test_the_readme_shows_what_a_terminal_shows_of_the_main_run():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(rich_table(dpbench.load(ROOT / "main")))
+    console.print(rich_table(loaded(ROOT / "main")))
     readme = (ROOT.parents[1] / "README.md").read_text(encoding="utf-8")
     shown = readme.split("```\nBudget of a training")[1].split("\n```")[0]
     assert console.export_text().startswith(f"Budget of a training{shown}\n\nmodel convnet")
@@ -61,7 +75,7 @@ def test_the_readme_shows_what_a_terminal_shows_of_the_main_run():
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_no_number_of_a_reference_is_cut(folder):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(rich_table(dpbench.load(folder)))
+    console.print(rich_table(loaded(folder)))
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
@@ -69,7 +83,7 @@ def test_no_number_of_a_reference_is_cut(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_no_latex_table_is_higher_than_a_page_and_every_sign_has_a_command(folder):
-    table = dpbench.load(folder)
+    table = loaded(folder)
     text = to_tex(table)
     tabulars = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL)
     assert max(each.count(r" \\" + "\n") for each in tabulars) <= 45
@@ -85,7 +99,7 @@ def test_no_latex_table_is_higher_than_a_page_and_every_sign_has_a_command(folde
 @pytest.mark.parametrize("name", ["main", "epsilon", "loki", "malicious-linear", "exact-convnet"])
 def test_latex_tables_fit_an_article(name, tmp_path):
     """Neither wider than its 345 pt nor higher than its page."""
-    body = to_tex(dpbench.load(ROOT / name))
+    body = to_tex(loaded(ROOT / name))
     lines = ["\\documentclass{article}\\usepackage{booktabs}\\begin{document}", body, "\\end{document}"]
     (tmp_path / "t.tex").write_text("\n".join(lines), encoding="utf-8")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
