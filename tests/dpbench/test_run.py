@@ -136,15 +136,15 @@ def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypat
         left.pop()
         return true(cell, progress, **more)
 
-    monkeypatch.setattr(local, "run_cell", impatient)
-    assert run(copied, "--defense", "dp", "--eps", "1") == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "run_cell", impatient)
+        assert run(copied, "--defense", "dp", "--eps", "1") == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
         f"Interrupted: 4 of {len(cells)} cells are kept in {copied}; go on with: python -m dpbench"
     )
     assert "--defense dp --eps 1" in said
     assert len(list((copied / "cells").iterdir())) == 4
-    monkeypatch.undo()
     assert main(["--resume", "--out", str(copied)]) == 0
     times = ["seconds", "compile_seconds"]
     pd.testing.assert_frame_equal(
@@ -179,16 +179,16 @@ def test_failing_cell_is_a_row_and_the_run_goes_on(tmp_path, monkeypatch, capsys
     def broken(cell):
         return (lambda *_, **__: 1 / 0) if cell.defence.name == "clip" else true(cell)
 
-    monkeypatch.setattr(parts, "attack_of", broken)
     words = ["--defense", "clip", "prune", "--batch-size", "1"]
-    assert run(tmp_path / "x", *words) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "attack_of", broken)
+        assert run(tmp_path / "x", *words) == 1
     table = dpbench.load(tmp_path / "x")
     failed = table[table["status"] == "failed"]
     assert failed["defense"].tolist() == ["clip"]
     assert "ZeroDivisionError" in failed["error"].item()
     assert (table.loc[table["defense"] == "prune", "status"] == "ok").all()
     assert "ZeroDivisionError" in capsys.readouterr().err
-    monkeypatch.undo()
     assert run(tmp_path / "x", *words) == 0  # what failed is tried again
     assert (dpbench.load(tmp_path / "x")["status"] == "ok").all()
 
