@@ -105,6 +105,7 @@ def test_the_code_of_a_layer_within_a_model_of_pytorchs_counts():
     assert not keys[0] & keys[2]
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_a_folder_is_taken_up_again(tmp_path, monkeypatch):
     batch = pictures(1)
     first = attack(*batch, out=tmp_path / "run")

@@ -67,6 +67,7 @@ def run(out):
 
 
 @pytest.mark.filterwarnings("ignore:.*of other code:RuntimeWarning")
+@pytest.mark.usefixtures("bare_exports")
 def test_a_cell_that_is_edited_and_run_again_counts(cell, tmp_path):
     cell(ATTACK, LEVEL=0.5, HELP="how light grey-of-mine is")
     first = run(tmp_path / "out")["psnr"]

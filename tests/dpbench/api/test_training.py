@@ -189,6 +189,7 @@ def test_an_undefended_step_gives_its_image_away():
     assert (table["floor"].notna().sum()) >= 2
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_it_is_the_release_that_is_attacked_and_not_one_of_our_own(tmp_path):
     """A release of zeros tells nothing, and dpbench could have made a better one from the originals."""
     images, labels = data(1)

@@ -83,11 +83,13 @@ def test_a_factory_in_a_file(name, file, tmp_path):
     assert set(table["victim"]) == {"trained"}
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_a_factory_in_a_module(file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert (ran(tmp_path, "--model", "given_network:plain")["status"] == "ok").all()
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_weights_of_its_own(file, tmp_path, monkeypatch):
     model = factory(f"{file}:plain").function(10, 8)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
@@ -100,6 +102,7 @@ def test_weights_of_its_own(file, tmp_path, monkeypatch):
     assert rows["release_norm"].item() == pytest.approx(float(norm), rel=1e-4)
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_other_code_is_another_cell(file, tmp_path, monkeypatch):
     words = ("--model", f"{file}:plain", "--attack", "label-restoration")
     before = set(ran(tmp_path, *words)["key"])
@@ -112,6 +115,7 @@ def test_other_code_is_another_cell(file, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.usefixtures("bare_exports")
 def test_other_settings_are_another_cell_whatever_they_are_read_from(file, tmp_path, weights):
     words, slope = ["--model", f"{file}:configured"], tmp_path / "slope.txt"
     slope.write_text("0.1")
@@ -231,6 +235,7 @@ def transformers(monkeypatch):
     factory.cache_clear()
 
 
+@pytest.mark.usefixtures("bare_exports")
 def test_transformers_by_name(transformers, tmp_path):
     table = ran(tmp_path, "--model", "transformers:TinyForImageClassification")
     assert (table["status"] == "ok").all()
