@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
-from dpbench.protocol import Knowledge
+from dpbench.protocol import Knowledge, functional_call
 
 CHUNK = 25
 """Images whose gradients are taken at a time."""

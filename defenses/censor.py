@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Aggregator, Gradients, defense, mean_gradient, read_shares
-from dpbench.protocol import Loss, Reading, Release, parameter
+from dpbench.protocol import Loss, Reading, Release, functional_call, parameter
 
 ROUNDING = 1e-5
 """Relative error of norms and inner products in float32, more rather than less."""
@@ -76,7 +76,7 @@ class Censor(Aggregator):
                 for name, s in zip(names, step, strict=True)
             }
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm counts
-            return loss(torch.func.functional_call(model, moved | buffers, (images,)), labels)
+            return loss(functional_call(model, moved | buffers, (images,)), labels)
 
 
 def orthogonal(gradients: Sequence[Tensor], generator: torch.Generator) -> Gradients:

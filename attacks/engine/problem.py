@@ -9,7 +9,6 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError
 
 from attacks.engine.local_steps import Path, Weights, gradient
@@ -18,7 +17,7 @@ from attacks.engine.variables import Pixels
 from attacks.engine.watch import watching
 from attacks.objectives import Gradients, Objective, Target, norms
 from attacks.regularisers import Regulariser
-from dpbench.protocol import InputError, Knowledge
+from dpbench.protocol import InputError, Knowledge, functional_call
 
 _examined: WeakSet[Problem] = WeakSet()
 """Problems whose autograd Functions were watched once; no attribute, because those tell programs apart."""

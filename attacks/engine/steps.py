@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
-from torch.func import functional_call
 
 from attacks.engine.iteration import Iteration
 from attacks.engine.leftovers import remove_unfinished
 from attacks.engine.runners import Inputs, Step
+from dpbench.protocol import functional_call
 
 ON_CARD = {"combo_kernels": True}
 """What Inductor is asked to do on a graphics card: run small independent kernels as one."""

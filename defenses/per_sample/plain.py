@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from defenses.per_sample.agreement import Own, own_gradient
 from defenses.per_sample.errors import UnfitError, culprit, in_brief, owner
-from dpbench.protocol import Loss
+from dpbench.protocol import Loss, functional_call
 
 CHUNK = 8
 """Samples whose activations are held at a time."""
@@ -27,14 +27,10 @@ def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -
     Raises:
         UnfitError: for a model that `vmap` cannot trace, or that reaches its weights by another way.
     """
-    names = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    trainable = list(dict.fromkeys(names.values()))
-    order = {p: i for i, p in enumerate(trainable)}
-    places = {name: order[p] for name, p in names.items()}
+    names, trainable = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
 
     def of_one(weights: list[Tensor], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        own = {name: weights[place] for name, place in places.items()}
-        outputs = functional_call(model, own, (image[None],), tie_weights=False)  # each by all its names
+        outputs = functional_call(model, dict(zip(names, weights, strict=True)), (image[None],))
         return loss(outputs, label[None]), outputs[0]
 
     found, outputs = [], []
@@ -53,8 +49,8 @@ def by_functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -
                 each = torch.autograd.grad(values.sum(), [*own, *trainable], allow_unused=True)
         except Exception as error:  # whatever functorch cannot trace
             raise UnfitError(f"functorch refuses {culprit(error, model)}: {in_brief(error)}") from error
-        for name, place in places.items():
-            if each[len(own) + place] is not None:
+        for name, missed in zip(names, each[len(own) :], strict=True):
+            if missed is not None:
                 raise UnfitError(f"{owner(model, name)} uses {name} by a way that functorch misses")
         found.append([torch.zeros_like(p) if g is None else g for p, g in zip(own, each, strict=False)])
         outputs.append(seen.detach())

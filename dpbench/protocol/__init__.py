@@ -8,6 +8,7 @@ from dpbench.protocol.bottleneck import Bottleneck, BottleneckHead, WithDivergen
 from dpbench.protocol.claim import Claim, classical_noise_multiplier
 from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
+from dpbench.protocol.functional import functional_call
 from dpbench.protocol.kept import cache_folder
 from dpbench.protocol.knowledge import ORACLES, Candidates, ImageStatistics, Knowledge, Loss, PublicImages
 from dpbench.protocol.local_training import LocalTraining
@@ -48,6 +49,7 @@ __all__ = [
     "declare",
     "defenses_registry",
     "full_precision",
+    "functional_call",
     "meant",
     "parameter",
     "parameters",

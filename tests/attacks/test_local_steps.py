@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import attacks
@@ -76,6 +77,20 @@ def test_the_simulation_of_the_originals_is_the_release(tiny, local):
     assert float(problem.gradient([pixels], LABELS)[0]) < 1e-12  # what single precision left of the release
     single, _ = problem_of(tiny, release, "single-gradient")
     assert float(single.gradient([pixels], LABELS)[0]) > 1e-6
+
+
+def test_the_simulation_takes_a_layer_that_stands_in_two_places():
+    torch.manual_seed(0)
+    layer, images = nn.Linear(192, 192), smooth_images(4).double()
+    model = nn.Sequential(nn.Flatten(), layer, nn.Sigmoid(), layer, nn.Linear(192, 4)).double()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    release, names = double(update(model, images, LABELS, LOCAL)), [n for n, _ in model.named_parameters()]
+    once = tuple(g for n, g in zip(release.names, release.gradients, strict=True) if n in names)
+    problem, _ = problem_of(model, replace(release, names=tuple(names), gradients=once))
+    pixels = ((images - problem.mean) / problem.std).requires_grad_()
+    for _ in range(2):  # what the first run leaves behind would show in the second
+        assert float(problem.gradient([pixels], LABELS)[0]) < 1e-12
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("limit", [None, 2.0])

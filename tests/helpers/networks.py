@@ -193,6 +193,13 @@ class Tied(nn.Module):
         return self.head(h + F.linear(h, self.second.weight.t()))
 
 
+def repeated() -> nn.Module:
+    """One layer in two places, and so under two names; between them one that is frozen."""
+    layer, frozen = nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False)
+    first = nn.Sequential(nn.Flatten(), nn.Linear(768, 16), nn.Tanh())
+    return nn.Sequential(first, layer, nn.Tanh(), frozen, nn.Tanh(), layer, nn.Linear(16, CLASSES))
+
+
 class Unused(nn.Module):
     """A head that the output does not depend on."""
 
@@ -255,6 +262,7 @@ NETWORKS: dict[str, Network] = {
     "one channel": Network(lambda: Returns(_plain, channels=1), channels=1),
     "dropout": Network(dropout),
     "tied weights": Network(Tied, per_sample="functorch"),
+    "one layer twice": Network(repeated),
     "unused head": Network(Unused),
     "frozen trunk": Network(frozen),
     "bfloat16 weights": Network(lambda: Returns(_plain).bfloat16()),
