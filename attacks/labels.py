@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacks.adaptation import SCALED
 from attacks.matched_labels import matched, references
+from attacks.output_layer import output_layer
 from dpbench.protocol import InputError, Knowledge, Release
 
 Rule = Literal["minimum", "sum", "counts", "matched", "auto"]
@@ -23,26 +24,19 @@ STARTS = 200
 images of the ConvNet."""
 
 
-def head(release: Release, num_classes: int) -> tuple[Tensor, Tensor | None]:
+def head(release: Release, knowledge: Knowledge) -> tuple[Tensor, Tensor | None]:
     """Gradients of the last layer's weight [K, features] and bias [K] (None where it has none).
 
     Two classes may share a single logit z, which stands for the logits (0, z). Their rows are of equal size
-    and opposite sign.
+    and opposite sign. A bias that is trained alone is the weight of one feature, which is 1.
 
     Raises:
-        InputError: where no weight matrix with K rows was released.
+        InputError: where neither was released.
     """
-    rows = (1, 2) if num_classes == 2 else (num_classes,)
-    weights = [i for i, g in enumerate(release.gradients) if g.dim() == 2 and len(g) in rows]
-    if not weights:
-        raise InputError(
-            f"No fully connected layer with {num_classes} outputs to read labels from; use `labels` known."
-        )
-    last = weights[-1]
-    stem = release.names[last].removesuffix("weight")
-    biases = [g for name, g in zip(release.names, release.gradients, strict=True) if name == f"{stem}bias"]
-    weight, bias = release.gradients[last], biases[0] if biases else None
-    if len(weight) < num_classes:
+    named = dict(zip(release.names, release.gradients, strict=True))
+    weight, bias = (named.get(name) for name in output_layer(release, knowledge))
+    weight = bias[:, None] if weight is None else weight
+    if len(weight) < knowledge.num_classes:
         return torch.cat([-weight, weight]), None if bias is None else torch.cat([-bias, bias])
     return weight, bias
 
@@ -55,12 +49,12 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     is `matched`, or `sum` where the attacker knows nothing of images, as far as there are classes.
 
     Raises:
-        InputError: for an unknown rule, no fully connected layer, a rule for distinct labels (`minimum`,
+        InputError: for an unknown rule, no gradient of a last layer, a rule for distinct labels (`minimum`,
             `sum`) asked for more labels than there are classes, or `matched` without any knowledge of images.
     """
     if rule not in RULES:
         raise InputError(f"`label_rule` must be one of {', '.join(RULES)}, not {rule!r}.")
-    weight, bias = head(release, knowledge.num_classes)
+    weight, bias = head(release, knowledge)
     batch = release.batch_size
     noisy = release.noise_on_sum() > 0
     scaled = not noisy and any(stage.name in SCALED for stage in release.defense)
@@ -69,9 +63,10 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
             return analytic(weight, bias)
         return completed(_certain(release, knowledge), counts(weight, bias, batch, scaled))
     if rule in ("auto", "matched"):
-        single = not any(weight is g for g in release.gradients)  # two rows made of one
+        names, sent = output_layer(release, knowledge), set(map(id, release.gradients))
+        single = not sent & {id(weight), id(bias)}  # two rows made of one
         if not single and (given := references(knowledge)) is not None:
-            return matched(release, knowledge, weight, bias, given)
+            return matched(release, knowledge, names, given)
         if rule == "matched" and single:
             raise InputError(
                 "`label_rule` matched needs a row of the last layer for each class, and two classes share "
@@ -125,8 +120,18 @@ def _certain(release: Release, knowledge: Knowledge) -> Tensor:
 
 
 def analytic(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The one label of a single sample: the only negative entry (iDLG, eq. 4); int64 [1]."""
-    return (weight.sum(1) if bias is None else bias).argmin()[None]
+    """The one label of a single sample: the only negative entry (iDLG, eq. 4); int64 [1].
+
+    Without a bias, each row is a multiple of the features, whose sign is not known: the label's row points
+    against all others. Where two rows do, features are taken to be positive, as after ReLU.
+    """
+    if bias is not None:
+        return bias.argmin()[None]
+    along = weight @ weight[weight.norm(dim=1).argmax()]
+    for entries in (along, -along):
+        if int((entries < 0).sum()) == 1 < int((entries > 0).sum()):
+            return entries.argmin()[None]
+    return weight.sum(1).argmin()[None]
 
 
 def minimum(weight: Tensor, batch: int) -> Tensor:

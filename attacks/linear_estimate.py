@@ -101,7 +101,7 @@ def _over_classes(release: Release, knowledge: Knowledge, count: int, device: to
     if not len(known):
         raise InputError(f"There are no {FEWEST} public images of any label: give more of them.")
     if len(known) > CLASSES:
-        weight, _ = label_rules.head(release, knowledge.num_classes)
+        weight, _ = label_rules.head(release, knowledge)
         known = known[weight[known].sum(1).argsort()[:CLASSES]]
     each = [_given_labels(release, knowledge, label[None], count, device) for label in known]
     variance = max(own for *_, own, _ in each)  # under one noise, or the probabilities do not compare

@@ -15,6 +15,7 @@ from torch import Tensor
 from attacks import public_gradients
 from attacks.adaptation import clip_norm
 from attacks.gaussian_prior import Whitening
+from attacks.output_layer import Names
 from attacks.reading import linear
 from dpbench.protocol import Knowledge, Release
 
@@ -61,9 +62,7 @@ def references(knowledge: Knowledge) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def matched(
-    release: Release, knowledge: Knowledge, weight: Tensor, bias: Tensor | None, given: tuple[Tensor, Tensor]
-) -> Tensor:
+def matched(release: Release, knowledge: Knowledge, names: Names, given: tuple[Tensor, Tensor]) -> Tensor:
     """Labels with repeats, int64 [B], surest first.
 
     One label at a time is added to those found: the one that makes the K products most probable, given their
@@ -72,13 +71,11 @@ def matched(
     Args:
         release: what left the client; of several releases only the mean matters.
         knowledge: the victim and its loss.
-        weight: the last layer's released gradient [K, features].
-        bias: likewise [K]; None where it has none.
+        names: of the last layer's weight and bias, as `output_layer` has them.
         given: `references`.
     """
-    images, labels = (x.to(weight.device) for x in given)
+    images, labels = (x.to(release.gradients[0].device) for x in given)
     clip = clip_norm(release)
-    names = (_name(release, weight), None if bias is None else _name(release, bias))
     seen = linear(release)
     rows, weights = (_rows(v, release, names) for v in (seen.values, seen.weights))
     known = public_gradients.fingerprint(knowledge, images, labels, weights)
@@ -100,23 +97,19 @@ def matched(
     return torch.stack(found)
 
 
-def _rows(flat: Tensor | None, release: Release, names: tuple[str, str | None]) -> Tensor | None:
+def _rows(flat: Tensor | None, release: Release, names: Names) -> Tensor | None:
     """The last layer's part of a vector [P] over all gradients, [K, features or features + 1]."""
     if flat is None:
         return None
     parts = flat.split([g.numel() for g in release.gradients])
     named = {n: part.view_as(g) for n, part, g in zip(release.names, parts, release.gradients, strict=True)}
-    classes = len(named[names[0]])
+    classes = len(named[names[0] or names[1]])
     return torch.cat([named[n].reshape(classes, -1) for n in names if n], 1).float()
-
-
-def _name(release: Release, gradient: Tensor) -> str:
-    return next(n for n, g in zip(release.names, release.gradients, strict=True) if g is gradient)
 
 
 def _expected(
     order: tuple[str, ...],
-    head: tuple[str, str | None],
+    head: Names,
     knowledge: Knowledge,
     images: Tensor,
     labels: Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from attacks.exact.separation import separated
 from attacks.exact.subspace import subspace
+from attacks.output_layer import bias_of, output_layer
 from dpbench.protocol import InputError, Knowledge, Release
 
 
@@ -34,18 +36,21 @@ class Samples:
     residual: Tensor
 
 
-def last_layer(release: Release, num_classes: int) -> tuple[str, str]:
+def last_layer(release: Release, knowledge: Knowledge) -> tuple[str, str]:
     """The names of its weight and bias.
 
     Raises:
-        InputError: where there is no fully connected layer with K outputs and a bias.
+        InputError: where no gradient of a fully connected layer with K outputs and a bias was sent.
     """
+    classes, weight, bias = knowledge.num_classes, None, None
+    with suppress(InputError):
+        weight, bias = output_layer(release, knowledge)
     sizes = {name: g.shape for name, g in zip(release.names, release.gradients, strict=True)}
-    for weight in reversed(release.names):
-        bias = f"{weight.removesuffix('weight')}bias"
-        if len(sizes[weight]) == 2 and sizes[weight][0] == num_classes and bias in sizes:
-            return weight, bias
-    raise InputError(f"spear needs a last, fully connected layer with {num_classes} outputs and a bias.")
+    if weight is None or bias != bias_of(weight) or sizes[weight][0] != classes:
+        raise InputError(
+            f"No gradients of a last, fully connected layer with {classes} outputs and a bias were sent."
+        )
+    return weight, bias
 
 
 def samples(
@@ -64,9 +69,9 @@ def samples(
     if batch > classes - 1:
         return None, f"the last layer tells at most {classes - 1} samples of {classes} classes apart"
     try:
-        names = last_layer(release, classes)
+        names = last_layer(release, knowledge)
     except InputError as error:
-        return None, str(error).rstrip(".")
+        return None, str(error).rstrip(".").replace("No", "no", 1)
     gradients = dict(zip(release.names, release.gradients, strict=True))
     weight, bias = (gradients[name].double() for name in names)
     if weight.shape[1] <= batch:

@@ -24,7 +24,7 @@ from attacks.reading import as_it_was
 from dpbench.protocol import InputError, Reconstruction
 
 UNDETERMINED = "The image explains the release, and so may others: expect an error of {:.1g} of the range."
-UNCHECKED = "The last layer has no bias, so whether the image explains the release was not checked."
+UNCHECKED = "No bias of the last layer was sent, so whether the image explains the release was not checked."
 COST = 3
 """Iterations of the default search that take as long as one conjugate gradient."""
 PUSH = 0.03
@@ -138,7 +138,7 @@ class Peel(Attack):
         image = found.image[None].clamp(0, 1).float()
         determined = found.determined and found.expected <= DETERMINED
         try:
-            head = last_layer(release, knowledge.num_classes)[1].removesuffix(".bias")
+            head = last_layer(release, knowledge)[1].removesuffix(".bias")
         except InputError:
             return self.solved(task, image, torch.nan, UNCHECKED)
         note = "" if determined else UNDETERMINED.format(found.expected)

@@ -1,0 +1,98 @@
+"""Which released gradients are those of the layer that gives the logits.
+
+Its weight has a row for each class. Where a part of the model is frozen, another matrix may have as many:
+LoRA of rank 10 in a model of 10 classes. So there the model is asked.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from dpbench.protocol import InputError, Knowledge, Release, functional_call
+
+SAME = 1e-3
+"""Relative difference, in float32, of what should be equal."""
+Names = tuple[str | None, str | None]
+
+
+def output_layer(release: Release, knowledge: Knowledge) -> Names:
+    """Names of its weight [K, features] and bias [K], None for one that was not sent.
+
+    Two classes may share a single logit z, which stands for the logits (0, z); then both have one row.
+
+    Raises:
+        InputError: where neither was sent.
+    """
+    classes = knowledge.num_classes
+    rows = (1, 2) if classes == 2 else (classes,)
+    shapes = {name: g.shape for name, g in zip(release.names, release.gradients, strict=True)}
+    weights = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] in rows]
+    biases = [name for name, shape in shapes.items() if len(shape) == 1 and shape[0] in rows]
+    fit = [*weights, *biases]
+    frozen = not all(p.requires_grad for p in knowledge.model.parameters())
+    if fit and (frozen or not weights):
+        of_logits = _of_logits(knowledge, fit)
+        weights, biases = ([n for n in names if n in of_logits] for names in (weights, biases))
+    if not weights and not biases:
+        kind = "trained layer that adds to the logits" if frozen else "fully connected layer"
+        raise InputError(f"No {kind} with {classes} outputs to read labels from; use `labels` known.")
+    if not weights:
+        return None, biases[-1]
+    pairs = [name for name in weights if bias_of(name) in biases]
+    weight = (pairs or weights)[-1] if frozen else weights[-1]
+    if bias_of(weight) in biases:
+        return weight, bias_of(weight)
+    return weight, biases[-1] if frozen and biases else None
+
+
+def bias_of(weight: str) -> str:
+    """The name of the bias beside a weight, if there is one.
+
+    Example:
+        >>> bias_of("fc.weight")
+        'fc.bias'
+    """
+    return f"{weight.removesuffix('weight')}bias"
+
+
+def _of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
+    """Those parameters that add to the logits by themselves.
+
+    For a cotangent c [K] of the logits, the gradient of such a weight is c times a row of features, and that
+    of a bias a multiple of c. One row alone is always a multiple of one number: there it has to be the same
+    for other weights, as what adds to a logit is linear.
+    """
+    model = copy.deepcopy(knowledge.model).requires_grad_(False)
+    held = {name: model.get_parameter(name) for name in names}
+    like, random = next(model.parameters()), torch.Generator().manual_seed(0)
+    images = torch.rand(2, *knowledge.image_shape, generator=random).to(like)
+    cotangent = torch.randn(knowledge.num_classes, generator=random).to(like)
+    moved = {name: p + torch.randn(p.shape, generator=random).to(like) for name, p in held.items()}
+    first, second = (_gradients(model, each, images, cotangent) for each in (held, moved))
+    return {n for n in names if _adds(first[n], second[n], cotangent)}
+
+
+def _gradients(
+    model: torch.nn.Module, weights: dict[str, Tensor], images: Tensor, cotangent: Tensor
+) -> dict[str, Tensor]:
+    weights = {name: p.detach().requires_grad_() for name, p in weights.items()}
+    with torch.enable_grad():
+        outputs = functional_call(model, weights, (images,))
+        found = torch.autograd.grad(
+            (outputs * cotangent).sum(), list(weights.values()), materialize_grads=True
+        )
+    return dict(zip(weights, found, strict=True))
+
+
+def _adds(gradient: Tensor, elsewhere: Tensor, cotangent: Tensor) -> bool:
+    size = gradient.norm()
+    if not bool(size > 0):
+        return False
+    if len(gradient) == 1:
+        return bool((gradient - elsewhere).norm() <= SAME * size)
+    rows = gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None]
+    along = cotangent[:, None] * (cotangent @ rows) / cotangent.square().sum()
+    return bool((rows - along).norm() <= SAME * size)
