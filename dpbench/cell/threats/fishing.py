@@ -71,7 +71,11 @@ class Fishing(Honest):
         """The release of the fished images alone.
 
         The last layer's rows of other classes hold all images. The row of the fished class holds its own
-        alone, and the others are what they would be if there were no other images.
+        alone, and the others are what they would be if there were no other images. Of a layer that the client
+        keeps frozen, nothing is sent.
+
+        Raises:
+            InputError: where labels are not known and the bias that tells how many there are is frozen.
         """
         layer = knowledge.model.get_submodule(name := head(knowledge.model, knowledge.num_classes))
         target = int(layer.weight.abs().sum(1).argmax())  # the only row that is not zero
@@ -81,10 +85,14 @@ class Fishing(Honest):
         logit_gradient[target] = -1
         singles = [dict(zip(release.names, each, strict=True)) for each in release.each]
         for single in singles:
-            for kind in ("weight", "bias"):
-                row = single[f"{name}.{kind}"][target]
-                single[f"{name}.{kind}"] = torch.tensordot(-logit_gradient, row, 0)
+            for changed_in in single.keys() & {f"{name}.weight", f"{name}.bias"}:
+                single[changed_in] = torch.tensordot(-logit_gradient, single[changed_in][target], 0)
         if knowledge.labels is None:
+            if f"{name}.bias" not in release.names:
+                raise InputError(
+                    f"How many images have the fished class is read off the gradient of {name}.bias, which is "
+                    "frozen: use `labels` known."
+                )
             found = -release.batch_size * release.gradients[release.names.index(f"{name}.bias")][target]
             count = min(max(round(float(found)), 1), release.batch_size)
         else:

@@ -42,7 +42,7 @@ def alone(spy, scene, **given):
     model, single = spy.knowledge.model, []
     for x, y in zip(scene.images, scene.labels, strict=True):
         loss = F.cross_entropy(model(x[None]), y[None])
-        single.append(torch.autograd.grad(loss, list(model.parameters())))
+        single.append(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
     return spy.release, spy.knowledge, single
 
 
@@ -71,6 +71,21 @@ def test_the_attack_is_given_the_gradient_of_the_fished_image_alone(spy, defence
     for found, own in zip(release.gradients, single[3], strict=True):
         torch.testing.assert_close(found, own, atol=1e-3 * float(own.abs().max()), rtol=0)
     assert (release.batch_size, knowledge.labels.tolist()) == (1, [3])
+
+
+@pytest.mark.parametrize("kept", ["", "3.weight", "3.bias"])
+def test_a_client_that_keeps_the_last_layer_frozen_is_fished_as_well(spy, kept):
+    scene = batch()
+    for name in {"3.weight", "3.bias"} - {kept}:
+        scene.victim.model.get_parameter(name).requires_grad_(False)
+    trained = [name for name, p in scene.victim.model.named_parameters() if p.requires_grad]
+    release, _, single = alone(spy, scene, target=3)
+    assert list(release.names) == trained
+    for found, expected in zip(release.gradients, single[3], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
+    if kept != "3.bias":
+        with pytest.raises(InputError, match=r"read off the gradient of 3\.bias, which is frozen: use"):
+            rows(scene, told="inferred")
 
 
 def test_images_of_one_class_stay_mixed_and_the_row_says_so(spy):
