@@ -90,8 +90,8 @@ class Fishing(Honest):
         if knowledge.labels is None:
             if f"{name}.bias" not in release.names:
                 raise InputError(
-                    f"How many images have the fished class is read off the gradient of {name}.bias, which is "
-                    "frozen: use `labels` known."
+                    "How many images have the fished class is read off the gradient of "
+                    f"{name}.bias, which is frozen: use `labels` known."
                 )
             found = -release.batch_size * release.gradients[release.names.index(f"{name}.bias")][target]
             count = min(max(round(float(found)), 1), release.batch_size)
