@@ -59,13 +59,22 @@ class Embedding:
 
 
 def read(model: nn.Module, image_shape: tuple[int, int, int]) -> Embedding | None:
-    """A model's patches and position embedding; None where there are none, or they do not train.
+    """A model's patches and position embedding; None where there are none.
+
+    Those that train come first; what is frozen is found, too, so that one can say what was not sent.
 
     Args:
         model: takes images [1, C, H, W].
         image_shape: (C, H, W).
     """
-    model = copy.deepcopy(model).double().cpu()
+    found = _read(copy.deepcopy(model).double().cpu(), image_shape)
+    if found is None and not all(p.requires_grad for p in model.parameters()):
+        found = _read(copy.deepcopy(model).double().cpu().requires_grad_(True), image_shape)
+    return found
+
+
+def _read(model: nn.Module, image_shape: tuple[int, int, int]) -> Embedding | None:
+    """As `read` of those that train; `model` is in float64 and gets hooks."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for name, module in layers.items():

@@ -262,3 +262,14 @@ def test_the_expected_error_is_the_error(picture):
         claimed.append(found.expected**2)
     assert not found.determined
     assert 0.5 < sum(errors) / sum(claimed) < 2
+
+
+@pytest.mark.parametrize("trained", [("head",), ("embed", "head"), ("position", "head")])
+def test_the_note_says_which_embedding_was_kept_frozen(picture, trained):
+    model = Small().eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(trained))
+    release = plain_release(model, *picture)
+    found = answer(model, release)
+    missing = "embed.weight" if trained[0] == "position" else "position"
+    assert f"and the gradient of `{missing}` was not released; the search took over" in found.note
