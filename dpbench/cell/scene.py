@@ -20,7 +20,7 @@ from dpbench.protocol import ImageStatistics, InputError, Release
 from dpbench.system import digest, seeds
 from dpbench.victim import Victim
 from dpbench.victim.fitting import outputs
-from dpbench.victim.head import head_alone
+from dpbench.victim.head import ALL, trained_in_part
 
 OTHERS = 199
 """Images outside the batch that an attacker may know, at most."""
@@ -123,8 +123,8 @@ def prepare(spec: BatchSpec) -> Scene:
     if spec.logit_scale != 1:
         network = scaled(network, spec.logit_scale)
     classes = outputs(network.model, batch.images[:1])
-    if spec.trainable == "head":
-        network = replace(network, model=head_alone(network.model, classes))
+    if spec.trainable != ALL:
+        network = replace(network, model=trained_in_part(network.model, classes, spec.trainable))
     decoys = draw_others(data.labels, batch.labels, batch.indices, seeds.seed("decoys", spec.batch_seed))
     rest = set(range(len(data.labels))) - set(batch.indices)
     unseen = rest - set(decoys.tolist())

@@ -49,7 +49,8 @@ class BatchSpec:
         weights: the user's file or an asset's name; None where the victim is a shipped one.
         weights_digest: hash of the weights.
         logit_scale: what its last layer is multiplied by.
-        trainable: what the client trains, and so sends the gradient of: `all`, or `head`, the last layer.
+        trainable: what the client trains, and so sends the gradient of: `all`, or parts joined by `+`
+            (`head` is the last layer), as `trained_in_part` takes them.
         clients: n, how many clients' sum the server sees, `batch_size` images each. The attacked one comes
             first, the images of the others are drawn by `batch_seed`, too.
         expected: the expected batch that a release from somebody's training was divided by; None for the

@@ -136,6 +136,11 @@ def _results(table: pd.DataFrame) -> Results:
 def _victim(row: pd.Series, naming: Naming) -> str:
     norm = row["norm"]
     name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
-    name += " of which the last layer alone is trained" if pd.notna(row["trainable"]) else ""
+    name += _in_part(row["trainable"]) if pd.notna(row["trainable"]) else ""
     name += _CHANGED.get(row["threat_model"], "")
     return ", ".join([name, *naming.heading(row, leave_out=_SAID)])
+
+
+def _in_part(trainable: str) -> str:
+    parts = ["the last layer" if part == "head" else part for part in trainable.split("+")]
+    return f" of which {' and '.join(parts)} alone {'is' if len(parts) == 1 else 'are'} trained"

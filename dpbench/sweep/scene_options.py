@@ -89,9 +89,8 @@ OF_SCENES = (
         "trainable",
         str,
         ("all",),
-        "what the client trains, and so sends the gradient of: all layers, or the last one alone "
-        "(docs/transfer-learning.md)",
-        choices=("all", "head"),
+        "what the client trains, and so sends the gradient of: all layers, the last one alone (head), or "
+        "parts by their names, joined by + (head+blocks.3; docs/transfer-learning.md)",
     ),
     option(
         SCENE,

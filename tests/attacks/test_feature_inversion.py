@@ -12,7 +12,7 @@ from attacks.feature_inversion import REST
 from attacks.head_features import LEAST, Features, LayerGradient
 from dpbench.data.image_statistics import fit
 from dpbench.protocol import InputError, PublicImages, Stage
-from dpbench.victim.head import head_alone
+from dpbench.victim.head import trained_in_part
 from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -34,7 +34,7 @@ class Trunk(nn.Module):
 def scene(labels, relu=True):
     """The victim, images and what the attacker knows."""
     labels = torch.tensor(labels)
-    model = head_alone(Trunk(relu), CLASSES)
+    model = trained_in_part(Trunk(relu), CLASSES, "head")
     others = smooth_images(100)
     images, public = others[: len(labels)], others[20:]
     known = PublicImages(public, torch.arange(80) % CLASSES)

@@ -305,6 +305,8 @@ def test_a_head_that_is_trained_alone_is_a_victim_of_its_own(make_run):
     found = sentence(pd.concat([whole, head], ignore_index=True))
     assert found.count("of which the last layer alone is trained, batch") == 1
     assert "of which" not in sentence(whole)
+    parts = pd.concat([whole, make_run().assign(trainable="head+blocks.3")], ignore_index=True)
+    assert "of which the last layer and blocks.3 alone are trained, batch" in sentence(parts)
 
 
 def test_victims_are_kept_apart(make_run):
