@@ -90,7 +90,11 @@ def of_noise(chain: Chain) -> Row:
 def of_victim(scene: Scene) -> Row:
     """The columns of the victim as it was attacked."""
     model = scene.victim.model
-    return {"mode": "train" if model.training else "eval", "victim_accuracy": scene.victim.accuracy}
+    row: Row = {"mode": "train" if model.training else "eval", "victim_accuracy": scene.victim.accuracy}
+    trained, frozen = (
+        sum(p.numel() for p in model.parameters() if p.requires_grad is kept) for kept in (True, False)
+    )
+    return row | ({"trained_parameters": trained, "frozen_parameters": frozen} if frozen else {})
 
 
 def of_search(found: Reconstruction | None) -> Row:

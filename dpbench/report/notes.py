@@ -33,6 +33,7 @@ def notes(
     if len(accuracy) == 1:
         words.append(f"the victim's accuracy {accuracy[0]:.0%} (CIFAR-10, test set)")
     said = [", ".join(words)] if words else []
+    said += _in_part(table)
     if measures := _measures(shown):
         said.append(measures)
     if "label_accuracy" in shown and (attacked["labels"] != "known").any():
@@ -94,6 +95,15 @@ def notes(
         cells = failed["key"].nunique()
         said.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return said
+
+
+def _in_part(table: pd.DataFrame) -> list[str]:
+    """How much of the model is trained, where that is not all; one line for each such victim."""
+    counts = table[["trained_parameters", "frozen_parameters"]].dropna().drop_duplicates()
+    return [
+        f"{trained:,} of {trained + frozen:,} parameters are trained and sent, the others are frozen"
+        for trained, frozen in counts.astype(int).itertuples(index=False)
+    ]
 
 
 def fishing(table: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpbench.cell import scene as scenes
-from dpbench.cell.rows import image_shares
+from dpbench.cell.rows import image_shares, of_victim
 from dpbench.cell.run import run_cell
 from dpbench.cell.scene import images_digest, moved, prepare, with_statistics
 from dpbench.data import draw_disjoint, load_data
@@ -93,6 +93,10 @@ def test_of_a_head_alone_nothing_else_is_sent_and_the_victim_is_as_accurate():
     with torch.no_grad():
         assert torch.equal(whole.victim.model(whole.images), head.victim.model(head.images))
     assert all(p.requires_grad for p in whole.victim.model.parameters())
+    row, kept = of_victim(head), sum(p.numel() for p in whole.victim.model.parameters())
+    assert row["trained_parameters"] == 64 * 10 + 10
+    assert row["trained_parameters"] + row["frozen_parameters"] == kept
+    assert "trained_parameters" not in of_victim(whole)
 
 
 def test_images_that_change_during_a_run_are_refused(data):

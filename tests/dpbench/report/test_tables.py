@@ -139,6 +139,13 @@ def test_known_labels_are_given_not_found(make_rows):
     assert "| 100% |" in text
 
 
+def test_how_much_of_a_model_is_trained_stands_under_the_table(make_run):
+    said = "7,114 of 317,482 parameters are trained and sent, the others are frozen"
+    in_part = make_run().assign(trained_parameters=7114, frozen_parameters=310_368)
+    assert to_markdown(in_part).count(said) == 1
+    assert "are frozen" not in to_markdown(make_run())
+
+
 def test_failures_are_shown_with_a_reason(make_rows):
     rows = make_rows("dlg", "none", 1, 20, 0.1)
     failed = {"status": "failed", "error": "ValueError: lr | 0", "key": "bad"}
