@@ -123,11 +123,7 @@ add(
     _words("weights", "batch", "the user's own weights, by hash: of the file, or of the own model with them"),
     _number("victim_accuracy", "batch", "its accuracy on CIFAR-10's test set, 0 to 1", symbol=""),
     _number("logit_scale", "batch", "what the victim's last layer was multiplied by; 1 is the victim itself"),
-    _words(
-        "trainable",
-        "batch",
-        "what alone was trained and sent: `head`, the last layer, or parts by name; missing for all layers",
-    ),
+    _words("trainable", "batch", "parts that alone were trained and sent (`head`); missing for all layers"),
     _words("label_draw", "batch", "`distinct` or `random`: how the batch was drawn"),
     _words("data", "batch", "data set of the attacked images"),
     _count("batch_size", "batch", "images in the batch"),
@@ -198,12 +194,8 @@ add(
     _words("generator", "attack", "latent-projection: what was searched"),
     _words("labels", "attack", "`known`, `inferred` or `joint`: how the attacker has the labels"),
     _count("attack_seed", "attack", "seed of the attack", condition=False),
-    _count(
-        "trained_parameters",
-        "measured",
-        "parameters that the client trains and sends the gradient of; empty where these are all",
-    ),
-    _count("frozen_parameters", "measured", "those that it does not; likewise"),
+    _count("trained_parameters", "measured", "parameters that are trained and sent; empty where all are"),
+    _count("frozen_parameters", "measured", "parameters that are not; empty where there are none"),
     _number("image_loss", "measured", "the victim's loss on the image", unit="nat"),
     _number("image_grad_share", "measured", "its gradient norm over the sum of the batch's, 0 to 1"),
     _number(
