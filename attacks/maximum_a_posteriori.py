@@ -20,6 +20,9 @@ LEVEL = 0.15
 """Noise level that the denoiser takes the error of the linear estimate for; 0.1 and 0.2 are as good."""
 NARROW = 0.3
 """Standard deviations about an estimate, in those of the prior; tuned, see docs/noise.md."""
+SPREAD = 0.1
+"""By how many standard deviations images of one label are drawn apart at first: their gradients are the same
+where they are, so nothing else would ever part them."""
 
 
 @attack("map")
@@ -62,9 +65,10 @@ class MaximumAPosteriori(Attack):
                 images = denoiser(images, images.new_full((len(images),), LEVEL), found.labels)
         if self.centre != "mean":
             posterior.prior = Centred(posterior.prior, images, NARROW)
+        start = posterior.prior.entries(images)
         entries, nats, history = likeliest(
             posterior,
-            posterior.prior.entries(images),
+            start + SPREAD * task.noise(*start.shape) * repeated(found.labels).view(-1, 1, 1, 1),
             self.learning_rate,
             self.iterations,
             task.progress,
@@ -80,6 +84,16 @@ class MaximumAPosteriori(Attack):
             history=history,
             note=posterior.prior.note,
         )
+
+
+def repeated(labels: Tensor) -> Tensor:
+    """Which labels occur more than once, bool [B].
+
+    Example:
+        >>> repeated(torch.tensor([3, 5, 3]))
+        tensor([ True, False,  True])
+    """
+    return (labels[:, None] == labels).sum(1) > 1
 
 
 def likeliest(

@@ -156,3 +156,14 @@ def test_a_search_that_was_finite_nowhere_is_an_error():
     nowhere = lambda entries: (torch.tensor(torch.nan), torch.zeros_like(entries))  # noqa: E731
     with pytest.raises(FloatingPointError, match="NaN or infinite"):
         likeliest(nowhere, torch.zeros(1, *SHAPE), 0.1, 2, lambda *_: None)
+
+
+@pytest.mark.parametrize("centre", ["estimate", "mean"])
+def test_two_images_of_one_label_are_told_apart(two, centre):
+    """Where the search sets out from is the same for both, and so is every step from there."""
+    model, images, _, knowledge = two
+    labels = torch.tensor([2, 2])
+    release = release_of(model, images, labels, ())
+    knowledge = replace(knowledge, labels=labels)
+    found = attacks.create("map", centre=centre, iterations=150)(release, knowledge, seed=0).images
+    assert float((found[0] - found[1]).abs().max()) > (1e-3 if centre == "estimate" else 0.03)
