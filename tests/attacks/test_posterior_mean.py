@@ -8,7 +8,7 @@ from attacks.annealed import LOWEST, draw, levels
 from attacks.denoising import Wiener
 from attacks.gaussian_prior import Whitening
 from attacks.posterior import Misfit
-from attacks.posterior_mean import WITHOUT_DENOISER
+from attacks.posterior_mean import WITHOUT_DENOISER, in_order
 from tests.helpers.linear_victim import PIXELS, SHAPE, released, told
 from tests.helpers.linear_victim import draw as drawn
 
@@ -123,3 +123,24 @@ def test_batches_and_clips():
     found = attacks.create("posterior-mean", restarts=4)(release, knowledge, seed=0)
     for one, other, start in zip(found.images, images, found.start, strict=True):
         assert (one - other).norm() < (start - other).norm()
+
+
+def test_images_of_a_label_that_are_drawn_in_another_order_are_not_averaged(monkeypatch):
+    labels, turn = torch.tensor([1, 0, 1]), []
+    knowledge, images = told(labels), drawn(labels).clamp(0, 1)
+
+    def swapping(*_, **__):
+        turn.append(1)
+        return images if len(turn) % 2 else images[[2, 1, 0]]
+
+    monkeypatch.setattr("attacks.posterior_mean.draw", swapping)
+    release = released(images, labels, 0.02)
+    found = attacks.create("posterior-mean", restarts=4)(release, knowledge, seed=0).images
+    torch.testing.assert_close(found, images)
+
+
+def test_images_of_different_labels_stay_where_they_are():
+    images, labels = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 0, 2])
+    found = in_order(images, images.flip(0), labels)
+    assert torch.equal(found[[1, 3]], images[[1, 3]])
+    assert torch.equal(in_order(images, torch.zeros_like(images), labels), images)
