@@ -8,10 +8,10 @@ from torch import Tensor
 from attacks import parameters as shared
 from attacks.annealed import PRODUCTS, draw, levels
 from attacks.base import Attack, Task, attack
+from attacks.bounded import Bounded
 from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.gaussian_prior import Whitening
 from attacks.linear_estimate import check_statistics, estimate
-from attacks.posterior import Misfit
 from dpbench.protocol import Reconstruction
 
 
@@ -39,7 +39,7 @@ class PosteriorMean(Attack):
         knowledge = task.knowledge
         check_statistics(knowledge, self.name)
         found = estimate(task.release, knowledge, self.public_images, task.device)
-        misfit = Misfit(task.release, knowledge, found.labels)
+        misfit = Bounded(task.release, knowledge, found.labels)
         whitening = Whitening(knowledge.image_statistics).to(task.device)
         denoiser = denoiser_or_wiener(knowledge, whitening, found.labels, found.means)
         whole, total = self.restarts * self.iterations, torch.zeros_like(found.images)
@@ -96,6 +96,6 @@ def in_order(drawn: Tensor, others: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
-def _nats(misfit: Misfit, images: Tensor) -> float:
+def _nats(misfit: Bounded, images: Tensor) -> float:
     with torch.enable_grad():  # a gradient is taken
         return float(misfit.residuals(images).detach().square().sum() / 2)
