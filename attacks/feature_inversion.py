@@ -203,7 +203,7 @@ def _under_noise(release: Release, knowledge: Knowledge) -> tuple[str, str] | No
     if seen.weights is not None or not seen.noise:
         return None
     try:
-        return last_layer.last_layer(release, knowledge.num_classes)
+        return last_layer.last_layer(release, knowledge)
     except InputError:
         return None
 
