@@ -152,3 +152,32 @@ def _given(
             raise
         raise refusal(told.knowledge.model, middle, operation) from error
     return images(entries)
+
+
+def in_order(drawn: Tensor, others: Tensor, labels: Tensor) -> Tensor:
+    """Drawn images [B, C, H, W], those of a label in the order in which they are nearest to the others.
+
+    A release is a sum, so images of one label come out of each draw in an order of their own, and the mean
+    over draws would be a mean over images.
+
+    Args:
+        drawn: of one draw.
+        others: sum or mean of those before.
+        labels: int64 [B].
+
+    Example:
+        >>> swapped = in_order(torch.eye(2), torch.eye(2).flip(0), torch.tensor([3, 3]))
+        >>> swapped.tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    found = drawn.clone()
+    for label in labels.unique():
+        places = (labels == label).nonzero().flatten()
+        if len(places) < 2:
+            continue
+        from scipy.optimize import linear_sum_assignment  # SciPy takes a second to import
+
+        likeness = others[places].flatten(1) @ drawn[places].flatten(1).T
+        _, chosen = linear_sum_assignment(likeness.cpu(), maximize=True)
+        found[places] = drawn[places[torch.as_tensor(chosen, device=places.device)]]
+    return found

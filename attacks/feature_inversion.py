@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks import parameters as shared
-from attacks.annealed import draw, levels
+from attacks.annealed import draw, in_order, levels
 from attacks.base import Attack, Task, attack
 from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.exact import last_layer
@@ -62,6 +62,8 @@ class FeatureInversion(Attack):
 
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `gradient_distance` is the largest relative error of an image's features.
+
+        Under noise it is that of the layer's gradient, the noise included.
 
         Raises:
             InputError: where there are no statistics of images, or too few public images of a label.
@@ -152,7 +154,7 @@ class FeatureInversion(Attack):
         means: Tensor,
         tell: Callable[[int, float], None],
     ) -> tuple[Tensor, float]:
-        """The mean of the draws, [B, C, H, W], and its relative error; `tell` gets both counts so far.
+        """The mean of the draws, [B, C, H, W], and its relative error.
 
         Args:
             task: the knowledge and the random numbers.
@@ -168,7 +170,8 @@ class FeatureInversion(Attack):
             count = max(1, self.iterations // (NEWTON * PRODUCTS))
             steps = levels(count, denoiser, whitening, *tried_on(knowledge, told.labels), task.noise)
             for done in range(1, self.restarts + 1):
-                total += draw(told, start, steps, denoiser, whitening, task.noise, NEWTON, PRODUCTS)
+                found = draw(told, start, steps, denoiser, whitening, task.noise, NEWTON, PRODUCTS)
+                total += in_order(found, total, told.labels)
                 image = (total / done).clamp(0, 1)
                 error = told.error(image)
                 tell(done, error)

@@ -184,3 +184,16 @@ def test_two_images_of_the_same_features_are_no_division_by_zero():
     same = images[:1].expand(2, -1, -1, -1)
     told = layer_gradient(knowledge, same, 1e-3)
     assert bool(told.residuals(same).isfinite().all())
+
+
+def test_images_of_one_label_that_change_places_from_draw_to_draw_are_not_mixed(monkeypatch):
+    images, knowledge = scene([2, 2])
+    turn = []
+
+    def swapping(*_, **__):
+        turn.append(1)
+        return images if len(turn) % 2 else images.flip(0)
+
+    monkeypatch.setattr("attacks.feature_inversion.draw", swapping)
+    found = run(noisy(knowledge, images, 0.01), knowledge, restarts=4)
+    torch.testing.assert_close(found.images, images)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import attacks
-from attacks.annealed import LOWEST, draw, levels
+from attacks.annealed import LOWEST, draw, in_order, levels
 from attacks.denoising import Wiener
 from attacks.gaussian_prior import Whitening
 from attacks.posterior import Misfit
-from attacks.posterior_mean import WITHOUT_DENOISER, in_order
+from attacks.posterior_mean import WITHOUT_DENOISER
 from tests.helpers.linear_victim import PIXELS, SHAPE, released, told
 from tests.helpers.linear_victim import draw as drawn
 
