@@ -83,10 +83,13 @@ def conjugate_gradients(
         damping: weight of the squared step (Levenberg and Marquardt).
     """
     tiny = torch.finfo(values.dtype).tiny
-    left = -back(values)
+    # residuals of 1e12 standard deviations would overflow when squared; a power of two rounds nothing
+    scale = torch.exp2(-values.abs().max().clamp_min(1).log2().floor())
+    scaled = lambda v: scale * back(scale * v)  # noqa: E731
+    left = -scaled(values)
     step, direction, squared = torch.zeros_like(left), left, left.square().sum()
     for _ in range(count):
-        curved = back(forth(direction)) + damping * direction
+        curved = scaled(forth(direction)) + scale**2 * damping * direction
         size = squared / (direction * curved).sum().clamp_min(tiny)
         step, left = step + size * direction, left - size * curved
         before, squared = squared, left.square().sum()

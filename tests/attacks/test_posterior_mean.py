@@ -144,3 +144,13 @@ def test_images_of_different_labels_stay_where_they_are():
     found = in_order(images, images.flip(0), labels)
     assert torch.equal(found[[1, 3]], images[[1, 3]])
     assert torch.equal(in_order(images, torch.zeros_like(images), labels), images)
+
+
+def test_a_gradient_that_is_nearly_zero_leaves_no_nan():
+    """Matched to a thousandth of its norm, as an image that the victim is sure of; squares overflowed."""
+    labels = torch.tensor([1])
+    knowledge, images = told(labels), drawn(labels).clamp(0, 1)
+    release = released(images, labels, 0.0)
+    tiny = tuple(1e-12 * g for g in release.gradients)
+    found = attacks.create("posterior-mean", restarts=1)(replace(release, gradients=tiny), knowledge, seed=0)
+    assert bool(found.images.isfinite().all())
