@@ -67,6 +67,19 @@ def _of_cell(cell: Cell) -> Row:
     } | ({} if cell.tuned is None else {"tuned": cell.tuned.source})
 
 
+def of_attack(rows: list[Row]) -> list[Row]:
+    """Of the rows of one batch, those of images that the attack is after.
+
+    A fishing server guesses the others. It fishes for the class `target`, or else for the first image's.
+    """
+    first = rows[0]
+    if first.get("threat_model") != "fishing":
+        return rows
+    target = first.get("target")
+    wanted = first["label"] if target is None else target
+    return [row for row in rows if row["label"] == wanted]
+
+
 def guaranteed(guarantee: Guarantee | None) -> Row:
     """The columns of a guarantee; none where there is none, so that no row claims what was not given."""
     return {} if guarantee is None else asdict(guarantee)

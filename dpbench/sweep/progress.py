@@ -14,7 +14,7 @@ from rich.table import Column
 
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult
-from dpbench.cell.rows import attack_and_defence, describe
+from dpbench.cell.rows import attack_and_defence, describe, of_attack
 from dpbench.cell.spec import Cell
 from dpbench.system.output import plain
 
@@ -112,8 +112,10 @@ class Display:
         rows = result.rows[: cell.batch.batch_size]
         compiling = rows[0].get("compile_seconds") or 0.0
         self._compiling += compiling
-        if result.status == "ok" and not cell.floor:
-            self._best = max(self._best, *(row.get("psnr") or -math.inf for row in rows))
+        judged = of_attack(rows) if result.status == "ok" else []
+        values = [row["psnr"] for row in judged if row.get("psnr") is not None]
+        if not cell.floor:
+            self._best = max([self._best, *values])
         self._bar.update(self._task, completed=self._reached(), cells=self._count())
         if result.status != "ok":
             self._say(f"{describe(cell)}: {result.status}. {result.rows[0]['error']}")
@@ -121,7 +123,6 @@ class Display:
             if "success" in rows[0]:
                 found = f"{rows[0]['success']:.0%} right"
             else:
-                values = [row["psnr"] for row in rows if row.get("psnr") is not None]
                 found = f"{sum(values) / len(values):.1f} dB" if values else "done"
             left = (self._total - self._finished) * (now - self._start) / self._finished
             took = f"{now - begun:.1f} s" + (f", {compiling:.1f} s of it compiling" if compiling else "")

@@ -30,6 +30,19 @@ def test_line_per_cell_where_there_is_no_terminal(shown):
     assert shown.file.getvalue().startswith("[1/2] convnet/none/early B=2 (batch 0): dlg on none: 15.0 dB")
 
 
+def test_images_that_a_fishing_server_guesses_do_not_count(shown):
+    """It fishes for the class of the first image unless it is told another one."""
+    for target, said in ((None, "100.0 dB"), (1, "12.0 dB")):
+        found = result(100.0, 12.0)
+        for row, label in zip(found.rows, (0, 1), strict=True):
+            row |= {"threat_model": "fishing", "label": label, "target": target}
+        with progress.Display([CELL], shown) as display:
+            display.finished(CELL, found)
+        line = shown.file.getvalue().splitlines()[-1]
+        assert f"dlg on none: {said}, " in line
+        assert f"best {said}" in line
+
+
 def test_long_cell_says_that_it_lives_but_not_all_the_time(shown, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
