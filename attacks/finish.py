@@ -42,14 +42,18 @@ WIDEST, NARROWEST = 0.1, 0.003
 """Of an update: `width` of `Rounded` in the first step and in the last, in equal ratios between; tuned."""
 
 
-def of_squares(problem: Problem) -> bool:
-    """Whether Gauss-Newton steps fit: objective and regularisers are sums of squares.
+def unfit(problem: Problem) -> str:
+    """Why Gauss-Newton steps do not fit this problem; empty where they do.
 
-    And the trial gradient has to be of the kind that was released; that of a `Surrogate` is only near it.
+    Objective and regularisers have to be sums of squares, and the trial gradient of the kind that was
+    released; that of a `Surrogate` is only near it.
     """
+    if problem.path is not None and not isinstance(problem.path, Simulate):
+        return "`update` surrogate comes only near the update that was sent, and they would fit what is amiss"
     parts = (problem.objective, *problem.regularisers)
-    exact = problem.path is None or isinstance(problem.path, Simulate)
-    return exact and problem.objective is not None and all(part.squares for part in parts)
+    if any(part is None or not part.squares for part in parts):
+        return "this objective is no sum of squares"
+    return ""
 
 
 def finished(
@@ -63,7 +67,7 @@ def finished(
 
     Args:
         outcome: where the search ended.
-        problem: what it searched; `of_squares` has to hold.
+        problem: what it searched; not `unfit`.
         labels: int64 [B].
         iterations: conjugate gradients for each start.
         progress: told (iterations done over all starts, lowest objective so far).

@@ -20,7 +20,7 @@ from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
 from attacks.engine.watch import batch_norms
-from attacks.finish import COUNT, finished, of_squares
+from attacks.finish import COUNT, finished, unfit
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
@@ -165,11 +165,7 @@ class InvertingGradients(Attack):
             )
             note = f"{note} {said}".strip()
         elif self.finish:
-            why = (
-                f"they would be fewer than {COUNT}"
-                if of_squares(problem)
-                else "this objective is no sum of squares"
-            )
+            why = unfit(problem) or f"they would be fewer than {COUNT}"
             note = f"{note} The Gauss-Newton steps of `finish` were left out: {why}.".strip()
         found = outcome.found[outcome.best]
         images, start = (
@@ -205,7 +201,7 @@ class InvertingGradients(Attack):
     def last(self, problem: Problem, release: Release) -> int:
         """The iterations that are Gauss-Newton's.
 
-        None where they are too few for a step or the objective is no sum of squares; and, unless asked for,
+        None where they are too few for a step or the problem is `unfit` for them; and, unless asked for,
         none where the prior decides as much as the release, or in a network with batch norm, where they did
         no better.
         """
@@ -214,7 +210,7 @@ class InvertingGradients(Attack):
         if self.finish is None and (guessed or batch_norms(problem.model)):
             return 0
         asked = round(share * self.iterations)
-        return asked if asked >= COUNT and of_squares(problem) else 0
+        return asked if asked >= COUNT and not unfit(problem) else 0
 
     def schedule(self, regularisers: Sequence[Regulariser], iterations: int) -> Schedule:
         """Step sizes, and the prior's weight over the search."""
