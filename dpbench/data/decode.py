@@ -108,6 +108,11 @@ def brightest(file: Path) -> float:
         return float(_grey16(image).max())
 
 
+def brightest_open(image: Image.Image) -> float | None:
+    """`brightest` of an image that is open already; None for one of another kind."""
+    return float(_grey16(image).max()) if _KINDS.get(image.mode) == GREY16 else None
+
+
 def rgb(image: Image.Image) -> Tensor:
     """An image that is open already, as `pixels` has those of files: uint8 [3, H, W].
 

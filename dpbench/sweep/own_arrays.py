@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpbench.data.decode import rgb
+from dpbench.data.decode import brightest_open, rgb
 from dpbench.data.depth import check_depth
 from dpbench.data.resizing import centre_square
 from dpbench.protocol import InputError
 
+_DIVIDE = "Divide them by the largest value that they can have, and give floats in [0, 1]."
 SHAPES = "pictures [B, 3, H, W], [B, 1, H, W] or [B, H, W], volumes [B, C, D, H, W] or rows of a table [B, F]"
 
 
@@ -85,6 +86,8 @@ def as_inputs(images: Any, what: str = "images", size: int | None = None) -> Ten
 
 
 def _listed(images: Sequence[Any], what: str, size: int | None) -> Tensor:
+    pictures = [image for image in images if isinstance(image, Image.Image)]
+    check_depth(max((brightest_open(image) or 0 for image in pictures), default=0), what, _DIVIDE)
     try:
         each = [
             rgb(image) / 255 if isinstance(image, Image.Image) else _tensor(image, what) for image in images
@@ -122,11 +125,7 @@ def _scaled(images: Tensor, what: str) -> Tensor:
         raise InputError(f"{what} must be real numbers, not {images.dtype}.")
     if images.dtype == torch.uint16:
         shares = images.double() / 65535
-        check_depth(
-            float(shares.max()),
-            what,
-            "Divide them by the largest value that they can have, and give floats in [0, 1].",
-        )
+        check_depth(float(shares.max()), what, _DIVIDE)
         return shares
     if images.dtype == torch.bool:
         return images.float()

@@ -54,6 +54,17 @@ def test_arrays_of_fewer_bits_are_refused(bits):
             as_inputs(given)
 
 
+def test_lists_of_pictures_follow_the_rule_of_files():
+    pictures = [Image.fromarray(image) for image in PIXELS]
+    with pytest.raises(InputError, match=r"4,095 of 65,535, as those of 12 bits do.* give floats"):
+        as_inputs(pictures)
+    bright = as_inputs([*pictures, Image.fromarray(PIXELS[0] * 16)])
+    assert bright[3:].max() > 0.99
+    assert bright[:3].max() < 0.07
+    assert as_inputs([Image.fromarray(image * 0) for image in PIXELS]).max() == 0
+    assert as_inputs([Image.fromarray((image // 64).astype(np.uint8)) for image in PIXELS]).max() < 0.3
+
+
 def test_arrays_of_16_bits_and_black_ones_are_taken():
     assert as_inputs(PIXELS * 16).max() > 0.99
     assert as_inputs(PIXELS * 0).max() == 0
