@@ -207,5 +207,5 @@ def _check(data: Dataset, batch_size: int, label_draw: str) -> None:
     if label_draw == "distinct" and batch_size > covered:
         raise InputError(
             f"{batch_size} distinct labels cannot be drawn: {data.name} covers {covered} classes; "
-            f"take a smaller batch or --label-draw random."
+            "take a smaller `batch_size` or `label_draw` random."
         )

@@ -46,6 +46,11 @@ def _decide(given: dict) -> int:
         **{name: given.pop(name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
     )
 
+    if run:
+        from dpbench.decide import measured
+
+        measured.check(training, attacked, quick=quick)
+
     def note(line: str) -> None:
         print(output.plain(as_flags(line, options())), file=sys.stderr, flush=True)
 
@@ -56,7 +61,6 @@ def _decide(given: dict) -> int:
     answer = None
     if run:
         from dpbench.decide import answer as answering
-        from dpbench.decide import measured
 
         found = measured.measure(
             training,

@@ -14,8 +14,8 @@ from dpbench.cell.scene import dataset
 from dpbench.decide import attacked, costs
 from dpbench.decide.choices import Choice, Training
 from dpbench.decide.files import NAMES
+from dpbench.frontier import command
 from dpbench.frontier.cells import resolved
-from dpbench.frontier.command import measure as frontiers
 from dpbench.frontier.result import Frontier
 from dpbench.report import export as exporting
 from dpbench.store import Store
@@ -41,6 +41,12 @@ class Measured:
     without_accuracy: str
 
 
+def check(training: Training, given: dict[str, Any], *, quick: bool) -> None:
+    """InputError for data, attacks and victims that no frontier can be of; args as of `measure`."""
+    asked, _ = _asked(training, given)
+    command.check(levels=(attacked.LEAST,), quick=quick, **asked)
+
+
 def measure(
     training: Training,
     chosen: Sequence[Choice],
@@ -60,7 +66,7 @@ def measure(
         chosen: at least one choice; its noise is among the levels.
         asked: the epsilons that were asked for; the other choices go by their noise.
         out: the folder.
-        given: options of a frontier that users set, `attacked.attackers` apart.
+        given: options of a frontier that users set, `options.ATTACKED`.
         quick: a curve without verdicts, and no trainings.
         workers: with 2, another process trains beside the frontier.
         progress: show how far it is, on stderr.
@@ -73,17 +79,15 @@ def measure(
     process.one_thread()
     home = absolute(out)
     _make_way(home)
-    data = dataset(given["data"], given["image_size"])
-    attack, lacking = attacked.attackers(data, given.pop("attack"), given.pop("threat_model"))
+    parameters, lacking = _asked(training, given)
     why_not = "accuracy takes longer than --quick has" if quick else costs.why_not(training, given["data"])
     for line in (lacking, why_not and f"No accuracy: {why_not}."):
         if line:
             note(line)
-    budget = {name: getattr(training, name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
     trainings = training, chosen, asked, resolved(given["device"])
     with costs.beside(*trainings) if workers > 1 and not why_not else nullcontext():
         levels = attacked.levels(chosen)
-        found, _ = frontiers(home, levels=levels, quick=quick, progress=progress, **given, **attack, **budget)
+        found, _ = command.measure(home, levels=levels, quick=quick, progress=progress, **parameters)
     accuracy = None if why_not else costs.accuracies(costs.planned(*trainings), home, progress=progress)
     return Measured(found, accuracy, why_not)
 
@@ -95,6 +99,15 @@ def export(out: str | Path) -> None:
         InputError: the disk is full or the folder cannot be written.
     """
     exporting.export(Store(absolute(out)))
+
+
+def _asked(training: Training, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The options of the frontier, and a sentence about threat models that are left out."""
+    data = dataset(given["data"], given["image_size"])
+    attack, lacking = attacked.attackers(data, given["attack"], given["threat_model"])
+    budget = {name: getattr(training, name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
+    others = {name: value for name, value in given.items() if name not in ("attack", "threat_model")}
+    return others | attack | budget, lacking
 
 
 def _make_way(home: Path) -> None:

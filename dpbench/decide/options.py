@@ -29,6 +29,7 @@ ATTACKED = {
     "victim": (),
     "weights": None,
     "batch_size": (1,),
+    "label_draw": ("distinct",),
     "attack": (),
     "threat_model": (),
     "device": "auto",

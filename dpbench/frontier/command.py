@@ -71,6 +71,15 @@ def frontier(
     return found
 
 
+def check(*, levels: tuple[float, ...], quick: bool, **parameters: Any) -> None:
+    """InputError for what `measure` would refuse before its first cell; nothing is written."""
+    with process.clean_state():
+        registered.load(parameters.get("plugin", ()))
+        setting = Setting(_options(parameters), levels)
+        if not quick:
+            setting.ranking.check_verdicts()
+
+
 def measure(
     out: str | Path, *, levels: tuple[float, ...], quick: bool, progress: bool, **parameters: Any
 ) -> tuple[list[Frontier], Store]:

@@ -11,7 +11,7 @@ from dpbench.cell.result import CellResult
 from dpbench.cell.spec import Cell
 from dpbench.frontier.cells import Attacker, Setting, picks
 from dpbench.frontier.certified import certified_sigma
-from dpbench.frontier.evidence import CHANCE, FEWEST, Verdict, Watch
+from dpbench.frontier.evidence import CHANCE, Verdict, Watch
 from dpbench.frontier.progress import Display
 from dpbench.frontier.ranking import FIRST_SEED, Ranking
 from dpbench.frontier.result import Frontier, Level, Noise, Rate
@@ -52,12 +52,8 @@ class Measurement:
         Raises:
             InputError: where the attacks fail undefended, a cell has no result, or the data set is too small.
         """
+        self._setting.ranking.check_verdicts()
         batches = self._setting.ranking.batches
-        if batches < FEWEST:
-            raise InputError(
-                f"A verdict takes up to {FEWEST} disjoint batches or more, and there are {batches}: take a "
-                "smaller `batch_size`, a larger data set, or `quick`."
-            )
         levels: dict[float, Level] = {}
 
         def test(sigma: float) -> Verdict:

@@ -23,7 +23,7 @@ from dpbench.cell.result import CellResult
 from dpbench.cell.scene import Scene, prepare
 from dpbench.cell.spec import BatchSpec
 from dpbench.data import Dataset, disjoint_places
-from dpbench.frontier.evidence import MOST
+from dpbench.frontier.evidence import FEWEST, MOST
 from dpbench.metrics import GALLERY, identified
 from dpbench.protocol import InputError
 from dpbench.system import seeds
@@ -58,6 +58,14 @@ class Ranking:
             )
         self._places = disjoint_places(data, batch_size, FIRST_SEED, MOST, label_draw)
         self.batches = self._enough()
+
+    def check_verdicts(self) -> None:
+        """InputError where there are too few batches for a verdict."""
+        if self.batches < FEWEST:
+            raise InputError(
+                f"A verdict takes up to {FEWEST} disjoint batches or more, and there are {self.batches}: "
+                "take a smaller `batch_size`, a larger data set, or `quick`."
+            )
 
     def _enough(self) -> int:
         """How many batches leave enough decoys."""

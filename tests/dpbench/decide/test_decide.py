@@ -17,11 +17,13 @@ from scipy.stats import norm
 
 from dpbench import __main__ as program
 from dpbench import privacy
+from dpbench.data import datasets
 from dpbench.decide import choices as deciding
 from dpbench.decide.__main__ import main
 from dpbench.decide.files import COLUMNS
 from dpbench.decide.picture import picture
 from dpbench.decide.table import _training
+from tests.helpers.tiny import tiny
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "decide.md"
 TRAINING = ["--train-size", "20000", "--train-batch-size", "256", "--epochs", "30", "--delta", "1e-5"]
@@ -220,12 +222,27 @@ def test_without_sampling_mu_is_that_of_the_noise(steps, eps):
     assert choice.gaussian_distance == 0
 
 
-def test_given_noise_is_read_the_other_way():
-    training = deciding.Training(train_size=20_000, train_batch_size=256, epochs=30, delta=1e-5)
-    choice = deciding.for_noise(training, 2.449, kappa=0.1, images_per_user=1)
-    assert choice.eps == pytest.approx(1.0, rel=2e-3)
-    assert choice.eps_user == choice.eps
-    assert math.isfinite(choice.gaussian_distance)
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("samples", "A frontier needs 200 images of each label or more"),
+        ("two-labels", "take a smaller --batch-size or --label-draw random."),
+        ("two-labels --label-draw random", "A verdict takes up to"),
+    ],
+)
+def test_data_that_no_frontier_can_be_of_are_refused_before_any_work(
+    data, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(datasets._items, "two-labels", lambda argument, size: tiny(each=220))
+    monkeypatch.setattr(deciding, "choices", lambda *given, **more: pytest.fail("worked"))
+    words = f"--run --data {data} --batch-size 4 --victim untrained --model lenet --device cpu".split()
+    words += ["--attack", "inverting-gradients"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +325,7 @@ def test_the_picture_says_whom_its_curves_hold_for():
     for batch, said in ((50, True), (100, False)):
         training = deciding.Training(train_size=100, train_batch_size=batch, epochs=2, delta=1e-5)
         title = picture(
-            training, [deciding.for_noise(training, 2.0, kappa=0.1, images_per_user=1)]
+            training, [deciding.for_eps(training, 2.0, kappa=0.1, images_per_user=1)]
         ).get_suptitle()
         assert ("who do not know the batches" in title) == said
 
