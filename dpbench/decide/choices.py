@@ -137,11 +137,6 @@ def for_advantage(training: Training, advantage: float, *, kappa: float, images_
     return _choice(training, sigma, None, kappa, images_per_user)
 
 
-def for_noise(training: Training, noise_multiplier: float, *, kappa: float, images_per_user: int) -> Choice:
-    """The choice with a given noise multiplier; errors as of `for_eps`."""
-    return _choice(training, noise_multiplier, None, kappa, images_per_user)
-
-
 def choices(
     training: Training,
     *,
