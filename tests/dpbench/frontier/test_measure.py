@@ -10,7 +10,7 @@ import pytest
 
 from dpbench import privacy
 from dpbench.data import datasets
-from dpbench.frontier import frontier, measure, ranking
+from dpbench.frontier import frontier, ranking
 from dpbench.frontier.__main__ import main
 from dpbench.frontier.evidence import MEANING, Verdict
 from dpbench.protocol import InputError
@@ -105,7 +105,7 @@ def test_levels_that_neither_sequence_reached_are_curve_only(usual, script, tmp_
 
 def test_it_refuses_where_the_attack_fails_undefended(usual, script, tmp_path, monkeypatch):
     monkeypatch.setattr(ranking, "MOST", 6)
-    monkeypatch.setattr(measure, "FEWEST", 6)
+    monkeypatch.setattr(ranking, "FEWEST", 6)
     script(lambda sigma: False)
     with pytest.raises(InputError, match="not seen to succeed without a defence"):
         frontier(tmp_path / "run", **usual)
