@@ -27,8 +27,11 @@ def conv2d(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`F.conv2d`; PyTorch's own where `padding` is a word or there is no batch."""
-    if isinstance(padding, str) or input.dim() != 4:
+    """`F.conv2d`; PyTorch's own where `padding` is a word or there is no batch, and under autocast.
+
+    There the output has another precision than the weights, and the passes back are taken without autocast.
+    """
+    if isinstance(padding, str) or input.dim() != 4 or torch.is_autocast_enabled(input.device.type):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
     return _Convolution.apply(input, weight, bias, setting)

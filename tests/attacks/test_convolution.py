@@ -45,6 +45,18 @@ def test_an_image_without_a_batch_is_pytorchs():
     torch.testing.assert_close(conv2d(x[0], weight, bias), F.conv2d(x[0], weight, bias))
 
 
+def test_under_autocast_second_derivatives_are_pytorchs():
+    """The output has fewer bits than the weights there, and the passes back are outside autocast."""
+    x, weight, bias = (each.detach().float().requires_grad_() for each in tensors())
+    found = []
+    for function in (conv2d, F.conv2d):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = function(x, weight, bias)
+        first = torch.autograd.grad(y.float().sin().sum(), (weight, bias), create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), x)[0])
+    torch.testing.assert_close(*found)
+
+
 def test_a_convolution_of_twice_the_channels_is_two(monkeypatch):
     """Where weights outnumber the input's values, two are run instead."""
     for shape, count in (((2, 4, 7, 6), 1), ((1, 4, 3, 3), 2)):
