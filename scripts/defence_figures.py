@@ -1,4 +1,4 @@
-"""What the stored runs of the suites `defences` and `defences-linear`, and `peel` behind defences, say."""
+"""What stored runs say of heuristic defences: a search, a linear estimate, images drawn, and `peel`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dpbench.report.evidence import originals
 from dpbench.report.naming import Naming
 from dpbench.report.rows import ordered
 
-LINEAR = "defences-linear"
+LINEAR, DRAWN = "defences-linear", "defences-drawn"
 EXACT = "exact-behind"
 
 
 def _rows() -> pd.DataFrame:
-    """Of both suites and of `peel`, each attack as far as it was run."""
+    """Of the three suites and of `peel`, each attack as far as it was run."""
     exact = results(EXACT)
     exact = exact[(exact["victim"] == "early") & exact["floor"].isna()]
-    return pd.concat([results("defences"), results(LINEAR), exact], ignore_index=True)
+    return pd.concat([*map(results, ("defences", LINEAR, DRAWN)), exact], ignore_index=True)
 
 
 def adaptive() -> dict[str, Any]:
@@ -34,6 +34,30 @@ def adaptive() -> dict[str, Any]:
         "settings": len(found),
         "verdicts": verdicts.value_counts().to_dict(),
     }
+
+
+def drawn() -> list[dict[str, Any]]:
+    """Images drawn from the posterior less what the search that knows finds, image by image."""
+    searched, rows = (results(name) for name in ("defences", DRAWN))
+    searched = searched[searched["adaptive"].fillna(True).astype(bool)]
+    naming = Naming(pd.concat([searched, rows], ignore_index=True))
+    both = []
+    for table in (searched, ordered(rows, batch_last=True)):
+        table = table[table["floor"].isna()]
+        names = [naming.defence(row) for row in table.to_dict("records")]
+        both.append(table.assign(defended=names).set_index(["defended", "original_index"]))
+    search, ours = both
+    found = []
+    for name, part in ours.groupby("defended", sort=False):
+        other = search.loc[part.index]
+        row = {"defence": name, "images": len(part)}
+        for metric in ("psnr", "lpips"):
+            gain = (part[metric] - other[metric]).to_numpy(float)
+            low, high = bootstrap(gain, part["batch_seed"].to_numpy())
+            row[metric] = {"drawn": part[metric].mean(), "search": other[metric].mean()}
+            row[metric] |= {"gain": gain.mean(), "low": low, "high": high}
+        found.append(row)
+    return found
 
 
 def strongest() -> dict[str, Any]:
@@ -64,7 +88,7 @@ def strongest() -> dict[str, Any]:
 
 def _short(row: dict[str, Any]) -> str:
     """The attack, and whether it knew of the defence."""
-    name = {"lmmse": "linear", "peel": "`peel`"}.get(row["attack"], "search")
+    name = {"lmmse": "linear", "posterior-mean": "drawn", "peel": "`peel`"}.get(row["attack"], "search")
     knows = row["adaptive"]
     return f"{name}, not adaptive" if not pd.isna(knows) and not knows else name
 

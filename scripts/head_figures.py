@@ -7,7 +7,11 @@ from typing import Any
 import pandas as pd
 from stored_results import identified, results
 
+from dpbench.report.compare.intervals import bootstrap
+
 OURS = "feature-inversion"
+SHORT = 0.3
+"""Norm of a gradient, of a clip norm of 1, below which images are counted apart; chosen after the fact."""
 
 
 def heads() -> dict[tuple[int, str, str], dict[str, Any]]:
@@ -25,6 +29,48 @@ def heads() -> dict[tuple[int, str, str], dict[str, Any]]:
             found[int(size), victim, "solved"] = _solved(own[OURS])
             found[int(size), victim, "nearer"] = _nearer(own[OURS], own["inverting-gradients"])
     return found
+
+
+def noisy_heads() -> dict[str, Any]:
+    """Suite `head-noise`: by attack and epsilon of the release, and what is gained over the other attacks."""
+    rows = results("head-noise")
+    attacked = rows[rows["floor"].isna()]
+    defended, undefended = (attacked[attacked["defense"] == name] for name in ("dp", "none"))
+    found = {
+        (attack, f"{eps:g}"): _of(images) | {"sigma": images["noise_multiplier"].iloc[0]}
+        for (attack, eps), images in defended.groupby(["attack", "eps_release"])
+    }
+    mean = rows[rows["floor"] == "mean-image"]
+    return {
+        "eps": sorted(defended["eps_release"].unique()),
+        "attacks": [OURS, *(name for name in attacked["attack"].unique() if name != OURS)],
+        "of": found,
+        "gain": {
+            (other, f"{eps:g}"): _gain(images[images["attack"] == OURS], images[images["attack"] == other])
+            for eps, images in defended.groupby("eps_release")
+            for other in images["attack"].unique()
+            if other != OURS
+        },
+        "without": _of(undefended[undefended["attack"] == OURS]),
+        "below": _by_norm(defended[defended["attack"] == OURS], undefended, below=True),
+        "above": _by_norm(defended[defended["attack"] == OURS], undefended, below=False),
+        "mean-image": mean["psnr"].mean(),
+    }
+
+
+def _by_norm(ours: pd.DataFrame, undefended: pd.DataFrame, below: bool) -> dict[str, Any]:
+    """By epsilon, how many images were identified whose gradient has a norm below `SHORT`, or not."""
+    norms = undefended.drop_duplicates("batch_seed").set_index("batch_seed")["release_norm"]
+    chosen = ours[(ours["batch_seed"].map(norms) < SHORT) == below]
+    return {f"{eps:g}": identified(images) for eps, images in chosen.groupby("eps_release")}
+
+
+def _gain(ours: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """In dB, image by image, in the mean, with its interval over batches."""
+    one, two = (rows.set_index(["batch_seed", "image"])["psnr"] for rows in (ours, other))
+    gain = (one - two).dropna()
+    low, high = bootstrap(gain.to_numpy(), gain.index.get_level_values("batch_seed").to_numpy())
+    return {"mean": gain.mean(), "low": low, "high": high}
 
 
 def _of(images: pd.DataFrame) -> dict[str, Any]:
