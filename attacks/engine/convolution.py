@@ -31,7 +31,7 @@ def conv2d(
 
     There the output has another precision than the weights, and the passes back are taken without autocast.
     """
-    if isinstance(padding, str) or input.dim() != 4 or torch.is_autocast_enabled(input.device.type):
+    if isinstance(padding, str) or input.dim() != 4 or _autocast(input.device.type):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     setting = (_pair(stride), _pair(padding), _pair(dilation), groups)
     return _Convolution.apply(input, weight, bias, setting)
@@ -118,6 +118,11 @@ def wanted(node: Any, number: int) -> bool:
         return following is not None and torch._C._will_engine_execute_node(following)
     except RuntimeError:  # a leaf that autograd.grad was asked for
         return True
+
+
+def _autocast(device: str) -> bool:
+    """Whether it is on; a kind of device that has none, such as `meta`, cannot be asked."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -245,7 +245,7 @@ def test_labels_are_matched_on_what_was_kept(tiny):
         release = chain.release(tiny, F.cross_entropy, images[order], labels[order], seed=seed)
         blind = Release(release.names, release.gradients, 4, release.defense[:1])
         for how, sent in (("told", release), ("blind", blind)):
-            guess = matched(sent, knowledge, sent.gradients[2], sent.gradients[3], public)
+            guess = matched(sent, knowledge, (sent.names[2], sent.names[3]), public)
             counts = [torch.bincount(each, minlength=4) for each in (guess, labels[order])]
             found[how] += int(torch.minimum(*counts).sum())
     assert found["told"] > found["blind"]
