@@ -13,7 +13,7 @@ from attacks.annealed import draw, in_order, levels
 from attacks.base import Attack, Task, attack
 from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.exact import last_layer
-from attacks.exact.spear import completed_labels, missing_note
+from attacks.exact.spear import behind_code, completed_labels, missing_note
 from attacks.gaussian_prior import Whitening
 from attacks.head_features import Features, LayerGradient
 from attacks.inverting_gradients import InvertingGradients
@@ -70,6 +70,9 @@ class FeatureInversion(Attack):
         """
         task = replace(task, release=as_it_was(task.release))
         check_statistics(task.knowledge, self.name)
+        if (coded := behind_code(task)) is not None:
+            samples, task = coded
+            return self.inverted(task, samples)
         samples, why = last_layer.samples(task.release, task.knowledge, task.generator, self.starts)
         if samples is not None:
             return self.inverted(task, samples)

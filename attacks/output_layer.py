@@ -80,9 +80,11 @@ def _gradients(
 ) -> dict[str, Tensor]:
     weights = {name: p.detach().requires_grad_() for name, p in weights.items()}
     with torch.enable_grad():
-        outputs = functional_call(model, weights, (images,))
+        logits = functional_call(model, weights, (images,))[
+            :, : len(cotangent)
+        ]  # `precode` has a divergence, too
         found = torch.autograd.grad(
-            (outputs * cotangent).sum(), list(weights.values()), materialize_grads=True
+            (logits * cotangent).sum(), list(weights.values()), materialize_grads=True
         )
     return dict(zip(weights, found, strict=True))
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import attacks
+import defenses
 from attacks.annealed import LOWEST
 from attacks.denoising import WITHOUT_DENOISER
 from attacks.exact import last_layer
@@ -197,3 +198,15 @@ def test_images_of_one_label_that_change_places_from_draw_to_draw_are_not_mixed(
     monkeypatch.setattr("attacks.feature_inversion.draw", swapping)
     found = run(noisy(knowledge, images, 0.01), knowledge, restarts=4)
     torch.testing.assert_close(found.images, images)
+
+
+def test_behind_a_random_code_the_encoder_tells_the_features():
+    """The last layer's own are codes; `spear` reads what lies before them off the encoder's gradient."""
+    images, knowledge = scene([2])
+    chain = defenses.create("precode", precode_width=16)
+    changed, loss = chain.victim(knowledge.model, knowledge.loss)
+    changed.trunk.requires_grad_(False)  # of which output_layer has to be asked: it returns a divergence, too
+    release = chain.release(knowledge.model, knowledge.loss, images, knowledge.labels, seed=0)
+    found = run(release, replace(knowledge, model=changed, loss=loss))
+    assert found.note == WITHOUT_DENOISER
+    assert psnr(found.images, images) > 24
