@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.exact.separation import separated
-from attacks.exact.subspace import subspace
+from attacks.adaptation import SCALED
+from attacks.exact.consistency import Layer, consistent_rows
+from attacks.exact.separation import CERTAIN, WEAKEST, separated
+from attacks.exact.subspace import Subspace, subspace
+from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer
 from dpbench.protocol import InputError, Knowledge, Release
+
+STARTS = 32
+"""Of spear's starts so many take about as long as one solution by `consistency`."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,13 @@ def samples(
 ) -> tuple[Samples | None, str]:
     """The batch's samples, or None and why there are none, as a clause.
 
-    The weight gradient is D^T H, H the features, which are not negative and have zeros of each sample's own
-    (`sparsity`). Once they are known up to their scales, D is too; the bias gradient, sum of D's rows, tells
-    the scales, and each row of D has one negative entry, the label's.
+    The weight gradient is D^T H, H the features. After ReLU they are not negative and have zeros of each
+    sample's own (`sparsity`). Once they are known up to their scales, D is too; the bias gradient, sum of D's
+    rows, tells the scales, and each row of D has one negative entry, the label's. Where they have too few
+    zeros or any sign, D tells them apart, because it follows from them and from the labels (`consistency`).
 
-    Samples whose gradient is below the rounding errors of the others' are left out. One sample alone needs no
-    zeros, and its features may have any sign.
+    Samples whose gradient is below the rounding errors of the others' are left out. One sample alone needs
+    neither.
     """
     batch, classes = release.batch_size, knowledge.num_classes
     if batch > classes - 1:
@@ -83,9 +91,60 @@ def samples(
     found = separated(space, explain, generator, starts, one_sign=True)
     if found is None and batch == 1 and space.clear:
         found = explain(space.basis * (weight @ space.basis[0]).dot(bias).sign())
+    if found is None and batch > 1:
+        layer = Layer(batch * weight, batch * bias, *_own(names, knowledge), scaled(release))
+        for labels in _guesses(release, knowledge, weight, bias):
+            found = found or _consistent(space, layer, labels, explain, generator, max(1, starts // STARTS))
     if found is None:
-        return None, "the features of the last layer have no zeros that would tell the samples apart"
+        return None, "neither zeros nor the outputs tell the features of the last layer apart"
     return found, ""
+
+
+def scaled(release: Release) -> bool:
+    """Whether each sample's gradient was multiplied by a factor that is not released."""
+    return any(stage.name in SCALED for stage in release.defense)
+
+
+def _guesses(release: Release, knowledge: Knowledge, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """Labels [B] that the batch may have: the known ones, or what `counts` makes of the rows and of the bias.
+
+    Rows tell which labels occur if the features are not negative, the bias does whatever they are.
+    """
+    if knowledge.labels is not None:
+        return [knowledge.labels]
+    rows = [weight, bias[:, None]]
+    first, second = (counts(r, bias, release.batch_size, scaled(release)).sort().values for r in rows)
+    return [first] if torch.equal(first, second) else [first, second]
+
+
+def _own(names: tuple[str, str], knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    """The layer's weight and bias, float64."""
+    weight, bias = (knowledge.model.get_parameter(name).detach().double() for name in names)
+    return weight, bias
+
+
+def _consistent(
+    space: Subspace,
+    layer: Layer,
+    labels: Tensor,
+    explain: Callable[[Tensor], Samples | None],
+    generator: torch.Generator,
+    tries: int,
+) -> Samples | None:
+    """The samples of the best solution; None where none leaves most of them certain.
+
+    Those with the smallest entries in the bias gradient are given up first.
+    """
+    labels = labels[layer.bias[labels].abs().argsort(descending=True)]
+    weakest = max(2, len(space) - WEAKEST)
+    while len(space) >= weakest and space.clear:
+        # each comes nearer than the one before
+        solutions = map(explain, consistent_rows(space, layer, labels[: len(space)], generator, tries))
+        *_, best = (None, *(found for found in solutions if found is not None))
+        if best is not None and 2 * int((best.residual < CERTAIN).sum()) > len(space):
+            return best
+        space = space.without_weakest()
+    return None
 
 
 def _scaled(
@@ -98,7 +157,7 @@ def _scaled(
         return None
     features, deltas = rows / inverse[:, None], (mixed * inverse).T
     labels = deltas.argmin(1)
-    w, b = (knowledge.model.get_parameter(name).detach().double() for name in names)
+    w, b = _own(names, knowledge)
     ideal = (features @ w.T + b).softmax(1)
     ideal[torch.arange(len(labels)), labels] -= 1
     factors = batch * (deltas * ideal).sum(1) / ideal.square().sum(1)
