@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attacks.engine import convolution, products, search, steps
 from attacks.engine.products import Setting
-from benchmarks import pointwise
+from benchmarks import half, pointwise
 
 AS_IS = "as it is"
 
@@ -43,6 +43,19 @@ def _bfloat16() -> Iterator[None]:
         stack.enter_context(mock.patch.object(convolution, "_output", output_low))
         stack.enter_context(mock.patch.object(convolution, "_gradients", gradients_low))
         stack.enter_context(mock.patch.dict(search.__globals__, PARITY=float("inf")))
+        yield
+
+
+@contextmanager
+def _half() -> Iterator[None]:
+    """Convolutions take half precision and return float32; no program is refused for what that rounds."""
+    with (
+        mock.patch.multiple(
+            convolution, _output=half.output, _gradients=half.gradients, _to_output=half.to_output
+        ),
+        mock.patch.object(convolution._Gradients, "backward", staticmethod(half.second)),
+        mock.patch.dict(search.__globals__, PARITY=float("inf")),
+    ):
         yield
 
 
@@ -87,11 +100,14 @@ IDEAS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "small kernels": lambda: _inductor(combo_kernels=False),
     "every algorithm": _every_algorithm,
     "bfloat16": _bfloat16,
+    "half": _half,
+    "half, joined": lambda: _together(lambda: _joined(True), _half),
+    "half, pointwise": lambda: _together(_pointwise, _half),
     "bfloat16, pointwise": lambda: _together(_pointwise, _bfloat16),
 }
 """`joined` and `separate`: the two convolutions of a second derivative as one of twice the channels, or not.
 `pointwise`: convolutions of one by one pixel as products of matrices, to which Inductor may add what follows.
 `autotuned`: Inductor times its own kernels for products beside the libraries'. `small kernels`: not combined.
-`every algorithm`: cuDNN tries all it has. `bfloat16`: what convolutions read, but not what they return."""
+`every algorithm`: cuDNN tries all it has. `bfloat16`, `half`: what convolutions read and libraries return."""
 ON_CPU = (AS_IS, "joined", "separate", "pointwise")
 """Those that mean something without a graphics card."""

@@ -53,7 +53,7 @@ def test_an_idea_moves_the_gradient_by_no_more_than_its_rounding(idea):
     with IDEAS[idea]():
         off = float((first_gradient(found) - exact).norm() / exact.norm())
     assert (convolution.joins, convolution._output, products.serves, dict(steps.ON_CARD)) == before
-    if "bfloat16" in idea:
+    if "bfloat16" in idea or "half" in idea:
         assert 1e-3 < off < 1
     else:
         assert off < 1e-4
