@@ -37,7 +37,7 @@ class FeatureInversion(Attack):
     """Reads each sample's features off the last layer's gradient, and draws images that have them.
 
     The gradient of a fully connected layer is a sum of (loss gradient of the outputs) x (features). Of one
-    sample it gives the features exactly, also clipped; of several, if ReLU keeps them apart (`spear`). The
+    sample it gives the features exactly, also clipped; of several, if they can be told apart (`spear`). The
     images are drawn as by `posterior-mean`, given the features in place of the gradient, and averaged. Under
     noise, images are drawn whose features fit this layer's gradient (`LayerGradient`). Gradients of other
     layers are not used. Samples that are not found, and releases that are no gradients, exact or under noise,

@@ -32,7 +32,7 @@ UNDETERMINED = "The images explain the release, and so may others: a search from
 
 @attack("spear")
 class Spear(Attack):
-    """Solves for the samples that ReLU keeps apart; searches for what cannot be solved for.
+    """Solves for the samples that can be told apart; searches for what cannot be solved for.
 
     Where the first layer is fully connected, its gradient gives the images. Elsewhere the last layer's gives
     labels and features. Below convolutions with ReLU, those of the layers before follow from them as far as
