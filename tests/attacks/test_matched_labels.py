@@ -116,7 +116,7 @@ def test_auto_asks_whether_there_is_noise(monkeypatch):
     asked = []
     for name in ("matched", "by_sum", "counts", "analytic"):
         monkeypatch.setattr(
-            labels, name, lambda *_, name=name: (asked.append(name), torch.zeros(1).long())[1]
+            labels, name, lambda *_, name=name: (asked.append(name), torch.zeros(2).long())[1]
         )
     cases = [
         (informed, 1, 0.1, "matched"), (knowledge, 1, 0.1, "by_sum"), (knowledge, 5, 0.1, "by_sum"),
