@@ -114,7 +114,7 @@ class _Equations:
             scaled = curvature / root[:, None] / root
             while damping < HARDEST:
                 damped = scaled + damping * torch.eye(len(root)).to(scaled)
-                step = torch.linalg.solve(damped, gradient / root) / root
+                step = torch.linalg.solve_ex(damped, gradient / root).result / root  # not finite: damped more
                 new = point - step.view_as(point)
                 ahead = self.error(new)
                 if ahead < error:
