@@ -27,6 +27,9 @@ SPREAD = (0.1, 0.3, 1.0)
 """How far the others begin from there, relative to a row's length; they take turns."""
 LARGEST = 32
 """Samples beyond which nothing is begun: of 1,000 classes, a solution takes seconds."""
+OVER = 2
+"""Classes for each clipped sample, at least: with factors, K - 1 samples have as many unknowns as equations,
+and rounding errors then move features by percents that no residual shows."""
 SLOW = 1e-6
 """Relative gain of a step below which a solution has come to rest, unless it is nearly exact."""
 EXACT = 1e-13
@@ -70,7 +73,7 @@ def consistent_rows(
         generator: on the CPU; decides where solutions begin.
         tries: solutions that are begun, at most; only the first begins at the labels' own rows.
     """
-    if len(space) > LARGEST:
+    if len(space) > LARGEST or (layer.clipped and OVER * len(space) >= len(layer.bias)):
         return
     equations = _Equations(space.basis, layer, labels)
     best = math.inf

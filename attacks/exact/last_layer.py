@@ -110,8 +110,9 @@ def _guesses(release: Release, knowledge: Knowledge, weight: Tensor, bias: Tenso
 
     Rows tell which labels occur if the features are not negative, the bias does whatever they are.
     """
-    if knowledge.labels is not None:
-        return [knowledge.labels]
+    if (known := knowledge.labels) is not None:
+        fit = len(known) == release.batch_size and bool(((known >= 0) & (known < len(bias))).all())
+        return [known] if fit else []
     rows = [weight, bias[:, None]]
     first, second = (counts(r, bias, release.batch_size, scaled(release)).sort().values for r in rows)
     return [first] if torch.equal(first, second) else [first, second]

@@ -148,6 +148,24 @@ def test_gradient_and_curvature_are_those_of_the_equations(is_clipped):
     assert torch.allclose(curvature, jacobian.T @ jacobian, atol=1e-10)
 
 
+def test_clipped_samples_of_too_few_classes_are_not_begun():
+    """Their features could be percents off, and no residual would tell."""
+    model, (images, labels) = network(nn.Tanh()), batch(5, distinct=True)
+    release, _ = clipped(model, images, labels, 1.0)
+    found, _ = samples(release, know(model, labels, SHAPE, CLASSES), torch.Generator().manual_seed(0), 512)
+    assert found is None
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 10], [0, 1, -1], [0, 1]])
+def test_known_labels_that_do_not_fit_are_no_guess(labels):
+    model, (images, own) = network(nn.Tanh()), batch(3)
+    knowledge = know(model, torch.tensor(labels), SHAPE, CLASSES)
+    release = plain_release(model, images, own)
+    found, why = samples(release, knowledge, torch.Generator().manual_seed(0), 64)
+    assert found is None
+    assert "neither zeros nor the outputs" in why
+
+
 def test_too_many_samples_are_not_begun(monkeypatch):
     monkeypatch.setattr(consistency, "LARGEST", 2)
     model, (images, labels) = network(nn.Tanh()), batch(3)
