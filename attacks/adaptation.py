@@ -62,6 +62,11 @@ def of_whole_clients(release: Release) -> bool:
     return by_user and release.batch_size > release.clients
 
 
+def scaled(release: Release) -> bool:
+    """Whether gradients were multiplied by factors that are not released."""
+    return any(stage.name in SCALED for stage in release.defense)
+
+
 def weighs(release: Release) -> bool:
     """Whether each of several samples' gradients was scaled by a factor of its own, which nobody tells."""
     clipped = any(stage.name in CLIPS for stage in release.defense)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.adaptation import SCALED
+from attacks.adaptation import scaled
 from attacks.matched_labels import matched, references
 from attacks.output_layer import output_layer
 from dpbench.protocol import InputError, Knowledge, Release
@@ -57,11 +57,11 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     weight, bias = head(release, knowledge)
     batch = release.batch_size
     noisy = release.noise_on_sum() > 0
-    scaled = not noisy and any(stage.name in SCALED for stage in release.defense)
+    shrunk = not noisy and scaled(release)
     if rule == "auto" and not noisy:
         if batch == 1:
             return analytic(weight, bias)
-        return completed(_certain(release, knowledge), counts(weight, bias, batch, scaled))
+        return completed(_certain(release, knowledge), counts(weight, bias, batch, shrunk))
     if rule in ("auto", "matched"):
         names, sent = output_layer(release, knowledge), set(map(id, release.gradients))
         single = not sent & {id(weight), id(bias)}  # two rows made of one
@@ -79,7 +79,7 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
             )
         rule = "sum" if batch <= knowledge.num_classes else "counts"
     if rule == "counts":
-        return counts(weight, bias, batch, scaled)
+        return counts(weight, bias, batch, shrunk)
     if batch > knowledge.num_classes:
         raise InputError(
             f"`label_rule` {rule} finds distinct labels only, and there are {batch} images of "

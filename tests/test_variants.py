@@ -54,7 +54,7 @@ def test_an_idea_moves_the_gradient_by_no_more_than_its_rounding(idea):
         off = float((first_gradient(found) - exact).norm() / exact.norm())
     assert (convolution.joins, convolution._output, products.serves, dict(steps.ON_CARD)) == before
     if "bfloat16" in idea or "half" in idea:
-        assert 1e-3 < off < 1
+        assert 1e-3 < off < (1 if "bfloat16" in idea else 0.2)
     else:
         assert off < 1e-4
 

@@ -22,14 +22,14 @@ from attacks.exact.subspace import Subspace
 STEPS = 100
 """Of a solution, at most."""
 SMALL = 8
-"""Samples up to which all solutions are begun that may be; the time of a step grows with their cube."""
+"""Samples beyond which fewer solutions are begun: the time of a step grows with the cube of their number."""
 SPREAD = (0.1, 0.3, 1.0)
 """How far the others begin from there, relative to a row's length; they take turns."""
 LARGEST = 32
 """Samples beyond which nothing is begun: of 1,000 classes, a solution takes seconds."""
 OVER = 2
-"""Classes for each clipped sample, at least: with factors, K - 1 samples have as many unknowns as equations,
-and rounding errors then move features by percents that no residual shows."""
+"""Classes must be more than so many times the clipped samples: with factors, K - 1 samples have as many unknowns
+as equations, and rounding errors then move features by percents that no residual shows."""
 SLOW = 1e-6
 """Relative gain of a step below which a solution has come to rest, unless it is nearly exact."""
 EXACT = 1e-13

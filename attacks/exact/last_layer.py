@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.adaptation import SCALED
+from attacks.adaptation import scaled
 from attacks.exact.consistency import Layer, consistent_rows
 from attacks.exact.separation import CERTAIN, WEAKEST, separated
 from attacks.exact.subspace import Subspace, subspace
@@ -18,7 +18,7 @@ from attacks.output_layer import bias_of, output_layer
 from dpbench.protocol import InputError, Knowledge, Release
 
 STARTS = 32
-"""Of spear's starts so many take about as long as one solution by `consistency`."""
+"""For so many of spear's starts one solution by `consistency` is begun."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,6 @@ def samples(
     if found is None:
         return None, "neither zeros nor the outputs tell the features of the last layer apart"
     return found, ""
-
-
-def scaled(release: Release) -> bool:
-    """Whether each sample's gradient was multiplied by a factor that is not released."""
-    return any(stage.name in SCALED for stage in release.defense)
 
 
 def _guesses(release: Release, knowledge: Knowledge, weight: Tensor, bias: Tensor) -> list[Tensor]:
