@@ -28,8 +28,8 @@ SPREAD = (0.1, 0.3, 1.0)
 LARGEST = 32
 """Samples beyond which nothing is begun: of 1,000 classes, a solution takes seconds."""
 OVER = 2
-"""Classes must be more than so many times the clipped samples: with factors, K - 1 samples have as many unknowns
-as equations, and rounding errors then move features by percents that no residual shows."""
+"""Classes must be more than so many times the clipped samples: with factors, K - 1 samples have as many
+unknowns as equations, and rounding errors then move features by percents that no residual shows."""
 SLOW = 1e-6
 """Relative gain of a step below which a solution has come to rest, unless it is nearly exact."""
 EXACT = 1e-13
