@@ -10,7 +10,7 @@ them (`sparsity`), play no part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,19 +21,18 @@ from attacks.exact.subspace import Subspace
 
 STEPS = 100
 """Of a solution, at most."""
-SMALL = 8
-"""Samples beyond which fewer solutions are begun: the time of a step grows with the cube of their number."""
 SPREAD = (0.1, 0.3, 1.0)
 """How far the others begin from there, relative to a row's length; they take turns."""
-LARGEST = 32
-"""Samples beyond which nothing is begun: of 1,000 classes, a solution takes seconds."""
-OVER = 2
-"""Classes must be more than so many times the clipped samples: with factors, K - 1 samples have as many
-unknowns as equations, and rounding errors then move features by percents that no residual shows."""
 SLOW = 1e-6
 """Relative gain of a step below which a solution has come to rest, unless it is nearly exact."""
 EXACT = 1e-13
 """Relative squared error of the gradient below which rounding errors are left."""
+OFF = 0.01
+"""How far a sample's features may be off, relative, for it to be certified."""
+COARSE = 1e-6
+"""Relative squared error from which a solution is none, however well its equations are conditioned."""
+ROUNDING = 1e-7
+"""Relative error of a gradient in float32, at least."""
 LONGEST = 3
 """Largest length of a row that a solution begins at, relative to the median."""
 TINY = 1e-12
@@ -61,35 +60,39 @@ class Layer:
     clipped: bool
 
 
-def consistent_rows(
-    space: Subspace, layer: Layer, labels: Tensor, generator: torch.Generator, tries: int
-) -> Iterator[Tensor]:
-    """Features [r, m] of samples with these labels; each solution that comes nearer to the gradient.
+@dataclass(frozen=True)
+class Solution:
+    """Samples that nearly have the gradient.
+
+    Attributes:
+        labels: int64 [r], what they were taken to be.
+        point: float64 [r, r], coordinates in the row space; [r, r + 1] with the logarithms of the factors.
+        error: relative squared error of the gradient.
+        bound: [r], how far the coordinates of each may be off, relative (`Equations.bound`).
+    """
+
+    labels: Tensor
+    point: Tensor
+    error: float
+    bound: Tensor
+
+    @property
+    def certain(self) -> bool:
+        """Whether all of them are near."""
+        return bool((self.bound < OFF).all())
+
+
+class Equations:
+    """What coordinates [r, r] in the row space, and behind them the logarithms of the factors, leave over.
 
     Args:
         space: row space of the layer's weight gradient, of r rows.
         layer: the gradient.
-        labels: int64 [r].
-        generator: on the CPU; decides where solutions begin.
-        tries: solutions that are begun, at most; only the first begins at the labels' own rows.
+        labels: int64 [r], of the samples.
     """
-    if len(space) > LARGEST or (layer.clipped and OVER * len(space) >= len(layer.bias)):
-        return
-    equations = _Equations(space.basis, layer, labels)
-    best = math.inf
-    for attempt in range(max(1, min(tries, tries * SMALL**3 // len(space) ** 3))):
-        error, rows = equations.solved(equations.begin(attempt, generator))
-        if error < best:
-            best = error
-            yield rows @ space.basis
-        if best < EXACT:
-            return
 
-
-class _Equations:
-    """What coordinates [r, r] in the row space, and behind them the logarithms of the factors, leave over."""
-
-    def __init__(self, basis: Tensor, layer: Layer, labels: Tensor) -> None:
+    def __init__(self, space: Subspace, layer: Layer, labels: Tensor) -> None:
+        basis = space.basis
         self.size, self.clipped = len(basis), layer.clipped
         target = torch.cat([layer.weight @ basis.T, layer.bias[:, None]], 1)
         self.scale = target.norm()
@@ -109,10 +112,21 @@ class _Equations:
             rows = rows + spread * rows.norm(dim=1, keepdim=True) * noise
         return torch.cat([rows, rows.new_zeros(self.size, 1)], 1) if self.clipped else rows
 
-    def solved(self, point: Tensor) -> tuple[float, Tensor]:
-        """The relative squared error of the gradient, and the coordinates [r, r], from `point` on."""
+    def solution(self, points: Iterable[Tensor], steps: int = STEPS) -> Solution:
+        """The nearest of the solutions that begin at `points`; the first exact one ends it."""
+        best, error = None, math.inf
+        for point in points:
+            reached, at = self.descended(point, steps)
+            if best is None or reached < error:
+                best, error = at, reached
+            if error < EXACT:
+                break
+        return Solution(self.labels, best, error, self.bound(best))
+
+    def descended(self, point: Tensor, steps: int) -> tuple[float, Tensor]:
+        """The relative squared error of the gradient, and the point reached in so many steps at most."""
         damping, (error, gradient, curvature) = 1e-2, self.expanded(point)
-        for _ in range(STEPS):
+        for _ in range(steps):
             root = curvature.diagonal().clamp_min(1e-30).sqrt()
             scaled = curvature / root[:, None] / root
             while damping < HARDEST:
@@ -130,7 +144,30 @@ class _Equations:
             error, gradient, curvature = self.expanded(point)
             if slow or error < EXACT**2:
                 break
-        return error, point[:, : self.size]
+        return error, point
+
+    def bound(self, point: Tensor) -> Tensor:
+        """How far each sample's coordinates may be from those that the gradient was made of, relative, [r].
+
+        To first order, errors of the gradient move a sample's coordinates by at most their norm times the
+        largest singular value of its rows of the Jacobian's pseudoinverse. That norm is told by what is left
+        over: n unknowns have taken their share of it, and of as many equations as unknowns nothing is left
+        that could tell. Infinite where that is so, or where too much is left over for a first order.
+        """
+        error, _, curvature = self.expanded(point)
+        equations, unknowns = (len(self.bias) - 1) * (self.size + 1), len(curvature)  # columns of D sum to 0
+        lost = point.new_full((self.size,), math.inf)
+        if error > COARSE or equations <= unknowns:
+            return lost
+        norm = (error * equations / (equations - unknowns)) ** 0.5 + ROUNDING
+        root = curvature.diagonal().clamp_min(1e-30).sqrt()
+        inverse, failed = torch.linalg.inv_ex(curvature / root[:, None] / root)
+        if failed or not inverse.isfinite().all():
+            return lost
+        inverse = (inverse / root[:, None] / root).view(*point.shape, *point.shape)
+        own = torch.stack([inverse[i, : self.size, i, : self.size] for i in range(self.size)])
+        largest = torch.linalg.eigvalsh(own)[:, -1].clamp_min(0).sqrt()
+        return norm * largest / point[:, : self.size].norm(dim=1)
 
     def error(self, point: Tensor) -> float:
         """The squared norm of what is left over; infinite where it is not a number."""

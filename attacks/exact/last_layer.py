@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from attacks.adaptation import scaled
-from attacks.exact.consistency import Layer, consistent_rows
+from attacks.exact.consistency import OFF, Layer
+from attacks.exact.relabelled import Search
 from attacks.exact.separation import CERTAIN, WEAKEST, separated
-from attacks.exact.subspace import Subspace, subspace
+from attacks.exact.subspace import subspace
 from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer
 from dpbench.protocol import InputError, Knowledge, Release
@@ -31,8 +32,9 @@ class Samples:
         deltas: float64 [r, outputs], what each sample adds to its bias gradient of the mean loss.
         labels: int64 [r].
         factors: [r], what each sample's gradient was clipped by; 1 where it was not.
-        residual: [r], how far each delta is from factor * (softmax - one-hot) / B, relative; behind a code
-            see `bottleneck.Draws`.
+        residual: [r], how far each delta is from factor * (softmax - one-hot) / B, relative; infinite where
+            rounding errors may have moved the features too far (`consistency`); behind a code see
+            `bottleneck.Draws`.
     """
 
     layer: str
@@ -93,8 +95,9 @@ def samples(
         found = explain(space.basis * (weight @ space.basis[0]).dot(bias).sign())
     if found is None and batch > 1:
         layer = Layer(batch * weight, batch * bias, *_own(names, knowledge), scaled(release))
-        for labels in _guesses(release, knowledge, weight, bias):
-            found = found or _consistent(space, layer, labels, explain, generator, max(1, starts // STARTS))
+        guesses, known = _guesses(release, knowledge, weight, bias), knowledge.labels is not None
+        search = Search(space, layer, generator, max(1, starts // STARTS), exchange=not known)
+        found = _consistent(search, guesses, explain)
     if found is None:
         return None, "neither zeros nor the outputs tell the features of the last layer apart"
     return found, ""
@@ -120,26 +123,22 @@ def _own(names: tuple[str, str], knowledge: Knowledge) -> tuple[Tensor, Tensor]:
 
 
 def _consistent(
-    space: Subspace,
-    layer: Layer,
-    labels: Tensor,
-    explain: Callable[[Tensor], Samples | None],
-    generator: torch.Generator,
-    tries: int,
+    search: Search, guesses: list[Tensor], explain: Callable[[Tensor], Samples | None]
 ) -> Samples | None:
-    """The samples of the best solution; None where none leaves most of them certain.
+    """The samples of the nearest solution; None where it leaves most of them uncertain.
 
     Those with the smallest entries in the bias gradient are given up first.
     """
-    labels = labels[layer.bias[labels].abs().argsort(descending=True)]
-    weakest = max(2, len(space) - WEAKEST)
-    while len(space) >= weakest and space.clear:
-        # each comes nearer than the one before
-        solutions = map(explain, consistent_rows(space, layer, labels[: len(space)], generator, tries))
-        *_, best = (None, *(found for found in solutions if found is not None))
-        if best is not None and 2 * int((best.residual < CERTAIN).sum()) > len(space):
-            return best
-        space = space.without_weakest()
+    weakest = max(2, len(search.space) - WEAKEST)
+    while len(search.space) >= weakest and search.space.clear:
+        if (solution := search(guesses)) is not None:
+            found = explain(solution.point[:, : len(search.space)] @ search.space.basis)
+            if found is not None:
+                near = solution.bound < OFF
+                found = replace(found, residual=found.residual.where(near, torch.inf))
+                if 2 * int((found.residual < CERTAIN).sum()) > len(found.labels):
+                    return found
+        search = replace(search, space=search.space.without_weakest())
     return None
 
 

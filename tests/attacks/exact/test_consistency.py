@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import attacks
-from attacks.exact import consistency
-from attacks.exact.consistency import Layer, _Equations, consistent_rows
+from attacks.exact import relabelled
+from attacks.exact.consistency import OFF, Equations, Layer
 from attacks.exact.last_layer import samples
+from attacks.exact.relabelled import Search
 from attacks.exact.separation import CERTAIN
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Release, Stage
@@ -135,7 +136,7 @@ def test_gradient_and_curvature_are_those_of_the_equations(is_clipped):
         deltas = model(images).double().softmax(1) - F.one_hot(labels, CLASSES)
     own = model[3].weight.detach().double(), model[3].bias.detach().double()
     layer = Layer(deltas.T @ features, deltas.sum(0), *own, is_clipped)
-    equations = _Equations(subspace(layer.weight, 3).basis, layer, labels)
+    equations = Equations(subspace(layer.weight, 3), layer, labels)
     point = torch.randn(3, 3 + is_clipped, generator=torch.Generator().manual_seed(0)).double()
 
     def left(at):
@@ -148,12 +149,73 @@ def test_gradient_and_curvature_are_those_of_the_equations(is_clipped):
     assert torch.allclose(curvature, jacobian.T @ jacobian, atol=1e-10)
 
 
-def test_clipped_samples_of_too_few_classes_are_not_begun():
-    """Their features could be percents off, and no residual would tell."""
-    model, (images, labels) = network(nn.Tanh()), batch(5, distinct=True)
-    release, _ = clipped(model, images, labels, 1.0)
-    found, _ = samples(release, know(model, labels, SHAPE, CLASSES), torch.Generator().manual_seed(0), 512)
-    assert found is None
+def drawn_layer(seed, size, classes, is_clipped):
+    """A layer of 12 drawn features and the gradient of `size` samples in float32; these, and their labels."""
+    draws = torch.Generator().manual_seed(seed)
+    weight = 0.5 * torch.randn(classes, 12, generator=draws).double()
+    bias = 0.1 * torch.randn(classes, generator=draws).double()
+    features = torch.randn(size, 12, generator=draws).tanh().double()
+    labels = torch.randint(classes, (size,), generator=draws)
+    deltas = (features @ weight.T + bias).softmax(1) - F.one_hot(labels, classes)
+    if is_clipped:
+        deltas = deltas * (0.1 + 0.9 * torch.rand(size, 1, generator=draws))
+    gradients = (t.float().double() for t in (deltas.T @ features, deltas.sum(0)))
+    return Layer(*gradients, weight, bias, is_clipped), features, labels
+
+
+@pytest.mark.parametrize("is_clipped", [False, True])
+def test_the_bound_holds_for_what_errors_do_to_a_solution(is_clipped):
+    """Errors of known size move a solution from the true coordinates, and not by much more than it says."""
+    ratios = []
+    for seed in range(12):
+        layer, features, labels = drawn_layer(seed, 3, 8, is_clipped)
+        noise = torch.Generator().manual_seed(seed)
+        layer = replace(layer, weight=layer.weight + 1e-6 * torch.randn(8, 12, generator=noise))
+        space = subspace(layer.weight, 3)
+        equations = Equations(space, layer, labels)
+        point = features @ space.basis.T
+        deltas = (features @ layer.own_weight.T + layer.own_bias).softmax(1) - F.one_hot(labels, 8)
+        if is_clipped:
+            mixed = torch.linalg.lstsq(torch.cat([point, torch.ones(3, 1)], 1).T, equations.target.T).solution
+            factors = equations.scale * (mixed * deltas).sum(1) / deltas.square().sum(1)
+            point = torch.cat([point, factors.clamp_min(1e-3).log()[:, None]], 1)
+        solution = equations.solution([point])
+        moved = (solution.point[:, :3] @ space.basis - features).norm(dim=1) / features.norm(dim=1)
+        ratios.append(moved / solution.bound)
+    ratios = torch.cat(ratios)
+    assert ratios.max() < 1.5  # the errors' norm is told by what is left over, and that is a draw
+    assert ratios.median() > 0.1  # and it is not idly large
+
+
+def test_as_many_unknowns_as_equations_tell_nothing_of_errors():
+    layer, features, labels = drawn_layer(0, 3, 4, True)
+    space = subspace(layer.weight, 3)
+    equations = Equations(space, layer, labels)
+    bound = equations.bound(torch.cat([features @ space.basis.T, torch.zeros(3, 1)], 1))
+    assert bound.isinf().all()
+
+
+@pytest.mark.parametrize("is_clipped", [False, True])
+def test_no_solution_is_certain_that_is_off(is_clipped, monkeypatch):
+    """Nearly as many samples as classes, with labels right and wrong."""
+    monkeypatch.setattr(relabelled, "EXCHANGES", 10)
+    certain = 0
+    for seed in range(12):
+        classes = 4 + seed % 3
+        layer, features, labels = drawn_layer(seed, classes - 1 - seed % 2, classes, is_clipped)
+        space = subspace(layer.weight, len(labels))
+        if space is None:
+            continue
+        search = Search(space, layer, torch.Generator().manual_seed(0), 2, exchange=True)
+        wrong = labels.clone()
+        wrong[0] = (wrong[0] + 1) % classes
+        for solution in (search.solved(labels, 2), search.solved(wrong, 2), search([wrong])):
+            found = solution.point[:, : len(space)] @ space.basis
+            errors = torch.cdist(found, features).min(1).values / found.norm(dim=1)
+            sure = solution.bound < OFF
+            assert (errors[sure] < OFF).all()
+            certain += int(sure.sum())
+    assert certain > 5
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 10], [0, 1, -1], [0, 1]])
@@ -164,15 +226,6 @@ def test_known_labels_that_do_not_fit_are_no_guess(labels):
     found, why = samples(release, knowledge, torch.Generator().manual_seed(0), 64)
     assert found is None
     assert "neither zeros nor the outputs" in why
-
-
-def test_too_many_samples_are_not_begun(monkeypatch):
-    monkeypatch.setattr(consistency, "LARGEST", 2)
-    model, (images, labels) = network(nn.Tanh()), batch(3)
-    weight, bias = (3 * g.double() for g in plain_release(model, images, labels).gradients[2:])
-    own = model[3].weight.detach().double(), model[3].bias.detach().double()
-    found = consistent_rows(subspace(weight, 3), Layer(weight, bias, *own, False), labels, None, 5)
-    assert list(found) == []
 
 
 def test_spear_says_that_labels_are_exact_without_relu():

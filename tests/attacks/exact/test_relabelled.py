@@ -1,0 +1,109 @@
+"""Labels guessed wrong are exchanged for the right ones, and for nothing else."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attacks import labels as rules
+from attacks.exact import relabelled
+from attacks.exact.consistency import Layer
+from attacks.exact.last_layer import samples
+from attacks.exact.relabelled import Search
+from attacks.exact.subspace import subspace
+from tests.helpers.attacks import know, plain_release
+
+CLASSES = 10
+
+
+def scene(labels, seed=0):
+    """A drawn layer of 24 features between -1 and 1, the gradient of samples with these labels, and them."""
+    draws = torch.Generator().manual_seed(seed)
+    weight = torch.randn(CLASSES, 24, generator=draws).double() / 3
+    bias = torch.zeros(CLASSES).double()
+    features = torch.randn(len(labels), 24, generator=draws).tanh().double()
+    deltas = (features @ weight.T + bias).softmax(1) - F.one_hot(torch.tensor(labels), CLASSES)
+    gradients = (t.float().double() for t in (deltas.T @ features, deltas.sum(0)))
+    return Layer(*gradients, weight, bias, False), features
+
+
+def search(layer, batch, exchange=True, tries=6):
+    space = subspace(layer.weight, batch)
+    return Search(space, layer, torch.Generator().manual_seed(0), tries, exchange)
+
+
+@pytest.mark.parametrize("guess", [[1, 1, 3, 7], [1, 1, 3, 2], [1, 3, 7, 9], [1, 3, 4, 8]])
+def test_wrong_labels_are_exchanged(guess):
+    """None, one, one and two of four."""
+    right = [1, 1, 3, 7]
+    layer, features = scene(right)
+    solution = search(layer, 4)([torch.tensor(guess)])
+    assert solution.certain
+    assert sorted(solution.labels.tolist()) == right
+    space = subspace(layer.weight, 4)
+    assert torch.cdist(features, solution.point @ space.basis).min(1).values.max() < 1e-4
+
+
+def test_labels_that_are_known_are_not_exchanged():
+    layer, _ = scene([1, 1, 3, 7])
+    solution = search(layer, 4, exchange=False)([torch.tensor([1, 1, 3, 2])])
+    assert not solution.certain
+    assert sorted(solution.labels.tolist()) == [1, 1, 2, 3]
+
+
+def test_labels_that_the_bias_gradient_shows_are_kept():
+    layer, _ = scene([1, 1, 3, 7])
+    shown = {n for n in range(CLASSES) if layer.bias[n] < -0.1}
+    assert {3, 7} <= shown
+    for _, labels in search(layer, 4).exchanged(torch.tensor([1, 3, 7, 2])):
+        assert {3, 7} <= set(labels.tolist())
+        assert 2 not in labels
+
+
+def test_a_gradient_of_no_samples_has_no_labels():
+    layer, _ = scene([1, 1, 3, 7])
+    torch.manual_seed(0)
+    deltas = torch.randn(4, CLASSES).double()
+    deltas -= deltas.mean(1, keepdim=True)
+    weight = deltas.T @ torch.randn(4, 24).double()
+    layer = Layer(weight, deltas.sum(0), layer.own_weight, layer.own_bias, False)
+    assert not search(layer, 4)([torch.tensor([0, 1, 2, 3])]).certain
+
+
+def test_exchanges_end(monkeypatch):
+    tried = []
+    monkeypatch.setattr(relabelled, "EXCHANGES", 5)
+    solution = relabelled.Equations.solution
+    monkeypatch.setattr(
+        relabelled.Equations, "solution", lambda self, *given: tried.append(1) or solution(self, *given)
+    )
+    layer, _ = scene([1, 1, 3, 7])
+    assert not search(layer, 4, tries=1)([torch.tensor([2, 4, 5, 6])]).certain
+    assert len(tried) <= 1 + 2 * 5
+
+
+def test_too_many_samples_are_not_begun(monkeypatch):
+    monkeypatch.setattr(relabelled, "LARGEST", 2)
+    layer, _ = scene([1, 3, 7])
+    assert search(layer, 3)([torch.tensor([1, 3, 7])]) is None
+
+
+def test_auto_restores_labels_that_counts_gets_wrong():
+    """In the mean over drawn batches, and never fewer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.Tanh(), nn.Linear(64, CLASSES))
+    with torch.no_grad():
+        model[3].weight.mul_(4)
+    by_rule = {"counts": 0, "auto": 0}
+    for seed in range(8):
+        draws = torch.Generator().manual_seed(seed)
+        images = torch.rand(4, 3, 8, 8, generator=draws)
+        labels = torch.randint(CLASSES, (4,), generator=draws)
+        release, knowledge = plain_release(model, images, labels), know(model, None, (3, 8, 8), CLASSES)
+        for rule in by_rule:
+            found = torch.bincount(rules.infer(release, knowledge, rule), minlength=CLASSES)
+            by_rule[rule] += int(torch.minimum(found, torch.bincount(labels, minlength=CLASSES)).sum())
+        if seed == 0:
+            found, _ = samples(release, knowledge, torch.Generator().manual_seed(0), 200)
+            assert sorted(found.labels.tolist()) == sorted(labels.tolist())
+    assert by_rule["auto"] == 32 > by_rule["counts"]
