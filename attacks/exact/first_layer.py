@@ -18,7 +18,7 @@ from attacks import labels as label_rules
 from attacks.exact.guesses import Guesses, MadeUp, Unmixed, back, output_gradients
 from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
-from attacks.exact.separation import separated
+from attacks.exact.separation import LONGEST, separated
 from attacks.exact.sparsity import MANY, Tell
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
@@ -37,6 +37,7 @@ class Images:
         factors: [r], what each sample's gradient was clipped by; 1 where it was not.
         residual: [r], how far the loss gradient of the layer's outputs, recomputed from the image and its
             label, is from the measured one, relative; where ReLU is on or off in one only, it counts in full.
+            Infinite where that factor is none of a clip.
     """
 
     images: Tensor
@@ -135,5 +136,6 @@ def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chai
         residuals.append((batch * deltas - factor[:, None] * ideal).norm(dim=1))
     left, labels = torch.stack(residuals).min(0)
     factors = torch.stack(factors)[labels, torch.arange(len(labels))]
-    residual = torch.where(factors > 0, left / (batch * deltas.norm(dim=1)), math.inf)
+    possible = (factors > 0) & (factors <= LONGEST)
+    residual = torch.where(possible, left / (batch * deltas.norm(dim=1)), math.inf)
     return Images(found, labels, factors, residual)

@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.adaptation import scaled
 from attacks.exact.consistency import OFF, Layer
 from attacks.exact.relabelled import Search
-from attacks.exact.separation import CERTAIN, WEAKEST, separated
+from attacks.exact.separation import CERTAIN, LONGEST, WEAKEST, separated
 from attacks.exact.subspace import subspace
 from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer
@@ -33,8 +33,8 @@ class Samples:
         labels: int64 [r].
         factors: [r], what each sample's gradient was clipped by; 1 where it was not.
         residual: [r], how far each delta is from factor * (softmax - one-hot) / B, relative; infinite where
-            rounding errors may have moved the features too far (`consistency`); behind a code see
-            `bottleneck.Draws`.
+            that factor makes a gradient longer, or where rounding errors may have moved the features too far
+            (`consistency`); behind a code see `bottleneck.Draws`.
     """
 
     layer: str
@@ -157,4 +157,5 @@ def _scaled(
     ideal[torch.arange(len(labels)), labels] -= 1
     factors = batch * (deltas * ideal).sum(1) / ideal.square().sum(1)
     left = (batch * deltas - factors[:, None] * ideal).norm(dim=1) / (batch * deltas.norm(dim=1))
+    left = left.where(factors <= LONGEST, torch.inf)
     return Samples(names[0].removesuffix(".weight"), features, deltas, labels, factors, left)

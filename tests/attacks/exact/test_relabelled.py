@@ -11,17 +11,18 @@ from attacks.exact.consistency import Layer
 from attacks.exact.last_layer import samples
 from attacks.exact.relabelled import Search
 from attacks.exact.subspace import subspace
+from dpbench.protocol import Release
 from tests.helpers.attacks import know, plain_release
 
 CLASSES = 10
 
 
-def scene(labels, seed=0):
-    """A drawn layer of 24 features between -1 and 1, the gradient of samples with these labels, and them."""
+def scene(labels, seed=0, size=24):
+    """A drawn layer of `size` features in [-1, 1], the gradient of samples with these labels, and them."""
     draws = torch.Generator().manual_seed(seed)
-    weight = torch.randn(CLASSES, 24, generator=draws).double() / 3
+    weight = torch.randn(CLASSES, size, generator=draws).double() / 3
     bias = torch.zeros(CLASSES).double()
-    features = torch.randn(len(labels), 24, generator=draws).tanh().double()
+    features = torch.randn(len(labels), size, generator=draws).tanh().double()
     deltas = (features @ weight.T + bias).softmax(1) - F.one_hot(torch.tensor(labels), CLASSES)
     gradients = (t.float().double() for t in (deltas.T @ features, deltas.sum(0)))
     return Layer(*gradients, weight, bias, False), features
@@ -107,3 +108,22 @@ def test_auto_restores_labels_that_counts_gets_wrong():
             found, _ = samples(release, knowledge, torch.Generator().manual_seed(0), 200)
             assert sorted(found.labels.tolist()) == sorted(labels.tolist())
     assert by_rule["auto"] == 32 > by_rule["counts"]
+
+
+def test_two_samples_that_add_up_are_not_taken_for_one():
+    """Two of one class with the same features leave one row, which is twice as long."""
+    layer, features = scene([1, 3, 7], size=128)
+    features = features.clamp_min(0)
+    deltas = (features @ layer.own_weight.T).softmax(1) - F.one_hot(torch.tensor([1, 3, 7]), CLASSES)
+    deltas = deltas * torch.tensor([[2.0], [1.0], [1.0]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(128, CLASSES)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(layer.own_weight)
+        model[1].bias.zero_()
+    gradients = (deltas.T @ features / 4).float(), (deltas.sum(0) / 4).float()
+    release = Release(("1.weight", "1.bias"), gradients, 4)
+    knowledge = know(model, None, (128, 1, 1), CLASSES)
+    found, _ = samples(release, knowledge, torch.Generator().manual_seed(0), 200)
+    places = torch.cdist(features, found.features).argmin(1)
+    assert found.factors[places].tolist() == pytest.approx([2, 1, 1], abs=1e-3)
+    assert found.residual[places].isinf().tolist() == [True, False, False]
