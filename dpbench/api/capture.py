@@ -40,7 +40,12 @@ class Captured:
         return self._only()[1]
 
     def _only(self) -> tuple[nn.Module, Release]:
-        if len(self.steps) != 1:
+        if not self.steps:
+            raise InputError(
+                "The block made no step that sends anything: run one in it. Where a batch is taken in parts, "
+                "as Opacus' BatchMemoryManager does, keep the block open for the whole batch."
+            )
+        if len(self.steps) > 1:
             raise InputError(
                 f"The block made {len(self.steps)} optimiser steps: run one in it, or take one of `steps`."
             )

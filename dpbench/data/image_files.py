@@ -114,7 +114,7 @@ def _note(kinds: Sequence[str]) -> str:
 
     Example:
         >>> _note(["", "greyscale", "transparent", "greyscale"])
-        '3 of 4 images were converted to RGB (2 greyscale, 1 transparent, over white)'
+        '3 of 4 images are not plain RGB and were converted (2 greyscale, 1 transparent, over white)'
     """
     counts = Counter(kind for kind in kinds if kind)
     if not counts:
@@ -122,4 +122,4 @@ def _note(kinds: Sequence[str]) -> str:
     parts = ", ".join(
         f"{n} {kind}{', over white' if kind == 'transparent' else ''}" for kind, n in sorted(counts.items())
     )
-    return f"{counts.total()} of {len(kinds)} images were converted to RGB ({parts})"
+    return f"{counts.total()} of {len(kinds)} images are not plain RGB and were converted ({parts})"

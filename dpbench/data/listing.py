@@ -60,10 +60,19 @@ def _rows(listing: Path) -> list[dict[str, str | None]]:
     try:
         with open_file(listing) as content:
             table = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
-            table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
-            return list(table)
+            header = table.fieldnames or ()
+            table.fieldnames = [name.strip().lower() for name in header]
+            rows = list(table)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{listing} is not a CSV file that can be read ({error}).") from None
+    if not {"file", "label"} <= set(table.fieldnames):
+        raise InputError(
+            f"{listing} begins with {','.join(header)!r}: its first line must be file,label or "
+            "file,label,name."
+        )
+    if not rows:
+        raise InputError(f"{listing} lists no images: add a line for each.")
+    return rows
 
 
 def _below(home: Path, name: str, where: str) -> Path:

@@ -257,6 +257,16 @@ def read_in_a_virtual_step():
     return Release.from_optimizer(optimizer)
 
 
+def captured_in_a_virtual_step():
+    model, optimizer, loader = private()
+    with BatchMemoryManager(data_loader=loader, max_physical_batch_size=1, optimizer=optimizer) as batches:
+        images, labels = next(iter(batches))
+        with dpbench.capture(model, optimizer) as captured:
+            cross_entropy(model(images), labels).backward()
+            optimizer.step()
+    return captured.release
+
+
 def several_steps():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -288,6 +298,7 @@ def attacked(release=None, model=None, **options):
         (lambda: Release.from_optimizer(torch.optim.SGD(network().parameters(), lr=1)), "from_gradients"),
         (lambda: Release.from_gradients(network(), batch_size=1), "holds no gradient"),
         (lambda: Release.from_gradients(network(), batch_size=0), "1 or more"),
+        (captured_in_a_virtual_step, "made no step .* whole batch"),
         (several_steps, "made 2 optimiser steps"),
         (lambda: attacked(eps=1), "takes no eps"),
         (lambda: attacked(threat_model="informed"), "takes no threat_model"),

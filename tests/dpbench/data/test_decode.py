@@ -117,7 +117,8 @@ def test_one_note_for_the_data_set(tmp_path, picture):
     for i, mode in enumerate(["RGB", "L", "RGBA", "L", "P"]):
         picture(tmp_path / str(i) / "x.png", mode=mode)
     note = load_data(f"folder:{tmp_path}").note
-    assert note == "4 of 5 images were converted to RGB (2 greyscale, 1 palette, 1 transparent, over white)"
+    kinds = "2 greyscale, 1 palette, 1 transparent, over white"
+    assert note == f"4 of 5 images are not plain RGB and were converted ({kinds})"
 
 
 # Files that cannot be used.

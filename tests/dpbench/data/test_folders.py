@@ -1,6 +1,7 @@
 """Folders of the user's: which files are read, and as what label."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -84,17 +85,23 @@ def test_labels_must_be_whole_numbers_or_names(tmp_path, picture, refused, label
     refused(r"labels.csv, line 2: label .* is not an integer from 0 to 999999")
 
 
-@pytest.mark.parametrize("text", ["image,class\nx.png,1\n", "file,label\n,1\n", "file,label\nx.png\n"])
+@pytest.mark.parametrize("text", ["file,label\n,1\n", "file,label\nx.png\n"])
 def test_listings_need_their_columns(tmp_path, picture, refused, text):
     picture(tmp_path / "x.png")
     (tmp_path / "labels.csv").write_text(text)
     refused("columns file,label")
 
 
+@pytest.mark.parametrize("header", ["image,class", "file;label", "filename,label", "x.png,1", ""])
+def test_a_wrong_header_is_named(tmp_path, picture, refused, header):
+    picture(tmp_path / "x.png")
+    (tmp_path / "labels.csv").write_text(f"{header}\nx.png,1\n" if header else "")
+    refused(f"labels.csv begins with '{re.escape(header)}': its first line must be file,label")
+
+
 def test_listings_that_are_empty(tmp_path, refused):
-    for text in ("", "file,label\n"):
-        (tmp_path / "labels.csv").write_text(text)
-        refused("has no images")
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    refused("labels.csv lists no images")
 
 
 def test_listings_that_name_a_missing_file(tmp_path, refused):
