@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow
 
+from dpbench import __version__
+from dpbench.protocol import InputError
 from dpbench.store.columns import Column, columns
 from dpbench.system.once import once
 
@@ -132,6 +135,27 @@ def conform(table: pd.DataFrame) -> pd.DataFrame:
     if list(table.columns) == wanted and dict(table.dtypes[list(dtypes)]) == dtypes:
         return table
     return table.reindex(columns=wanted).astype(dtypes)
+
+
+def undeclared(table: pd.DataFrame) -> list[str]:
+    """Columns of this version's rows that no part which is loaded declares, and that take several values.
+
+    They may be settings of a plug-in. Whoever groups rows without them takes different settings for one.
+    Other versions may have had columns that this one has not, so their rows do not count.
+    """
+    names = [name for name in table.columns if name not in columns()]
+    ours = table[table["version"] == __version__] if "version" in table else table[:0]
+    return [name for name in names if ours[name].nunique() > 1]
+
+
+def check_declared(table: pd.DataFrame, path: str | Path) -> None:
+    """InputError where rows of `path` cannot be told apart, because a plug-in is not loaded."""
+    if found := undeclared(table):
+        raise InputError(
+            f"{path} has the column {found[0]} of a plug-in that is not loaded, without which different "
+            "settings would be taken for one: give the run's own command again, which makes its page, or "
+            "install the plug-in as an entry point (docs/own-parts.md)."
+        )
 
 
 def numbered(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from dpbench import store
 from dpbench.protocol import InputError
 from dpbench.report.rows import ended_well, is_floor, is_of_attack, only_labels
-from dpbench.store import Store
+from dpbench.store import Store, schema
 from dpbench.system.paths import absolute, kind_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -96,6 +96,7 @@ def _read(letter: str, path: str) -> Run:
     if kind_of(absolute(path)) is None:
         raise InputError(f"There is no folder {path}.")
     table = store.load(path)
+    schema.check_declared(table, path)
     attacked = table[~is_floor(table)]
     well = attacked[is_of_attack(attacked) & ~only_labels(attacked)].reset_index(drop=True)
     failed = attacked.loc[~ended_well(attacked), "key"].nunique()

@@ -12,6 +12,7 @@ from dpbench.report.entries import provenance
 from dpbench.report.entries.entry import FILE, entry
 from dpbench.report.entries.results import differing
 from dpbench.report.entries.schema import FaultyError, misshapen, read
+from dpbench.store import schema
 from dpbench.system.paths import absolute, kind_of, listed
 
 _RECOMPUTED = ("results", "cells_without_result", "suite")
@@ -83,6 +84,9 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
     """Faults that show when the entry is made once more."""
     try:
         table = store.load(folder / "results.csv")
+        if unknown := schema.undeclared(table):
+            unchecked.append(f"the plug-in with the column {unknown[0]} is not loaded: no result was checked")
+            return []
         again = entry(folder, table)
     except InputError as error:
         return [str(error).removesuffix(".")]

@@ -21,7 +21,8 @@ def read(path: str | Path) -> tuple[Store, pd.DataFrame]:
     Cells are read where the exported table lacks some of them: the run was taken up again since.
 
     Raises:
-        InputError: that is no folder, nothing in it is of dpbench, or a table of it cannot be read.
+        InputError: that is no folder, nothing in it is of dpbench, a table of it cannot be read, or its
+            plug-in is not loaded.
     """
     folder = expanded(path)
     if kind_of(folder) != "folder":
@@ -31,6 +32,7 @@ def read(path: str | Path) -> tuple[Store, pd.DataFrame]:
     store = Store(folder)
     tables = [folder / name for name in _TABLES if kind_of(folder / name) == "file"]
     exported = load(tables[0]) if tables else schema.frame([])
+    schema.check_declared(exported, folder)
     finished, failed = store.counts()
     told, well = set(exported["key"].dropna()), set(exported.loc[ended_well(exported), "key"].dropna())
     if finished <= well and failed <= told:
