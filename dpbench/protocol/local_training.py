@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +59,10 @@ class LocalTraining:
         Raises:
             InputError: for numbers that make no training, or steps that end in the middle of an epoch.
         """
-        for name, value in (("local_steps", steps), ("batch_size", batch_size), ("images", images)):
-            if value < 1:
-                raise InputError(f"`{name}` must be 1 or more, not {value}.")
-        if not lr > 0 or lr == float("inf"):
-            raise InputError(f"`lr` must be a number above 0, not {lr:g}.")
+        steps, batch_size = counted("local_steps", steps), counted("batch_size", batch_size)
+        images = counted("images", images)
+        if not isinstance(lr, Real) or not lr > 0 or lr == float("inf"):
+            raise InputError(f"`lr` must be a number above 0, not {lr!r}.")
         batch_size = min(batch_size, images)
         epoch = -(-images // batch_size)
         if steps % epoch:
@@ -70,6 +71,21 @@ class LocalTraining:
                 f"{steps}: give the number of `images` that the client went through, or whole epochs."
             )
         return cls(steps // epoch, batch_size, lr)
+
+
+def counted(name: str, value: int) -> int:
+    """`value` as a plain integer.
+
+    Raises:
+        InputError: for one below 1, or something that is no whole number, such as text from a file.
+    """
+    try:
+        count = index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InputError(f"`{name}` must be 1 or more, a whole number, not {value!r}.")
+    return count
 
 
 def update_of(before: nn.Module | Weights, after: nn.Module | Weights) -> dict[str, Tensor]:
@@ -115,7 +131,8 @@ def _state(given: nn.Module | Weights) -> dict[str, Tensor]:
         return {name: torch.as_tensor(values).detach() for name, values in weights.items()}
     except (AttributeError, TypeError, ValueError, RuntimeError):
         raise InputError(
-            "Weights are given as a model or as its state dict, a tensor or an array for each name."
+            "Weights are given as a model or as its state dict, a tensor or an array for each name: load a "
+            "file first, and name a list of arrays by dict(zip(model.state_dict(), arrays))."
         ) from None
 
 

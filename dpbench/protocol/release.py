@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from dpbench.protocol import sent
 from dpbench.protocol.accounted import Accounted, accounted
 from dpbench.protocol.claim import classical_noise_multiplier
-from dpbench.protocol.errors import InputError
 from dpbench.protocol.factorisation import Factorisation
-from dpbench.protocol.local_training import LocalTraining, Weights, update_of
+from dpbench.protocol.local_training import LocalTraining, Weights, counted, update_of
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,7 @@ class Release:
         Raises:
             InputError: where the model holds no gradient, or for a batch of no images.
         """
-        if batch_size < 1:
-            raise InputError(f"`batch_size` must be 1 or more, not {batch_size}.")
+        batch_size = counted("batch_size", batch_size)
         names, gradients = sent.of_model(model)
         return cls(names, gradients, batch_size, tuple(defense))
 
@@ -163,7 +161,8 @@ class Release:
             InputError: for models that do not fit each other, weights that are not finite or did not change,
                 buffers that changed, and numbers that make no local training.
         """
-        count = local_steps * batch_size if images is None else images
+        passed = counted("local_steps", local_steps) * counted("batch_size", batch_size)
+        count = passed if images is None else images
         local = LocalTraining.of_steps(local_steps, batch_size, lr, count)
         update = update_of(before, after)
         gradients = tuple((each / local.length(count)).float() for each in update.values())

@@ -162,6 +162,12 @@ def test_state_dicts_with_frozen_and_tied_weights_are_attacked():
     [
         ({"lr": 0.0}, "`lr` must be a number above 0"),
         ({"lr": float("nan")}, "`lr` must be a number above 0"),
+        ({"lr": "0.1"}, "`lr` must be a number above 0, not '0.1'"),
+        ({"lr": None}, "`lr` must be a number above 0"),
+        ({"local_steps": "4"}, "`local_steps` must be 1 or more, a whole number, not '4'"),
+        ({"local_steps": 4.0}, "`local_steps` must be 1 or more, a whole number"),
+        ({"batch_size": 2.5}, "`batch_size` must be 1 or more, a whole number"),
+        ({"images": "4"}, "`images` must be 1 or more, a whole number"),
         ({"local_steps": 0}, "`local_steps` must be 1 or more"),
         ({"batch_size": 0}, "`batch_size` must be 1 or more"),
         ({"images": 0}, "`images` must be 1 or more"),
@@ -172,6 +178,15 @@ def test_numbers_that_make_no_training_are_refused(changes, said):
     before = network()
     with pytest.raises(InputError, match=said):
         update(before, trained(before, *client_data()), **changes)
+
+
+def test_arrays_without_names_are_told_how_to_get_them():
+    """Flower's clients send a list of arrays."""
+    before = network()
+    arrays = [values.numpy() for values in trained(before, *client_data()).state_dict().values()]
+    with pytest.raises(InputError, match=r"name a list .* dict\(zip\(model\.state_dict\(\), arrays\)\)"):
+        update(before, arrays)
+    update(before, dict(zip(before.state_dict(), arrays, strict=True)))
 
 
 def test_models_that_do_not_fit_are_refused():

@@ -298,6 +298,7 @@ def attacked(release=None, model=None, **options):
         (lambda: Release.from_optimizer(torch.optim.SGD(network().parameters(), lr=1)), "from_gradients"),
         (lambda: Release.from_gradients(network(), batch_size=1), "holds no gradient"),
         (lambda: Release.from_gradients(network(), batch_size=0), "1 or more"),
+        (lambda: Release.from_gradients(network(), batch_size="4"), "a whole number, not '4'"),
         (captured_in_a_virtual_step, "made no step .* whole batch"),
         (several_steps, "made 2 optimiser steps"),
         (lambda: attacked(eps=1), "takes no eps"),
