@@ -17,6 +17,8 @@ from dpbench.system.paths import kind_of, read_toml
 
 SHOWN = 10
 """Cells in hand, and reasons of failure, that are listed."""
+TABLES = ("results.parquet", "results.csv")
+"""Any of them is there once a run was exported."""
 READ = 500
 """Failed cells that are read for their reason."""
 
@@ -35,6 +37,8 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
         raise InputError(f"{folder} is no folder of results: it has no config.toml.")
     config, store = read_toml(folder / "config.toml"), Store(folder)
     names, (done, failed), busy = store.expected(), store.counts(), running(folder / RUNNING)
+    if not names and not done and not failed and any(kind_of(folder / table) for table in TABLES):
+        return plain(f"{folder}: its tables were kept without its cells, so how far it went is not known.")
     strays = (done | failed) - names.keys() if names else set()
     done, failed = done - strays, failed - strays
     busy = {key: who for key, who in busy.items() if key not in done}

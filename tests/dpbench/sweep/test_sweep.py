@@ -167,6 +167,15 @@ def test_status_of_what_is_no_run_or_no_longer_whole(tmp_path):
         describe(tmp_path / "run")
 
 
+def test_status_of_tables_without_cells_sends_nobody_on(tmp_path):
+    """As results/reference has them: a run that is done must not be begun again in its own folder."""
+    open_run(tmp_path / "run", {})
+    (tmp_path / "run" / "results.csv").write_text("attack,defense\n")
+    said = describe(tmp_path / "run")
+    assert "its tables were kept without its cells" in said
+    assert "--resume" not in said and "cells done" not in said
+
+
 def test_status_counts_only_the_cells_of_the_run(tmp_path):
     store = open_run(tmp_path / "run", {})
     store.expect([("a", "first"), ("b", "second")])
