@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dpbench.protocol import InputError, Release
+from dpbench.privacy import Budget
+from dpbench.protocol import InputError, Release, parameters
 
 _TINY = 1e-6
 """Relative room for the rounding of a sample rate."""
@@ -41,7 +42,8 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
 
     Raises:
         InputError: where Opacus' accountant shows that no single sigma and q describe the training, that its
-            batches were not drawn by Poisson sampling, or that they are not those of such a `train_size`.
+            batches were not drawn by Poisson sampling, that they are not those of such a `train_size`, or
+            that there were more of them already than the epochs have.
     """
     known, size = release.accounted, budget["train_size"]
     given = budget.get("train_batch_size")
@@ -64,6 +66,7 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
             f"that of one: ask Opacus' accountant for it, and {_ALONE}."
         )
     (rate,) = rates
+    _check_steps(sum(count for _, _, count in known.steps), rate, budget.get("epochs"))
     if given is not None:
         if batch < rate * size * (1 - _TINY):
             raise InputError(
@@ -80,3 +83,17 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
             f"`train_size` is {size:,}: give the number of images of the training."
         )
     return math.ceil(rate * size * (1 - _TINY))
+
+
+def _check_steps(made: int, rate: float, epochs: float | None) -> None:
+    """InputError where more steps were made already than a training of so many epochs has."""
+    epochs = parameters(Budget)["epochs"].default if epochs is None else epochs
+    if not isinstance(epochs, int | float):
+        return  # its own complaint follows
+    whole = epochs / rate * (1 - _TINY)
+    if made > math.ceil(whole):  # a last step that is begun counts
+        raise InputError(
+            f"Opacus counted {made:,} steps of this training so far, and `epochs` {epochs:g} makes "
+            f"{math.ceil(whole):,}, which would make the epsilon too small: give the epochs of the whole "
+            "training."
+        )

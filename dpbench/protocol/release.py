@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpbench.protocol import sent
+from dpbench.protocol import as_stepped, sent
 from dpbench.protocol.accounted import Accounted, accounted
 from dpbench.protocol.claim import classical_noise_multiplier
 from dpbench.protocol.factorisation import Factorisation
@@ -104,14 +104,17 @@ class Release:
 
         Args:
             optimizer: after `step()` and before `zero_grad()`. It clips the whole gradient to one norm.
-            model: the one it steps; needed where the optimiser has several groups of parameters.
+            model: the one it steps; needed under ghost clipping, and where the optimiser has several groups
+                of parameters.
 
         Raises:
-            InputError: for another optimiser, one that has not added its noise yet, or several groups of
-                parameters without the model.
+            InputError: for another optimiser, one that has not added its noise yet, or whose sigma or C are
+                not those of the step, and without a model that is needed.
         """
         optimizer = sent.bare_optimizer(optimizer)
         names, gradients, expected, setting = sent.of_optimizer(optimizer, model)
+        as_stepped.check_norm(optimizer, model)
+        as_stepped.check_noise(optimizer)
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
         known = accounted(optimizer, model)
         return cls(names, gradients, expected, (stage,), per_sample="opacus", accounted=known)
