@@ -13,6 +13,8 @@ EPS_ERROR = 0.01
 """Opacus adds it to its estimate, so no smaller epsilon comes out."""
 MOST_POINTS = 2**24
 """Of the discretised loss: a quarter of a gigabyte for each array of complex numbers."""
+LARGEST = 700.0
+"""Opacus counts losses beyond the largest exponential, 709.78, as if they were no larger."""
 
 
 def prv_epsilon(sigma: float, delta: float, sample_rate: float, steps: int) -> float:
@@ -41,6 +43,6 @@ def prv_epsilon(sigma: float, delta: float, sample_rate: float, steps: int) -> f
             eps = float(accountant.get_epsilon(delta, eps_error=EPS_ERROR))
         except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             raise refusal from error
-    if not math.isfinite(eps) or eps > above + 2 * EPS_ERROR:
+    if not eps < LARGEST or eps > above + 2 * EPS_ERROR:
         raise refusal  # both are upper bounds, and this one should be tight
     return eps

@@ -148,6 +148,18 @@ def test_prv_refuses_what_it_cannot_compute():
             privacy.epsilon(*arguments, "prv")
 
 
+@pytest.mark.parametrize(("sigma", "least"), [(0.0272, 760), (0.028, 720)])
+def test_prv_is_refused_where_losses_pass_the_largest_exponential(sigma, least):
+    """Opacus counts them all as log(1.8e308) = 709.78: it said so of what spends 765."""
+    delta, rate = 6.5e-3, 0.9995
+    threshold = 0.5 + sigma**2 * (least - math.log(rate))  # of x, where the loss is `least` or a little more
+    power = rate * stats.norm.sf((threshold - 1) / sigma)
+    assert power - math.exp(least + stats.norm.logsf(threshold / sigma)) > delta
+    with pytest.raises(InputError, match="use pld"):
+        privacy.epsilon(sigma, delta, rate, 1, "prv")
+    assert privacy.epsilon(sigma, delta, rate, 1) > least
+
+
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
 def test_a_hundred_million_steps_are_answered(accountant):
     sigma = privacy.noise_multiplier(1.0, 1e-5, 0.01, 10**8, accountant)
