@@ -12,7 +12,7 @@ from dpbench.report.naming import number
 MOST_PAIRS = 4
 """Pairs of sigma and epsilon in a line; of more, the first ones and the last."""
 MOST_LINES = 4
-_TRAINING = ("train_size", "train_batch_size", "sample_rate", "steps", "releases")
+_TRAINING = ("train_size", "train_batch_size", "sample_rate", "steps", "releases", "inclusion", "unit")
 
 
 def budgets(attacked: pd.DataFrame) -> list[str]:
@@ -25,6 +25,7 @@ def budgets(attacked: pd.DataFrame) -> list[str]:
         Lines without a full stop, `MOST_LINES` of them and how many more there are; none without a guarantee.
     """
     private = attacked[attacked["eps_release"].notna() & attacked["noise_multiplier"].notna()]
+    private = private.assign(unit=private["unit"].fillna("record"), inclusion=private["inclusion"].fillna(1.0))
     said: dict[str, None] = {}
     several = private["delta"].nunique() > 1
     for _, rows in private.groupby([*_TRAINING, "delta"], dropna=False, sort=False):
@@ -43,14 +44,14 @@ def budgets(attacked: pd.DataFrame) -> list[str]:
 def _what(row: pd.Series, of_training: bool) -> str:
     if not of_training:
         count = 1 if pd.isna(row["releases"]) else int(row["releases"])
-        return (
-            "budget of the attacked release (q = 1)" if count == 1 else f"budget of {count} releases (q = 1)"
-        )
+        which = "the attacked release" if count == 1 else f"{count} releases"
+        return f"budget of {which} (q = {up(row['inclusion'])})"
     words = ["budget of a training"]
+    units, together = ("clients", "rounds") if row["unit"] == "user" else ("images", "batches")
     if not pd.isna(row["train_size"]):
-        words.append(f"on {int(row['train_size']):,} images")
+        words.append(f"on {int(row['train_size']):,} {units}")
     if not pd.isna(row["train_batch_size"]):
-        words.append(f"in batches of {int(row['train_batch_size']):,}")
+        words.append(f"in {together} of {int(row['train_batch_size']):,}")
     return f"{' '.join(words)} (q = {number(row['sample_rate'], '.3g')}, T = {number(row['steps'], ',d')})"
 
 

@@ -11,8 +11,8 @@ from dpbench.privacy.rounding import down_percent, up_percent
 from dpbench.report.naming import Naming
 
 _ALL_BUT = {
-    "record": "one sample and without the release is right about that one",
-    "user": "one client and without the release is right about all the images of that one",
+    "record": ("one sample", "is right about that one"),
+    "user": ("one client", "is right about all the images of that one"),
 }
 SHOWN = 3
 """Settings named in a sentence; of more, the least and the most leaking."""
@@ -31,7 +31,7 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     """
     private = lines[lines["rero_release"].notna() & (lines["images"] > 0)]
     several = private["batch_size"].nunique() > 1
-    said: dict[tuple[float, str], dict[str, tuple[float, str]]] = {}
+    said: dict[tuple[float, str, bool], dict[str, tuple[float, str]]] = {}
     measured: set[tuple[str, float]] = set()
     for row in private.sort_values("success", na_position="last", kind="stable").to_dict("records"):
         defence = f"under {naming.defence(row)}" + (f" (batch of {row['batch_size']})" if several else "")
@@ -46,18 +46,21 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
         else:
             continue
         unit = "user" if row.get("unit") == "user" else "record"
-        of = said.setdefault((prior, unit), {})
+        sampled = row["inclusion"] < 1  # nobody knows for which releases the sample was drawn
+        of = said.setdefault((prior, unit, sampled), {})
         of[where] = max(of.get(where, (bound, text)), (bound, text))  # several releases have one name here
     return "\n".join(_one(*of, settings) for of, settings in sorted(said.items(), reverse=True))
 
 
-def _one(prior: float, unit: str, settings: dict[str, tuple[float, str]]) -> str:
+def _one(prior: float, unit: str, sampled: bool, settings: dict[str, tuple[float, str]]) -> str:
     ordered = [text for _, text in sorted(settings.values())]
     if len(ordered) > SHOWN:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
+    which, right = _ALL_BUT[unit]
+    which += ", but not which releases hold it," if sampled else ""
     return (
-        f"An informed attacker, who knows all but {_ALL_BUT[unit]} in {down_percent(prior)} of cases, is "
-        f"right in at most {', '.join(ordered)}."
+        f"An informed attacker, who knows all but {which} and without the release {right} in "
+        f"{down_percent(prior)} of cases, is right in at most {', '.join(ordered)}."
     )
 
 

@@ -52,6 +52,11 @@ def notes(
             f"bound (ReRo): the largest share of cases in which an attacker can be right about "
             f"{protected(private)}, if it is right in 10 % of them without the release"
         )
+    if (private["inclusion"] < 1).any():
+        said.append(
+            "with q below 1 the sample was drawn for each release: ε release and bounds are for attackers who "
+            "do not know which releases hold it"
+        )
     galleries = attacked["gallery_size"].dropna().unique()
     if "identified_share" in shown and len(galleries):
         sizes = " and ".join(f"{size:g}" for size in sorted(galleries))

@@ -51,10 +51,14 @@ class Plan:
 
     def cautions(self) -> list[str]:
         """What a reader of the budgets has to know, each sentence once."""
-        calibrated = [cell.defence for cell in self.cells if parts.is_calibrated(cell.defence.name)]
+        budgeted = [
+            cell.defence
+            for cell in self.cells
+            if parts.is_calibrated(cell.defence.name) or parts.is_gaussian(cell.defence.name)
+        ]
         budgets = [
             Budget(**{name: value for name, value in defence.given.items() if name in parameters(Budget)})
-            for defence in calibrated
+            for defence in budgeted
         ]
         notes = (delta_note(budget.delta, budget.train_size) for budget in budgets)
         return list(dict.fromkeys(note for note in notes if note))

@@ -56,6 +56,7 @@ def answer(table: pd.DataFrame, store: Store) -> Markup | None:
         defences=[each.defence for each in found],
         rows=_rows(found, store) if found else [],
         single=_single(found),
+        sampled=any(each.row["inclusion"] < 1 for each in found),
         trained=any(each.bound is not None for each in found),
         more=more,
         fixed=fixed,
@@ -78,6 +79,11 @@ def _single(found: list[Budget]) -> bool:
     return all(pd.isna(each.row["releases"]) or each.row["releases"] == 1 for each in found)
 
 
+def _below_one(inclusion: float) -> Markup | str:
+    """The chance of the image to be in a release; empty where it is in each."""
+    return at_most(inclusion) if inclusion < 1 else EMPTY
+
+
 def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup | str]]]:
     """One line for each quantity that has values, one column for each budget."""
     trained = trainings(store)
@@ -88,6 +94,7 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup | st
     rows = [
         ("ε of the training", [at_most(each.row["eps"]) for each in found]),
         (f"ε of {which}", [at_most(each.row["eps_release"]) for each in found]),
+        ("chance of inclusion", [_below_one(each.row["inclusion"]) for each in found]),
         ("releases", [figure(None if _single(found) else each.row["releases"], "d") for each in found]),
         ("noise multiplier σ", [at_most(each.row["noise_multiplier"]) for each in found]),
         ("sample rate q", [figure(e.row["sample_rate"] if t else None) for e, t in told]),

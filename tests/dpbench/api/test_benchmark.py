@@ -51,9 +51,10 @@ def test_every_defence_stands_beside_its_undefended_rows_and_floors():
     assert (table["status"] == "ok").all()
 
 
-def test_a_delta_that_would_allow_to_publish_a_sample_is_warned_of_once():
+@pytest.mark.parametrize(("defense", "given"), [("dp", {"eps": [1, 8]}), ("clip+noise", {"noise_std": 1.0})])
+def test_a_delta_that_would_allow_to_publish_a_sample_is_warned_of_once(defense, given):
     with pytest.warns(RuntimeWarning, match=r"`delta` 0.1 is not below 1 / `train_size`") as told:
-        bench(defense="dp", eps=[1, 8], delta=0.1, iterations=1)
+        bench(defense=defense, delta=0.1, iterations=1, **given)
     assert len([each for each in told if "`delta`" in str(each.message)]) == 1
     assert told[0].filename.endswith("test_benchmark.py")  # whoever called benchmark() is shown
 

@@ -73,3 +73,22 @@ def test_many_are_counted(make_rows, dp):
 
 def test_nothing_is_said_without_a_guarantee(make_rows):
     assert lines(make_rows("dlg", "clip", 1, 9, 0.4)) == []
+
+
+@pytest.mark.parametrize(
+    ("releases", "what"), [(1, "the attacked release (q = 0.1)"), (3, "3 releases (q = 0.1)")]
+)
+def test_sampled_releases_have_their_own_rate(make_rows, dp, releases, what):
+    """It was said to be 1, at which this noise spends far more."""
+    given = {"eps": None, "eps_scope": "release", "eps_release": 8.0, "sample_rate": 1.0, "steps": 1}
+    given |= {"train_size": None, "releases": releases, "inclusion": 0.1, "threat_model": "informed"}
+    (line,) = lines(make_rows("prior-aware", "dp", 1, 9, 0.4, **dp | given))
+    assert line == f"budget of {what}: σ = 0.5 at ε = 8"
+
+
+def test_the_training_set_of_users_holds_clients(make_rows, dp):
+    rows = make_rows("dlg", "dp", 1, 9, 0.4, **dp | NOW | {"unit": "user", "key": "user"})
+    (line,) = lines(rows)
+    assert line.startswith("budget of a training on 50,000 clients in rounds of 256 (q")
+    rows += make_rows("dlg", "dp", 1, 9, 0.4, **dp | NOW | {"unit": "record", "key": "record"})
+    assert len(lines(rows)) == 2

@@ -57,3 +57,15 @@ def test_the_bound_that_is_said_is_the_largest_of_its_name(table):
     more = table[table["defense"] == "dp"].assign(rero_release=0.97, releases=10, key="more")
     for both in (pd.concat([table, more]), pd.concat([more, table])):
         assert "97 %" in said(both.reset_index(drop=True))
+
+
+def test_a_bound_of_sampled_releases_is_not_said_of_a_batch_that_is_known_to_hold_the_image(table, store_of):
+    sampled = table.assign(inclusion=0.1)
+    card = answer.answer(sampled, store_of(sampled))
+    assert "chance of inclusion</th><td" in card
+    assert "the image was drawn with it for each release, and nobody knows which ones hold it." in card
+    assert "all but one sample, but not which releases hold it, and without" in said(sampled)
+    mixed = pd.concat([table, sampled.assign(key="sampled")], ignore_index=True)
+    assert said(mixed).count("An informed attacker") == 2
+    assert "not which releases" not in said(table)
+    assert "of a batch that is known to hold the image." in answer.answer(table, store_of(table, name="fixed"))
