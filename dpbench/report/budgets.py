@@ -25,7 +25,8 @@ def budgets(attacked: pd.DataFrame) -> list[str]:
         Lines without a full stop, `MOST_LINES` of them and how many more there are; none without a guarantee.
     """
     private = attacked[attacked["eps_release"].notna() & attacked["noise_multiplier"].notna()]
-    private = private.assign(unit=private["unit"].fillna("record"), inclusion=private["inclusion"].fillna(1.0))
+    filled = {name: private[name].fillna(value) for name, value in (("unit", "record"), ("inclusion", 1.0))}
+    private = private.assign(**filled)
     said: dict[str, None] = {}
     several = private["delta"].nunique() > 1
     for _, rows in private.groupby([*_TRAINING, "delta"], dropna=False, sort=False):

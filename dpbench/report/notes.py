@@ -54,8 +54,8 @@ def notes(
         )
     if (private["inclusion"] < 1).any():
         said.append(
-            "with q below 1 the sample was drawn for each release: ε release and bounds are for attackers who "
-            "do not know which releases hold it"
+            "with q below 1 the sample was drawn for each release: ε release and bounds are for attackers "
+            "who do not know which releases hold it"
         )
     galleries = attacked["gallery_size"].dropna().unique()
     if "identified_share" in shown and len(galleries):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dpbench
 from dpbench.api.training import expected_batch, unread
-from dpbench.protocol import InputError
+from dpbench.protocol import InputError, Stage
 
 torch.set_num_threads(1)
 pytestmark = [
@@ -153,3 +153,26 @@ def test_layers_that_opacus_hands_to_functorch(mode):
         warnings.simplefilter("error")
         assert (attacked(found, **TRAINING)["status"] == "ok").all()
     assert (attacked(captured(model, optimizer), **TRAINING)["status"] == "ok").all()  # it trains on
+
+
+def test_clipping_and_noise_that_were_declared_have_the_epsilon_of_a_training_only_where_it_is_stated():
+    """They had one of 50,000 images, 10 epochs and batches of 256, which nobody had said."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    cross_entropy(model(IMAGES[:5]), LABELS[:5]).backward()
+    for p in model.parameters():
+        p.grad = p.grad / 10 + torch.randn_like(p) / 2
+    stages = [Stage("clip", {"max_grad_norm": 1.0}), Stage("noise", {"noise_std": 0.5})]
+    release = dpbench.Release.from_gradients(model, batch_size=5, defense=stages)
+    given = {"model": model, "originals": (IMAGES[:5], LABELS[:5]), "attacks": "label-restoration"}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The release lies")
+        alone = dpbench.attack(release, progress=False, **given)
+        assert alone["eps"].isna().all()
+        assert alone["train_size"].isna().all()
+        (eps,) = alone["eps_release"].dropna().unique()
+        assert eps == pytest.approx(dpbench.privacy.epsilon(2.5, 1e-5))
+        with pytest.warns(UserWarning, match="could not be read: its epsilon holds only if"):
+            table = dpbench.attack(release, progress=False, **given, **TRAINING)
+    (eps,) = table["eps"].dropna().unique()
+    assert eps == pytest.approx(dpbench.privacy.epsilon(2.5, 1e-3, 5 / 64, 39), rel=1e-3)

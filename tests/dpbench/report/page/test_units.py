@@ -68,4 +68,5 @@ def test_a_bound_of_sampled_releases_is_not_said_of_a_batch_that_is_known_to_hol
     mixed = pd.concat([table, sampled.assign(key="sampled")], ignore_index=True)
     assert said(mixed).count("An informed attacker") == 2
     assert "not which releases" not in said(table)
-    assert "of a batch that is known to hold the image." in answer.answer(table, store_of(table, name="fixed"))
+    card = answer.answer(table, store_of(table, name="fixed"))
+    assert "of a batch that is known to hold the image." in card
