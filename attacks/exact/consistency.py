@@ -96,6 +96,7 @@ class Equations:
         self.size, self.clipped = len(basis), layer.clipped
         target = torch.cat([layer.weight @ basis.T, layer.bias[:, None]], 1)
         self.scale = target.norm()
+        self.outside = space.floor / float(self.scale)
         self.target = target / self.scale
         self.inner, self.bias = layer.own_weight @ basis.T, layer.own_bias
         self.labels, self.own = labels, target[labels]
@@ -151,15 +152,16 @@ class Equations:
 
         To first order, errors of the gradient move a sample's coordinates by at most their norm times the
         largest singular value of its rows of the Jacobian's pseudoinverse. That norm is told by what is left
-        over: n unknowns have taken their share of it, and of as many equations as unknowns nothing is left
-        that could tell. Infinite where that is so, or where too much is left over for a first order.
+        over and by what lies outside the row space. Of the former n unknowns have taken their share, and of
+        as many equations as unknowns nothing is left that could tell. Infinite where that is so, or where too
+        much is left over for a first order.
         """
         error, _, curvature = self.expanded(point)
         equations, unknowns = (len(self.bias) - 1) * (self.size + 1), len(curvature)  # columns of D sum to 0
         lost = point.new_full((self.size,), math.inf)
-        if error > COARSE or equations <= unknowns:
+        if not error <= COARSE or equations <= unknowns:
             return lost
-        norm = (error * equations / (equations - unknowns)) ** 0.5 + ROUNDING
+        norm = (error * equations / (equations - unknowns)) ** 0.5 + max(self.outside, ROUNDING)
         root = curvature.diagonal().clamp_min(1e-30).sqrt()
         inverse, failed = torch.linalg.inv_ex(curvature / root[:, None] / root)
         if failed or not inverse.isfinite().all():
