@@ -193,7 +193,10 @@ def _all_linear(model: nn.Module) -> bool:
 
 
 def _refusal(name: str, error: Exception) -> str:
-    reason = (str(error).strip("[]'\" ").splitlines() or [type(error).__name__])[0][:160].rstrip(". ")
+    given = error.args[0] if error.args else ""
+    first = str(given[0] if isinstance(given, list) and given else given)  # Opacus gives one for each layer
+    sentence = first.partition("\n")[0].partition(". ")[0][:160].rstrip(". ")
+    reason = sentence or type(error).__name__
     return (
         f"This model cannot be trained under {name}, which needs each sample's gradient ({reason}): replace "
         "the layer, for instance batch norm by GroupNorm."

@@ -100,7 +100,11 @@ def takes_grey(model: str, data: Dataset) -> bool:
 @cache
 def _grey(model: str, num_classes: int, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
     network = build(model, num_classes, None, size, mean, std).float()
-    return not _takes(network, 3, size) and _takes(network, 1, size)
+    if _takes(network, 3, size):
+        return False
+    # one that takes neither is to be refused for its size, and not for channels that it never asked for
+    filters = next((p for p in network.parameters() if p.ndim == 4), None)
+    return _takes(network, 1, size) or (filters is not None and filters.shape[1] == 1)
 
 
 def _takes(network: nn.Module, channels: int, size: int) -> bool:

@@ -34,8 +34,19 @@ class Tuple(nn.Module):
     def forward(self, images):
         return self.body(images), images
 
+class NeedsLabels(Tuple):
+    def forward(self, images, labels):
+        return self.body(images)
+
+class Misspelt(Tuple):
+    def forward(self, images):
+        return self.boddy(images)
+
 def grey(num_classes, size):
     return nn.Sequential(nn.Flatten(), nn.Linear(size**2, num_classes))
+
+def sized(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 14**2, num_classes))
 
 def few(size):
     return plain(3, size)
@@ -87,6 +98,21 @@ def test_a_factory_in_a_file(name, file, tmp_path):
 def test_a_factory_in_a_module(file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert (ran(tmp_path, "--model", "given_network:plain")["status"] == "ok").all()
+
+
+def test_a_grey_network_of_another_size_is_not_blamed_for_channels(tmp_path, file, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / name / "x.png")
+    said = refused(capsys, "--model", f"{file}:sized", "--data", f"folder:{tmp_path / 'images'}")
+    assert "does not take images of shape (2, 1, 8, 8)" in said
+
+
+@pytest.mark.parametrize("name", ["NeedsLabels", "Misspelt"])
+def test_a_forward_that_breaks_is_a_sentence(file, capsys, name):
+    said = refused(capsys, "--model", f"{file}:{name}")
+    assert "The model does not take images of shape" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.usefixtures("bare_exports")
