@@ -151,7 +151,7 @@ class Equations:
         """How far each sample's coordinates may be from those that the gradient was made of, relative, [r].
 
         To first order, errors of the gradient move a sample's coordinates by at most their norm times the
-        largest singular value of its rows of the Jacobian's pseudoinverse. That norm is told by what is left
+        largest singular value of its rows of the Jacobian's pseudoinverse, which the curvature tells. That norm is told by what is left
         over and by what lies outside the row space. Of the former n unknowns have taken their share, and of
         as many equations as unknowns nothing is left that could tell. Infinite where that is so, or where too
         much is left over for a first order.
@@ -168,7 +168,7 @@ class Equations:
             return lost
         inverse = (inverse / root[:, None] / root).view(*point.shape, *point.shape)
         own = torch.stack([inverse[i, : self.size, i, : self.size] for i in range(self.size)])
-        largest = torch.linalg.eigvalsh(own)[:, -1].clamp_min(0).sqrt()
+        largest = own.square().sum((1, 2)) ** 0.25  # no smaller than the root of the largest eigenvalue
         return norm * largest / point[:, : self.size].norm(dim=1)
 
     def error(self, point: Tensor) -> float:
