@@ -151,10 +151,10 @@ class Equations:
         """How far each sample's coordinates may be from those that the gradient was made of, relative, [r].
 
         To first order, errors of the gradient move a sample's coordinates by at most their norm times the
-        largest singular value of its rows of the Jacobian's pseudoinverse, which the curvature tells. That norm is told by what is left
-        over and by what lies outside the row space. Of the former n unknowns have taken their share, and of
-        as many equations as unknowns nothing is left that could tell. Infinite where that is so, or where too
-        much is left over for a first order.
+        largest singular value of its rows of the Jacobian's pseudoinverse, which the curvature tells. That
+        norm is told by what is left over and by what lies outside the row space. Of the former n unknowns
+        have taken their share, and of as many equations as unknowns nothing is left that could tell.
+        Infinite where that is so, or where too much is left over for a first order.
         """
         error, _, curvature = self.expanded(point)
         equations, unknowns = (len(self.bias) - 1) * (self.size + 1), len(curvature)  # columns of D sum to 0
