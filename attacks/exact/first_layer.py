@@ -18,7 +18,7 @@ from attacks import labels as label_rules
 from attacks.exact.guesses import Guesses, MadeUp, Unmixed, back, output_gradients
 from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
-from attacks.exact.separation import LONGEST, separated
+from attacks.exact.separation import LARGEST_FACTOR, separated
 from attacks.exact.sparsity import MANY, Tell
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
@@ -136,6 +136,6 @@ def _explained(inputs: Tensor, deltas: Tensor, knowledge: Knowledge, chain: Chai
         residuals.append((batch * deltas - factor[:, None] * ideal).norm(dim=1))
     left, labels = torch.stack(residuals).min(0)
     factors = torch.stack(factors)[labels, torch.arange(len(labels))]
-    possible = (factors > 0) & (factors <= LONGEST)
+    possible = (factors > 0) & (factors <= LARGEST_FACTOR)
     residual = torch.where(possible, left / (batch * deltas.norm(dim=1)), math.inf)
     return Images(found, labels, factors, residual)

@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.adaptation import scaled
 from attacks.exact.consistency import OFF, Layer
 from attacks.exact.relabelled import Search
-from attacks.exact.separation import CERTAIN, LONGEST, WEAKEST, separated
+from attacks.exact.separation import CERTAIN, LARGEST_FACTOR, WEAKEST, separated
 from attacks.exact.subspace import subspace
 from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer
@@ -157,5 +157,5 @@ def _scaled(
     ideal[torch.arange(len(labels)), labels] -= 1
     factors = batch * (deltas * ideal).sum(1) / ideal.square().sum(1)
     left = (batch * deltas - factors[:, None] * ideal).norm(dim=1) / (batch * deltas.norm(dim=1))
-    left = left.where(factors <= LONGEST, torch.inf)
+    left = left.where(factors <= LARGEST_FACTOR, torch.inf)
     return Samples(names[0].removesuffix(".weight"), features, deltas, labels, factors, left)

@@ -13,7 +13,7 @@ from attacks.exact.subspace import Subspace
 
 CERTAIN = 1e-3
 """The relative residual below which a sample is certified."""
-LONGEST = 1 + 2 * CERTAIN
+LARGEST_FACTOR = 1 + 2 * CERTAIN
 """Factor of a gradient above which it is not one sample's: no clip makes it longer, but two alike add up."""
 WEAKEST = 2
 """So many samples with the smallest gradients are given up where they hide the others' zeros."""

@@ -112,7 +112,7 @@ def attack(
         public = public_of(others, mean, std, mean_image, images.shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
         budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
-        if _has_budget(_name(release)[0]):
+        if parts.has_budget(_name(release)[0]):
             for line in training.unread(release, budget):
                 warnings.warn(line, stacklevel=2)
         values = settings("attack", parameters) | {
@@ -210,11 +210,6 @@ def _by_name(release: Release, model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _has_budget(name: str) -> bool:
-    """Whether a defence of that name has an epsilon, by its own noise or because clip+noise is the same."""
-    return parts.is_calibrated(name) or parts.is_gaussian(name)
-
-
 def _defence(release: Release, budget: dict[str, Any]) -> Part:
     """The defence that the release went through, with the budget of the training it is from.
 
@@ -223,7 +218,7 @@ def _defence(release: Release, budget: dict[str, Any]) -> Part:
     """
     name, given = _name(release)
     declared = parts.defence_parameters(name)
-    if not _has_budget(name):
+    if not parts.has_budget(name):
         if budget:
             raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")
     elif "train_size" in budget:

@@ -58,6 +58,11 @@ def is_gaussian(name: str) -> bool:
     return name.split("+")[:2] == ["clip", "noise"]
 
 
+def has_budget(name: str) -> bool:
+    """Whether the defence has an epsilon: its noise follows from a budget, or the other way round."""
+    return is_calibrated(name) or is_gaussian(name)
+
+
 def facts(
     defence: Part, told_labels: str, attack: str | None, clients: int = 1, batch_size: int = 1
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpbench.protocol import as_stepped, sent
+from dpbench.protocol import opacus_step, sent
 from dpbench.protocol.accounted import Accounted, accounted
 from dpbench.protocol.claim import classical_noise_multiplier
 from dpbench.protocol.factorisation import Factorisation
@@ -113,8 +113,8 @@ class Release:
         """
         optimizer = sent.bare_optimizer(optimizer)
         names, gradients, expected, setting = sent.of_optimizer(optimizer, model)
-        as_stepped.check_norm(optimizer, model)
-        as_stepped.check_noise(optimizer)
+        opacus_step.check_norm(optimizer, model)
+        opacus_step.check_noise(optimizer)
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
         known = accounted(optimizer, model)
         return cls(names, gradients, expected, (stage,), per_sample="opacus", accounted=known)

@@ -13,6 +13,7 @@ from dpbench.store.columns import Column, columns, conditions
 _HOMES = {
     "Row": "dpbench.store.schema",
     "Store": "dpbench.store.folder",
+    "TABLES": "dpbench.store.folder",
     "StoredCell": "dpbench.store.cell_file",
     "attach_floors": "dpbench.store.floors",
     "is_begun": "dpbench.store.runs",
@@ -20,6 +21,7 @@ _HOMES = {
     "open_run": "dpbench.store.runs",
 }
 __all__ = [
+    "TABLES",
     "Column",
     "Row",
     "Store",

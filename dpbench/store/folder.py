@@ -38,6 +38,8 @@ from dpbench.system.paths import listed, open_file
 
 CELLS = "cells.csv"
 ASIDE = "set-aside"
+TABLES = ("results.parquet", "results.csv")
+"""Any of them is there once a run was exported."""
 _MISFITS = (pyarrow.ArrowException, ValueError, TypeError, OverflowError)
 _CHUNK = 2_000  # cells turned into a table at a time: bounds the Python objects alive during an export
 

@@ -13,11 +13,11 @@ import tomli_w
 from dpbench.protocol import InputError
 from dpbench.store import schema
 from dpbench.store.columns import columns
-from dpbench.store.folder import Store
+from dpbench.store.folder import TABLES, Store
 from dpbench.system.atomic import clear_leftovers, is_temporary, made_folder, refused_as_sentence, replacing
 from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 
-_TABLE, _TEXT, _CONFIG = "results.parquet", "results.csv", "config.toml"
+(_TABLE, _TEXT), _CONFIG = TABLES, "config.toml"
 _INPUTS = "inputs"
 """The setting that stands for the contents of files, by hash: no option."""
 _PLUGIN = "plugin"

@@ -110,7 +110,7 @@ def code_of(cell: Cell, *networks: type | Callable[..., Any]) -> str:
     name = cell.defence.name
     found = [threat_models[cell.threat.name], *networks, *metrics.METRICS.values(), *defenses.stages(name)]
     found += [attacks.kind(cell.attack.name)] if cell.attack else []
-    found += [Budget, Aggregation] if parts.is_calibrated(name) or parts.is_gaussian(name) else []
+    found += [Budget, Aggregation] if parts.has_budget(name) else []
     return _code(frozenset(found))
 
 

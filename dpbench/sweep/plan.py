@@ -51,11 +51,7 @@ class Plan:
 
     def cautions(self) -> list[str]:
         """What a reader of the budgets has to know, each sentence once."""
-        budgeted = [
-            cell.defence
-            for cell in self.cells
-            if parts.is_calibrated(cell.defence.name) or parts.is_gaussian(cell.defence.name)
-        ]
+        budgeted = [cell.defence for cell in self.cells if parts.has_budget(cell.defence.name)]
         budgets = [
             Budget(**{name: value for name, value in defence.given.items() if name in parameters(Budget)})
             for defence in budgeted

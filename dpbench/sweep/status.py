@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpbench import __version__
 from dpbench.protocol import InputError
-from dpbench.store import Store
+from dpbench.store import TABLES, Store
 from dpbench.sweep.claims import running
 from dpbench.sweep.loop import RUNNING
 from dpbench.system.output import plain
@@ -17,8 +17,6 @@ from dpbench.system.paths import kind_of, read_toml
 
 SHOWN = 10
 """Cells in hand, and reasons of failure, that are listed."""
-TABLES = ("results.parquet", "results.csv")
-"""Any of them is there once a run was exported."""
 READ = 500
 """Failed cells that are read for their reason."""
 

@@ -8,10 +8,9 @@ import pandas as pd
 
 from dpbench.protocol import InputError
 from dpbench.report.rows import ended_well
-from dpbench.store import Store, attach_floors, load, schema
+from dpbench.store import TABLES, Store, attach_floors, load, schema
 from dpbench.system.paths import expanded, kind_of
 
-_TABLES = ("results.parquet", "results.csv")
 _OTHERS = ("config.toml", "decide.json", "frontier.json", "utility.csv", "cells")
 
 
@@ -27,10 +26,10 @@ def read(path: str | Path) -> tuple[Store, pd.DataFrame]:
     folder = expanded(path)
     if kind_of(folder) != "folder":
         raise InputError(f"{folder} is no folder: name that of a run.")
-    if not any(kind_of(folder / name) for name in (*_TABLES, *_OTHERS)):
+    if not any(kind_of(folder / name) for name in (*TABLES, *_OTHERS)):
         raise InputError(f"{folder} holds nothing that dpbench wrote: name the folder of a run.")
     store = Store(folder)
-    tables = [folder / name for name in _TABLES if kind_of(folder / name) == "file"]
+    tables = [folder / name for name in TABLES if kind_of(folder / name) == "file"]
     exported = load(tables[0]) if tables else schema.frame([])
     schema.check_declared(exported, folder)
     finished, failed = store.counts()

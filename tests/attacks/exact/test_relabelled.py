@@ -90,7 +90,7 @@ def test_too_many_samples_are_not_begun(monkeypatch):
 
 
 def test_auto_restores_labels_that_counts_gets_wrong():
-    """In the mean over drawn batches, and never fewer."""
+    """All of eight drawn batches of four."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.Tanh(), nn.Linear(64, CLASSES))
     with torch.no_grad():
