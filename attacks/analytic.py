@@ -79,7 +79,7 @@ class Analytic(Attack):
             else:
                 found = [wiener(w, float(b), *noises, known, shift) for w, b in pairs]
             images = torch.stack(found) - shift
-        labels, source = label_rules.given_or_inferred(release, knowledge)
+        labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
         return Reconstruction(
             images=images.clamp(0, 1),
             labels=labels,

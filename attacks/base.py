@@ -59,6 +59,7 @@ class Task:
         progress: told how far it is.
         begun: the clock (`time.perf_counter`) that `seconds` count from.
         guess: images [B, C, H, W] in [0, 1] that a search sets out from; None for noise.
+        tell: told how far that is which comes before a search, (done, all): labels read, samples told apart.
     """
 
     release: Release
@@ -68,6 +69,7 @@ class Task:
     progress: Progress
     begun: float
     guess: Tensor | None = None
+    tell: Callable[[int, int], None] = lambda *_: None
 
     def noise(self, *shape: int) -> Tensor:
         """A standard normal draw, made on the CPU so that it does not depend on the device it is moved to."""
@@ -171,7 +173,9 @@ class Attack(Declared, ABC):
             read = False
             if not self.simulates:
                 release, knowledge, read = in_the_know(release, knowledge, generator, adaptive)
-            found = self.run(Task(release, knowledge, generator, device, progress, begun))
+            whole = self.evaluations()
+            tell = lambda done, of: progress(whole * done // of, whole, 1 - done / of)  # noqa: E731
+            found = self.run(Task(release, knowledge, generator, device, progress, begun, tell=tell))
         self._check(found, release, knowledge)
         if adaptive and not self.simulates and NAME in (stage.name for stage in release.defense):
             found = replace(found, note=f"{UNREAD} {found.note}".strip())

@@ -73,7 +73,9 @@ class FeatureInversion(Attack):
         if (coded := behind_code(task)) is not None:
             samples, task = coded
             return self.inverted(task, samples)
-        samples, why = last_layer.samples(task.release, task.knowledge, task.generator, self.starts)
+        samples, why = last_layer.samples(
+            task.release, task.knowledge, task.generator, self.starts, task.tell
+        )
         if samples is not None:
             return self.inverted(task, samples)
         names = _under_noise(task.release, task.knowledge)

@@ -157,7 +157,7 @@ class GradInversion(Attack):
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         resolved = self.resolved()
         iterations, restarts = resolved.iterations, resolved.restarts
-        labels, source = label_rules.given_or_inferred(release, knowledge, self.label_rule)
+        labels, source = label_rules.given_or_inferred(release, knowledge, self.label_rule, task.tell)
         shape = (release.batch_size, *knowledge.image_shape)
         starts = [preset.start * task.noise(*shape) for _ in range(restarts)]
         group = GroupConsistency(preset.group, torch.zeros_like(starts[0]), preset.relative)

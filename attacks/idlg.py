@@ -19,6 +19,6 @@ class IDLG(DLG):
 
     def variables(self, task: Task) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
         """Pixels only; the labels do not change during the search."""
-        labels, _ = label_rules.given_or_inferred(task.release, task.knowledge)
+        labels, _ = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
         pixels = task.noise(task.release.batch_size, *task.knowledge.image_shape)
         return [pixels], lambda _: labels

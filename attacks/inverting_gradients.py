@@ -116,7 +116,7 @@ class InvertingGradients(Attack):
     def run(self, task: Task) -> Reconstruction:
         """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
-        labels, source = label_rules.given_or_inferred(release, knowledge)
+        labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
         path = path_of(release, self.update)
         regularisers, note = self.regularisers(release, knowledge)
         objective = Cosine()

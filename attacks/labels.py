@@ -7,6 +7,7 @@ ReLU or sigmoid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,7 @@ from dpbench.protocol import InputError, Knowledge, Release
 
 Rule = Literal["minimum", "sum", "counts", "matched", "auto"]
 RULES: tuple[str, ...] = get_args(Rule)
+Tell = Callable[[int, int], None]
 STARTS = 200
 """Starts of the search for samples in the last layer's gradient, at most: about a sixth of a second for eight
 images of the ConvNet, and seconds where features have no zeros."""
@@ -41,12 +43,19 @@ def head(release: Release, knowledge: Knowledge) -> tuple[Tensor, Tensor | None]
     return weight, bias
 
 
-def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
+def infer(release: Release, knowledge: Knowledge, rule: str = "auto", tell: Tell = lambda *_: None) -> Tensor:
     """Labels int64 [B] by one of `RULES`.
 
     Without noise, `auto` is analytic for one sample (iDLG, Zhao et al. 2020). Of more it takes those that the
     last layer's gradient tells exactly, each with its certificate, and `counts` for the rest. Under noise it
     is `matched`, or `sum` where the attacker knows nothing of images, as far as there are classes.
+
+    Args:
+        release: of one batch.
+        knowledge: whose labels play no part.
+        rule: one of `RULES`.
+        tell: told how far the search for samples is, (done, all): of eight it may take seconds, of 32 among
+            1,000 classes a minute.
 
     Raises:
         InputError: for an unknown rule, no gradient of a last layer, a rule for distinct labels (`minimum`,
@@ -61,7 +70,7 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     if rule == "auto" and not noisy:
         if batch == 1:
             return analytic(weight, bias)
-        return completed(_certain(release, knowledge), counts(weight, bias, batch, shrunk))
+        return completed(_certain(release, knowledge, tell), counts(weight, bias, batch, shrunk))
     if rule in ("auto", "matched"):
         names, sent = output_layer(release, knowledge), set(map(id, release.gradients))
         single = not sent & {id(weight), id(bias)}  # two rows made of one
@@ -88,11 +97,13 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto") -> Tensor:
     return minimum(weight, batch) if rule == "minimum" else by_sum(weight, batch)
 
 
-def given_or_inferred(release: Release, knowledge: Knowledge, rule: str = "auto") -> tuple[Tensor, str]:
-    """Labels int64 [B] and whether they are `known` or `inferred`; InputError as `infer`."""
+def given_or_inferred(
+    release: Release, knowledge: Knowledge, rule: str = "auto", tell: Tell = lambda *_: None
+) -> tuple[Tensor, str]:
+    """Labels int64 [B] and whether they are `known` or `inferred`; arguments and InputError as `infer`'s."""
     if knowledge.labels is not None:
         return knowledge.labels, "known"
-    return infer(release, knowledge, rule), "inferred"
+    return infer(release, knowledge, rule, tell), "inferred"
 
 
 def completed(found: Tensor, guessed: Tensor) -> Tensor:
@@ -108,12 +119,12 @@ def completed(found: Tensor, guessed: Tensor) -> Tensor:
     return torch.cat([found, guessed.new_tensor(left)])
 
 
-def _certain(release: Release, knowledge: Knowledge) -> Tensor:
+def _certain(release: Release, knowledge: Knowledge, tell: Tell) -> Tensor:
     """The labels of the samples that explain the last layer's gradient, int64 [at most B]."""
     from attacks.exact import last_layer  # here, as its package imports this module
     from attacks.exact.separation import CERTAIN
 
-    samples, _ = last_layer.samples(release, knowledge, torch.Generator().manual_seed(0), STARTS)
+    samples, _ = last_layer.samples(release, knowledge, torch.Generator().manual_seed(0), STARTS, tell)
     if samples is None:
         return torch.zeros(0, dtype=torch.int64, device=release.gradients[0].device)
     return samples.labels[samples.residual < CERTAIN]

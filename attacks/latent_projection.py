@@ -86,7 +86,7 @@ class LatentProjection(Attack):
                 f"The generator makes images of shape {tuple(generator.image_shape)} and the victim takes "
                 f"{knowledge.image_shape}: give another `generator` or `image_size`."
             )
-        labels, source = label_rules.given_or_inferred(release, knowledge)
+        labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
         if int(labels.max()) >= generator.num_classes:
             raise InputError(
                 f"The generator knows {generator.num_classes} classes, and label {int(labels.max())} is "

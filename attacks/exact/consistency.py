@@ -3,28 +3,26 @@
 The last layer's gradient is D^T H, one row of D (loss gradients of the logits) and of H (features) for each
 sample. Of cross-entropy, D follows from H: a row is factor * (softmax(W h + b) - one-hot), the factor 1
 unless the sample was clipped. B samples in the row space of the gradient have B^2 coordinates there, and the
-gradient has K (B + 1) entries, so the coordinates are solved for (Levenberg-Marquardt). Zeros, as ReLU makes
+gradient has K (B + 1) entries, so the coordinates are solved for (`levenberg`). Zeros, as ReLU makes
 them (`sparsity`), play no part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from attacks.exact.levenberg import descended
 from attacks.exact.subspace import Subspace
 
 STEPS = 100
 """Of a solution, at most."""
 SPREAD = (0.1, 0.3, 1.0)
 """How far the others begin from there, relative to a row's length; they take turns."""
-SLOW = 1e-6
-"""Relative gain of a step below which a solution has come to rest, unless it is nearly exact."""
 EXACT = 1e-13
 """Relative squared error of the gradient below which rounding errors are left."""
 OFF = 0.01
@@ -33,12 +31,12 @@ COARSE = 1e-6
 """Relative squared error from which a solution is none, however well its equations are conditioned."""
 ROUNDING = 1e-7
 """Relative error of a gradient in float32, at least."""
+ENTRIES = 2**19
+"""Of the largest tensors that are made at a time, roughly: 4 MB."""
 LONGEST = 3
 """Largest length of a row that a solution begins at, relative to the median."""
 TINY = 1e-12
 """What stands for zero as a divisor."""
-HARDEST = 1e10
-"""Damping from which no step makes the error smaller."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,16 @@ class Solution:
 
 
 class Equations:
-    """What coordinates [r, r] in the row space, and behind them the logarithms of the factors, leave over.
+    """What coordinates in the row space leave over of a gradient: p points [p, r, r] with labels [p, r].
+
+    Behind the coordinates stand the logarithms of the factors where samples were clipped: [p, r, r + 1].
 
     Args:
         space: row space of the layer's weight gradient, of r rows.
         layer: the gradient.
-        labels: int64 [r], of the samples.
     """
 
-    def __init__(self, space: Subspace, layer: Layer, labels: Tensor) -> None:
+    def __init__(self, space: Subspace, layer: Layer) -> None:
         basis = space.basis
         self.size, self.clipped = len(basis), layer.clipped
         target = torch.cat([layer.weight @ basis.T, layer.bias[:, None]], 1)
@@ -99,55 +98,55 @@ class Equations:
         self.outside = space.floor / float(self.scale)
         self.target = target / self.scale
         self.inner, self.bias = layer.own_weight @ basis.T, layer.own_bias
-        self.labels, self.own = labels, target[labels]
 
-    def begin(self, attempt: int, generator: torch.Generator) -> Tensor:
-        """[r, r], with factors [r, r + 1]: each label's row of the gradient, and then points around it."""
-        entries = self.own[:, -1:]
-        rows = self.own[:, :-1] / torch.where(entries.abs() < TINY, TINY, entries)
-        lengths = rows.norm(dim=1, keepdim=True)  # too long where the batch's entry nearly cancels
-        rows = rows * (LONGEST * lengths.median() / lengths.clamp_min(TINY)).clamp(max=1)
-        if attempt or len(self.labels.unique()) < self.size:
-            noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows)
-            spread = SPREAD[attempt % len(SPREAD)] / self.size**0.5
-            rows = rows + spread * rows.norm(dim=1, keepdim=True) * noise
-        return torch.cat([rows, rows.new_zeros(self.size, 1)], 1) if self.clipped else rows
+    def begin(self, labels: Tensor, attempts: Tensor, generator: torch.Generator) -> Tensor:
+        """Points for attempts [p]: each label's row of the gradient, or points around it after the first."""
+        own = self.target[labels]
+        entries = own[:, :, -1:]
+        rows = own[:, :, :-1] / torch.where(entries.abs() < TINY, TINY, entries)
+        lengths = rows.norm(dim=2, keepdim=True)  # too long where the batch's entry nearly cancels
+        median = lengths.median(1, keepdim=True).values
+        rows = rows * (LONGEST * median / lengths.clamp_min(TINY)).clamp(max=1)
+        repeated = (labels.sort(1).values.diff(dim=1) == 0).any(1)
+        spread = rows.new_tensor(SPREAD)[attempts % len(SPREAD)] / self.size**0.5
+        spread = spread.where(repeated | (attempts > 0), 0)
+        noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows)
+        rows = rows + spread[:, None, None] * rows.norm(dim=2, keepdim=True) * noise
+        return torch.cat([rows, torch.zeros_like(rows[:, :, :1])], 2) if self.clipped else rows
 
-    def solution(self, points: Iterable[Tensor], steps: int = STEPS) -> Solution:
-        """The nearest of the solutions that begin at `points`; the first exact one ends it."""
-        best, error = None, math.inf
-        for point in points:
-            reached, at = self.descended(point, steps)
-            if best is None or reached < error:
-                best, error = at, reached
+    def solution(
+        self, labels: Tensor, points: Tensor, steps: int = STEPS, tell: Callable[[int], None] = lambda _: None
+    ) -> Solution:
+        """The nearest of the solutions that begin at `points`; the first exact one ends them all.
+
+        Args:
+            labels: int64 [p, r].
+            points: float64 [p, r, r or r + 1].
+            steps: of each, at most.
+            tell: told how many were begun.
+        """
+        best, error, begun = 0, math.inf, 0
+        reached = points.clone()
+        unknowns = points[0].numel()
+        together = max(1, ENTRIES // (unknowns * max(unknowns, len(self.bias))))
+        for part in torch.arange(len(points), device=points.device).split(together):
+            errors, reached[part] = descended(
+                lambda at, i, part=part: self.error(labels[part[i]], at),
+                lambda at, i, part=part: self.expanded(labels[part[i]], at),
+                points[part],
+                steps,
+                EXACT,
+            )
+            nearest = int(errors.argmin())
+            if errors[nearest] < error:
+                best, error = begun + nearest, float(errors[nearest])
+            begun += len(part)
+            tell(begun)
             if error < EXACT:
                 break
-        return Solution(self.labels, best, error, self.bound(best))
+        return Solution(labels[best], reached[best], error, self.bound(labels[best], reached[best]))
 
-    def descended(self, point: Tensor, steps: int) -> tuple[float, Tensor]:
-        """The relative squared error of the gradient, and the point reached in so many steps at most."""
-        damping, (error, gradient, curvature) = 1e-2, self.expanded(point)
-        for _ in range(steps):
-            root = curvature.diagonal().clamp_min(1e-30).sqrt()
-            scaled = curvature / root[:, None] / root
-            while damping < HARDEST:
-                damped = scaled + damping * torch.eye(len(root)).to(scaled)
-                step = torch.linalg.solve_ex(damped, gradient / root).result / root  # not finite: damped more
-                new = point - step.view_as(point)
-                ahead = self.error(new)
-                if ahead < error:
-                    break
-                damping *= 10
-            else:
-                break
-            slow = error - ahead < SLOW * error and ahead > EXACT
-            point, damping = new, max(damping / 10, 1e-14)
-            error, gradient, curvature = self.expanded(point)
-            if slow or error < EXACT**2:
-                break
-        return error, point
-
-    def bound(self, point: Tensor) -> Tensor:
+    def bound(self, labels: Tensor, point: Tensor) -> Tensor:
         """How far each sample's coordinates may be from those that the gradient was made of, relative, [r].
 
         To first order, errors of the gradient move a sample's coordinates by at most their norm times the
@@ -155,13 +154,17 @@ class Equations:
         norm is told by what is left over and by what lies outside the row space. Of the former n unknowns
         have taken their share, and of as many equations as unknowns nothing is left that could tell.
         Infinite where that is so, or where too much is left over for a first order.
+
+        Args:
+            labels: int64 [r].
+            point: float64 [r, r or r + 1].
         """
-        error, _, curvature = self.expanded(point)
+        error, _, curvature = (each[0] for each in self.expanded(labels[None], point[None]))
         equations, unknowns = (len(self.bias) - 1) * (self.size + 1), len(curvature)  # columns of D sum to 0
         lost = point.new_full((self.size,), math.inf)
         if not error <= COARSE or equations <= unknowns:
             return lost
-        norm = (error * equations / (equations - unknowns)) ** 0.5 + max(self.outside, ROUNDING)
+        norm = float(error * equations / (equations - unknowns)) ** 0.5 + max(self.outside, ROUNDING)
         root = curvature.diagonal().clamp_min(1e-30).sqrt()
         inverse, failed = torch.linalg.inv_ex(curvature / root[:, None] / root)
         if failed or not inverse.isfinite().all():
@@ -171,46 +174,49 @@ class Equations:
         largest = own.square().sum((1, 2)) ** 0.25  # no smaller than the root of the largest eigenvalue
         return norm * largest / point[:, : self.size].norm(dim=1)
 
-    def error(self, point: Tensor) -> float:
-        """The squared norm of what is left over; infinite where it is not a number."""
-        found = float(self._left(*self._deltas(point)[:2]).square().sum())
-        return found if math.isfinite(found) else math.inf
+    def error(self, labels: Tensor, points: Tensor) -> Tensor:
+        """The squared norm of what is left over, [p]; infinite where it is not a number."""
+        deltas, ones, _, _ = self._deltas(labels, points)
+        return _finite((deltas.mT @ ones - self.target).square().sum((1, 2)))
 
-    def expanded(self, point: Tensor) -> tuple[float, Tensor, Tensor]:
-        """The error, half its gradient [n] and the Gauss-Newton matrix [n, n] of a point of n numbers.
+    def expanded(self, labels: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The error, half its gradient [p, n] and the Gauss-Newton matrix [p, n, n] of points of n numbers.
 
         With d_i a sample's row of D, P_i the derivatives of that, and a_i its coordinates and a 1, what is
         left over has the derivative P_ik a_i^T + d_i e_k^T by its coordinate k, and d_i a_i^T by the
         logarithm of its factor.
         """
-        deltas, ones, softmax, factors = self._deltas(point)
-        left = self._left(deltas, ones)
-        mean = softmax @ self.inner  # [r, r]
-        slopes = factors[:, None, None] * softmax[:, :, None] * (self.inner - mean[:, None]) / self.scale
-        places = torch.eye(self.size).to(point)
-        rows = ones[:, :-1]
+        deltas, ones, softmax, factors = self._deltas(labels, points)
+        left = deltas.mT @ ones - self.target  # [p, K, r + 1]
+        inner = self.inner - (softmax @ self.inner)[:, :, None]  # [p, r, K, r]
+        slopes = factors[:, :, None, None] * softmax[..., None] * inner / self.scale
+        places = torch.eye(self.size).to(points)
+        rows = ones[:, :, :-1]
         if self.clipped:
-            slopes = torch.cat([slopes, deltas[:, :, None]], 2)
+            slopes = torch.cat([slopes, deltas[..., None]], 3)
             places = torch.cat([places, places.new_zeros(1, self.size)])
-            rows = torch.cat([rows, rows.new_zeros(self.size, 1)], 1)
-        gradient = torch.einsum("ick,cn,in->ik", slopes, left, ones) + deltas @ left[:, :-1] @ places.T
-        flat = slopes.transpose(0, 1).flatten(1)  # [K, n]
-        count = point.numel()
-        gram = (flat.T @ flat).view(*point.shape, *point.shape) * (ones @ ones.T)[:, None, :, None]
-        along = (deltas @ flat).view(self.size, *point.shape)  # [j, i, k]: d_j . P_ik
-        mixed = torch.einsum("jik,il->ikjl", along, rows)
-        gram = gram + mixed + mixed.permute(2, 3, 0, 1)
-        gram = gram + (deltas @ deltas.T)[:, None, :, None] * (places @ places.T)[None, :, None, :]
-        return float(left.square().sum()), gradient.flatten(), gram.reshape(count, count)
+            rows = torch.cat([rows, torch.zeros_like(rows[:, :, :1])], 2)
+        count, size, width = points.shape
+        along_ones = (ones @ left.mT)[:, :, None] @ slopes  # [p, r, 1, width]
+        gradient = along_ones[:, :, 0] + deltas @ left[:, :, :-1] @ places.T
+        flat = slopes.transpose(1, 2).flatten(2)  # [p, K, n]
+        gram = (flat.mT @ flat).view(count, size, width, size, width) * (ones @ ones.mT)[:, :, None, :, None]
+        along = (deltas @ flat).view(count, size, size, width)  # [p, j, i, k]: d_j . P_ik
+        mixed = along.permute(0, 2, 3, 1)[..., None] * rows[:, :, None, None, :]  # [p, i, k, j, l]
+        gram += mixed + mixed.permute(0, 3, 4, 1, 2)
+        gram += (deltas @ deltas.mT)[:, :, None, :, None] * (places @ places.T)[:, None, :]
+        matrix = gram.flatten(3).flatten(1, 2)
+        return _finite(left.square().sum((1, 2))), gradient.flatten(1), matrix
 
-    def _deltas(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _deltas(self, labels: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """D, divided so that the gradient has length 1, the coordinates with a 1, softmax, and factors."""
-        rows = point[:, : self.size]
-        softmax = (rows @ self.inner.T + self.bias).softmax(1)
-        factors = point[:, self.size].exp() if self.clipped else point.new_ones(self.size)
-        one_hot = F.one_hot(self.labels, softmax.shape[1])
-        deltas = factors[:, None] * (softmax - one_hot) / self.scale
-        return deltas, torch.cat([rows, rows.new_ones(self.size, 1)], 1), softmax, factors
+        rows = points[:, :, : self.size]
+        softmax = (rows @ self.inner.T + self.bias).softmax(2)
+        factors = points[:, :, self.size].exp() if self.clipped else points.new_ones(points.shape[:2])
+        own = torch.zeros_like(softmax).scatter_(2, labels[:, :, None], 1)
+        deltas = factors[:, :, None] * (softmax - own) / self.scale
+        return deltas, torch.cat([rows, torch.ones_like(rows[:, :, :1])], 2), softmax, factors
 
-    def _left(self, deltas: Tensor, ones: Tensor) -> Tensor:
-        return deltas.T @ ones - self.target
+
+def _finite(errors: Tensor) -> Tensor:
+    return errors.where(errors.isfinite(), math.inf)

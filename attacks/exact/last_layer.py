@@ -13,12 +13,13 @@ from attacks.adaptation import scaled
 from attacks.exact.consistency import OFF, Layer
 from attacks.exact.relabelled import Search
 from attacks.exact.separation import CERTAIN, LARGEST_FACTOR, WEAKEST, separated
+from attacks.exact.sparsity import Tell
 from attacks.exact.subspace import subspace
 from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer
 from dpbench.protocol import InputError, Knowledge, Release
 
-STARTS = 32
+STARTS = 8
 """For so many of spear's starts one solution by `consistency` is begun."""
 
 
@@ -63,7 +64,11 @@ def last_layer(release: Release, knowledge: Knowledge) -> tuple[str, str]:
 
 
 def samples(
-    release: Release, knowledge: Knowledge, generator: torch.Generator, starts: int
+    release: Release,
+    knowledge: Knowledge,
+    generator: torch.Generator,
+    starts: int,
+    tell: Tell = lambda *_: None,
 ) -> tuple[Samples | None, str]:
     """The batch's samples, or None and why there are none, as a clause.
 
@@ -74,6 +79,8 @@ def samples(
 
     Samples whose gradient is below the rounding errors of the others' are left out. One sample alone needs
     neither.
+
+    For `starts` see `sparse_rows`; `tell` is told how far each of the two is, (done, all).
     """
     batch, classes = release.batch_size, knowledge.num_classes
     if batch > classes - 1:
@@ -90,13 +97,13 @@ def samples(
     if space is None:
         return None, f"the last layer's gradient is no sum of {batch} samples', as under noise or pruning"
     explain = lambda rows: _scaled(rows, weight, bias, names, knowledge, batch)  # noqa: E731
-    found = separated(space, explain, generator, starts, one_sign=True)
+    found = separated(space, explain, generator, starts, one_sign=True, tell=tell)
     if found is None and batch == 1 and space.clear:
         found = explain(space.basis * (weight @ space.basis[0]).dot(bias).sign())
     if found is None and batch > 1:
         layer = Layer(batch * weight, batch * bias, *_own(names, knowledge), scaled(release))
         guesses, known = _guesses(release, knowledge, weight, bias), knowledge.labels is not None
-        search = Search(space, layer, generator, max(1, starts // STARTS), exchange=not known)
+        search = Search(space, layer, generator, max(1, starts // STARTS), exchange=not known, tell=tell)
         found = _consistent(search, guesses, explain)
     if found is None:
         return None, "neither zeros nor the outputs tell the features of the last layer apart"

@@ -146,7 +146,7 @@ class Peel(Attack):
 
     def solved(self, task: Task, image: Tensor, left: float, note: str) -> Reconstruction:
         """An image that explains the release; with a note it is not certified, because others may do so."""
-        labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
+        labels, source = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
         mean = torch.tensor(task.knowledge.mean, device=task.device)[:, None, None]
         return Reconstruction(
             images=image.to(task.device),

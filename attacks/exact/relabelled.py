@@ -9,24 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from attacks.exact.consistency import Equations, Layer, Solution
+from attacks.exact.sparsity import Tell
 from attacks.exact.subspace import Subspace
 
 LARGEST = 32
 """Samples beyond which nothing is begun: of 1,000 classes, a solution takes seconds."""
 SMALL = 8
 """Samples beyond which fewer solutions are begun: the time of a step grows with the cube of their number."""
-FEW = 6
+FEW = 12
 """Solutions begun for labels that may be wrong, at most."""
-EXCHANGES = 192
+EXCHANGES = 400
 """That are tried for one guess, at most."""
-QUICK = 30
-"""Steps of a solution after an exchange."""
+QUICK = 60
+"""Steps of a solution after an exchange, at most."""
 OTHERS = 8
 """Labels that are exchanged for, besides those that the bias gradient shows: those with its least entries."""
 PRESENT = 1e-5
@@ -43,6 +45,7 @@ class Search:
         generator: on the CPU; decides where solutions begin.
         tries: solutions begun for a guess of the labels, at most; only the first begins at their own rows.
         exchange: the labels are guessed, and wrong ones may be exchanged.
+        tell: told how many exchanges were tried, and of how many at most.
     """
 
     space: Subspace
@@ -50,6 +53,12 @@ class Search:
     generator: torch.Generator
     tries: int
     exchange: bool
+    tell: Tell = lambda *_: None
+
+    @cached_property
+    def equations(self) -> Equations:
+        """Of the gradient."""
+        return Equations(self.space, self.layer)
 
     def __call__(self, guesses: Sequence[Tensor]) -> Solution | None:
         """The nearest solution; None where there are too many samples, or no guess.
@@ -76,29 +85,31 @@ class Search:
 
     def solved(self, labels: Tensor, tries: int, *points: Tensor) -> Solution:
         """The nearest of the solutions with these labels; they begin at `points` and then at starts."""
-        equations = Equations(self.space, self.layer, labels)
-        starts = (equations.begin(i, self.generator) for i in range(max(1, self._scaled(tries))))
-        return equations.solution(chain(points, starts))
+        attempts = torch.arange(max(1, self._scaled(tries)), device=labels.device)
+        many = labels.expand(len(points) + len(attempts), -1)
+        starts = self.equations.begin(many[len(points) :], attempts, self.generator)
+        starts = torch.cat([*(point[None] for point in points), starts])
+        first = self.equations.solution(many[:1], starts[:1])  # often it is the one
+        if first.certain or len(starts) == 1:
+            return first
+        return nearer(first, self.equations.solution(many[1:], starts[1:]))
 
     def relabelled(self, best: Solution) -> Solution:
         """The solution after exchanges of labels; `best` where none comes nearer."""
-        left, seen = self._scaled(EXCHANGES), {_multiset(best.labels)}
+        whole = left = self._scaled(EXCHANGES)
+        seen = {_multiset(best.labels)}
         while not best.certain and left > 0:
-            nearest = None
-            for place, labels in self.exchanged(best.labels):
-                if left == 0 or (nearest is not None and nearest.certain):
-                    break
-                if (key := _multiset(labels)) in seen:
-                    continue
-                seen.add(key)
-                left -= 1
-                equations = Equations(self.space, self.layer, labels)
-                point = best.point.clone()
-                point[place] = equations.begin(0, self.generator)[place]
-                found = equations.solution([point], QUICK)
-                nearest = found if nearest is None else nearer(nearest, found)
-            if nearest is None:
+            fresh = list(islice(self.exchanged(best.labels, seen), left))
+            if not fresh:
                 break
+            places, labels = (torch.stack(each) for each in zip(*fresh, strict=True))
+            own = self.equations.begin(labels, torch.zeros_like(places), self.generator)
+            exchanged = torch.arange(self.equations.size, device=places.device) == places[:, None]
+            points = own.where(exchanged[:, :, None], best.point)
+            done = whole - left
+            tell = lambda begun, done=done: self.tell(done + begun, whole)  # noqa: E731
+            nearest = self.equations.solution(labels, points, QUICK, tell)
+            left -= len(fresh)
             if not nearest.certain:
                 nearest = self.solved(nearest.labels, min(self.tries, FEW), nearest.point)
             if nearest.error >= best.error:
@@ -106,22 +117,27 @@ class Search:
             best = nearest
         return best
 
-    def exchanged(self, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Labels [r] of which one is another, and its place; those that surely occur are kept once.
+    def exchanged(self, labels: Tensor, seen: set[tuple[int, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """A place, and labels [r] which have another one there; those that surely occur are kept once.
 
         Whatever the features, an entry of the bias gradient is negative only where its label occurs.
+
+        Args:
+            labels: [r].
+            seen: labels in their order, which are left out and to which these are added.
         """
         bias = self.layer.bias
         present = bias < -PRESENT * bias.abs().max()
-        least = bias.argsort()[: int(present.sum()) + OTHERS].tolist()
-        for place, label in enumerate(labels.tolist()):
+        least = bias.argsort()[: int(present.sum()) + OTHERS]
+        for place, label in enumerate(labels):
             if present[label] and int((labels == label).sum()) == 1:
                 continue
             for other in least:
-                if other != label:
-                    exchanged = labels.clone()
-                    exchanged[place] = other
-                    yield place, exchanged
+                exchanged = labels.clone()
+                exchanged[place] = other
+                if (key := _multiset(exchanged)) not in seen:
+                    seen.add(key)
+                    yield torch.tensor(place, device=labels.device), exchanged
 
     def _scaled(self, solutions: int) -> int:
         """As many solutions as take the time of that many with few samples."""

@@ -57,14 +57,14 @@ class Spear(Attack):
         release, knowledge = task.release, task.knowledge
         chain = layers.read(knowledge.model, knowledge.image_shape)
         if first_layer.takes_pixels(chain):
-            whole = self.evaluations()
-            tell = lambda found, of: task.progress(whole * found // of, whole, 1 - found / of)  # noqa: E731
-            images, why = first_layer.images(release, knowledge, chain, task.generator, self.starts, tell)
+            images, why = first_layer.images(
+                release, knowledge, chain, task.generator, self.starts, task.tell
+            )
             return self.searched(task, None, why) if images is None else self.solved(task, images, why)
         if (coded := behind_code(task)) is not None:
             samples, task = coded
         else:
-            samples, why = last_layer.samples(release, knowledge, task.generator, self.starts)
+            samples, why = last_layer.samples(release, knowledge, task.generator, self.starts, task.tell)
             if samples is None:
                 return self.searched(task, None, why)
         if not descent.fits(chain, samples.layer):
@@ -154,7 +154,7 @@ class Spear(Attack):
         if labels is not None:
             labels, source = completed_labels(task, labels)
         else:
-            labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
+            labels, source = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
         told = replace(task, knowledge=replace(task.knowledge, labels=labels))
         found = InvertingGradients(iterations=self.iterations, engine=self.engine).run(told)
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
@@ -206,7 +206,7 @@ def unexplained(task: Task, images: Tensor, samples: last_layer.Samples) -> floa
 
 def completed_labels(task: Task, found: Tensor) -> tuple[Tensor, str]:
     """Labels [B] that begin with those found; the rest are known or inferred. And which of both they are."""
-    guessed, source = label_rules.given_or_inferred(task.release, task.knowledge)
+    guessed, source = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
     return label_rules.completed(found, guessed), source
 
 

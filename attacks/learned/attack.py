@@ -40,7 +40,7 @@ class LearnedInversion(Attack):
             InputError: for a defence that is not registered, or too few public images of the label.
         """
         check_public_images(task.knowledge, self.name)
-        labels, source = label_rules.given_or_inferred(task.release, task.knowledge)
+        labels, source = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
         images, classes = self.public(task.knowledge, task.device)
         report = lambda done, value: task.progress(done, self.training_steps, value)  # noqa: E731
         task.progress(0, self.training_steps, math.nan)

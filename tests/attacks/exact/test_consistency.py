@@ -136,17 +136,24 @@ def test_gradient_and_curvature_are_those_of_the_equations(is_clipped):
         deltas = model(images).double().softmax(1) - F.one_hot(labels, CLASSES)
     own = model[3].weight.detach().double(), model[3].bias.detach().double()
     layer = Layer(deltas.T @ features, deltas.sum(0), *own, is_clipped)
-    equations = Equations(subspace(layer.weight, 3), layer, labels)
-    point = torch.randn(3, 3 + is_clipped, generator=torch.Generator().manual_seed(0)).double()
+    equations = Equations(subspace(layer.weight, 3), layer)
+    points = torch.randn(2, 3, 3 + is_clipped, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.stack([labels, labels.flip(0)])
+    expanded = equations.expanded(labels, points)
+    assert torch.allclose(expanded[0], equations.error(labels, points))
+    for own, point, error, gradient, curvature in zip(labels, points, *expanded, strict=True):
 
-    def left(at):
-        return equations._left(*equations._deltas(at)[:2]).flatten()
+        def left(at, own=own):
+            rows = torch.cat([at[:, :3], torch.ones(3, 1)], 1)
+            softmax = (at[:, :3] @ equations.inner.T + equations.bias).softmax(1)
+            factors = at[:, 3:].exp() if is_clipped else 1
+            deltas = factors * (softmax - F.one_hot(own, CLASSES))
+            return (deltas.T @ rows / equations.scale - equations.target).flatten()
 
-    error, gradient, curvature = equations.expanded(point)
-    jacobian = torch.autograd.functional.jacobian(left, point).flatten(1)
-    assert error == pytest.approx(float(left(point).square().sum()))
-    assert torch.allclose(gradient, jacobian.T @ left(point), atol=1e-10)
-    assert torch.allclose(curvature, jacobian.T @ jacobian, atol=1e-10)
+        jacobian = torch.autograd.functional.jacobian(left, point).flatten(1)
+        assert float(error) == pytest.approx(float(left(point).square().sum()))
+        assert torch.allclose(gradient, jacobian.T @ left(point), atol=1e-10)
+        assert torch.allclose(curvature, jacobian.T @ jacobian, atol=1e-10)
 
 
 def drawn_layer(seed, size, classes, is_clipped):
@@ -172,14 +179,14 @@ def test_the_bound_holds_for_what_errors_do_to_a_solution(is_clipped):
         noise = torch.Generator().manual_seed(seed)
         layer = replace(layer, weight=layer.weight + 1e-6 * torch.randn(8, 12, generator=noise))
         space = subspace(layer.weight, 3)
-        equations = Equations(space, layer, labels)
+        equations = Equations(space, layer)
         point = features @ space.basis.T
         deltas = (features @ layer.own_weight.T + layer.own_bias).softmax(1) - F.one_hot(labels, 8)
         if is_clipped:
             mixed = torch.linalg.lstsq(torch.cat([point, torch.ones(3, 1)], 1).T, equations.target.T).solution
             factors = equations.scale * (mixed * deltas).sum(1) / deltas.square().sum(1)
             point = torch.cat([point, factors.clamp_min(1e-3).log()[:, None]], 1)
-        solution = equations.solution([point])
+        solution = equations.solution(labels[None], point[None])
         moved = (solution.point[:, :3] @ space.basis - features).norm(dim=1) / features.norm(dim=1)
         ratios.append(moved / solution.bound)
     ratios = torch.cat(ratios)
@@ -190,8 +197,8 @@ def test_the_bound_holds_for_what_errors_do_to_a_solution(is_clipped):
 def test_as_many_unknowns_as_equations_tell_nothing_of_errors():
     layer, features, labels = drawn_layer(0, 3, 4, True)
     space = subspace(layer.weight, 3)
-    equations = Equations(space, layer, labels)
-    bound = equations.bound(torch.cat([features @ space.basis.T, torch.zeros(3, 1)], 1))
+    equations = Equations(space, layer)
+    bound = equations.bound(labels, torch.cat([features @ space.basis.T, torch.zeros(3, 1)], 1))
     assert bound.isinf().all()
 
 

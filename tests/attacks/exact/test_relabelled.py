@@ -1,10 +1,13 @@
 """Labels guessed wrong are exchanged for the right ones, and for nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import attacks
 from attacks import labels as rules
 from attacks.exact import relabelled
 from attacks.exact.consistency import Layer
@@ -56,7 +59,7 @@ def test_labels_that_the_bias_gradient_shows_are_kept():
     layer, _ = scene([1, 1, 3, 7])
     shown = {n for n in range(CLASSES) if layer.bias[n] < -0.1}
     assert {3, 7} <= shown
-    for _, labels in search(layer, 4).exchanged(torch.tensor([1, 3, 7, 2])):
+    for _, labels in search(layer, 4).exchanged(torch.tensor([1, 3, 7, 2]), {(1, 2, 3, 7)}):
         assert {3, 7} <= set(labels.tolist())
         assert 2 not in labels
 
@@ -72,15 +75,19 @@ def test_a_gradient_of_no_samples_has_no_labels():
 
 
 def test_exchanges_end(monkeypatch):
-    tried = []
+    begun, told = [], []
     monkeypatch.setattr(relabelled, "EXCHANGES", 5)
     solution = relabelled.Equations.solution
     monkeypatch.setattr(
-        relabelled.Equations, "solution", lambda self, *given: tried.append(1) or solution(self, *given)
+        relabelled.Equations,
+        "solution",
+        lambda self, labels, *given: begun.append(len(labels)) or solution(self, labels, *given),
     )
     layer, _ = scene([1, 1, 3, 7])
-    assert not search(layer, 4, tries=1)([torch.tensor([2, 4, 5, 6])]).certain
-    assert len(tried) <= 1 + 2 * 5
+    exchanging = replace(search(layer, 4, tries=1), tell=lambda *progress: told.append(progress))
+    assert not exchanging([torch.tensor([2, 4, 5, 6])]).certain
+    assert sum(begun) <= 1 + 2 * 5
+    assert told[-1] == (5, 5)
 
 
 def test_too_many_samples_are_not_begun(monkeypatch):
@@ -105,6 +112,11 @@ def test_auto_restores_labels_that_counts_gets_wrong():
             found = torch.bincount(rules.infer(release, knowledge, rule), minlength=CLASSES)
             by_rule[rule] += int(torch.minimum(found, torch.bincount(labels, minlength=CLASSES)).sum())
         if seed == 0:
+            told = []
+            search = attacks.create("inverting-gradients", iterations=1)
+            search(release, knowledge, seed=0, progress=lambda *each, told=told: told.append(each))
+            assert len(told) > 2  # one of the iteration
+            assert all(0 <= done <= whole for done, whole, _ in told)
             found, _ = samples(release, knowledge, torch.Generator().manual_seed(0), 200)
             assert sorted(found.labels.tolist()) == sorted(labels.tolist())
     assert by_rule["auto"] == 32 > by_rule["counts"]
