@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` of pyproject.toml means; `-n NUMBER` wins."""
     named = config.invocation_params.args and config.args_source is config.ArgsSource.ARGS
     return 0 if named else min(MOST, os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles the packages once, where Python may not keep what it compiles ($PYTHONDONTWRITEBYTECODE).
+
+    Tests start many processes, and each would compile all modules anew. What tests write is left alone.
+    """
+    if not hasattr(config, "workerinput"):
+        for package in ("dpbench", "attacks", "defenses"):
+            compileall.compile_dir(Path(__file__).parent / package, quiet=2)
 
 
 @pytest.fixture(autouse=True)

@@ -54,17 +54,17 @@ def stages(name, eps, max_grad_norm):
     return create(name, **dp, **others.get(name, {}))
 
 
-@pytest.mark.parametrize("name", ["dp", "dp+prune", "dp+noise"])
-def test_false_alarms_are_rare(name):
+@pytest.mark.parametrize(("name", "seeds"), [("dp", 4), ("dp+prune", 2), ("dp+noise", 2)])
+def test_false_alarms_are_rare(name, seeds):
     """At confidence 0.5 half of all audits may err; correction and joint limits make it fewer."""
     reports = [
         audit(stages(name, eps, bound), releases=400, confidence=0.5, seed=seed)
-        for seed in range(4)
+        for seed in range(seeds)
         for eps, bound in ((0.3, 1.0), (2.0, 3.0), (20.0, 0.1))
     ]
     assert all(report.gaussian for report in reports)
-    assert sum(report.failed for report in reports) <= 6
-    assert len({report.eps for report in reports}) > 6
+    assert sum(report.failed for report in reports) <= len(reports) / 2
+    assert len({report.eps for report in reports}) > len(reports) / 2
     assert len({report.checks for report in reports}) == len(reports)
 
 
