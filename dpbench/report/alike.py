@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dpbench.store.columns import conditions
+from dpbench.system.once import once
 
 Said = TypeVar("Said")
 
@@ -22,6 +23,14 @@ def said_of(table: pd.DataFrame, say: Callable[[Mapping[str, Any]], Said]) -> li
         table: results or their summary, columns of `dpbench.store.columns`.
         say: called with a row's conditions, and nothing else of it: not its seeds, image or measurements.
     """
+    rows, which = _distinct(table)
+    said = [say(row) for row in rows]
+    return [said[i] for i in which]
+
+
+@once
+def _distinct(table: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The conditions of the first of all rows that are alike, and for each row which of them are its own."""
     known = [name for name in conditions() if name in table]
     alike = np.zeros(len(table), dtype=np.int64)
     for name in known:
@@ -29,5 +38,4 @@ def said_of(table: pd.DataFrame, say: Callable[[Mapping[str, Any]], Said]) -> li
         if len(values) > 1:
             _, alike = np.unique(alike * len(values) + codes, return_inverse=True)
     _, firsts, which = np.unique(alike, return_index=True, return_inverse=True)
-    said = [say(row) for row in table[known].iloc[firsts].to_dict("records")]
-    return [said[i] for i in which]
+    return table[known].iloc[firsts].to_dict("records"), which

@@ -31,6 +31,12 @@ MARGIN = 0.25
 MOST = 200
 """Images or batches up to which it is said how many would be enough; a frontier attacks as many at most."""
 _CHANCES = {"identified": "gallery_size", "iip": "iip_chance"}
+NEEDED = (
+    *("data", "label_draw", "batch_size", "batch_seed", "attack_seed", "image", "original_index", "copy_of"),
+    *("psnr", "lpips", "identified", "gallery_size", "iip", "iip_chance"),
+    *("candidates", "ranked_first", "gallery_labels", "labels", "bn_stats"),
+)
+"""The columns that are weighed: of a table with all of them each step takes ten times as long."""
 _OWN, _BLIND = "noise-gradient", ("mean-image", "start")
 """Floors whose choices from a gallery are guesses: the attack fed noise, which is told what the attack is
 told, and those that are told nothing."""
@@ -145,10 +151,10 @@ def evidence(rows: pd.DataFrame, floors: Mapping[str, pd.DataFrame]) -> Evidence
     make who does not know the image.
 
     Args:
-        rows: results of one condition that ended well.
+        rows: results of one condition that ended well, with the columns `NEEDED`.
         floors: `dpbench.report.rivals.rivals` of the table that they are from.
     """
-    rows = rows.sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
+    rows = rows[[*NEEDED]].sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
     image = originals(rows)
     measures: list[Measure] = []
     # the best of all floors may be one that nobody could guess: who is beyond it is beyond a guess, but who

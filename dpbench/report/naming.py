@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from dpbench.privacy.rounding import up
 from dpbench.report.rows import is_defended, is_floor
 from dpbench.store.columns import columns, conditions
+from dpbench.system.once import once
 
 EMPTY = "—"
 ROUNDED_UP = (
@@ -48,22 +50,9 @@ class Naming:
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
-        attacked = table[~is_floor(table)]
-        own = settings_of("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
-        self._attack = _beside_presets(
-            attacked, _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
-        )
-        defended = table[is_defended(table)]
-        protection = settings_of("defence", leave_out=_BUDGETS)
-        # without a guarantee delta is empty, too: that is no other delta
-        self._defence = _varying(defended, protection, defended["defense"], defended["eps_release"].isna())
-        if not _several_accountants(defended):
-            self._defence = {d: [n for n in names if n != "accountant"] for d, names in self._defence.items()}
-        self._several = attacked["attack"].nunique() > 1
-        scene = settings_of("batch", leave_out=("batch_size",))
-        self.headings = [name for name in scene if attacked[name].nunique(dropna=False) > 1]
-        if attacked["threat_model"].nunique() > 1:
-            self.headings.append("threat_model")
+        found = _differing(table)
+        self._attack, self._defence, self._several = found.attack, found.defence, found.several
+        self.headings = [*found.headings]
 
     def attack(self, row: Mapping[str, Any], *, with_settings: bool = True) -> str:
         """Name a row's attack; a floor says whose it is, a defended row if the attack was not adaptive.
@@ -190,6 +179,36 @@ def settings_of(role: str, *, leave_out: tuple[str, ...]) -> tuple[str, ...]:
     """The columns of a role that names may say."""
     known = columns()
     return tuple(name for name in conditions(role) if known[name].symbol and name not in leave_out)
+
+
+@dataclass(frozen=True)
+class _Differing:
+    """What differs in a table: by attack and by defence their settings, and several attacks or not."""
+
+    attack: dict[str, list[str]]
+    defence: dict[str, list[str]]
+    several: bool
+    headings: tuple[str, ...]
+
+
+@once
+def _differing(table: pd.DataFrame) -> _Differing:
+    attacked = table[~is_floor(table)]
+    own = settings_of("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
+    attack = _beside_presets(
+        attacked, _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
+    )
+    defended = table[is_defended(table)]
+    protection = settings_of("defence", leave_out=_BUDGETS)
+    # without a guarantee delta is empty, too: that is no other delta
+    defence = _varying(defended, protection, defended["defense"], defended["eps_release"].isna())
+    if not _several_accountants(defended):
+        defence = {name: [n for n in names if n != "accountant"] for name, names in defence.items()}
+    scene = settings_of("batch", leave_out=("batch_size",))
+    headings = [name for name in scene if attacked[name].nunique(dropna=False) > 1]
+    if attacked["threat_model"].nunique() > 1:
+        headings.append("threat_model")
+    return _Differing(attack, defence, attacked["attack"].nunique() > 1, tuple(headings))
 
 
 def _varying(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dpbench.report.evidence import Evidence, evidence
+from dpbench.report.evidence import NEEDED, Evidence, evidence
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
 from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack
@@ -127,7 +127,7 @@ def _results(table: pd.DataFrame) -> Results:
     lines = attacked[~is_informed(attacked)]
     lines = lines.assign(threat_model=lambda rows: rows["threat_model"].fillna("honest"))
     lines = lines.sort_values("threat_model", kind="stable")
-    well, floors = table[is_of_attack(table)], rivals(table)
+    well, floors = table.loc[is_of_attack(table), [*NEEDED]], rivals(table)
     measured = lines.index[lines["images"] > 0]
     found = {i: evidence(rows, floors) for i, rows in well.groupby(group[well.index]) if i in measured}
     return Results(Naming(table), attacked, lines, found)
