@@ -30,7 +30,7 @@ def figures_in_all_files(figures_in_one_file) -> Iterator[None]:
 
 @pytest.fixture
 def bare_exports(monkeypatch):
-    """Runs of this process draw nothing and write no page."""
+    """Runs of this process draw nothing and write neither an entry nor a page."""
     exports.bare(monkeypatch)
 
 

@@ -27,7 +27,7 @@ from benchmarks.roofline import Work, work
 from benchmarks.side_by_side import question
 from dpbench.protocol import InputError
 from dpbench.sweep.options import parse
-from tests.helpers.exports import BARE_RUN
+from tests.helpers.exports import BARE_RUN, FIGURES_IN_ONE_FILE
 
 
 def test_operations_are_those_that_compute():
@@ -247,6 +247,7 @@ def test_a_sweep_runs_as_a_step_and_goes_on_where_it_ended(tmp_path, monkeypatch
     # in a process in which no part is registered yet
     (tmp_path / "gpu" / "sweep" / "table.md").unlink()
     line = "import pathlib, sys; from benchmarks import gpu; gpu.tables(pathlib.Path(sys.argv[1]))"
+    line = f"{FIGURES_IN_ONE_FILE}\n{line}"
     subprocess.run([sys.executable, "-c", line, str(tmp_path / "gpu" / "sweep")], check=True)
     assert "over floor" in (tmp_path / "gpu" / "sweep" / "table.md").read_text()
     assert gpu.main(options) == 0

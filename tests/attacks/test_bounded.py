@@ -68,9 +68,9 @@ def test_bounds_bring_the_mean_of_the_draws_nearer(any_share, monkeypatch):
     for kind in (Bounded, Misfit):
         monkeypatch.setattr(posterior_mean, "Bounded", kind)
         errors[kind] = 0.0
-        for seed in range(8):
+        for seed in range(3):
             images = drawn(LABEL, seed=100 + seed)
             attack = attacks.create("posterior-mean", restarts=3)
             found = attack(largest(images, 0.1), told(LABEL), seed=0).images
             errors[kind] += float((found - images).square().mean())
-    assert errors[Bounded] < 0.97 * errors[Misfit]
+    assert errors[Bounded] < 0.85 * errors[Misfit]

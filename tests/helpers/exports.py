@@ -1,4 +1,4 @@
-"""Runs that leave data and tables: figures and the page take longer, and have tests of their own."""
+"""Runs that leave data and tables: figures, entries and pages take longer, and have tests of their own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ BARE_RUN = """
 import sys
 from dpbench.report import export
 export.plots = {}
+export._entry = lambda store, table: []
 export.page.write = lambda store, table: store.path / "report.html"
 from dpbench.run import main
 sys.exit(main())
@@ -40,6 +41,7 @@ def in_all_files(patch: pytest.MonkeyPatch) -> None:
 
 
 def bare(patch: pytest.MonkeyPatch) -> None:
-    """Exports of this process draw nothing and write no page."""
+    """Exports of this process draw nothing and write neither an entry nor a page."""
     patch.setattr(export, "plots", {})
+    patch.setattr(export, "_entry", lambda store, table: [])
     patch.setattr(export.page, "write", lambda store, table: store.path / export.page.FILE)

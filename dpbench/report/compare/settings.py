@@ -65,6 +65,8 @@ def canonical(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(values: pd.Series) -> pd.Series:
+    if values.isna().all():  # as of most columns
+        return values.astype(object)
     known = columns()[values.name]
     spec = f".{_DIGITS}g" if known.dtype == "float64" else ""
     words = {value: format(value, spec) for value in values.dropna().unique()}
