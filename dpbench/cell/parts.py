@@ -249,13 +249,20 @@ def _guarantee(cell: Cell, budget: Mapping[str, Plain], noise_multiplier: float 
         inclusion, releases = threat.get("inclusion", 1.0), threat["releases"]
         found = correlated.guarantee(stage, Budget(**budget), noise_multiplier, releases, inclusion, asked)
         return replace(found, unit=unit)
-    found = Budget(**budget).guarantee(
+    found = _found(
+        Budget(**budget),
         noise_multiplier=noise_multiplier,
         releases=threat["releases"],
         inclusion=threat.get("inclusion", 1.0),
         **asked,
     )
     return replace(found, unit=unit)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _found(budget: Budget, **asked: Any) -> Guarantee:
+    """`Budget.guarantee`, for which each of the hundreds of releases of an informed attacker asks often."""
+    return budget.guarantee(**asked)
 
 
 def unit_of(cell: Cell) -> str:
