@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from inspect import get_annotations
 from typing import ClassVar, TypeVar
 
 import torch
@@ -45,8 +46,10 @@ class Defense(Declared, ABC):
     Attacks adapt to a stage that is the last of its chain and has the method `differentiable(gradients)` or
     `adapt(objective, release)`: see docs/own-parts.md.
 
-    A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates: it is
-    given the `noise_multiplier` of a budget and the guarantee that comes with it.
+    A class that has a plain field `guarantee` (a `Guarantee` or None) is one that dpbench calibrates as the
+    Gaussian mechanism: it is given the `noise_multiplier` sigma of a budget and the guarantee that comes with
+    it, and has to add N(0, (sigma C)^2) to every entry of the sum of gradients clipped to C, which is
+    `max_grad_norm`, or 1 where the class has no such field. `dpbench.testing.check_defense` tests it.
 
     Attributes:
         name: what it is registered under.
@@ -99,12 +102,23 @@ class Defense(Declared, ABC):
 
 
 class Aggregator(Defense):
-    """A stage that sees each sample's gradient; only ever the first of a chain."""
+    """A stage that sees each sample's gradient; only ever the first of a chain.
+
+    Raises:
+        TypeError: at the definition of a subclass whose `guarantee` is no field: nobody has computed it.
+    """
 
     @property
     def guarantee(self) -> Guarantee | None:
         """The differential privacy of what `aggregate` returns; post-processing keeps it."""
         return None
+
+    def __init_subclass__(cls) -> None:
+        if "guarantee" in vars(cls) and "guarantee" not in get_annotations(cls):
+            raise TypeError(
+                f"{cls.__name__} states its `guarantee` itself, and tables hold no epsilon that dpbench has "
+                "not computed: override `claim` with what is claimed, which `python -m dpbench.audit` checks."
+            )
 
     @property
     def takes_updates(self) -> bool:

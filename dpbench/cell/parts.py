@@ -164,8 +164,19 @@ def of_one_client(cell: Cell) -> defenses.Chain:
     given = {name: v for name, v in cell.defence.given.items() if name not in parameters(Aggregation)}
     budget = {name: given.pop(name) for name in parameters(Budget) if name in given}
     if is_calibrated(cell.defence.name):
+        _check_declared(cell.defence.name)
         return calibrated(cell.defence.name, given, _guarantee(cell, budget, given.get("noise_multiplier")))
     return defenses.create(cell.defence.name, **given)
+
+
+def _check_declared(name: str) -> None:
+    """InputError where sigma is no public parameter, by which attacks make the defence again."""
+    for stage in defenses.stages(name):
+        if "guarantee" in stage.__dataclass_fields__ and "noise_multiplier" not in parameters(stage):
+            raise InputError(
+                f"{stage.name} takes a `guarantee`, so it must declare its `noise_multiplier` as dp does: "
+                "derive the class from `defenses.dp_sgd.DPSGD`, or leave out the field `guarantee`."
+            )
 
 
 def aggregation_of(cell: Cell) -> Aggregation:

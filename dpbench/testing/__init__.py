@@ -45,7 +45,8 @@ def check_attack(kind: type[Attack]) -> None:
 def check_defense(kind: type[Defense]) -> None:
     """All that holds for every defence, alone and in chains with `clip` and `prune`.
 
-    What it claims to protect is no part of it: `dpbench.audit` tests that.
+    A class that takes a `guarantee` must have the noise that the guarantee is about, which a statistical test
+    decides; `dpbench.audit` tests what its releases give away.
 
     Args:
         kind: a class registered by `@defense("name")`.

@@ -16,6 +16,7 @@ from defenses import Aggregator, Chain, Defense
 from dpbench.protocol import Guarantee, parameters
 from dpbench.testing.chains import SIZES, batch, created, equal, released, required, victim
 from dpbench.testing.claims import claim, refused
+from dpbench.testing.noise import its_noise_is_gaussian_where_it_takes_a_guarantee
 from dpbench.testing.ranges import outside
 from dpbench.testing.untouched import (
     given_gradients_are_left_as_they_were,
@@ -260,6 +261,7 @@ CHECKS: tuple[Check, ...] = (
     unknown_and_missing_parameters_are_refused,
     there_is_a_guarantee_only_where_the_first_stage_takes_one,
     no_image_moves_the_sum_by_more_than_the_clip_norm,
+    its_noise_is_gaussian_where_it_takes_a_guarantee,
     aggregators_come_first_and_only_there,
 )
 """Each takes the name of a chain."""
