@@ -183,16 +183,22 @@ class Store:
     def frame(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
         """The sound cells' rows as one table with all columns in their dtypes, sorted by content.
 
+        Columns that nothing declares go last: of a plug-in that is not loaded, or of another version.
+
         Args:
             keys: the cells that count; whatever else lies in the folder, by default those it expects, or all
                 where it expects none.
         """
         wanted = list(keys) if keys is not None else sorted(self.expected()) or self.keys()
-        rows, batches = self._all_rows(wanted), [schema.record_batch([])]
-        while chunk := list(islice(rows, _CHUNK)):
-            batches.append(self._batch(chunk))
+        cells, batches, others = self._all_rows(wanted), [schema.record_batch([])], []
+        while chunk := list(islice(cells, _CHUNK)):
+            batch, rows = self._batch(chunk)
+            batches.append(batch)
+            others += [schema.unknown(row) for row in rows]
         table = schema.to_pandas(pyarrow.Table.from_batches(batches))
         del batches
+        if any(others):
+            table = pd.concat([table, pd.DataFrame(others)], axis=1)
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
         known = [name for name in order if name in table]  # the parts that bring `eps` may not be loaded
         return table.sort_values(known, kind="stable", ignore_index=True)
@@ -223,11 +229,14 @@ class Store:
                     yield cell.rows
                     break
 
-    def _batch(self, chunk: list[list[Row]]) -> pyarrow.RecordBatch:
+    def _batch(self, chunk: list[list[Row]]) -> tuple[pyarrow.RecordBatch, list[Row]]:
+        """The rows that fit the schema, in Arrow's form and as they are."""
+        rows = [row for cell in chunk for row in cell]
         try:
-            return schema.record_batch([row for cell in chunk for row in cell])
+            return schema.record_batch(rows), rows
         except _MISFITS:
-            return schema.record_batch([row for cell in chunk if self._fits(cell) for row in cell])
+            rows = [row for cell in chunk if self._fits(cell) for row in cell]
+            return schema.record_batch(rows), rows
 
     def _fits(self, rows: list[Row]) -> bool:
         try:

@@ -56,14 +56,18 @@ def checked(row: Mapping[str, Any]) -> Row:
         ...
         ValueError: Unknown column(s) sceonds; declare them (dpbench/store/columns.py) or correct the name.
     """
-    unknown = sorted(set(row) - set(columns()))
-    if unknown:
+    if names := sorted(unknown(row)):
         raise ValueError(
-            f"Unknown column(s) {', '.join(unknown)}; declare them (dpbench/store/columns.py) or correct the "
+            f"Unknown column(s) {', '.join(names)}; declare them (dpbench/store/columns.py) or correct the "
             "name."
         )
     values = {name: _plain(column, row[name]) for name, column in columns().items() if name in row}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def unknown(row: Mapping[str, Any]) -> Row:
+    """What a row holds in columns that no part which is loaded declares."""
+    return {name: row[name] for name in row.keys() - columns().keys()}
 
 
 def kept(rows: Any, key: str) -> list[Row]:

@@ -31,9 +31,8 @@ def read(path: str | Path) -> tuple[Store, pd.DataFrame]:
     store = Store(folder)
     tables = [folder / name for name in TABLES if kind_of(folder / name) == "file"]
     exported = load(tables[0]) if tables else schema.frame([])
-    schema.check_declared(exported, folder)
     finished, failed = store.counts()
     told, well = set(exported["key"].dropna()), set(exported.loc[ended_well(exported), "key"].dropna())
-    if finished <= well and failed <= told:
-        return store, exported
-    return store, attach_floors(store.frame())
+    table = exported if finished <= well and failed <= told else store.frame()
+    schema.check_declared(table, folder)
+    return store, table if table is exported else attach_floors(table)

@@ -11,7 +11,7 @@ from dpbench.report import entries
 from dpbench.report.compare import runs
 from dpbench.report.entries.check import check
 from dpbench.report.page import folder
-from dpbench.store import Store, load
+from dpbench.store import Column, Store, columns, load, schema
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "main"
 
@@ -47,3 +47,18 @@ def test_an_entry_with_them_is_not_checked_and_not_at_fault(kept):
     found = check(entries.write(Store(path), load(path)))
     assert found.faults == ()
     assert "the plug-in with the column keep is not loaded: no result was checked" in found.unchecked
+
+
+def test_an_interrupted_run_is_refused_like_a_finished_one(tmp_path, monkeypatch):
+    """Its rows are those of its cells; the plug-in is loaded while it runs, and not when it is read."""
+    shutil.copy(REFERENCE / "config.toml", tmp_path)
+    store = Store(tmp_path)
+    with monkeypatch.context() as loaded:
+        keep = Column("keep", "float64", "own", "share")
+        loaded.setattr(schema, "columns", lambda: columns() | {"keep": keep})
+        for i, value in enumerate((0.2, 0.8)):
+            row = {"version": "0.2.0", "attack": "dlg", "defense": "mine", "keep": value, "status": "ok"}
+            store.write(f"cell{i}", [row])
+    assert load(tmp_path)["keep"].tolist() == [0.2, 0.8]
+    with pytest.raises(InputError, match="has the column keep of a plug-in that is not loaded"):
+        folder.read(tmp_path)
