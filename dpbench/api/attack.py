@@ -27,6 +27,7 @@ from dpbench.sweep.own_forms import form_for
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.own_model import copied, suited
 from dpbench.system import process
+from dpbench.system.words import counted
 
 _BUDGET = ("train_size", "train_batch_size", "epochs", "delta", "accountant", "eps_scope")
 """What states the training that a release is from."""
@@ -185,12 +186,13 @@ def _fitted(release: Release, model: nn.Module, count: int) -> Release:
     if release.batch_size != count and not by_expected:
         if release.local is not None:
             raise InputError(
-                f"The release is the update of {release.batch_size} images and `originals` has {count}: say "
-                "how many `images` the client has in `Release.from_update`, and give them all."
+                f"The release is the update of {counted(release.batch_size, 'image')} and `originals` "
+                f"has {count}: say how many `images` the client has in `Release.from_update`, and give "
+                "them all."
             )
         raise InputError(
-            f"The release is a mean over {release.batch_size} images and `originals` has {count}: give all "
-            "images of the step."
+            f"The release is a mean over {counted(release.batch_size, 'image')} and `originals` has "
+            f"{count}: give all images of the step."
         )
     scale = release.batch_size / count
     scaled = tuple(gradient.detach().cpu().float() * scale for gradient in gradients)

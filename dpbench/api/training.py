@@ -8,6 +8,7 @@ from typing import Any
 
 from dpbench.privacy import Budget
 from dpbench.protocol import InputError, Release, parameters
+from dpbench.system.words import counted
 
 _TINY = 1e-6
 """Relative room for the rounding of a sample rate."""
@@ -93,7 +94,7 @@ def _check_steps(made: int, rate: float, epochs: float | None) -> None:
     whole = epochs / rate * (1 - _TINY)
     if made > math.ceil(whole):  # a last step that is begun counts
         raise InputError(
-            f"Opacus counted {made:,} steps of this training so far, and `epochs` {epochs:g} makes "
+            f"Opacus counted {counted(made, 'step')} of this training so far, and `epochs` {epochs:g} makes "
             f"{math.ceil(whole):,}, which would make the epsilon too small: give the epochs of the whole "
             "training."
         )

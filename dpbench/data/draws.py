@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dpbench.data.datasets import Dataset
 from dpbench.protocol import InputError
+from dpbench.system.words import counted
 
 DRAWS = ("distinct", "random")
 
@@ -202,7 +203,9 @@ def _check(data: Dataset, batch_size: int, label_draw: str) -> None:
         raise InputError(f"Unknown label draw {label_draw!r}; known: {', '.join(DRAWS)}.")
     count = len(data.labels)
     if not 1 <= batch_size <= count:
-        raise InputError(f"A batch of {batch_size} cannot be drawn: {data.name} has {count} images.")
+        raise InputError(
+            f"A batch of {batch_size} cannot be drawn: {data.name} has {counted(count, 'image')}."
+        )
     covered = len(set(data.labels.tolist()))
     if label_draw == "distinct" and batch_size > covered:
         raise InputError(

@@ -119,7 +119,8 @@ def _note(kinds: Sequence[str]) -> str:
     counts = Counter(kind for kind in kinds if kind)
     if not counts:
         return ""
+    are, were = ("is", "was") if counts.total() == 1 else ("are", "were")
     parts = ", ".join(
         f"{n} {kind}{', over white' if kind == 'transparent' else ''}" for kind, n in sorted(counts.items())
     )
-    return f"{counts.total()} of {len(kinds)} images are not plain RGB and were converted ({parts})"
+    return f"{counts.total()} of {len(kinds)} images {are} not plain RGB and {were} converted ({parts})"

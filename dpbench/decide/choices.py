@@ -12,6 +12,8 @@ from dpbench.privacy.gaussian_dp import nearest_gaussian
 from dpbench.privacy.group import grouped
 from dpbench.privacy.targets import noise_for_advantage, noise_for_bound, noise_for_server_bound
 from dpbench.privacy.tradeoff import TradeOff, trade_off
+from dpbench.protocol import InputError
+from dpbench.system.words import counted
 
 RARE = 1e-3
 """False positive rate at which the true positive rate is told."""
@@ -156,7 +158,7 @@ def choices(
         target_server_bound: likewise for a server that knows which batches hold the image.
         target_advantage: likewise on the membership advantage.
         kappa: chance to rebuild an image without the training, in (0, 1).
-        images_per_user: images of one person, 1 to 1000.
+        images_per_user: images of one person, 1 to 1000, of the training set's N.
 
     Raises:
         InputError: for a value outside its range or out of reach.
@@ -166,6 +168,11 @@ def choices(
         >>> [round(choice.noise_multiplier, 2) for choice in choices(training, eps=[1, 8])]
         [2.45, 0.72]
     """
+    if images_per_user > training.train_size:
+        raise InputError(
+            f"One person cannot have {counted(images_per_user, 'image')} of {training.train_size:,}: give "
+            "`images_per_user` of `train_size` at most."
+        )
     shared = {"kappa": kappa, "images_per_user": images_per_user}
     found = [for_eps(training, float(value), **shared) for value in dict.fromkeys(eps)]
     if target_bound is not None:

@@ -23,6 +23,7 @@ from dpbench.privacy.checks import (
 from dpbench.privacy.gaussian import analytic_epsilon, analytic_sigma
 from dpbench.protocol import Guarantee, InputError
 from dpbench.system.cache import remember
+from dpbench.system.words import counted
 
 
 def epsilon(
@@ -222,8 +223,8 @@ def sampling(train_size: int, train_batch_size: int, epochs: float) -> tuple[flo
     """
     if not 1 <= train_batch_size <= train_size:
         raise InputError(
-            f"A training set of {train_size} samples has no batches of {train_batch_size}: choose a smaller "
-            "`train_batch_size`, or the `train_size` of your training."
+            f"A training set of {counted(train_size, 'sample')} has no batches of {train_batch_size}: choose "
+            "a smaller `train_batch_size`, or the `train_size` of your training."
         )
     wanted = epochs * train_size / train_batch_size
     steps = check_count(

@@ -9,6 +9,7 @@ import pandas as pd
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import down_percent, up_percent
 from dpbench.report.naming import Naming
+from dpbench.system.words import counted
 
 _ALL_BUT = {
     "record": ("one sample", "is right about that one"),
@@ -67,6 +68,6 @@ def _one(prior: float, unit: str, sampled: bool, settings: dict[str, tuple[float
 def _measured(row: dict[str, Any]) -> str:
     return (
         f"measured among {row['candidates']} candidates: {100 * row['success']:.0f} % of "
-        f"{row['trials']:.0f} trials, 95 % interval {100 * row['success_low']:.0f} to "
+        f"{counted(row['trials'], 'trial', '.0f')}, 95 % interval {100 * row['success_low']:.0f} to "
         f"{100 * row['success_high']:.0f} %"
     )

@@ -14,6 +14,7 @@ from dpbench.report.naming import Naming, settings
 from dpbench.report.rows import ended_well
 from dpbench.store import schema
 from dpbench.system.once import once
+from dpbench.system.words import counted
 
 _SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
 
@@ -110,4 +111,4 @@ def _figures(rows: pd.DataFrame) -> str:
         words.append(
             f"IIP {rows['iip'].astype(float).mean():.0%} (blind choices {rows['iip_chance'].mean():.1%})"
         )
-    return f"{', '.join(words)} of {len(rows)} images"
+    return f"{', '.join(words)} of {counted(len(rows), 'image')}"

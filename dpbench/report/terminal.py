@@ -14,6 +14,7 @@ from dpbench.report import escape, fields, sentence, tables
 from dpbench.report.flags import flags
 from dpbench.report.published import published
 from dpbench.store import Store
+from dpbench.system.words import counted
 
 WIDTH = 120
 """Columns of the table where it goes to a file or a pipe."""
@@ -50,5 +51,5 @@ def _names(files: Sequence[Path]) -> list[str]:
     counts = Counter(file.parent for file in files)
     top = min(counts, key=lambda folder: len(folder.parts), default=None)
     own = [file.name for file in files if file.parent == top]
-    below = [f"{each.name}/ ({count} files)" for each, count in counts.items() if each != top]
+    below = [f"{each.name}/ ({counted(count, 'file')})" for each, count in counts.items() if each != top]
     return [*dict.fromkeys(own), *below]

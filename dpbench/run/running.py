@@ -41,6 +41,7 @@ from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import digest, interrupts, output, process
 from dpbench.system.once import kept
 from dpbench.system.paths import absolute, expanded, kind_of, read_toml
+from dpbench.system.words import counted
 
 if TYPE_CHECKING:
     from dpbench.accuracy.trial import Trial
@@ -119,14 +120,15 @@ def carry_out(options: Options, arguments: list[str]) -> int:
         note(line)
     missing = session.missing()
     if len(missing) < len(session.cells):
-        note(f"{len(session.cells) - len(missing)} of {len(session.cells)} cells are in {folder} already.")
+        there = len(session.cells) - len(missing)
+        note(f"{there} of {counted(len(session.cells), 'cell')} in {folder} already.")
     try:
         session.run(missing, executor, notes, options.quiet)
         ended = _finish(session, options, folder, trials)
         return ended if stored is None else max(ended, _check(stored, folder, options.quiet))
     except KeyboardInterrupt:
         done = len(results.counts()[0] & session.cells.keys())
-        line = f"Interrupted: {done} of {len(session.cells)} cells are kept in {folder}; "
+        line = f"Interrupted: {done} of {counted(len(session.cells), 'cell')} kept in {folder}; "
         print(output.plain(f"{line}go on with: {COMMAND} {shlex.join(arguments)}"), file=sys.stderr)
         return interrupts.STATUS
 
@@ -195,7 +197,7 @@ def _dry_run(planned: Plan, folder: Path, slots: int) -> int:
     for cell in planned.cells:
         print(output.plain(describe(cell)))
     print(estimate(planned.cells).sentence(slots))
-    print(output.plain(f"{len(planned.cells)} cells; the results would go to {folder}."))
+    print(output.plain(f"{counted(len(planned.cells), 'cell')}; the results would go to {folder}."))
     return 0
 
 
@@ -248,7 +250,8 @@ def _finish(session: Session, options: Options, folder: Path, trials: list[Trial
     lost = session.cells.keys() - set(table["key"])
     if lost:
         print(
-            f"{len(lost)} of {len(session.cells)} cells left no result; run the same command again.",
+            f"{len(lost)} of {counted(len(session.cells), 'cell')} left no result; run the same command "
+            "again.",
             file=sys.stderr,
         )
     for line in above:

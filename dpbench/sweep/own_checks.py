@@ -15,6 +15,7 @@ from dpbench.data import Dataset, draw_disjoint
 from dpbench.protocol import InputError
 from dpbench.sweep.own_arrays import as_inputs, as_pair
 from dpbench.sweep.own_forms import Form, as_given
+from dpbench.system.words import counted
 
 _HOW_MANY = "Give `batch_size` with a data set: how many of its images are attacked at a time."
 Batch = tuple[Tensor, Tensor, tuple[int, ...]]
@@ -125,7 +126,9 @@ def _pairs(items: list[Any], collate: Any) -> tuple[Any, Any]:
 def _draw(count: int, batch_size: int, seed: int) -> tuple[int, ...]:
     """The places that `dpbench.data.draw_disjoint` takes where labels do not matter."""
     if not 1 <= batch_size <= count:
-        raise InputError(f"A batch of {batch_size} cannot be drawn: the data set has {count} images.")
+        raise InputError(
+            f"A batch of {batch_size} cannot be drawn: the data set has {counted(count, 'image')}."
+        )
     number, batch = divmod(seed, count // batch_size)
     order = sorted(range(count), key=lambda i: hashlib.sha256(f"dpbench pass {number} {i}".encode()).digest())
     return tuple(order[batch * batch_size :][:batch_size])

@@ -15,6 +15,7 @@ from dpbench.sweep import loop
 from dpbench.sweep.claims import Claims, running
 from dpbench.sweep.executors import Executor
 from dpbench.sweep.progress import Display
+from dpbench.system.words import counted
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ class Session:
         """
         folder, found = self.results.path, []
         if back := self.results.bring_back(self.cells):
-            found.append(f"{back} cells of this run had been set aside in {folder} and are back.")
+            found.append(f"{counted(back, 'cell')} of this run had been set aside in {folder}; brought back.")
         if strays := set(self.results.keys()) - self.cells.keys():
-            line = f"{len(strays)} cells in {folder} are of other code or another run and do not count"
+            line = f"{folder} holds {counted(len(strays), 'cell')} of other code or another run"
             if running(folder / loop.RUNNING):
-                found.append(f"{line}; another process is at work there, so they stay where they are.")
+                found.append(f"{line}; another process is at work there, so nothing is moved.")
             else:
                 self.results.set_aside(strays)
-                found.append(f"{line}; they are in {folder / ASIDE} now.")
+                found.append(f"{line}, set aside in {folder / ASIDE}.")
         return found
 
     def run(self, missing: Sequence[Cell], execute: Executor, console: Console, quiet: bool = False) -> None:

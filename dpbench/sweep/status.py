@@ -14,6 +14,7 @@ from dpbench.sweep.claims import running
 from dpbench.sweep.loop import RUNNING
 from dpbench.system.output import plain
 from dpbench.system.paths import kind_of, read_toml
+from dpbench.system.words import counted
 
 SHOWN = 10
 """Cells in hand, and reasons of failure, that are listed."""
@@ -43,14 +44,14 @@ def describe(folder: Path, command: str = "python -m dpbench.run") -> str:
     failed -= busy.keys()
     left = len(names.keys() - done - failed - busy.keys()) if names else "an unknown number"
     lines = [
-        f"{folder}: {len(done)} cells done, {len(busy)} running, {len(failed)} failed, {left} left"
+        f"{folder}: {counted(len(done), 'cell')} done, {len(busy)} running, {len(failed)} failed, {left} left"
         + (f", of {len(names)}." if names else ".")
     ]
     older = (wrote := config.get("version")) not in (None, __version__)
     if older:
         lines.append(f"It was written by dpbench {wrote}; this is {__version__}.")
     if strays:
-        lines.append(f"{len(strays)} other cells in it are of other code or another run and do not count.")
+        lines.append(f"Not counted: {counted(len(strays), 'cell')} of other code or another run.")
     lines += [f"running: {names.get(key, key)} ({who})" for key, who in islice(busy.items(), SHOWN)]
     lines += _reasons(store, sorted(failed), names)
     if (failed or left) and not older:  # another version cannot go on with it

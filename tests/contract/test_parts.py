@@ -86,6 +86,7 @@ def greys(argument, size):
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
 from dpbench.protocol import parameter
+from dpbench.system.words import counted
 
 @threat_model("hurried")
 class Hurried(Honest):
@@ -354,7 +355,7 @@ def test_a_cell_that_was_copied_in_is_not_counted(package, tmp_path, capsys):
     for path in (other / "cells").iterdir():
         (one / "cells" / path.name).write_bytes(path.read_bytes())
     assert run(package, *SMALL[:-1], "--factor", "2", "--out", str(one)) == 0
-    assert "do not count" in " ".join(capsys.readouterr().err.split())
+    assert "of other code or another run, set aside in" in " ".join(capsys.readouterr().err.split())
     assert len(load(package, one)) == count
 
 

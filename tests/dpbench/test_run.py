@@ -141,7 +141,7 @@ def test_interrupted_run_goes_on_to_the_same_results(finished, copied, monkeypat
         assert run(copied, "--defense", "dp", "--eps", "1") == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
-        f"Interrupted: 4 of {len(cells)} cells are kept in {copied}; go on with: python -m dpbench"
+        f"Interrupted: 4 of {len(cells)} cells kept in {copied}; go on with: python -m dpbench"
     )
     assert "--defense dp --eps 1" in said
     assert len(list((copied / "cells").iterdir())) == 4

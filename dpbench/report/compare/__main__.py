@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from dpbench.system import output, program
+from dpbench.system.words import counted
 
 COMMAND = "python -m dpbench.report.compare"
 
@@ -101,7 +102,12 @@ def _leaderboard(folder: str, out: str | None) -> int:
     if out is None:
         raise InputError("Give the page of the leaderboard with `out`, leaderboard.html say.")
     page, entries, left_out = write(folder, out)
-    print(output.plain(f"{page}: {entries} entries" + (f", {left_out} left out" if left_out else "")))
+    print(
+        output.plain(
+            f"{page}: {counted(entries, 'entry', plural='entries')}"
+            + (f", {left_out} left out" if left_out else "")
+        )
+    )
     return 0
 
 

@@ -14,6 +14,7 @@ from dpbench.report.compare.intervals import LEAST
 from dpbench.report.compare.settings import SITUATION, budgets, named, of_attacks, really_run
 from dpbench.report.naming import EMPTY, number
 from dpbench.store.columns import columns, conditions
+from dpbench.system.words import counted
 
 HEADER = ("run", "images", "PSNR (dB)", "LPIPS", "identified")
 _SPECS = {"psnr": "+.1f", "lpips": "+.2f", "identified": "+.2f", "success": "+.2f"}
@@ -126,9 +127,12 @@ def _first(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 def _run(comparison: Comparison, letter: str) -> str:
     run = next(run for run in comparison.runs if run.letter == letter)
-    found = [f"dpbench {' and '.join(run.versions) or 'of unknown version'}", f"{len(run.table):,} images"]
+    found = [
+        f"dpbench {' and '.join(run.versions) or 'of unknown version'}",
+        counted(len(run.table), "image"),
+    ]
     if run.failed:
-        found.append(f"{run.failed} cells without a result")
+        found.append(f"{counted(run.failed, 'cell')} without a result")
     return f"{letter}: {run.path} ({', '.join(found)})"
 
 
@@ -232,7 +236,7 @@ def _notes(comparison: Comparison) -> list[str]:
     if any(0 < pair.groups < LEAST for pair in pairs):
         notes.append(f"No interval of a mean where fewer than {LEAST} batches share no photograph")
     if others := sum(pair.others for pair in pairs):
-        notes.append(f"{others} pairs of the same seed hold different photographs and were left out")
+        notes.append(f"Left out: {counted(others, 'pair')} of the same seed and different photographs")
     if any((line.rows["psnr"] > CEILING).any() for line in lines):
         notes.append(f"In differences PSNR counts at most {CEILING:g} dB, the precision of 8 bits")
     if unknown := _unknown(comparison):

@@ -17,6 +17,7 @@ from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 from dpbench.system.once import once
+from dpbench.system.words import counted
 
 FEWEST = 8
 """Images from which on a rank correlation is worth a number."""
@@ -58,7 +59,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     for curve in curves[:MOST]:
         part = table[table["_curve"] == curve]
         ranks = ", ".join(f"{_rank(part, sign, recovered)} for {sign}" for sign in _SIGNS)
-        said.append(f"{curve}: {len(part)} images, rank correlation {ranks}.")
+        said.append(f"{curve}: {counted(len(part), 'image')}, rank correlation {ranks}.")
     return " ".join(said)
 
 

@@ -259,6 +259,10 @@ def test_data_that_no_frontier_can_be_of_are_refused_before_any_work(
         ("--eps 1e7", "--eps 1e+07 is out of reach"),
         ("--delta 0", "--delta must be above 0"),
         ("--images-per-user 1001", "--images-per-user must be at most 1000"),
+        (
+            "--train-size 300 --images-per-user 301",
+            "One person cannot have 301 images of 300: give --images-per-user of --train-size at most.",
+        ),
         ("--epochs 1e300", "--epochs must be a finite number"),
         ("--eps 1 --out /dev/null/x", "Cannot write"),
         ("--eps 1 --out /proc/x", "The folder /proc/x cannot be made; choose another one with --out."),

@@ -63,7 +63,7 @@ def test_sigterm_ends_in_order(instant, tmp_path):
     said = driver.communicate()[1].splitlines()[-1]
     assert driver.returncode == 130
     kept = len(Store(folder).done())
-    assert said.startswith(f"Interrupted: {kept} of 60 cells are kept in {folder}; go on with: python -m")
+    assert said.startswith(f"Interrupted: {kept} of 60 cells kept in {folder}; go on with: python -m")
     assert not (folder / "running").exists()
     assert f"{60 - kept} left" in describe(folder)
 

@@ -159,7 +159,7 @@ def test_status_of_what_is_no_run_or_no_longer_whole(tmp_path):
     (tmp_path / "run" / "failed" / "b.safetensors").write_bytes(b"cut")
     with pytest.warns(RuntimeWarning, match="damaged"):
         said = describe(tmp_path / "run")
-    assert "1 cells done, 0 running, 1 failed, an unknown number left." in said
+    assert "1 cell done, 0 running, 1 failed, an unknown number left." in said
     assert "written by dpbench 0.0.1" in said
     assert "reason that is lost" in said
     (tmp_path / "run" / "cells.csv").write_bytes(b'\xff\x00"')
@@ -183,8 +183,8 @@ def test_status_counts_only_the_cells_of_the_run(tmp_path):
     for key, status in (("a", "ok"), ("old", "ok"), ("older", "failed")):
         store.write(key, [{"status": status, "image": 0}])
     first, second, *_ = describe(tmp_path / "run").splitlines()
-    assert first.endswith("1 cells done, 0 running, 0 failed, 1 left, of 2.")
-    assert second == "2 other cells in it are of other code or another run and do not count."
+    assert first.endswith("1 cell done, 0 running, 0 failed, 1 left, of 2.")
+    assert second == "Not counted: 2 cells of other code or another run."
 
 
 def test_cells_stay_while_another_process_is_at_work(tmp_path):
@@ -195,10 +195,10 @@ def test_cells_stay_while_another_process_is_at_work(tmp_path):
     with Claims(store.path / "running") as claims:
         assert claims.take("old")
         (line,) = session.sort_out()
-        assert "they stay where they are" in line
+        assert "so nothing is moved" in line
         assert store.keys() == ["old", "older"]
     (line,) = session.sort_out()
-    assert line.startswith("2 cells in ")
+    assert " holds 2 cells of other code " in line
     assert store.keys() == []
     aside = Store(store.path / "set-aside")
     assert aside.counts() == ({"old"}, {"older"})

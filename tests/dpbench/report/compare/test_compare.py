@@ -167,7 +167,7 @@ def test_other_photographs_under_the_same_seed_are_no_pairs(compared, batches):
     ]
     comparison = compared(batches(flat(10.0)), other)
     assert only(comparison).pairs == 6
-    assert any("10 pairs of the same seed" in note for note in words(comparison).notes)
+    assert any("Left out: 10 pairs of the same seed" in note for note in words(comparison).notes)
 
 
 def test_pixels_count_where_they_were_kept(save, batches):

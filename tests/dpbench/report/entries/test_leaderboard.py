@@ -137,7 +137,7 @@ def test_the_page(enter, gallery, tmp_path, capsys):
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"schema_version": 9}))
     out = tmp_path / "pages" / "board.html"
     assert program.main(["compare", "--leaderboard", str(tmp_path / "runs"), "--out", str(out)]) == 0
-    assert "1 entries, 2 left out" in capsys.readouterr().out
+    assert "1 entry, 2 left out" in capsys.readouterr().out
     page = out.read_text()
     assert "<script" not in page
     assert "\u202e" not in page
