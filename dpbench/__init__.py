@@ -12,7 +12,11 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOMES = dict.fromkeys(("benchmark", "attack", "capture", "load"), "dpbench.api")
-_HOMES |= {"Release": "dpbench.protocol", "utility": "dpbench.accuracy.utility"}
+_HOMES |= {
+    "Release": "dpbench.protocol",
+    "InputError": "dpbench.protocol",
+    "utility": "dpbench.accuracy.utility",
+}
 _MODULES = ("privacy", "metrics", "data", "victim", "assets", "frontier", "protocol", "store", "testing")
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import defenses as defences
 from attacks import Attack
-from dpbench.api.given import part, public_of, settings, several
+from dpbench.api.given import checked, part, public_of, settings, several
 from dpbench.api.session import Progress, carry_out
 from dpbench.cell import registered
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
@@ -113,8 +113,9 @@ def benchmark(
     with process.clean_state():
         registered.load()
         kept = copied(model)
-        size = batch_size and int(batch_size)
-        batches = checked_batches(images, labels, size, several(batch_seed), image_size)
+        batch_size, image_size = checked("batch_size", batch_size), checked("image_size", image_size)
+        seeds = tuple(checked("batch_seed", seed) for seed in several(batch_seed))
+        batches = checked_batches(images, labels, batch_size, seeds, image_size)
         form = form_for(kept, batches[0][0])
         batches = [(form(x), y, places) for x, y, places in batches]
         loss, num_classes = suited(kept, loss, batches)

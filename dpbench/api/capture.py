@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dpbench.protocol import InputError, Release, sent
+from dpbench.protocol.local_training import counted
 from dpbench.victim.unwrapped import unwrapped
 
 
@@ -91,6 +92,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         raise InputError(
             "Give `batch_size`, the images in the step's batch: this optimiser does not know it."
         )
+    else:
+        batch_size = counted("batch_size", batch_size)
     sent.stepped(model, optimizer)
     found = Captured()
 

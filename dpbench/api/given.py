@@ -59,6 +59,15 @@ def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ..
     return values
 
 
+def checked(name: str, value: Any) -> Any:
+    """One value of an option of the command line; None, which leaves it open, as it is.
+
+    Raises:
+        InputError: for a value of another type or outside its range.
+    """
+    return None if value is None else options()[name].parameter.checked(value)
+
+
 def part(given: Any) -> str | Part:
     """A name, or what an object differs in from its defaults.
 

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
-from dpbench.privacy.checks import check_positive, check_releases
+from dpbench.privacy.checks import check_number, check_positive, check_releases
 from dpbench.privacy.pld import GRIDS, loss_distribution
 from dpbench.privacy.renyi import renyi_blow_up, renyi_variation
 from dpbench.protocol import InputError
@@ -62,6 +62,7 @@ def reconstruction_bound(
         [0.15, 0.82]
     """
     steps = check_releases(noise_multiplier, sample_rate, steps)
+    check_number("The prior success kappa", kappa)
     if not 0 < kappa < 1:
         raise InputError(f"The prior success kappa must lie strictly between 0 and 1, not {kappa:g}.")
     if sample_rate == 1:

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from dpbench.privacy.accountants import SIGMA_RANGE, chance_of_inclusion
 from dpbench.privacy.bounds import reconstruction_bound
-from dpbench.privacy.checks import check_sampling
+from dpbench.privacy.checks import check_number, check_sampling
 from dpbench.privacy.tradeoff import trade_off
 from dpbench.protocol import InputError
 from dpbench.system.cache import remember
@@ -91,6 +91,7 @@ def noise_for_advantage(advantage: float, sample_rate: float = 1.0, steps: int =
         >>> 0.0999 < trade_off(sigma).advantage <= 0.1
         True
     """
+    check_number("`target_advantage`", advantage)
     if not 0 < advantage < 1:
         raise InputError(f"`target_advantage` must lie above 0 and below 1, not {advantage:g}.")
     steps = check_sampling(sample_rate, steps)
@@ -104,6 +105,8 @@ def noise_for_advantage(advantage: float, sample_rate: float = 1.0, steps: int =
 
 
 def _check_bound(what: str, bound: float, kappa: float) -> None:
+    check_number("`kappa`", kappa)
+    check_number(f"`target_{what}`", bound)
     if not 0 < kappa < bound < 1:
         raise InputError(
             f"`target_{what}` must lie above `kappa`, {kappa:g}, and below 1, not {bound:g}: without the "

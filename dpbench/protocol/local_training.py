@@ -61,7 +61,7 @@ class LocalTraining:
         """
         steps, batch_size = counted("local_steps", steps), counted("batch_size", batch_size)
         images = counted("images", images)
-        if not isinstance(lr, Real) or not lr > 0 or lr == float("inf"):
+        if isinstance(lr, bool) or not isinstance(lr, Real) or not lr > 0 or lr == float("inf"):
             raise InputError(f"`lr` must be a number above 0, not {lr!r}.")
         batch_size = min(batch_size, images)
         epoch = -(-images // batch_size)
@@ -80,7 +80,7 @@ def counted(name: str, value: int) -> int:
         InputError: for one below 1, or something that is no whole number, such as text from a file.
     """
     try:
-        count = index(value)
+        count = 0 if isinstance(value, bool) else index(value)
     except TypeError:
         count = 0
     if count < 1:

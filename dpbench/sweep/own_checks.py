@@ -42,6 +42,8 @@ def checked_batches(
         return _drawn(images, batch_size, seeds, size)
     if batch_size is not None:
         raise InputError("`batch_size` is for a data set: the images given here are the batch.")
+    if any(seeds):
+        raise InputError("`batch_seed` is for a data set: the images given here are the batch.")
     if not isinstance(images, list | tuple):
         images, labels = [images], [labels]
     if not len(images) or len(images) != len(labels):
