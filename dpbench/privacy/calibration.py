@@ -223,8 +223,8 @@ def sampling(train_size: int, train_batch_size: int, epochs: float) -> tuple[flo
     """
     if not 1 <= train_batch_size <= train_size:
         raise InputError(
-            f"A training set of {counted(train_size, 'sample', 'd')} has no batches of {train_batch_size}: choose "
-            "a smaller `train_batch_size`, or the `train_size` of your training."
+            f"A training set of {counted(train_size, 'sample', 'd')} has no batches of {train_batch_size}: "
+            "choose a smaller `train_batch_size`, or the `train_size` of your training."
         )
     wanted = epochs * train_size / train_batch_size
     steps = check_count(
