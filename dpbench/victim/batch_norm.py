@@ -36,7 +36,7 @@ def batch_norm_layers(model: nn.Module) -> dict[str, nn.Module]:
         if layer.training:
             raise InputError(
                 f"The batch-norm layer {name} is in training mode, where one sample's gradient depends on "
-                "the others: call model.eval() first, or set `bn_stats` to none."
+                "the others: set `bn_stats` to none, or take the gradient in evaluation mode (model.eval())."
             )
     return named_batch_norms(model)
 
