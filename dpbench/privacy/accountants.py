@@ -51,9 +51,7 @@ def sampled_sigma(accountant: str, eps: float, delta: float, sample_rate: float,
     low, high = EPS_RANGE
     if not low <= eps <= high:
         within = f"at least {low:g}" if eps < low else f"at most {high:g}"
-        raise InputError(
-            f"`eps` {eps:g} is out of reach over a training: choose {within}, or `eps_scope` release."
-        )
+        raise InputError(f"`eps` {eps:g} is out of reach over a training: choose {within}.")
     chance = chance_of_inclusion(sample_rate, steps)
     if chance <= delta:
         raise InputError(

@@ -120,7 +120,21 @@ def _sentence(message: str) -> str:
         word, flag, choices = found.groups()
         known = [choice.strip("' ") for choice in choices.split(",") if choice.strip()]
         return f"{flag} does not take {word!r}{meant(word, known)}: give one of {', '.join(known)}"
+    if found := re.match(r"Missing value for argument '(--\S+)'", message):
+        return f"{found[1]} needs a value"
+    if found := re.match(r"Error parsing (--\S+): (.*)", message):
+        flag, reason = found.groups()
+        given = re.search(r"\[(.*?)\]|('[^']*'|\"[^\"]*\")$", reason)
+        return f"{flag} {_wanted(reason)} {given[1] or given[2]}" if given else message
     return message
+
+
+def _wanted(reason: str) -> str:
+    """What an option takes, as far as tyro's reason tells, up to the word before what was given."""
+    words = [word for word in re.findall(r"\{(\w+)\}\|", reason) if word != "None"]
+    kinds = {"int()": "a whole number", "to float": "a number"}
+    known = [kind for sign, kind in kinds.items() if sign in reason] + words
+    return f"takes {' or '.join(known)}, not" if known else "does not take"
 
 
 def _flags(parse: _Parse, arguments: list[str]) -> list[str]:

@@ -257,6 +257,7 @@ def test_data_that_no_frontier_can_be_of_are_refused_before_any_work(
         ("--kappa 1", "--kappa must be below 1"),
         ("--eps 0", "--eps must be above 0"),
         ("--eps 1e7", "--eps 1e+07 is out of reach"),
+        ("--eps 1e-9", "--eps 1e-09 is out of reach over a training: choose at least 0.0001.\n"),
         ("--delta 0", "--delta must be above 0"),
         ("--images-per-user 1001", "--images-per-user must be at most 1000"),
         (
