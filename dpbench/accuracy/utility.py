@@ -23,7 +23,7 @@ from dpbench.cell.spec import Part
 from dpbench.protocol import InputError
 from dpbench.sweep.axes import options
 from dpbench.sweep.option import DEFENCES
-from dpbench.system import process
+from dpbench.system import devices, process
 from dpbench.system.atomic import refused_as_sentence
 from dpbench.system.paths import absolute
 
@@ -96,7 +96,7 @@ def utility(
         asked = tuple(map(_part, _several(defense)))
         values = checked_values(parameters)
         values["train_size"] = values.get("train_size") or (len(images.train[1]),)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = devices.chosen(device)
         trials = [
             Trial(model, setting, seed, images.subset(setting.train_size), device)
             for setting in settings(asked, values)

@@ -16,7 +16,7 @@ import defenses
 from attacks import Attack
 from dpbench.api import training
 from dpbench.api.doubts import doubts
-from dpbench.api.given import part, public_of, settings, several
+from dpbench.api.given import part, public_of, settings, several, typed
 from dpbench.api.session import Progress, carry_out
 from dpbench.cell import parts, registered
 from dpbench.cell.spec import Part
@@ -111,6 +111,7 @@ def attack(
         for line in doubts(sent, kept, loss, images, labels):
             warnings.warn(line, stacklevel=2)
         public = public_of(others, mean, std, mean_image, images.shape[1:])
+        victim = typed("victim", victim, str)
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
         budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
         if parts.has_budget(_name(release)[0]):
@@ -119,7 +120,7 @@ def attack(
         values = settings("attack", parameters) | {
             "attack": tuple(map(part, several(attacks))),
             "defense": (_defence(release, budget),),
-            "labels": ("known" if labels_known else "inferred",),
+            "labels": ("known" if typed("labels_known", labels_known, bool) else "inferred",),
             "threat_model": ("honest",),
         }
         if release.local is not None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import defenses as defences
 from attacks import Attack
-from dpbench.api.given import checked, part, public_of, settings, several
+from dpbench.api.given import checked, part, public_of, settings, several, typed
 from dpbench.api.session import Progress, carry_out
 from dpbench.cell import registered
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
@@ -122,11 +122,11 @@ def benchmark(
         if others is not None:
             others = checked_others(others, batches, num_classes, form, image_size)
         public = public_of(others, mean, std, mean_image, batches[0][0].shape[1:])
-        inputs = OwnInputs(kept, loss, num_classes, batches, public, victim)
+        inputs = OwnInputs(kept, loss, num_classes, batches, public, typed("victim", victim, str))
         values = settings("benchmark", parameters) | {
             "attack": tuple(map(part, several(attacks))),
             "defense": tuple(map(part, several(defense))),
-            "labels": ("known" if labels_known else "inferred",),
+            "labels": ("known" if typed("labels_known", labels_known, bool) else "inferred",),
         }
         engine = parameters.get("engine", "auto")
         return carry_out(inputs, values, device=device, engine=engine, out=out, progress=progress)

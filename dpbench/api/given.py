@@ -16,6 +16,7 @@ from dpbench.data.channels import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_S
 from dpbench.protocol import InputError, meant
 from dpbench.sweep.axes import options
 from dpbench.sweep.own_inputs import Public
+from dpbench.system.words import counted
 
 _NOT_HERE = (
     "data",
@@ -68,6 +69,14 @@ def checked(name: str, value: Any) -> Any:
     return None if value is None else options()[name].parameter.checked(value)
 
 
+def typed(name: str, value: Any, kind: type) -> Any:
+    """`value`, if it is of a `kind`, bool or str; an InputError else."""
+    if not isinstance(value, kind):
+        wanted = {bool: "True or False", str: "a word"}[kind]
+        raise InputError(f"`{name}` must be {wanted}, not {value!r}.")
+    return value
+
+
 def part(given: Any) -> str | Part:
     """A name, or what an object differs in from its defaults.
 
@@ -104,12 +113,12 @@ def public_of(
             mean, std = (MIDDLE[0],) * shape[0], (MIDDLE[1],) * shape[0]
         elif shape[0] == 1:
             mean, std = GREY_MEAN, GREY_STD
-    channels = "features" if len(shape) == 1 else "channels"
+    channel = "feature" if len(shape) == 1 else "channel"
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != shape[0]:
             raise InputError(
-                f"`{name}` has {len(values)} numbers and the images have {shape[0]} {channels}: give one for "
-                "each."
+                f"`{name}` has {counted(len(values), 'number')} and the images have "
+                f"{counted(shape[0], channel)}: give one for each."
             )
     image = _mean_image(mean_image, others, mean, shape)
     if image.shape != torch.Size(shape):

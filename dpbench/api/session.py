@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from dpbench import __version__, metrics, store
@@ -21,7 +20,7 @@ from dpbench.sweep import engines, executors
 from dpbench.sweep.own_inputs import OwnInputs
 from dpbench.sweep.plan import plan
 from dpbench.sweep.session import Session
-from dpbench.system import digest
+from dpbench.system import devices, digest
 from dpbench.system.paths import absolute
 
 Progress = Callable[[Cell, int, int, float], None]
@@ -57,7 +56,7 @@ def carry_out(
         InputError: where nothing at all could be run, and for a folder that cannot be used.
     """
     runtime = Runtime(
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=devices.chosen(device),
         engine=engine,
         lpips_net=None if inputs.size is None or metrics.why_no_lpips(*inputs.size) else "alex",
         version=__version__,

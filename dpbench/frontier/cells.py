@@ -8,8 +8,6 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import torch
-
 import attacks
 from dpbench import __version__
 from dpbench.cell import parts
@@ -24,6 +22,7 @@ from dpbench.sweep import engines
 from dpbench.sweep.inputs import Inputs
 from dpbench.sweep.options import Options
 from dpbench.sweep.plan import plan
+from dpbench.system import devices
 from dpbench.victim import usual_norm
 from dpbench.victim.batch_norm import has_batch_norm
 from dpbench.victim.networks import build
@@ -191,7 +190,4 @@ def resolved(asked: str) -> str:
     Raises:
         InputError: for a card that is not there.
     """
-    here = "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and here == "cpu":
-        raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")
-    return here if asked == "auto" else asked
+    return devices.chosen(None if asked == "auto" else asked)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from dpbench import __version__, metrics, store
@@ -38,7 +37,7 @@ from dpbench.sweep.resumed import from_configuration
 from dpbench.sweep.session import Session
 from dpbench.sweep.tuned import Tuned
 from dpbench.sweep.tuned import load as load_tuned
-from dpbench.system import digest, interrupts, output, process
+from dpbench.system import devices, digest, interrupts, output, process
 from dpbench.system.once import kept
 from dpbench.system.paths import absolute, expanded, kind_of, read_toml
 from dpbench.system.words import counted
@@ -134,9 +133,7 @@ def carry_out(options: Options, arguments: list[str]) -> int:
 
 
 def _runtime(options: Options, note: Note) -> Runtime:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.device == "cuda" and device == "cpu":
-        raise InputError("`device` cuda: PyTorch finds no graphics card here; use `device` cpu.")
+    device = devices.chosen(None if options.device == "auto" else options.device)
     data = dataset(options.data, options.image_size)
     if data.images.shape[-1] <= SMALL:
         # a second thread gains 1.6 times at best on an idle machine, and loses twentyfold on a busy one;
@@ -148,7 +145,7 @@ def _runtime(options: Options, note: Note) -> Runtime:
     if reason is not None:
         note(f"The columns lpips and iip stay empty: {reason}")
     return Runtime(
-        device=device if options.device == "auto" else options.device,
+        device=device,
         engine=options.engine,
         lpips_net="alex" if reason is None else None,
         version=__version__,

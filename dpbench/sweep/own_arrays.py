@@ -29,9 +29,10 @@ def as_pair(images: Any, labels: Any, what: str = "images", size: int | None = N
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]  # as MedMNIST has them
     if labels.is_floating_point() or labels.is_complex() or labels.shape != images.shape[:1]:
+        each = "the image" if len(images) == 1 else f"each of the {len(images)} images"
         raise InputError(
-            f"labels must be whole numbers, one for each of the {len(images)} images, not {labels.dtype} of "
-            f"shape {tuple(labels.shape)}."
+            f"labels must be whole numbers, one for {each}, not {labels.dtype} of shape "
+            f"{tuple(labels.shape)}."
         )
     return images, labels.long().clone()
 

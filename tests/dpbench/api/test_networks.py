@@ -111,7 +111,7 @@ def test_grey_images_have_statistics_of_their_own_and_grey_pictures(tmp_path):
     assert (table["status"] == "ok").all()
     assert table[["psnr", "ssim"]].notna().all().all()
     assert (tmp_path / "out" / "reconstructions.png").exists()
-    with pytest.raises(InputError, match="`mean` has 2 numbers and the images have 1 channels"):
+    with pytest.raises(InputError, match="`mean` has 2 numbers and the images have 1 channel:"):
         benched("one channel", mean=[0.5, 0.5])
 
 
