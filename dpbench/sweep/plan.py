@@ -44,10 +44,17 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a sweep, in the order they run, and one sentence for each combination left out."""
+    """The cells of a sweep, in the order they run.
+
+    Attributes:
+        cells: none twice.
+        left_out: one sentence for each combination that cannot be had.
+        idle: budgets that were asked for and that no defence of the cells takes, by the option's name.
+    """
 
     cells: tuple[Cell, ...]
     left_out: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def cautions(self) -> list[str]:
         """What a reader of the budgets has to know, each sentence once."""
@@ -56,7 +63,11 @@ class Plan:
             Budget(**{name: value for name, value in defence.given.items() if name in parameters(Budget)})
             for defence in budgeted
         ]
-        notes = (delta_note(budget.delta, budget.train_size) for budget in budgets)
+        notes = [delta_note(budget.delta, budget.train_size) for budget in budgets]
+        notes += [
+            f"`{name}` plays no role: it is for dp and other calibrated defences, and none was asked for."
+            for name in self.idle
+        ]
         return list(dict.fromkeys(note for note in notes if note))
 
 
@@ -104,7 +115,9 @@ def plan(
         raise InputError(
             next(iter(left_out), "There is nothing to run: give at least one defence and one attack.")
         )
-    return Plan(tuple(chosen), tuple(left_out))
+    calibrated = any(parts.is_calibrated(name) for name in {cell.defence.name for cell in chosen})
+    idle = () if calibrated else tuple(name for name in ("eps", "noise_multiplier") if values[name])
+    return Plan(tuple(chosen), tuple(left_out), idle)
 
 
 def _told(values: Values, inputs: Inputs, batch: BatchSpec) -> Iterator[Told]:
