@@ -141,15 +141,19 @@ def conform(table: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=wanted).astype(dtypes)
 
 
-def undeclared(table: pd.DataFrame) -> list[str]:
+def undeclared(table: pd.DataFrame, least: int = 2) -> list[str]:
     """Columns of this version's rows that no part which is loaded declares, and that take several values.
 
     They may be settings of a plug-in. Whoever groups rows without them takes different settings for one.
     Other versions may have had columns that this one has not, so their rows do not count.
+
+    Args:
+        table: results.
+        least: how many values, 1 or more; a setting that is the same everywhere takes 1.
     """
     names = [name for name in table.columns if name not in columns()]
     ours = table[table["version"] == __version__] if "version" in table else table[:0]
-    return [name for name in names if ours[name].nunique() > 1]
+    return [name for name in names if ours[name].nunique() >= least]
 
 
 def check_declared(table: pd.DataFrame, path: str | Path) -> None:

@@ -84,7 +84,7 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
     """Faults that show when the entry is made once more."""
     try:
         table = store.load(folder / "results.csv")
-        if unknown := schema.undeclared(table):
+        if unknown := schema.undeclared(table, least=1):  # all settings are in the entry's ids
             unchecked.append(f"the plug-in with the column {unknown[0]} is not loaded: no result was checked")
             return []
         again = entry(folder, table)
