@@ -47,6 +47,14 @@ def is_calibrated(name: str) -> bool:
     return any("guarantee" in stage.__dataclass_fields__ for stage in defenses.stages(name))
 
 
+def is_calibrated_by_others(name: str) -> bool:
+    """Whether a stage that takes a guarantee is a plug-in's, so that nobody here has tested its noise."""
+    return any(
+        "guarantee" in stage.__dataclass_fields__ and stage.__module__.partition(".")[0] != "defenses"
+        for stage in defenses.stages(name)
+    )
+
+
 def clip_norm(name: str, given: Mapping[str, Plain]) -> float:
     """C of a calibrated defence: as given, or by default; 1 for one whose clip norm is no parameter."""
     declared = defence_parameters(name).get("max_grad_norm")

@@ -68,6 +68,12 @@ class Plan:
             f"`{name}` plays no role: it is for dp and other calibrated defences, and none was asked for."
             for name in self.idle
         ]
+        notes += [
+            f"The epsilon of {name} is that of Gaussian noise, which its author vouches for and not dpbench: "
+            "dpbench.testing.check_defense tests it."
+            for name in dict.fromkeys(cell.defence.name for cell in self.cells)
+            if parts.is_calibrated_by_others(name)
+        ]
         return list(dict.fromkeys(note for note in notes if note))
 
 

@@ -14,6 +14,7 @@ from dpbench.testing.noise import its_noise_is_gaussian_where_it_takes_a_guarant
 from tests.helpers.cells import cell, part
 from tests.helpers.mechanisms import Correct, HandWritten, MoreNoise, NotClipped
 from tests.helpers.noise_bugs import LaplaceNoise, NoiseByTotalLength
+from tests.helpers.plans import planned
 from tests.helpers.registries import as_in_a_new_process
 
 
@@ -108,6 +109,15 @@ def test_a_class_that_states_its_epsilon_itself_is_refused():
 
         class Named(Aggregator):
             guarantee = "ε of 0.1"
+
+
+def test_a_run_says_whose_word_the_noise_is():
+    @defense("mine")
+    class Mine(DPSGD):
+        pass
+
+    said = "The epsilon of mine is that of Gaussian noise, which its author vouches for and not dpbench: "
+    assert planned(defense=("mine", "dp")).cautions() == [f"{said}dpbench.testing.check_defense tests it."]
 
 
 def test_sigma_has_to_be_declared():
