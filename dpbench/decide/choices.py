@@ -170,8 +170,8 @@ def choices(
     """
     if images_per_user > training.train_size:
         raise InputError(
-            f"One person cannot have {counted(images_per_user, 'image')} of {training.train_size:,}: give "
-            "`images_per_user` of `train_size` at most."
+            f"One person cannot have {counted(images_per_user, 'image')} of {training.train_size:,}: lower "
+            "`images_per_user`, or give the `train_size` of your training."
         )
     shared = {"kappa": kappa, "images_per_user": images_per_user}
     found = [for_eps(training, float(value), **shared) for value in dict.fromkeys(eps)]
