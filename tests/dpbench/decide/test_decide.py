@@ -262,7 +262,7 @@ def test_data_that_no_frontier_can_be_of_are_refused_before_any_work(
         ("--images-per-user 1001", "--images-per-user must be at most 1000"),
         (
             "--train-size 300 --images-per-user 301",
-            "cannot have 301 images of 300: lower --images-per-user, or give the --train-size of your training.",
+            "301 images of 300: lower --images-per-user, or give the --train-size of your training.",
         ),
         ("--epochs 1e300", "--epochs must be a finite number"),
         ("--eps 1 --out /dev/null/x", "Cannot write"),
