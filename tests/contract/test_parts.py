@@ -304,7 +304,7 @@ def test_edited_code_runs_its_cells_again_and_no_others(package, tmp_path, name,
     of_it = table[(table[part] == mine) | (table["floor_of"] == mine)]
     assert not same & set(of_it["key"])
     assert set(table["key"]) - same == set(of_it["key"])
-    assert f"{len(set(old['key']) - same)} cells in {out} are of other code or another run" in (
+    assert f"{out} holds {len(set(old['key']) - same)} cells of other code or another run" in (
         " ".join(capsys.readouterr().err.split())
     )
 
