@@ -25,6 +25,8 @@ SMALL = 8
 """Samples beyond which fewer solutions are begun: the time of a step grows with the cube of their number."""
 FEW = 12
 """Solutions begun for labels that may be wrong, at most."""
+AGAIN = 64
+"""For so many tries, labels that may be wrong are begun with once more."""
 EXCHANGES = 400
 """That are tried for one guess, at most."""
 QUICK = 60
@@ -70,17 +72,16 @@ class Search:
         size = len(self.space)
         if size > LARGEST:
             return None
+        order = [guess[self.layer.bias[guess].abs().argsort(descending=True)][:size] for guess in guesses]
+        begun, rounds = (min(self.tries, FEW), 1 + self.tries // AGAIN) if self.exchange else (self.tries, 1)
         best = None
-        for guess in guesses:
-            labels = guess[self.layer.bias[guess].abs().argsort(descending=True)][:size]
-            found = self.solved(labels, min(self.tries, FEW) if self.exchange else self.tries)
+        for labels in order * rounds:
+            found = self.solved(labels, begun)
+            if self.exchange:
+                found = self.relabelled(found)
             best = found if best is None else nearer(best, found)
             if best.certain:
                 break
-        if best is not None and self.exchange:
-            best = self.relabelled(best)
-            if not best.certain and self.tries > FEW:
-                best = nearer(best, self.solved(best.labels, self.tries))
         return best
 
     def solved(self, labels: Tensor, tries: int, *points: Tensor) -> Solution:

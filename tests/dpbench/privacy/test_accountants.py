@@ -178,7 +178,7 @@ def test_a_delta_that_needs_no_noise_is_refused():
 def test_what_a_message_proposes_is_within_reach(steps):
     with pytest.raises(InputError, match="choose at least") as caught:
         privacy.noise_multiplier(1e-6, 1e-5, 0.01, steps)
-    proposed = float(str(caught.value).split("choose at least ")[1].split(",")[0])
+    proposed = float(str(caught.value).split("choose at least ")[1].removesuffix("."))
     assert (
         privacy.epsilon(privacy.noise_multiplier(proposed, 1e-5, 0.01, steps), 1e-5, 0.01, steps) <= proposed
     )
