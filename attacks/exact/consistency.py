@@ -107,7 +107,8 @@ class Equations:
         lengths = rows.norm(dim=2, keepdim=True)  # too long where the batch's entry nearly cancels
         median = lengths.median(1, keepdim=True).values
         rows = rows * (LONGEST * median / lengths.clamp_min(TINY)).clamp(max=1)
-        repeated = (labels.sort(1).values.diff(dim=1) == 0).any(1)
+        ordered = labels.sort(1).values
+        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
         spread = rows.new_tensor(SPREAD)[attempts % len(SPREAD)] / self.size**0.5
         spread = spread.where(repeated | (attempts > 0), 0)
         noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows)
@@ -129,7 +130,7 @@ class Equations:
         reached = points.clone()
         unknowns = points[0].numel()
         together = max(1, ENTRIES // (unknowns * max(unknowns, len(self.bias))))
-        for part in torch.arange(len(points), device=points.device).split(together):
+        for part in torch.arange(len(points)).to(points.device).split(together):
             errors, reached[part] = descended(
                 lambda at, i, part=part: self.error(labels[part[i]], at),
                 lambda at, i, part=part: self.expanded(labels[part[i]], at),

@@ -42,7 +42,7 @@ def descended(
         >>> descended(error, expanded, torch.tensor([[0.0], [5.0]]), 10, 1e-9)[1].round(decimals=3).flatten()
         tensor([3., 3.])
     """
-    points, live = points.clone(), torch.arange(len(points), device=points.device)
+    points, live = points.clone(), torch.arange(len(points)).to(points.device)
     damping = points.new_full((len(points),), DAMPING)
     errors, gradient, curvature = expanded(points, live)
     for _ in range(steps):

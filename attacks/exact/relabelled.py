@@ -86,7 +86,7 @@ class Search:
 
     def solved(self, labels: Tensor, tries: int, *points: Tensor) -> Solution:
         """The nearest of the solutions with these labels; they begin at `points` and then at starts."""
-        attempts = torch.arange(max(1, self._scaled(tries)), device=labels.device)
+        attempts = torch.arange(max(1, self._scaled(tries))).to(labels.device)
         many = labels.expand(len(points) + len(attempts), -1)
         starts = self.equations.begin(many[len(points) :], attempts, self.generator)
         starts = torch.cat([*(point[None] for point in points), starts])
@@ -105,7 +105,7 @@ class Search:
                 break
             places, labels = (torch.stack(each) for each in zip(*fresh, strict=True))
             own = self.equations.begin(labels, torch.zeros_like(places), self.generator)
-            exchanged = torch.arange(self.equations.size, device=places.device) == places[:, None]
+            exchanged = torch.arange(self.equations.size).to(places.device) == places[:, None]
             points = own.where(exchanged[:, :, None], best.point)
             done = whole - left
             tell = lambda begun, done=done: self.tell(done + begun, whole)  # noqa: E731
@@ -138,7 +138,7 @@ class Search:
                 exchanged[place] = other
                 if (key := _multiset(exchanged)) not in seen:
                     seen.add(key)
-                    yield torch.tensor(place, device=labels.device), exchanged
+                    yield torch.tensor(place).to(labels.device), exchanged
 
     def _scaled(self, solutions: int) -> int:
         """As many solutions as take the time of that many with few samples."""
