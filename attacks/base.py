@@ -31,6 +31,8 @@ Progress = Callable[[int, int, float], None]
 
 With none done the search has not begun: a NaN value says that it is being compiled.
 """
+Tell = Callable[[int, int], None]
+"""(done, all) -> None; how far that is which comes before a search: labels read, samples told apart."""
 
 attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks", classes=True)
 A = TypeVar("A", bound="type[Attack]")
@@ -59,7 +61,7 @@ class Task:
         progress: told how far it is.
         begun: the clock (`time.perf_counter`) that `seconds` count from.
         guess: images [B, C, H, W] in [0, 1] that a search sets out from; None for noise.
-        tell: told how far that is which comes before a search, (done, all): labels read, samples told apart.
+        tell: told how far that is which comes before a search.
     """
 
     release: Release
@@ -69,7 +71,7 @@ class Task:
     progress: Progress
     begun: float
     guess: Tensor | None = None
-    tell: Callable[[int, int], None] = lambda *_: None
+    tell: Tell = lambda *_: None
 
     def noise(self, *shape: int) -> Tensor:
         """A standard normal draw, made on the CPU so that it does not depend on the device it is moved to."""

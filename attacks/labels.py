@@ -7,20 +7,19 @@ ReLU or sigmoid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from attacks.adaptation import scaled
+from attacks.base import Tell
 from attacks.matched_labels import matched, references
 from attacks.output_layer import output_layer
 from dpbench.protocol import InputError, Knowledge, Release
 
 Rule = Literal["minimum", "sum", "counts", "matched", "auto"]
 RULES: tuple[str, ...] = get_args(Rule)
-Tell = Callable[[int, int], None]
 STARTS = 200
 """Starts of the search for samples in the last layer's gradient, at most: about a sixth of a second for eight
 images of the ConvNet, and seconds where features have no zeros."""
@@ -54,8 +53,8 @@ def infer(release: Release, knowledge: Knowledge, rule: str = "auto", tell: Tell
         release: of one batch.
         knowledge: whose labels play no part.
         rule: one of `RULES`.
-        tell: told how far the search for samples is, (done, all): of eight it may take seconds, of 32 among
-            1,000 classes a minute.
+        tell: told how far the search for samples is: of eight it may take seconds, of 32 among 1,000 classes
+            a minute.
 
     Raises:
         InputError: for an unknown rule, no gradient of a last layer, a rule for distinct labels (`minimum`,

@@ -126,26 +126,25 @@ class Equations:
             steps: of each, at most.
             tell: told how many were begun.
         """
-        best, error, begun = 0, math.inf, 0
-        reached = points.clone()
+        best, error, begun = (labels[0], points[0]), math.inf, 0
         unknowns = points[0].numel()
         together = max(1, ENTRIES // (unknowns * max(unknowns, len(self.bias))))
-        for part in torch.arange(len(points)).to(points.device).split(together):
-            errors, reached[part] = descended(
-                lambda at, i, part=part: self.error(labels[part[i]], at),
-                lambda at, i, part=part: self.expanded(labels[part[i]], at),
-                points[part],
+        for own, starts in zip(labels.split(together), points.split(together), strict=True):
+            errors, reached = descended(
+                lambda at, i, own=own: self.error(own[i], at),
+                lambda at, i, own=own: self.expanded(own[i], at),
+                starts,
                 steps,
                 EXACT,
             )
             nearest = int(errors.argmin())
             if errors[nearest] < error:
-                best, error = begun + nearest, float(errors[nearest])
-            begun += len(part)
+                best, error = (own[nearest], reached[nearest]), float(errors[nearest])
+            begun += len(own)
             tell(begun)
             if error < EXACT:
                 break
-        return Solution(labels[best], reached[best], error, self.bound(labels[best], reached[best]))
+        return Solution(*best, error, self.bound(*best))
 
     def bound(self, labels: Tensor, point: Tensor) -> Tensor:
         """How far each sample's coordinates may be from those that the gradient was made of, relative, [r].

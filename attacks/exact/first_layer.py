@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
+from attacks.base import Tell
 from attacks.exact.guesses import Guesses, MadeUp, Unmixed, back, output_gradients
 from attacks.exact.independent import is_image
 from attacks.exact.layers import Affine, Chain
 from attacks.exact.separation import LARGEST_FACTOR, separated
-from attacks.exact.sparsity import MANY, Tell
+from attacks.exact.sparsity import MANY
 from attacks.exact.subspace import subspace
 from dpbench.protocol import Knowledge, Release
 

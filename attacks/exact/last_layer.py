@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from attacks.adaptation import scaled
+from attacks.base import Tell
 from attacks.exact.consistency import OFF, Layer
 from attacks.exact.relabelled import Search
 from attacks.exact.separation import CERTAIN, LARGEST_FACTOR, WEAKEST, separated
-from attacks.exact.sparsity import Tell
 from attacks.exact.subspace import subspace
 from attacks.labels import counts
 from attacks.output_layer import bias_of, output_layer

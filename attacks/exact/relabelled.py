@@ -15,8 +15,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from attacks.base import Tell
 from attacks.exact.consistency import Equations, Layer, Solution
-from attacks.exact.sparsity import Tell
 from attacks.exact.subspace import Subspace
 
 LARGEST = 32

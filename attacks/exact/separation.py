@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from attacks.exact.sparsity import Near, Propose, Tell, sparse_rows
+from attacks.base import Tell
+from attacks.exact.sparsity import Near, Propose, sparse_rows
 from attacks.exact.subspace import Subspace
 
 CERTAIN = 1e-3

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from attacks.base import Tell
 from attacks.exact.candidates import Candidates, distinct, without_errors
 from attacks.exact.subspace import Subspace
 
@@ -26,8 +27,6 @@ orthonormal basis [k, m] of what may be left of the subspace; None for all of it
 Near = Callable[[Tensor, Tensor], Tensor]
 """Rows [k, m] near those that are missing, given an orthonormal basis [k, m] of what may be left of the
 subspace, and one [r, m] of all of it."""
-Tell = Callable[[int, int], None]
-"""Told how many rows were found, and how many there are."""
 ROUND = 256
 """Starts that are searched side by side."""
 FEW = 16
@@ -74,7 +73,7 @@ def sparse_rows(
         propose: where to start; every RANDOM-th start is random all the same. None for all.
         near: guesses at the rows themselves. They are polished before each round, for as long as that finds
             more rows; what is missing then is guessed to be as they are.
-        tell: how far it is.
+        tell: told how many rows were found, and how many there are.
 
     Yields:
         [r, m], independent rows, each up to its scale; nothing where too few candidates were found.

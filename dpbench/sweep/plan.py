@@ -65,7 +65,7 @@ class Plan:
         ]
         notes = [delta_note(budget.delta, budget.train_size) for budget in budgets]
         notes += [
-            f"`{name}` plays no role: it is for dp and other calibrated defences, and none was asked for."
+            f"`{name}` plays no role: it is for dp and other calibrated defences, and no cell has one."
             for name in self.idle
         ]
         notes += [

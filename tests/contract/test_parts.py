@@ -86,7 +86,6 @@ def greys(argument, size):
 from dpbench.cell.threat_model import threat_model
 from dpbench.cell.threats.honest import Honest
 from dpbench.protocol import parameter
-from dpbench.system.words import counted
 
 @threat_model("hurried")
 class Hurried(Honest):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers.plans import planned
 
-SAID = "plays no role: it is for dp and other calibrated defences, and none was asked for."
+SAID = "plays no role: it is for dp and other calibrated defences, and no cell has one."
 
 
 @pytest.mark.parametrize("name", ["eps", "noise_multiplier"])
