@@ -13,7 +13,6 @@ from attacks import (  # noqa: F401 (each registers its attack)
     analytic,
     deepinversion,
     dlg,
-    exact,
     feature_inversion,
     gradinversion,
     idlg,
@@ -27,6 +26,7 @@ from attacks import (  # noqa: F401 (each registers its attack)
     prior_aware,
 )
 from attacks.base import Attack, attacks
+from attacks.exact import peel, spear  # noqa: F401
 
 
 def create(name: str, **hyperparameters: Any) -> Attack:

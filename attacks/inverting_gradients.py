@@ -22,6 +22,7 @@ from attacks.engine.variables import Frequencies
 from attacks.engine.watch import batch_norms
 from attacks.finish import COUNT, finished, unfit
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
+from attacks.held import Held, compared, held
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
 from attacks.softened import Softened, pays
@@ -44,6 +45,7 @@ class Preset:
         shares: search for the factors of a clip, where it scaled several images and the release decides them.
         softened: large entries count for less, where there is a prior and `softened.pays` says so; elsewhere,
             errors of small ones would count for more.
+        held: the loss gradient of the outputs is that of the release, where the last layer tells it.
     """
 
     learning_rate: float
@@ -56,6 +58,7 @@ class Preset:
     finish: float = 0.0
     shares: bool = False
     softened: bool = False
+    held: bool = False
 
 
 PRESETS = {
@@ -73,6 +76,7 @@ PRESETS = {
         finish=0.2,
         shares=True,
         softened=True,
+        held=True,
     ),
 }
 """`paper`: the published steps. `tuned`: see docs/search.md."""
@@ -117,6 +121,8 @@ class InvertingGradients(Attack):
         """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
+        if preset.held:
+            knowledge = held(task, labels)
         path = path_of(release, self.update)
         regularisers, note = self.regularisers(release, knowledge)
         objective = Cosine()
@@ -126,12 +132,14 @@ class InvertingGradients(Attack):
             objective = Softened(objective)
         if self.adaptive:
             objective = adapt(objective, release)
+        objective = compared(objective, release, knowledge)
         variables = None
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         # where the prior decides as much as the release, free shares would leave images to it alone
         decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
-        weighted = self.adaptive and preset.shares and path is None and decisive and weighs(release)
+        several = path is None and decisive and weighs(release) and not isinstance(knowledge.loss, Held)
+        weighted = self.adaptive and preset.shares and several
         problem = Problem(
             knowledge, release.gradients, objective, regularisers, variables, path=path, weighted=weighted
         )

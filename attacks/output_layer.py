@@ -34,8 +34,8 @@ def output_layer(release: Release, knowledge: Knowledge) -> Names:
     fit = [*weights, *biases]
     frozen = not all(p.requires_grad for p in knowledge.model.parameters())
     if fit and (frozen or not weights):
-        of_logits = _of_logits(knowledge, fit)
-        weights, biases = ([n for n in names if n in of_logits] for names in (weights, biases))
+        adding = of_logits(knowledge, fit)
+        weights, biases = ([n for n in names if n in adding] for names in (weights, biases))
     if not weights and not biases:
         kind = "trained layer that adds to the logits" if frozen else "fully connected layer"
         raise InputError(f"No {kind} with {classes} outputs to read labels from; use `labels` known.")
@@ -58,7 +58,7 @@ def bias_of(weight: str) -> str:
     return f"{weight.removesuffix('weight')}bias"
 
 
-def _of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
+def of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
     """Those parameters that add to the logits by themselves.
 
     For a cotangent c [K] of the logits, the gradient of such a weight is c times a row of features, and that

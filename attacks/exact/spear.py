@@ -15,6 +15,7 @@ from attacks import parameters as shared
 from attacks.base import Attack, Task, attack, channel_statistics
 from attacks.exact import descent, first_layer, last_layer, layers, pixels
 from attacks.exact.separation import CERTAIN
+from attacks.held import with_samples
 from attacks.inverting_gradients import InvertingGradients
 from attacks.reading import as_it_was
 from dpbench.protocol import Reconstruction, bottleneck_head, full_precision, parameter
@@ -70,7 +71,7 @@ class Spear(Attack):
         if not descent.fits(chain, samples.layer):
             ends = chain.end or "its layers are not convolutions with ReLU"
             exact = exact_labels(samples, release.batch_size)
-            return self.searched(task, samples.labels, f"{exact}, but the chain ends at {ends}")
+            return self.searched(task, samples, f"{exact}, but the chain ends at {ends}")
         with full_precision(task.device):  # conjugate gradients stall under TF32
             return self.descended(task, samples, chain)
 
@@ -149,13 +150,15 @@ class Spear(Attack):
             note=f"{missing_note(len(labels) - found)} {note}".strip(),
         )
 
-    def searched(self, task: Task, labels: Tensor | None, why: str) -> Reconstruction:
-        """What the default search finds, with exact labels where there are any."""
-        if labels is not None:
-            labels, source = completed_labels(task, labels)
+    def searched(self, task: Task, samples: last_layer.Samples | None, why: str) -> Reconstruction:
+        """What the default search finds, told what the last layer told of `samples`."""
+        knowledge = task.knowledge
+        if samples is not None:
+            labels, source = completed_labels(task, samples.labels)
+            knowledge = with_samples(knowledge, task.release, samples, labels)
         else:
-            labels, source = label_rules.given_or_inferred(task.release, task.knowledge, tell=task.tell)
-        told = replace(task, knowledge=replace(task.knowledge, labels=labels))
+            labels, source = label_rules.given_or_inferred(task.release, knowledge, tell=task.tell)
+        told = replace(task, knowledge=replace(knowledge, labels=labels))
         found = InvertingGradients(iterations=self.iterations, engine=self.engine).run(told)
         certified = torch.zeros(len(labels), dtype=torch.bool, device=task.device)
         note = f"Not solved but searched: {why}. {found.note}".rstrip()

@@ -13,6 +13,7 @@ from attacks.engine.problem import Problem
 from attacks.engine.runners import Inputs
 from attacks.engine.variables import Frequencies
 from attacks.engine.watch import watching
+from attacks.held import WithFeatures
 from attacks.masked import Masked
 from attacks.objectives import Cosine, FittedScale, LayerL2, MatchedNorm, Objective, Scaled, SquaredL2
 from attacks.regularisers import L2, BatchNormStatistics, GroupConsistency, TotalVariation
@@ -65,6 +66,14 @@ def softened(tensors):
     return torch.cat([(t / (t**2 + t.square().mean()).sqrt()).flatten() for t in tensors])
 
 
+DELTAS = torch.tensor([[0.3, -0.8, 0.1, 0.4], [0.02, 0.03, 0.01, -0.06]])
+
+
+def told_apart(gradients):
+    """With the features that the last weight's gradient is made of, if `DELTAS` are the loss gradients."""
+    return torch.cat([flat(gradients), flat(torch.linalg.pinv(DELTAS.double().T) @ gradients[-2])])
+
+
 OBJECTIVES = {
     "squared": (lambda t: SquaredL2(), lambda g, t: (flat(g) - flat(t)).square().sum()),
     "layer-l2": (lambda t: LayerL2(0.3), lambda g, t: 0.3 * sum((a - b).norm() for a, b in pairs(g, t))),
@@ -74,6 +83,10 @@ OBJECTIVES = {
     ),
     "cosine": (lambda t: Cosine(), lambda g, t: cosine(flat(g), flat(t))),
     "softened": (lambda t: Softened(Cosine()), lambda g, t: cosine(*(softened(part) for part in (g, t)))),
+    "features": (
+        lambda t: WithFeatures(Cosine(), len(t) - 2, DELTAS.to(t[0])),
+        lambda g, t: cosine(told_apart(g), told_apart(t)),
+    ),
     "scaled": (lambda t: Scaled(Cosine(), 0.3), lambda g, t: 0.3 * cosine(flat(g), flat(t))),
     "fitted": (
         lambda t: FittedScale(),
