@@ -138,8 +138,8 @@ class InvertingGradients(Attack):
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
         # where the prior decides as much as the release, free shares would leave images to it alone
         decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
-        several = path is None and decisive and weighs(release) and not isinstance(knowledge.loss, Held)
-        weighted = self.adaptive and preset.shares and several
+        scaled = weighs(release) and not isinstance(knowledge.loss, Held)  # what is held has the factors
+        weighted = self.adaptive and preset.shares and path is None and decisive and scaled
         problem = Problem(
             knowledge, release.gradients, objective, regularisers, variables, path=path, weighted=weighted
         )
