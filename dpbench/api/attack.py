@@ -16,7 +16,7 @@ import defenses
 from attacks import Attack
 from dpbench.api import training
 from dpbench.api.doubts import doubts
-from dpbench.api.given import part, public_of, settings, several, typed
+from dpbench.api.given import all_parts, public_of, settings, typed
 from dpbench.api.session import Progress, carry_out
 from dpbench.cell import parts, registered
 from dpbench.cell.spec import Part
@@ -118,7 +118,7 @@ def attack(
             for line in training.unread(release, budget):
                 warnings.warn(line, stacklevel=2)
         values = settings("attack", parameters) | {
-            "attack": tuple(map(part, several(attacks))),
+            "attack": all_parts("attacks", attacks),
             "defense": (_defence(release, budget),),
             "labels": ("known" if typed("labels_known", labels_known, bool) else "inferred",),
             "threat_model": ("honest",),

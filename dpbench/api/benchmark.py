@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import defenses as defences
 from attacks import Attack
-from dpbench.api.given import checked, part, public_of, settings, several, typed
+from dpbench.api.given import all_parts, checked, public_of, settings, several, typed
 from dpbench.api.session import Progress, carry_out
 from dpbench.cell import registered
 from dpbench.data.channels import IMAGENET_MEAN, IMAGENET_STD
@@ -124,8 +124,8 @@ def benchmark(
         public = public_of(others, mean, std, mean_image, batches[0][0].shape[1:])
         inputs = OwnInputs(kept, loss, num_classes, batches, public, typed("victim", victim, str))
         values = settings("benchmark", parameters) | {
-            "attack": tuple(map(part, several(attacks))),
-            "defense": tuple(map(part, several(defense))),
+            "attack": all_parts("attacks", attacks),
+            "defense": all_parts("defense", defense),
             "labels": ("known" if typed("labels_known", labels_known, bool) else "inferred",),
         }
         engine = parameters.get("engine", "auto")

@@ -54,7 +54,7 @@ def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ..
             listed = ", ".join(name for name, each in known.items() if each.decides)
             raise InputError(f"{function}() takes no {name}{meant(name, known)}; it takes {listed}.")
         if known[name].several and value is not None:
-            values[name] = known[name].checked(list(several(value)))
+            values[name] = known[name].given(several(value))
     if values["eps"] and values["noise_multiplier"]:
         raise InputError("Give `eps` or `noise_multiplier`, not both: one follows from the other.")
     return values
@@ -93,6 +93,17 @@ def part(given: Any) -> str | Part:
             f"{kind} is not registered: put @attack('name') or @defense('name') above the class."
         )
     return Part(name=given.name, parameters=tuple(sorted(given.changed().items())))
+
+
+def all_parts(name: str, given: Any) -> tuple[str | Part, ...]:
+    """Several of `part`, of the keyword `name`.
+
+    Raises:
+        InputError: for an empty list, and as `part`.
+    """
+    if isinstance(given, list | tuple) and not given:
+        raise InputError(f"`{name}` needs at least one value.")
+    return tuple(map(part, several(given)))
 
 
 def public_of(

@@ -14,6 +14,7 @@ from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.axes import merged
 from dpbench.sweep.option import Option
 from dpbench.sweep.reading import named_plugins, read_options
+from dpbench.system.paths import absolute, kind_of
 
 COMMAND = "python -m dpbench.audit"
 DESCRIPTION = """Find out what a defence's releases give away of one sample, and whether it claims less.
@@ -114,7 +115,12 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     known = options()
     upon = {name: each.default for name, each in known.items()}
     found = read_options(known, GROUPS, arguments, COMMAND, DESCRIPTION, upon)
-    return {name: known[name].checked(value) for name, value in found.items()}
+    given = {name: known[name].checked(value) for name, value in found.items()}
+    if given["out"] is not None:  # before minutes of releases
+        file = absolute(given["out"])
+        if kind_of(file.parent) != "folder" or kind_of(file) not in (None, "file"):
+            raise InputError(f"{file} cannot be a file in a folder that is there: name another with `out`.")
+    return given
 
 
 def defence_of(given: Mapping[str, Any]) -> defenses.Chain:

@@ -109,7 +109,7 @@ def _options(given: dict[str, Any]) -> Options:
         raise InputError(
             f"A frontier takes no {unknown[0]}{meant(unknown[0], known)}; it takes {', '.join(known)}."
         )
-    values = {name: known[name].checked(value) for name, value in given.items()}
+    values = {name: known[name].given(value) for name, value in given.items()}
     return checked(defaults().replaced(**{**OWN_DEFAULTS, **values}))
 
 

@@ -70,7 +70,7 @@ def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
     """
     path, wanted = expanded(path), _toml(config)
     if kind_of(path) not in (None, "folder"):
-        raise InputError(f"{path} is a file, not a folder for results; name another with --out.")
+        raise InputError(f"{path} is a file, not a folder for results; name another with `out`.")
     with refused_as_sentence(path):
         if kind_of(path / _CONFIG) is not None:
             _same(path, _parsed(path / _CONFIG), wanted)
@@ -79,7 +79,7 @@ def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
         if foreign := [entry.name for entry in entries if not is_temporary(entry)]:
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
-                "choose an empty or new folder with --out."
+                "choose an empty or new folder with `out`."
             )
     return False
 
@@ -192,7 +192,7 @@ def _parsed(file: Path) -> dict[str, Any]:
         return read_toml(file)
     except InputError as error:
         reason = str(error).removesuffix(".")
-        raise InputError(f"{reason}; choose another folder with --out, or restore that file.") from error
+        raise InputError(f"{reason}; choose another folder with `out`, or restore that file.") from error
 
 
 def check_version(path: Path, written: Any, here: str) -> None:
@@ -200,7 +200,7 @@ def check_version(path: Path, written: Any, here: str) -> None:
     if written != here:
         raise InputError(
             f"{path} was written by dpbench {written}, and this is {here}: it is left as it is and can still "
-            "be read (dpbench.load); name another folder with --out, or install that version to resume it."
+            "be read (dpbench.load); name another folder with `out`, or install that version to resume it."
         )
 
 
@@ -213,7 +213,7 @@ def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
     if differing == [_INPUTS]:
         raise InputError(
             f"The weights, the images or the tuned settings have changed since the run in {path} began: "
-            "choose another folder with --out, or put the old files back to resume it."
+            "choose another folder with `out`, or put the old files back to resume it."
         )
     if differing := [key for key in differing if key != _INPUTS]:
         shown = ", ".join(
@@ -222,6 +222,6 @@ def _same(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
         )
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise InputError(
-            f"{path} holds a run of another configuration ({shown}{more}); choose another folder with --out, "
+            f"{path} holds a run of another configuration ({shown}{more}); choose another folder with `out`, "
             f"or give the options in its {_CONFIG} to resume it."
         )

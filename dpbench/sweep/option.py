@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dpbench.protocol import Parameter
+from dpbench.protocol import InputError, Parameter
 
 SCENE, DEFENCES, ATTACKS = "what is attacked", "defences", "attacks"
 WHERE, OUTPUT = "where it runs", "output"
@@ -63,6 +63,16 @@ class Option:
         if self.parameter.kind is bool:
             values = [{"yes": True, "no": False}.get(v, v) if isinstance(v, str) else v for v in values]
         return tuple(self.parameter.checked(each) for each in values)
+
+    def given(self, value: Any) -> Any:
+        """As `checked`, of what somebody wrote down: a list of no values is a slip, and not the default.
+
+        Raises:
+            InputError: as `checked`, and for an empty list.
+        """
+        if self.several and isinstance(value, list | tuple) and not value:
+            raise InputError(f"`{self.name}` needs at least one value.")
+        return self.checked(value)
 
 
 def option(

@@ -88,9 +88,8 @@ def checked(given: Options) -> Options:
     """
     known, values = options(), {}
     for name, value in given.items():
-        if value == () and known[name].default:
-            raise InputError(f"`{name}` needs at least one value.")
-        values[name] = known[name].checked(value)
+        each = known[name]
+        values[name] = each.checked(value) if each.may_be_empty else each.given(value)
     given = Options(values)
     if given.eps and given.noise_multiplier:
         raise InputError("Give `eps` or `noise_multiplier`, not both: one follows from the other.")

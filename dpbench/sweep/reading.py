@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Container, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -58,6 +59,7 @@ def read_options(
     )
     whole.__doc__ = description
     found = read(whole, arguments, command)
+    _check_filled(known, arguments)
     values: dict[str, Any] = {}
     for group in groups:
         values |= vars(getattr(found, _identifier(group)))
@@ -90,6 +92,14 @@ def named_plugins(arguments: Sequence[str]) -> list[str]:
         elif inside:
             found.append(word)
     return found
+
+
+def _check_filled(known: Mapping[str, Option], arguments: Sequence[str]) -> None:
+    """InputError for an option that takes several values and is given none, as `--eps $EPS` without an EPS."""
+    for word, following in pairwise([*arguments, "--"]):
+        name = word.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in known and known[name].several and following.startswith("--"):
+            known[name].given(())
 
 
 def _identifier(group: str) -> str:

@@ -61,7 +61,7 @@ def fitting(stored: Mapping[str, Any], known: Mapping[str, Option], origin: str)
             f"{origin}: {unknown[0]!r} is no option{meant(unknown[0], known)}; known: {', '.join(known)}."
         )
     try:
-        return {key: known[key].checked(value) for key, value in stored.items() if key in known}
+        return {key: known[key].given(value) for key, value in stored.items() if key in known}
     except InputError as error:
         raise InputError(f"{origin}: {error}") from None
 

@@ -69,7 +69,7 @@ def made_folder(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:  # nobody moved anything: a system may refuse so, as in /proc
-            raise InputError(f"The folder {folder} cannot be made; choose another one with --out.") from error
+            raise InputError(f"The folder {folder} cannot be made; name another one.") from error
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def refused_as_sentence(path: Path) -> Iterator[None]:
                 "while it was in use; put it back and give the same command again to go on."
             ) from error
         raise InputError(
-            f"Cannot write {path} ({error.strerror or error}); choose a folder you may write to with --out."
+            f"Cannot write {path} ({error.strerror or error}); name a folder that you may write to."
         ) from error
 
 

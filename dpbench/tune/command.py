@@ -94,7 +94,7 @@ def _options(given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
             f"A tuning takes no {unknown[0]}{meant(unknown[0], known)}; it takes {', '.join(known)}."
         )
     values = {name: each.default for name, each in known.items()}
-    values |= {name: known[name].checked(value) for name, value in given.items()}
+    values |= {name: known[name].given(value) for name, value in given.items()}
     names = {each.name for each in OWN}
     own = {name: values.pop(name) for name in names} | {"batch_seed": values["batch_seed"]}
     return checked(defaults().replaced(**values)), own

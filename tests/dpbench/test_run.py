@@ -312,7 +312,9 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path, capsys):
         ("run", "another configuration"),
     ):
         assert run(tmp_path / name, "--defense", "none", "--dry-run") == 2
-        assert why in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert why in err
+        assert "with --out" in err
 
 
 def test_as_a_program_without_a_terminal(tmp_path):

@@ -266,7 +266,7 @@ def test_data_that_no_frontier_can_be_of_are_refused_before_any_work(
         ),
         ("--epochs 1e300", "--epochs must be a finite number"),
         ("--eps 1 --out /dev/null/x", "Cannot write"),
-        ("--eps 1 --out /proc/x", "The folder /proc/x cannot be made; choose another one with --out."),
+        ("--eps 1 --out /proc/x", "The folder /proc/x cannot be made; name another one."),
         ("--nonsense", "nonsense"),
     ],
 )
@@ -276,6 +276,14 @@ def test_bad_input_is_one_sentence(words, said, capsys):
     assert out == "" or "--out" in words
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("out", "said"), [("", "An empty path"), (__file__, "is a file, not a folder")])
+def test_a_folder_that_is_none_is_refused_before_the_answer_is_computed(out, said, capsys):
+    assert main(["--eps", "1", "--out", out]) == 2
+    shown, err = capsys.readouterr()
+    assert shown == ""
+    assert said in err
 
 
 def test_a_delta_that_is_too_large_is_said(capsys):

@@ -129,6 +129,8 @@ BAD = [
     ("--batch-size 99999999999999999999", "below 2**63, not 99999999999999999999."),
     (f"--batch-seed {'9' * 4000}", "below 2**63, not a number of more than 60 digits."),
     ("--batch-size", "--batch-size needs at least one value."),
+    ("--defense dp --eps --quiet", "--eps needs at least one value."),
+    ("--prune_ratio", "--prune-ratio needs at least one value."),
     ("--batch-seed -1", "--batch-seed must be at least 0, not -1."),
     ("--iterations -5", "--iterations must be at least 1, not -5."),
     ("--image-size 0", "--image-size must be at least 1, not 0."),

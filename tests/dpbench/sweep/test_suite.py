@@ -67,6 +67,8 @@ def test_a_single_value_will_do_for_an_axis(tmp_path):
         ('eps_scope = ["all"]', "--eps-scope must be one of training, release"),
         ("data = 2026-01-01", "--data must be a word"),
         ("defense = []", "--defense needs at least one value"),
+        ("eps = []", "--eps needs at least one value."),
+        ("tv = []", "--tv needs at least one value."),
         ("eps = [1", "no TOML"),
         ("a = " + "[" * 5000, "no TOML"),
         ("a = " + "9" * 5000, "no TOML"),
