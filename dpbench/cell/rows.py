@@ -80,9 +80,12 @@ def of_attack(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["label"] == wanted]
 
 
-def guaranteed(guarantee: Guarantee | None) -> Row:
+def guaranteed(cell: Cell, guarantee: Guarantee | None) -> Row:
     """The columns of a guarantee; none where there is none, so that no row claims what was not given."""
-    return {} if guarantee is None else asdict(guarantee)
+    if guarantee is None:
+        return {}
+    unchecked = parts.is_calibrated_by_others(cell.defence.name)
+    return asdict(guarantee) | ({"noise_unchecked": True} if unchecked else {})
 
 
 def of_clients(cell: Cell, guarantee: Guarantee | None, note: str = "") -> Row:
@@ -195,7 +198,7 @@ def without_result(cell: Cell, status: str, reason: str) -> CellResult:
         common |= conditions(cell)
         chain = parts.defence_of(cell)
         guarantee = parts.guarantee_of(cell, chain)
-        common |= of_noise(chain) | guaranteed(guarantee) | of_clients(cell, guarantee)
+        common |= of_noise(chain) | guaranteed(cell, guarantee) | of_clients(cell, guarantee)
     rows = [common | {"image": i, "status": status, "error": reason} for i in range(batch.batch_size)]
     return CellResult(rows, no_images(), no_images(), f"{describe(cell)}: {status}. {reason}\n")
 

@@ -56,7 +56,7 @@ def scored(
     measured = metrics.measure(found_images)
     own = rows.of_output(found, found_images.order)
     common = rows.conditions(cell) | rows.of_victim(scene) | rows.of_search(found)
-    common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(guarantee) | {"status": "ok"}
+    common |= rows.of_noise(parts.defence_of(cell)) | rows.guaranteed(cell, guarantee) | {"status": "ok"}
     common |= rows.of_clients(cell, guarantee, found.note if found else "")
     if cell.attack and scene.gallery:
         seen = parts.wants(cell, "public_images") and scene.public is not None and scene.public.decoys

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 
 from dpbench.privacy.rounding import up
+from dpbench.privacy.vouched import vouched
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
@@ -47,6 +48,8 @@ def notes(
         words += [f"δ {up(value, 6)}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]
         said.append(", ".join(words))
+    unchecked = table.loc[table["noise_unchecked"].fillna(False).astype(bool), "defense"].unique()
+    said += [vouched(name).removesuffix(".") for name in unchecked]
     if "rero_release" in shown and attacked["rero_release"].notna().any():
         said.append(
             f"bound (ReRo): the largest share of cases in which an attacker can be right about "

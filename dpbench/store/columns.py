@@ -152,6 +152,7 @@ add(
     _number(
         "eps_replace", "defence", "eps_release if a sample is replaced, not added or removed (2C)", symbol=""
     ),
+    _flag("noise_unchecked", "defence", "a plug-in's: its author vouches for the noise", condition=False),
     _number(
         "eps_client",
         "defence",

@@ -17,6 +17,7 @@ from dpbench.cell.floors import OF_A_BATCH, Floor
 from dpbench.cell.spec import BatchSpec, Cell, Part, Plain, Runtime, Told
 from dpbench.cell.threats import threat_models
 from dpbench.privacy import Aggregation, Budget, delta_note
+from dpbench.privacy.vouched import vouched
 from dpbench.protocol import InputError, Parameter, parameters
 
 Values = Mapping[str, tuple[Any, ...]]
@@ -69,8 +70,7 @@ class Plan:
             for name in self.idle
         ]
         notes += [
-            f"The epsilon of {name} is that of Gaussian noise, which its author vouches for and not dpbench: "
-            "dpbench.testing.check_defense tests it."
+            vouched(name)
             for name in dict.fromkeys(cell.defence.name for cell in self.cells)
             if parts.is_calibrated_by_others(name)
         ]

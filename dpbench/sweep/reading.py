@@ -95,7 +95,7 @@ def named_plugins(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_filled(known: Mapping[str, Option], arguments: Sequence[str]) -> None:
-    """InputError for an option that takes several values and is given none, as `--eps $EPS` without an EPS."""
+    """InputError for an option that takes several values and is given none, as `--eps $EPS` may be."""
     for word, following in pairwise([*arguments, "--"]):
         name = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in known and known[name].several and following.startswith("--"):

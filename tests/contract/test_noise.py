@@ -8,6 +8,7 @@ from defenses import Aggregator, defense
 from defenses.base import Aggregates
 from defenses.dp_sgd import DPSGD
 from dpbench.cell import parts
+from dpbench.cell.rows import without_result
 from dpbench.protocol import InputError, parameter
 from dpbench.testing import check_defense
 from dpbench.testing.noise import its_noise_is_gaussian_where_it_takes_a_guarantee as check
@@ -118,6 +119,10 @@ def test_a_run_says_whose_word_the_noise_is():
 
     said = "The epsilon of mine is that of Gaussian noise, which its author vouches for and not dpbench: "
     assert planned(defense=("mine", "dp")).cautions() == [f"{said}dpbench.testing.check_defense tests it."]
+    for name, unchecked in (("mine", True), ("dp", None)):
+        row = without_result(cell("dlg", part(name, eps=1.0)), "failed", "").rows[0]
+        assert row["eps"] == 1.0
+        assert row.get("noise_unchecked") is unchecked
 
 
 def test_sigma_has_to_be_declared():

@@ -107,7 +107,7 @@ class Informed(ThreatModel):
         guarantee = parts.guarantee_of(cell, chain)
         image = rows.of_images(scene)[0]
         row = rows.conditions(cell) | rows.of_victim(scene)
-        row |= rows.of_noise(chain) | rows.guaranteed(guarantee) | rows.of_clients(cell, guarantee)
+        row |= rows.of_noise(chain) | rows.guaranteed(cell, guarantee) | rows.of_clients(cell, guarantee)
         row |= {name: image[name] for name in ("image", "original_index", "label")}
         row |= self._measured(tally, guarantee, chain) | {"trials": tally.trials}
         row |= {"seconds": time.perf_counter() - begun, "status": "ok"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpbench.report.flags.adaptive import adaptive
-from dpbench.report.flags.claims import audited, exceeded, tuned
+from dpbench.report.flags.claims import audited, exceeded, tuned, unchecked
 from dpbench.report.flags.flag import Flag, Raise, Results
 from dpbench.report.flags.floors import beaten, fails
 from dpbench.report.flags.releases import too_long, unrepeatable, zero
@@ -19,6 +19,7 @@ __all__ = ["RAISED", "Flag", "flags"]
 RAISED: list[Raise] = [
     exceeded,
     audited,
+    unchecked,
     too_long,
     unrepeatable,
     fails,

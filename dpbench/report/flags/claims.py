@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dpbench.privacy.rounding import down_places, up
+from dpbench.privacy.vouched import vouched
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
 from dpbench.report.flags.audits import audits
@@ -12,6 +13,7 @@ from dpbench.report.flags.flag import Flag, Results, keys
 from dpbench.system.words import counted
 
 AUDIT, BOUND, TUNED = "audit above the claim", "bound exceeded", "tuned on attacked images"
+UNCHECKED = "epsilon on the author's word"
 TUNING = ("cifar10", 100, 999)
 """The data, and the first and last batch seed, that attacks of dpbench are tuned on."""
 
@@ -49,6 +51,13 @@ def exceeded(results: Results) -> Iterator[Flag]:
             f"{text}, which is an error in the defence, its accounting or the bound.",
             keys(results.table[group == each.line.name]),
         )
+
+
+def unchecked(results: Results) -> Iterator[Flag]:
+    """Budgets and bounds of a plug-in, whose noise dpbench has not tested."""
+    asked = results.table[results.table["noise_unchecked"].fillna(False).astype(bool)]
+    for defence, rows in asked.groupby("defense", sort=False):
+        yield Flag(UNCHECKED, vouched(defence), keys(rows))
 
 
 def tuned(results: Results) -> Iterator[Flag]:

@@ -113,5 +113,5 @@ def test_a_folder_is_taken_up_again(tmp_path, monkeypatch):
     monkeypatch.setattr("dpbench.cell.run.measure", None)  # whatever is run once more breaks
     second = attack(*batch, out=tmp_path / "run")
     assert second.equals(first)
-    with pytest.raises(InputError, match="another configuration .*another folder with `out`, or"):
+    with pytest.raises(InputError, match=r"another configuration .*another folder with `out`, or"):
         attack(*batch, out=tmp_path / "run", tv=0.5)

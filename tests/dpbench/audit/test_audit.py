@@ -257,7 +257,9 @@ def test_what_fits_follows_from_the_speed(monkeypatch):
 
 
 @pytest.mark.parametrize(("out", "said"), [("", "empty path"), ("none/a.json", "folder"), (".", "folder")])
-def test_a_file_that_cannot_be_written_is_refused_before_any_release(out, said, monkeypatch, tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_refused_before_any_release(
+    out, said, monkeypatch, tmp_path, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dpbench.audit.__main__.audit", None)  # calling it would fail
     assert main(["--defense", "clip", "--releases", "400", "--out", out]) == 2

@@ -371,7 +371,7 @@ def test_configuration_is_written_first_and_read_back(tmp_path):
 def test_a_folder_of_another_configuration_is_refused(run, config, said):
     with pytest.raises(InputError, match=said) as caught:
         open_run(run.path, config)
-    assert "--out" in str(caught.value)
+    assert "`out`" in str(caught.value)
     assert tomllib.loads((run.path / "config.toml").read_text()) == {"eps": [1.0]}
 
 
@@ -386,7 +386,7 @@ def test_changed_files_are_no_option_that_could_be_given(tmp_path):
 
 def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
-    with pytest.raises(InputError, match=r"thesis.doc.*--out"):
+    with pytest.raises(InputError, match=r"thesis.doc.*`out`"):
         open_run(tmp_path, {"a": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
     with pytest.raises(InputError, match="is a file"):
@@ -407,7 +407,7 @@ def test_a_damaged_export_is_written_by_the_runs_command(run, tmp_path):
 
 def test_a_damaged_configuration_is_refused(run):
     (run.path / "config.toml").write_bytes(b"eps = [1.0\xff")
-    with pytest.raises(InputError, match=r"config.toml is damaged.*--out"):
+    with pytest.raises(InputError, match=r"config.toml is damaged.*`out`"):
         open_run(run.path, {"eps": [1.0]})
 
 
@@ -417,7 +417,7 @@ def test_an_unwritable_folder_is_refused_before_any_work(run, monkeypatch, code)
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(InputError, match=r"Cannot write .*--out"):
+    with pytest.raises(InputError, match=r"Cannot write .*name a folder"):
         open_run(run.path, {"eps": [1.0]})
 
 

@@ -11,7 +11,8 @@ from dpbench.audit.__main__ import main
 from dpbench.audit.noise import Check
 from dpbench.audit.report import Finding, Report
 from dpbench.report.flags.audits import audits
-from dpbench.report.flags.claims import AUDIT, BOUND, TUNED
+from dpbench.report.flags.claims import AUDIT, BOUND, TUNED, UNCHECKED
+from dpbench.report.tables import to_markdown, to_tex
 from dpbench.store import Store
 
 PASSED = Report(
@@ -65,6 +66,17 @@ def test_every_audit_of_the_folder_counts_and_one_of_another_defence_has_no_cell
     (flag,) = of_audits("own", **{"audit-own": LEAKING, "audit": PASSED, "other": LEAKING})
     assert flag.text.startswith("The audit audit-own.json of own ")
     assert flag.keys == ()
+
+
+def test_a_plug_in_s_budget_is_on_its_author_s_word_wherever_it_is_read(make_run, raised):
+    table = make_run().assign(noise_unchecked=lambda rows: (rows["defense"] == "dp") | None)
+    (flag,) = raised(table)
+    assert flag.kind == UNCHECKED
+    assert set(flag.keys) == set(table.loc[table["defense"] == "dp", "key"])
+    assert "its author vouches for and not dpbench" in flag.text
+    for text in (to_markdown(table), to_tex(table)):
+        assert "The epsilon of dp is that of Gaussian noise, which its author vouches for" in text
+        assert "vouches" not in to_markdown(make_run())
 
 
 @pytest.mark.parametrize(
