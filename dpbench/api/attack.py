@@ -217,17 +217,19 @@ def _defence(release: Release, budget: dict[str, Any]) -> Part:
     """The defence that the release went through, with the budget of the training it is from.
 
     Raises:
-        InputError: for a budget where there is no guarantee.
+        InputError: for a budget where there is no guarantee, and for half of one.
     """
     name, given = _name(release)
     declared = parts.defence_parameters(name)
     if not parts.has_budget(name):
         if budget:
             raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")
-    elif "train_size" in budget:
-        given |= {"train_batch_size": training.expected_batch(release, budget)} | budget
     else:
-        given |= budget | {"eps_scope": "release"}
+        training.check_stated(budget)
+        if "train_size" in budget:
+            given |= {"train_batch_size": training.expected_batch(release, budget)} | budget
+        else:
+            given |= budget | {"eps_scope": "release"}
     changed = {key: declared[key].checked(value) for key, value in given.items() if key in declared}
     kept = {k: v for k, v in changed.items() if not (declared[k].has_default and v == declared[k].default)}
     return Part(name=name, parameters=tuple(sorted(kept.items())))

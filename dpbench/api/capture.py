@@ -88,6 +88,8 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
     inner = getattr(optimizer, "original_optimizer", None)
     if inner is not None:
         sent.check_kind(optimizer)
+        if batch_size is not None:
+            raise InputError("Leave out `batch_size`: this optimiser of Opacus knows the batch it expects.")
     elif batch_size is None:
         raise InputError(
             "Give `batch_size`, the images in the step's batch: this optimiser does not know it."

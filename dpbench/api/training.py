@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dpbench.privacy import Budget
-from dpbench.protocol import InputError, Release, parameters
+from dpbench.protocol import InputError, Release
 from dpbench.system.words import counted
 
 _TINY = 1e-6
@@ -32,6 +31,18 @@ def unread(release: Release, budget: Mapping[str, Any]) -> list[str]:
         "if every image was drawn with q = batch / `train_size` by itself (Poisson sampling) in every step, "
         "and shuffled batches of one size are none of that."
     ]
+
+
+def check_stated(budget: Mapping[str, Any]) -> None:
+    """InputError for half of a training: of one that was really made, no default is true."""
+    if "train_size" in budget and budget.get("epochs") is None:
+        raise InputError(
+            "Give the `epochs` of the whole training with `train_size`, as its epsilon grows with them; or "
+            f"{_ALONE}."
+        )
+    for name in ("epochs", "train_batch_size"):
+        if name in budget and "train_size" not in budget:
+            raise InputError(f"`{name}` is of a training: give its `train_size`, too, or leave it out.")
 
 
 def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
@@ -86,9 +97,8 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
     return math.ceil(rate * size * (1 - _TINY))
 
 
-def _check_steps(made: int, rate: float, epochs: float | None) -> None:
+def _check_steps(made: int, rate: float, epochs: Any) -> None:
     """InputError where more steps were made already than a training of so many epochs has."""
-    epochs = parameters(Budget)["epochs"].default if epochs is None else epochs
     if not isinstance(epochs, int | float):
         return  # its own complaint follows
     whole = epochs / rate * (1 - _TINY)

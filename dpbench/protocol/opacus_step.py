@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpbench.protocol.accounted import opacus_hooks
+from dpbench.protocol.accounted import Accounted, opacus_hooks
 from dpbench.protocol.errors import InputError
 
 _TINY = 1e-6
@@ -71,4 +71,21 @@ def check_noise(optimizer: Any) -> None:
             f"The step added {found / level:.3g} times the noise that sigma {optimizer.noise_multiplier:g} "
             f"and C {optimizer.max_grad_norm:g} of the optimiser make: read the release before a scheduler "
             "changes them, and before anything else changes the gradient; `capture` reads it in time."
+        )
+
+
+def check_counted(optimizer: Any, known: Accounted | None) -> None:
+    """Raises InputError where the accountant counted the step with another sigma than the optimiser has now.
+
+    Of several processes, in which the noise cannot be measured, this alone shows that a scheduler came first.
+
+    Args:
+        optimizer: a `DPOptimizer` after its step.
+        known: what its accountant was told; None where none counts.
+    """
+    if known is not None and not math.isclose(known.steps[-1][0], optimizer.noise_multiplier, rel_tol=_TINY):
+        raise InputError(
+            f"Opacus counted the step with sigma {known.steps[-1][0]:g}, and the optimiser has "
+            f"{optimizer.noise_multiplier:g} now: read the release before a scheduler changes it; `capture` "
+            "reads it in time."
         )

@@ -117,6 +117,7 @@ class Release:
         opacus_step.check_noise(optimizer)
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
         known = accounted(optimizer, model)
+        opacus_step.check_counted(optimizer, known)
         return cls(names, gradients, expected, (stage,), per_sample="opacus", accounted=known)
 
     @classmethod

@@ -155,6 +155,21 @@ def test_layers_that_opacus_hands_to_functorch(mode):
     assert (attacked(captured(model, optimizer), **TRAINING)["status"] == "ok").all()  # it trains on
 
 
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({"train_size": SIZE}, "Give the `epochs` of the whole training"),
+        ({"epochs": 3}, "give its `train_size`, too"),
+        ({"train_batch_size": 6, "delta": 1e-3}, "give its `train_size`, too"),
+    ],
+)
+def test_half_of_a_training_has_no_epsilon(budget, said):
+    """Ten epochs were taken where none were given, though the training may make hundreds."""
+    model, optimizer, _ = private()
+    with pytest.raises(InputError, match=said):
+        attacked(captured(model, optimizer), **budget)
+
+
 def test_clipping_and_noise_that_were_declared_have_the_epsilon_of_a_training_only_where_it_is_stated():
     """They had one of 50,000 images, 10 epochs and batches of 256, which nobody had said."""
     torch.manual_seed(0)

@@ -54,6 +54,17 @@ def test_a_release_that_is_read_after_the_scheduler_has_another_noise_than_the_s
         Release.from_optimizer(optimizer, model)
 
 
+def test_of_several_processes_the_accountant_shows_that_the_scheduler_came_first():
+    """The noise of the step cannot be measured there."""
+    model, optimizer, criterion = private()
+    step(model, optimizer, criterion)
+    optimizer.world_size = 2
+    assert Release.from_optimizer(optimizer, model).defense[0].parameters["noise_multiplier"] == 1.0
+    optimizer.noise_multiplier = 4.0
+    with pytest.raises(InputError, match="counted the step with sigma 1, and the optimiser has 4 now"):
+        Release.from_optimizer(optimizer, model)
+
+
 @pytest.mark.parametrize("sigma", [1e-6, 1e-3, 1.0, 100.0])
 @pytest.mark.parametrize("mode", ["hooks", "ghost"])
 def test_noise_of_any_size_is_that_of_the_step(mode, sigma):

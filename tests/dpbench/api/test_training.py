@@ -267,6 +267,12 @@ def captured_in_a_virtual_step():
     return captured.release
 
 
+def captured_with_a_batch_size():
+    model, optimizer, _ = private()
+    with dpbench.capture(model, optimizer, batch_size=6):
+        pass
+
+
 def several_steps():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -300,6 +306,7 @@ def attacked(release=None, model=None, **options):
         (lambda: Release.from_gradients(network(), batch_size=0), "1 or more"),
         (lambda: Release.from_gradients(network(), batch_size="4"), "a whole number, not '4'"),
         (captured_in_a_virtual_step, "made no step .* whole batch"),
+        (captured_with_a_batch_size, "Leave out `batch_size`"),
         (several_steps, "made 2 optimiser steps"),
         (lambda: attacked(eps=1), "takes no eps"),
         (lambda: attacked(threat_model="informed"), "takes no threat_model"),
