@@ -30,6 +30,15 @@ def refuse_batch_statistics(model: nn.Module) -> None:
             )
 
 
+def refuse_half_precision(outputs: Tensor) -> None:
+    """InputError for a model that computes with few bits: alone and in a batch it rounds otherwise."""
+    if outputs.dtype in (torch.float16, torch.bfloat16):
+        raise InputError(
+            f"The model computes in {str(outputs.dtype).removeprefix('torch.')}, which is too coarse to tell "
+            "whether each image has a gradient of its own: leave autocast out of its `forward`."
+        )
+
+
 @contextmanager
 def constant_buffers(model: nn.Module) -> Iterator[None]:
     """InputError where a buffer of `model` is another one at the end, as running statistics are."""

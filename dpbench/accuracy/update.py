@@ -109,7 +109,8 @@ class Private:
         engine: whose accountant notes every step, with the exact sample rate.
         optimizer: Opacus', which clips, adds the noise and divides.
 
-    What Opacus clips is compared with each sample's own gradient before the first step.
+    What Opacus clips is compared with each sample's own gradient before steps 1, 2, 4, 8, ...: a layer may
+    mix samples only once its weights have moved.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Private:
         self.engine = PrivacyEngine(accountant="rdp")
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._ghost = _all_linear(model)
-        self._unchecked: nn.Module | None = untouched(model)
+        self._trains, self._copy, self._batches = model, untouched(model), 0
         nothing = torch.empty(sampler.num_samples, 0)  # the images are drawn by the sampler's numbers
         try:
             made = self.engine.make_private(
@@ -159,9 +160,10 @@ class Private:
                 p.grad, p.grad_sample = torch.zeros_like(p), p.new_zeros(0, *p.shape)
             self.optimizer.pre_step()
             return tuple(p.grad for p in self._trained)
-        if self._unchecked is not None:
-            check_trained(self._unchecked, F.cross_entropy, images, labels)
-            self._unchecked = None
+        self._batches += 1
+        if self._batches.bit_count() == 1:  # a power of two
+            self._copy.load_state_dict(self._trains.state_dict())  # a copy, as Opacus' hooks sit in the model
+            check_trained(self._copy, F.cross_entropy, images, labels)
         chunk = len(images) if self._ghost else self._chunk
         parts = list(zip(images.split(chunk), labels.split(chunk), strict=True))
         for i, (some, their) in enumerate(parts):

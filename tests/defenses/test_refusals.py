@@ -111,6 +111,23 @@ def test_a_module_that_carries_data_from_sample_to_sample():
     refused(nn.Sequential(nn.Flatten(), Remembers()), r"Module 1 \(Remembers\) changes its buffer 1.seen")
 
 
+@pytest.mark.parametrize("count", [2, 10], ids=lambda count: f"B={count}")
+def test_a_model_that_computes_in_half_precision(count):
+    class Coarse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.LazyLinear(5)
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.last(x.flatten(1))
+
+    images, labels = IMAGES.repeat(10, 1, 1, 1)[:count], LABELS.repeat(10)[:count]
+    model = Coarse()
+    model(images)
+    refused(model, r"computes in bfloat16.*leave autocast out", images=images, labels=labels)
+
+
 def test_a_model_that_mixes_samples():
     mixed = r"depends on the other images of the batch, at 0 \(CentresBatch\)"
     refused(head(CentresBatch()), mixed)

@@ -247,14 +247,38 @@ def test_what_opacus_would_clip_wrongly_is_refused_before_a_step(train, model, s
         step(train[0][:size], train[1][:size])
 
 
-def test_the_check_of_a_model_leaves_no_trace(linear, train):
+class Gated(nn.Module):
+    """Mixes samples once its gate, zero at first, is opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.last = nn.Linear(36, 2)
+
+    def forward(self, images):
+        x = images.flatten(1)
+        return self.last(x + self.gate * (x - x.mean(0)))
+
+
+def test_a_layer_that_begins_to_mix_is_refused_once_it_does(train):
+    """Only the weights of the first batch were looked at."""
+    model = Gated()
+    step = private(model, noise_multiplier=1.0)
+    images, labels = train[0][:6], train[1][:6]
+    step(images, labels)
+    model.gate.fill_(1.0)
+    with pytest.raises(InputError, match="depends on the other images of the batch"):
+        step(images, labels)
+
+
+def test_the_check_of_a_model_leaves_no_trace(linear, train, monkeypatch):
     """Dropout draws what it would have drawn, and is no reason to refuse a model."""
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 2))
     found = []
     for checked in (True, False):
         step = private(copy.deepcopy(model), noise_multiplier=1e-9, max_grad_norm=0.1)
         if not checked:
-            step._unchecked = None
+            monkeypatch.setattr("dpbench.accuracy.update.check_trained", lambda *_: None)
         torch.manual_seed(3)
         found.append(step(train[0][:11], train[1][:11]))
     assert close(*found)
