@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpbench import store
+from dpbench import __version__, store
 from dpbench.protocol import InputError
 from dpbench.report.entries import provenance
 from dpbench.report.entries.entry import FILE, entry
 from dpbench.report.entries.results import differing
 from dpbench.report.entries.schema import FaultyError, misshapen, read
-from dpbench.store import schema
+from dpbench.store import environment, schema
 from dpbench.system.paths import absolute, kind_of, listed
 
 _RECOMPUTED = ("results", "cells_without_result", "suite")
+_MAKER = (("packages", "dpbench"), ("git", "commit"))
 _DEPTH = 4
 """Folders below the one named in which entries are looked for."""
 
@@ -91,6 +92,7 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
     except InputError as error:
         return [str(error).removesuffix(".")]
     faults = [said for name in _RECOMPUTED if (said := differing(found[name], again[name], name))]
+    faults += [said for said in [_made_elsewhere(found)] if faults and said]
     # there may be more of them: an audit that was made of the defence need not lie beside the entry
     faults += [f"a flag is missing: {flag['text']}" for flag in again["flags"] if not _raised(flag, found)]
     stated, kept = found["provenance"]["cells"], again["provenance"]["cells"]
@@ -99,6 +101,22 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
     elif stated != kept:
         faults.append("the cells are not those that the entry was made from")
     return faults
+
+
+def _made_elsewhere(found: dict[str, Any]) -> str:
+    """What made an entry, where that is not this dpbench: it need not be the entry that is wrong."""
+    version, commit = (found["provenance"][name].get(key) for name, key in _MAKER)
+    here = environment.git_state(Path(__file__))["commit"]
+    if version in (None, __version__) and (None in (commit, here) or commit == here):
+        return ""
+    then, now = (
+        f"{each or 'of an unknown version'}" + (f", commit {made[:7]}" if made else "")
+        for each, made in ((version, commit), (__version__, here))
+    )
+    return (
+        f"it was made by dpbench {then}, and this is {now}, which may count otherwise: give the run's own "
+        "command again, which makes its entry again, or check it with the version that made it"
+    )
 
 
 def _raised(flag: dict[str, Any], found: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_tampering_is_found(enter, gallery, capsys):
     changed["results"][0]["strongest"]["success"]["right"] = 1
     path.write_text(json.dumps(changed))
     assert "right is 1 where 3 follows" in validated(capsys, path)[1]
+    assert "it was made by" not in validated(capsys, path)[1]
+    # it was made by other code, which counted otherwise
+    changed["provenance"]["packages"]["dpbench"] = "0.1.0"
+    path.write_text(json.dumps(changed))
+    status, out, _ = validated(capsys, path)
+    assert status == 1
+    assert re.search(
+        r"right is 1 where 3 follows.*\n.*it was made by dpbench 0\.1\.0.*makes its entry again", out
+    )
     # the table and its hash were not, but a result was dropped
     path.write_text(json.dumps(original | {"results": []}))
     assert "results has 0 items where 1 follow from the files" in validated(capsys, path.parent)[1]
