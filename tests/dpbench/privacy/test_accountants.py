@@ -50,9 +50,10 @@ def test_rdp_spends_at_most_what_it_was_given(part):
     assert sum(kept) > len(kept) / 2
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_pld_spends_at_most_what_it_was_given_and_no_more_than_rdp(part):
-    kept = [keeps_its_promise("pld", *point) for point in GRID[part::107]]
+@pytest.mark.parametrize("first", [0, 108])
+def test_pld_spends_at_most_what_it_was_given_and_no_more_than_rdp(first):
+    """Point 1 takes as long as all others and is left out; the proposals below are of smaller budgets."""
+    kept = [keeps_its_promise("pld", *point) for point in GRID[first::107]]
     assert sum(kept) > len(kept) / 2
 
 
