@@ -27,6 +27,8 @@ KEPT = CLIPS | {"soteria"}
 """Stages that leave a single sample's bias gradient as it was, but for its scale and for noise."""
 ROUNDED = 1e-4
 """Singular values of the loss gradients below which features are rounding errors, relative to the largest."""
+OUTER = 1e-3
+"""Relative error of a single sample's weight gradient as an outer product of loss gradient and features."""
 UNSEEN = 1e-3
 """What several samples that were not found may add to the bias gradient, relative to it."""
 
@@ -159,14 +161,16 @@ def deltas(samples: last_layer.Samples, bias: Tensor, labels: Tensor) -> Tensor 
 
 
 def _alone(release: Release, knowledge: Knowledge) -> Held | None:
-    """Of one sample; None where its bias gradient was not sent as it was."""
+    """Of one sample; None where its bias gradient was not sent as it was, or the weight's is no multiple."""
     if release.noise_on_sum() or not KEPT.issuperset(stage.name for stage in release.defense):
         return None
     try:
         weight, bias = last_layer.last_layer(release, knowledge)
     except InputError:
         return None
-    if bias not in of_logits(knowledge, [bias]):
+    sent = dict(zip(release.names, release.gradients, strict=True))
+    deltas, along = sent[bias], sent[bias] @ sent[weight] / sent[bias].square().sum()
+    fits = (sent[weight] - torch.outer(deltas, along)).norm() <= OUTER * sent[weight].norm()
+    if not bool(fits) or bias not in of_logits(knowledge, [bias]):  # False for NaN
         return None
-    deltas = release.gradients[release.names.index(bias)]
     return Held(deltas[None], weight.removesuffix(".weight"))

@@ -107,13 +107,17 @@ def test_a_changed_bias_gradient_is_not_held(defence, given, batch):
     assert isinstance(told(release, model, labels).loss, Held) == holds
 
 
-def test_neither_noise_nor_an_update_is_held():
-    """The gradient that noise stands in for has no samples; that of several steps has several weights."""
-    model, images = Wide(), smooth_images(3)
-    release = plain_release(model, images, SEVERAL)
-    assert not isinstance(told(noise_release(release), model, SEVERAL).loss, Held)
-    update = replace(release, local=LocalTraining(epochs=2, batch_size=3, lr=0.1))
-    assert not isinstance(told(update, model, SEVERAL).loss, Held)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_neither_noise_nor_an_update_is_held(batch):
+    """Noise in place of a gradient has no samples; the gradient of several steps has several weights."""
+    model, images, labels = Wide(), smooth_images(batch), SEVERAL[:batch]
+    release = plain_release(model, images, labels)
+    assert isinstance(told(release, model, labels).loss, Held)
+    assert not isinstance(told(noise_release(release), model, labels).loss, Held)
+    update = replace(release, local=LocalTraining(epochs=2, batch_size=batch, lr=0.1))
+    assert not isinstance(told(update, model, labels).loss, Held)
+    one = replace(release, local=LocalTraining(epochs=1, batch_size=batch, lr=0.1))
+    assert isinstance(told(one, model, labels).loss, Held)
 
 
 def test_wrong_labels_are_not_held():
