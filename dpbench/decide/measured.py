@@ -106,8 +106,8 @@ def _asked(training: Training, given: dict[str, Any]) -> tuple[dict[str, Any], s
     data = dataset(given["data"], given["image_size"])
     attack, lacking = attacked.attackers(data, given["attack"], given["threat_model"])
     budget = {name: getattr(training, name) for name in ("train_size", "train_batch_size", "epochs", "delta")}
-    others = {name: value for name, value in given.items() if name not in ("attack", "threat_model")}
-    return others | attack | budget, lacking
+    asked = given | {"attack": (), "threat_model": ()} | attack | budget
+    return {name: value for name, value in asked.items() if value != ()}, lacking  # () is the usual
 
 
 def _make_way(home: Path) -> None:
