@@ -130,9 +130,9 @@ class InvertingGradients(Attack):
         prior = any(isinstance(each, GaussianPrior) for each in regularisers)
         if preset.softened and prior and (pays(release) or not self.adaptive):
             objective = Softened(objective)
+        objective = compared(objective, release, knowledge)
         if self.adaptive:
             objective = adapt(objective, release)
-        objective = compared(objective, release, knowledge)
         variables = None
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])

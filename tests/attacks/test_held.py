@@ -99,12 +99,15 @@ OTHERS = [
 @pytest.mark.parametrize(("defence", "given"), EXACT + OTHERS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_changed_bias_gradient_is_not_held(defence, given, batch):
-    """Of one image the defence says so, of several the last layer's gradient does."""
+    """Of one image the defence says so, of several the last layer's gradient does. Answers to it go on."""
     model, images, labels = Wide(), smooth_images(batch), SEVERAL[:batch]
     chain = create(defence, **given)
     release = chain.release(model, F.cross_entropy, images, labels, seed=0)
     holds = (defence, given) in EXACT and (batch == 1 or defence == "clip")
     assert isinstance(told(release, model, labels).loss, Held) == holds
+    for adaptive in (True, False):
+        attack = attacks.create("inverting-gradients", iterations=2, adaptive=adaptive)
+        attack(release, know(model, labels, (3, 8, 8), 6), seed=0)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
