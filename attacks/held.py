@@ -27,6 +27,8 @@ KEPT = CLIPS | {"soteria"}
 """Stages that leave a single sample's bias gradient as it was, but for its scale and for noise."""
 ROUNDED = 1e-4
 """Singular values of the loss gradients below which features are rounding errors, relative to the largest."""
+COARSE = 0.1
+"""The same under TF32, which rounds the gradient that they are taken from to a thousandth."""
 OUTER = 1e-3
 """Relative error of a single sample's weight gradient as an outer product of loss gradient and features."""
 UNSEEN = 1e-3
@@ -75,7 +77,8 @@ class WithFeatures(Objective):
         super().__init__()
         self.objective, self.place = objective, place
         self.squares, self.scale_free = objective.squares, objective.scale_free
-        self.register_buffer("apart", torch.linalg.pinv(deltas.double().T, rtol=ROUNDED).to(deltas))
+        apart = torch.linalg.pinv(deltas.double().T, rtol=rounded(deltas.device))
+        self.register_buffer("apart", apart.to(deltas))
 
     def forward(self, trial: Gradients, target: Gradients) -> tuple[Tensor, list[Tensor]]:
         """Value and cotangent of the objective, the features' being passed on to the weight's gradient."""
@@ -89,6 +92,11 @@ class WithFeatures(Objective):
 
     def _more(self, gradients: Gradients) -> list[Tensor]:
         return [*gradients, self.apart @ gradients[self.place]]
+
+
+def rounded(device: torch.device) -> float:
+    """`ROUNDED`, or `COARSE` where matrices are multiplied in TF32."""
+    return COARSE if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32 else ROUNDED
 
 
 def held(task: Task, labels: Tensor) -> Knowledge:

@@ -167,6 +167,21 @@ def test_features_are_compared_too():
     torch.testing.assert_close(tuple(cotangent), torch.autograd.grad(half, at))
 
 
+def test_a_sample_of_next_to_no_gradient_has_no_features():
+    """They would be rounding errors, of which TF32 makes more."""
+    deltas = torch.diag(torch.tensor([1.0, 1e-2, 1e-5]))
+    apart = WithFeatures(Cosine(), 0, deltas).apart
+    torch.testing.assert_close(apart, torch.diag(torch.tensor([1.0, 1e2, 0.0])))
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        assert held.rounded(torch.device("cuda")) > 1e-2 > held.rounded(torch.device("cpu"))
+        torch.backends.cuda.matmul.allow_tf32 = False
+        assert held.rounded(torch.device("cuda")) == held.rounded(torch.device("cpu"))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def test_the_search_comes_nearer():
     """Of three images, told their labels, in as many iterations; of noise it is the same search."""
     model, images = Wide(), smooth_images(3)
