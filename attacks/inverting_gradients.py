@@ -129,8 +129,8 @@ class InvertingGradients(Attack):
         # beside total variation it was worse than the floors
         prior = any(isinstance(each, GaussianPrior) for each in regularisers)
         if preset.softened and prior and (pays(release) or not self.adaptive):
-            objective = Softened(objective)
-        objective = compared(objective, release, knowledge)
+            # softened, features count like any tensor; in a plain cosine their length would decide
+            objective = compared(Softened(objective), release, knowledge)
         if self.adaptive:
             objective = adapt(objective, release)
         variables = None

@@ -22,8 +22,8 @@ from defenses.per_sample.independence import (
     check_independent,
     constant_buffers,
     differ,
+    refuse_autocast,
     refuse_batch_statistics,
-    refuse_half_precision,
 )
 from defenses.per_sample.plain import by_functorch, one_by_one
 from defenses.per_sample.verified import is_new, remember
@@ -81,7 +81,7 @@ def _opacus(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> lis
     from defenses.per_sample.hooks import by_hooks  # Opacus takes seconds to import
 
     gradients, outputs = by_hooks(model, loss, images, labels)
-    refuse_half_precision(outputs)
+    refuse_autocast(model, outputs)
     check_finite(gradients)
     rows = picks(len(images))
     singles = one_by_one(model, loss, images, labels, rows)
@@ -102,7 +102,7 @@ def _functorch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
         return gradients
     every, rows = range(len(images)), picks(len(images))
     batch = own_gradient(model, loss, images, labels)
-    refuse_half_precision(batch.outputs)
+    refuse_autocast(model, batch.outputs)
     if any(differ(batch.outputs, outputs[row : row + 1], row, len(images)) for row in every):
         alone = [own.outputs for own in one_by_one(model, loss, images, labels, every)]
         check_independent(model, images, every, batch.outputs, alone)

@@ -30,9 +30,13 @@ def refuse_batch_statistics(model: nn.Module) -> None:
             )
 
 
-def refuse_half_precision(outputs: Tensor) -> None:
-    """InputError for a model that computes with few bits: alone and in a batch it rounds otherwise."""
-    if outputs.dtype in (torch.float16, torch.bfloat16):
+def refuse_autocast(model: nn.Module, outputs: Tensor) -> None:
+    """InputError for a model that computes with fewer bits than its weights have.
+
+    Opacus' hooks break on it, and alone and in a batch it rounds otherwise.
+    """
+    coarse = outputs.dtype in (torch.float16, torch.bfloat16)
+    if coarse and next(model.parameters()).dtype != outputs.dtype:
         raise InputError(
             f"The model computes in {str(outputs.dtype).removeprefix('torch.')}, which is too coarse to tell "
             "whether each image has a gradient of its own: leave autocast out of its `forward`."

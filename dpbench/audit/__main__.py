@@ -22,7 +22,7 @@ from rich.text import Text
 
 from dpbench.audit import files
 from dpbench.audit.auditor import audit
-from dpbench.audit.options import defence_of, options, parse
+from dpbench.audit.options import check_place, defence_of, options, parse
 from dpbench.audit.report import sentence, tables
 from dpbench.protocol import InputError
 from dpbench.sweep.reading import as_flags
@@ -44,6 +44,7 @@ def _run(given: Mapping[str, Any]) -> int:
     warnings.filterwarnings("ignore", message="Secure RNG turned off")
     torch.set_num_threads(1)  # gradients of 48 entries
     defense = defence_of(given)
+    check_place(given["out"])
     console = Console(stderr=True, emoji=False)
     columns = (
         TextColumn("{task.description}"),

@@ -115,12 +115,16 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     known = options()
     upon = {name: each.default for name, each in known.items()}
     found = read_options(known, GROUPS, arguments, COMMAND, DESCRIPTION, upon)
-    given = {name: known[name].checked(value) for name, value in found.items()}
-    if given["out"] is not None:  # before minutes of releases
-        file = absolute(given["out"])
-        if kind_of(file.parent) != "folder" or kind_of(file) not in (None, "file"):
-            raise InputError(f"{file} cannot be a file in a folder that is there: name another with `out`.")
-    return given
+    return {name: known[name].checked(value) for name, value in found.items()}
+
+
+def check_place(out: str | None) -> None:
+    """InputError where the outcome could not be written, before minutes of releases."""
+    if out is None:
+        return
+    file = absolute(out)
+    if kind_of(file.parent) != "folder" or kind_of(file) not in (None, "file"):
+        raise InputError(f"{file} cannot be a file in a folder that is there: name another with `out`.")
 
 
 def defence_of(given: Mapping[str, Any]) -> defenses.Chain:

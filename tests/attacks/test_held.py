@@ -16,6 +16,7 @@ from attacks.exact.last_layer import Samples
 from attacks.held import Held, WithFeatures
 from attacks.objectives import Cosine
 from defenses import create
+from dpbench.data import image_statistics
 from dpbench.protocol import LocalTraining
 from tests.helpers.attacks import know, noise_release, plain_release, psnr, smooth_images
 
@@ -186,7 +187,10 @@ def test_the_search_comes_nearer():
     """Of three images, told their labels, in as many iterations; of noise it is the same search."""
     model, images = Wide(), smooth_images(3)
     release = plain_release(model, images, SEVERAL)
-    knowledge = know(model, SEVERAL, (3, 8, 8), 6)
+    others = torch.rand(200, 3, 3, 3, generator=torch.Generator().manual_seed(7))
+    others = F.interpolate(others, 8, mode="bilinear", align_corners=True)
+    statistics = image_statistics.fit((255 * others).byte(), others.mean(0))
+    knowledge = know(model, SEVERAL, (3, 8, 8), 6, image_statistics=statistics)
 
     def found(release):
         return attacks.create("inverting-gradients", iterations=60)(release, knowledge, seed=0).images

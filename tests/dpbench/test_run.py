@@ -285,7 +285,7 @@ def test_folder_of_another_configuration_is_left_alone(copied, capsys):
 def test_unwritable_folder(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "x", "--defense", "clip") == 2
-    assert "--out" in capsys.readouterr().err
+    assert "name a folder that you may write to" in capsys.readouterr().err
 
 
 def test_name_of_the_folder_tells_and_differs(tmp_path, monkeypatch, capsys):

@@ -57,5 +57,5 @@ def test_read_only(undisturbed, disk, capsys):
     assert main([*SIXTY, "--out", str(folder), "--quiet"]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("Cannot write ")
-    assert "--out" in said
+    assert "name a folder that you may write to" in said
     assert "\n" not in said
