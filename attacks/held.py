@@ -33,6 +33,7 @@ OUTER = 1e-3
 """Relative error of a single sample's weight gradient as an outer product of loss gradient and features."""
 UNSEEN = 1e-3
 """What several samples that were not found may add to the bias gradient, relative to it."""
+UNTOLD = "The last layer did not tell all loss gradients of the outputs, so the search went by its own loss."
 
 
 class Held(nn.Module):
@@ -110,8 +111,7 @@ def held(task: Task, labels: Tensor) -> Knowledge:
         labels: int64 [B], known or inferred, in the order that the images are searched for in.
     """
     release, knowledge = task.release, task.knowledge
-    steps = 1 if release.local is None else release.local.steps(release.batch_size)
-    if isinstance(knowledge.loss, Held) or steps > 1 or bottleneck_head(knowledge.model):
+    if isinstance(knowledge.loss, Held) or _steps(release) > 1 or bottleneck_head(knowledge.model):
         return knowledge
     if release.batch_size == 1:
         found = _alone(release, knowledge)
@@ -119,6 +119,12 @@ def held(task: Task, labels: Tensor) -> Knowledge:
     told = replace(knowledge, labels=labels)
     samples, _ = last_layer.samples(release, told, torch.Generator().manual_seed(0), STARTS, task.tell)
     return knowledge if samples is None else with_samples(knowledge, release, samples, labels)
+
+
+def untold(release: Release, knowledge: Knowledge) -> str:
+    """`UNTOLD` where the loss is not `Held` though the release is such that it may be; empty elsewhere."""
+    may_be = _steps(release) == 1 and _kept(release) and not bottleneck_head(knowledge.model)
+    return UNTOLD if may_be and not isinstance(knowledge.loss, Held) else ""
 
 
 def compared(objective: Objective, release: Release, knowledge: Knowledge) -> Objective:
@@ -168,17 +174,30 @@ def deltas(samples: last_layer.Samples, bias: Tensor, labels: Tensor) -> Tensor 
     return found
 
 
+def _steps(release: Release) -> int:
+    return 1 if release.local is None else release.local.steps(release.batch_size)
+
+
+def _kept(release: Release) -> bool:
+    """Whether no noise was added, and nothing done that changes a single sample's bias gradient."""
+    return not release.noise_on_sum() and KEPT.issuperset(stage.name for stage in release.defense)
+
+
 def _alone(release: Release, knowledge: Knowledge) -> Held | None:
-    """Of one sample; None where its bias gradient was not sent as it was, or the weight's is no multiple."""
-    if release.noise_on_sum() or not KEPT.issuperset(stage.name for stage in release.defense):
+    """Of one sample; None where its bias gradient was not sent as it was, or the weight's is no multiple.
+
+    Where outputs are scaled behind the layer it is right but for a factor, which no `scale_free` objective
+    sees.
+    """
+    if not _kept(release):
         return None
     try:
         weight, bias = last_layer.last_layer(release, knowledge)
     except InputError:
         return None
     sent = dict(zip(release.names, release.gradients, strict=True))
-    deltas, along = sent[bias], sent[bias] @ sent[weight] / sent[bias].square().sum()
-    fits = (sent[weight] - torch.outer(deltas, along)).norm() <= OUTER * sent[weight].norm()
+    delta, along = sent[bias], sent[bias] @ sent[weight] / sent[bias].square().sum()
+    fits = (sent[weight] - torch.outer(delta, along)).norm() <= OUTER * sent[weight].norm()
     if not bool(fits) or bias not in of_logits(knowledge, [bias]):  # False for NaN
         return None
-    return Held(deltas[None], weight.removesuffix(".weight"))
+    return Held(delta[None], weight.removesuffix(".weight"))

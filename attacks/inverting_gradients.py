@@ -22,7 +22,7 @@ from attacks.engine.variables import Frequencies
 from attacks.engine.watch import batch_norms
 from attacks.finish import COUNT, finished, unfit
 from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
-from attacks.held import Held, compared, held
+from attacks.held import Held, compared, held, untold
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
 from attacks.softened import Softened, pays
@@ -118,13 +118,19 @@ class InvertingGradients(Attack):
     engine: str = "auto"
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`; `note` says where there were no statistics of images for the prior."""
+        """See `Attack.__call__`.
+
+        `note` says where there were no statistics of images for the prior, and where the last layer did not
+        tell what is to be `held`.
+        """
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
         if preset.held:
             knowledge = held(task, labels)
         path = path_of(release, self.update)
         regularisers, note = self.regularisers(release, knowledge)
+        if preset.held:
+            note = f"{note} {untold(release, knowledge)}".strip()
         objective = Cosine()
         # beside total variation it was worse than the floors
         prior = any(isinstance(each, GaussianPrior) for each in regularisers)

@@ -208,6 +208,7 @@ def test_searches_and_estimates_without_noise_have_so_many_decibels():
     search = found.query("preset == 'tuned' and batch_size == 1").groupby("victim")["psnr"]
     assert search.mean().round(1).to_dict() == {"early": 34.4, "trained": 34.4}
     assert search.median().round(1).to_dict() == {"early": 34.7, "trained": 34.6}
+    assert search.min().min() > 25  # no image that is alone is hidden, in either victim
     found = results("epsilon")
     undefended = found[found["floor"].isna() & (found["defense"] == "none")]
     estimate = undefended[undefended["attack"] == "lmmse"]["psnr"].mean()

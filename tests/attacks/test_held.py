@@ -83,6 +83,20 @@ def test_what_comes_behind_the_last_layer_is_noticed():
     assert told(release, model, ONE, F.nll_loss).loss is F.nll_loss
 
 
+class Thrice(nn.Module):
+    def forward(self, x):
+        return 3 * x
+
+
+def test_a_factor_behind_the_last_layer_changes_no_direction():
+    model, images = Wide(Thrice()), smooth_images(1)
+    release = plain_release(model, images, ONE)
+    found = told(release, model, ONE)
+    gradients = torch.autograd.grad(found.loss(model(images), ONE), list(model.parameters()))
+    assert float(Cosine()(gradients, release.gradients)[0]) < 1e-5
+    assert float(gradients[0].norm() / release.gradients[0].norm()) == pytest.approx(3, rel=1e-4)
+
+
 EXACT = [("clip", {"max_grad_norm": 0.1}), ("soteria", {"soteria_ratio": 0.5})]
 OTHERS = [
     ("noise", {"noise_std": 1e-4}),
@@ -108,7 +122,8 @@ def test_a_changed_bias_gradient_is_not_held(defence, given, batch):
     assert isinstance(told(release, model, labels).loss, Held) == holds
     for adaptive in (True, False):
         attack = attacks.create("inverting-gradients", iterations=2, adaptive=adaptive)
-        attack(release, know(model, labels, (3, 8, 8), 6), seed=0)
+        found = attack(release, know(model, labels, (3, 8, 8), 6), seed=0)
+        assert (held.UNTOLD in found.note) == ((defence, given) in EXACT and not holds)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
