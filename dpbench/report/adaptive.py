@@ -15,6 +15,7 @@ from dpbench.report.flags.flag import Results
 from dpbench.report.naming import number
 from dpbench.report.rows import is_defended
 from dpbench.store import schema
+from dpbench.system.once import once
 
 GAINS = "What knowing the defence gains"
 """Title of the comparison."""
@@ -40,6 +41,7 @@ class Gains:
     notes: list[str]
 
 
+@once
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """Adaptive less not adaptive, on the same images of the same releases.
 
@@ -53,6 +55,8 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
         (`*_low`, `*_high`; bootstrap over batches, NaN where there are fewer than six) and `*_verdict`: see
         `verdict`. Empty where nothing was run both ways.
     """
+    if "adaptive" in table and table["adaptive"].nunique() < 2:
+        return pd.DataFrame()
     results = Results(schema.conform(table))
     rows = results.rebuilt[is_defended(results.rebuilt) & results.rebuilt["adaptive"].notna()]
     knows = rows["adaptive"].astype(bool)

@@ -192,7 +192,7 @@ def originals(rows: pd.DataFrame) -> pd.Series:
     photograph = rows["copy_of"].fillna(rows["original_index"])
     unknown = photograph.isna()
     # grouping, not joining words: empty entries are equal to each other
-    named = {name: rows[name].where(unknown) for name in place}
+    named = {name: rows[name].where(unknown) for name in place} if unknown.any() else {}
     keys = rows[["data"]].assign(photograph=photograph, **named)
     return keys.groupby(list(keys.columns), dropna=False, sort=False).ngroup()
 

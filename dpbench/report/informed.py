@@ -9,6 +9,8 @@ import pandas as pd
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import down_percent, up_percent
 from dpbench.report.naming import Naming
+from dpbench.report.rows import only
+from dpbench.system.once import once
 from dpbench.system.words import counted
 
 _ALL_BUT = {
@@ -19,6 +21,7 @@ SHOWN = 3
 """Settings named in a sentence; of more, the least and the most leaking."""
 
 
+@once
 def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     """Say how often an attacker who knows all samples but one can be right about that one; may be empty.
 
@@ -30,7 +33,9 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
         lines: of `dpbench.report.summary.summary`, floors left out.
         naming: of the same table.
     """
-    private = lines[lines["rero_release"].notna() & (lines["images"] > 0)]
+    private = only(lines, lines["rero_release"].notna() & (lines["images"] > 0))
+    if private.empty:
+        return ""
     several = private["batch_size"].nunique() > 1
     said: dict[tuple[float, str, bool], dict[str, tuple[float, str]]] = {}
     measured: set[tuple[str, float]] = set()

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.privacy.rounding import up
-from dpbench.report.rows import is_defended, is_floor
+from dpbench.report.rows import is_defended, is_floor, only
 from dpbench.store.columns import columns, conditions
 from dpbench.system.once import once
 
@@ -32,6 +32,8 @@ ACCOUNTANTS = {
     "analytic": "by the exact formula",
 }
 """How an epsilon was computed, in words."""
+_PARTS = ("attack", "floor", "threat_model", "defense", "eps", "eps_release", "accountant")
+"""What parts the rows among which settings may differ."""
 _PRESET = "preset"
 """The setting of an attack that decides others of its settings."""
 
@@ -104,32 +106,44 @@ class Naming:
             words.append("without a guarantee")
         return " ".join(words)
 
+    def defences(self, rows: pd.DataFrame) -> list[str]:
+        """`defence` of each row."""
+        asked = ("floor", "defense", *_BUDGETS, *(name for each in self._defence.values() for name in each))
+        told = rows[list(dict.fromkeys(asked))]  # a summary has ten times as many columns
+        return [self.defence(row) for row in told.to_dict("records")]
+
     def heading(self, row: Mapping[str, Any], leave_out: Iterable[str] = ()) -> list[str]:
         """The settings that name the section of a row, without its batch size."""
         alone = _given(row, "floor") and not _given(row, "floor_of")
         names = [name for name in self.headings if name not in leave_out]
         return settings(row, [name for name in names if not alone or name in _BATCH_ALONE])
 
+    def told_by_sections(self, *more: str) -> list[str]:
+        """The columns that `sections` reads, and `more`: a table of few columns is split much faster."""
+        read = ("batch_size", *self.headings, "floor", "floor_of", "threat_model")
+        return list(dict.fromkeys((*read, *more)))
+
     def sections(self, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         """Split by batch size and `headings`; floors stand in each section that they apply to.
 
         Args:
-            table: rows of the table that this was made from.
+            table: rows of the table that this was made from, at least the columns `told_by_sections`.
 
         Returns:
             (heading, rows), by batch size and settings; nothing where there is no attack.
         """
         names = self.headings
-        heads = table[~is_floor(table)].drop_duplicates(["batch_size", *names])
+        floors = is_floor(table)
+        heads = table.loc[~floors, self.told_by_sections()].drop_duplicates(["batch_size", *names])
         found = []
         for head in heads.sort_values(["batch_size", *names]).to_dict("records"):
             inside = same(table["batch_size"], head["batch_size"])
             for name in names:
-                inside &= same(table[name], head[name]) | (is_floor(table) & table[name].isna())
+                inside &= same(table[name], head[name]) | (floors & table[name].isna())
             if str(head["threat_model"]) == "informed":  # it picks a candidate: floors are of pictures
-                inside &= ~is_floor(table)
+                inside &= ~floors
             title = ", ".join([f"Batch of {head['batch_size']}", *self.heading(head)])
-            found.append((title, table[inside]))
+            found.append((title, only(table, inside)))
         return found
 
 
@@ -193,18 +207,22 @@ class _Differing:
 
 @once
 def _differing(table: pd.DataFrame) -> _Differing:
-    attacked = table[~is_floor(table)]
     own = settings_of("attack", leave_out=("threat_model", "adaptive"))  # both are said in other ways
+    protection = settings_of("defence", leave_out=_BUDGETS)
+    scene = settings_of("batch", leave_out=("batch_size",))
+    # what is the same in all rows differs in none of their parts
+    names = {name for name in (*own, *protection, *scene) if table[name].nunique(dropna=False) > 1}
+    own, protection, scene = (tuple(n for n in each if n in names) for each in (own, protection, scene))
+    table = table[list(dict.fromkeys((*_PARTS, *own, *protection, *scene)))]
+    attacked = table[~is_floor(table)]
     attack = _beside_presets(
         attacked, _varying(attacked, own, attacked["attack"], attacked["defense"].fillna("none"))
     )
     defended = table[is_defended(table)]
-    protection = settings_of("defence", leave_out=_BUDGETS)
     # without a guarantee delta is empty, too: that is no other delta
     defence = _varying(defended, protection, defended["defense"], defended["eps_release"].isna())
     if not _several_accountants(defended):
         defence = {name: [n for n in names if n != "accountant"] for name, names in defence.items()}
-    scene = settings_of("batch", leave_out=("batch_size",))
     headings = [name for name in scene if attacked[name].nunique(dropna=False) > 1]
     if attacked["threat_model"].nunique() > 1:
         headings.append("threat_model")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dpbench.report.naming import Naming, settings
-from dpbench.report.rows import ended_well
+from dpbench.report.rows import ended_well, only
 from dpbench.store import schema
 from dpbench.system.once import once
 from dpbench.system.words import counted
@@ -76,24 +76,31 @@ def published(table: pd.DataFrame) -> list[str]:
         Nothing where the paper says nothing of what was run.
     """
     table = schema.conform(table)
-    usable = table[ended_well(table) & (table["defense"] == "none")]
+    usable = only(table, (ended_well(table) & (table["defense"] == "none")).fillna(False).astype(bool))
+    beside = [(row, same) for row in FIGURES if (same := _beside(usable, row)).any()]
+    if not beside:
+        return []
     named = Naming(usable)
     lines = []
-    for row in FIGURES:
-        same = usable
-        for column, value in row.where.items():
-            same = same[(same[column] == value).fillna(False).astype(bool)]
-        if len(same):
-            name = ", ".join(str(value) for value in row.where.values())
-            # rows that differ in a setting are never put together
-            apart = ["batch_size", *named.headings, *named.of_attack(row.where["attack"])]
-            ours = "; ".join(_ours(part, apart) for _, part in same.groupby(apart, dropna=False, sort=False))
-            lines.append(f"{name}: published {row.figures} ({row.place}); here {ours}")
-    if lines:
-        lines.append(
-            f"Published: {_SOURCE}, from a secondary source; other data and weights here, so a trend only"
-        )
-    return lines
+    for row, same in beside:
+        name = ", ".join(str(value) for value in row.where.values())
+        # rows that differ in a setting are never put together
+        apart = ["batch_size", *named.headings, *named.of_attack(row.where["attack"])]
+        parts = usable[same].groupby(apart, dropna=False, sort=False)
+        ours = "; ".join(_ours(part, apart) for _, part in parts)
+        lines.append(f"{name}: published {row.figures} ({row.place}); here {ours}")
+    return [
+        *lines,
+        f"Published: {_SOURCE}, from a secondary source; other data and weights here, so a trend only",
+    ]
+
+
+def _beside(table: pd.DataFrame, row: Published) -> pd.Series:
+    """Which rows are of the setting of a published one."""
+    same = pd.Series(True, index=table.index)
+    for column, value in row.where.items():
+        same &= (table[column] == value).fillna(False).astype(bool)
+    return same
 
 
 def _ours(rows: pd.DataFrame, apart: list[str]) -> str:

@@ -35,6 +35,12 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         is no gallery), by the index of the rows that it is a floor of. For rows whose floors the table does
         not hold, `BEST` stands in, as their columns `psnr_floor` and `lpips_floor` have it.
     """
+    settings = conditions("batch", "attack")
+    # rows are taken out of few columns; one that is the same in all rows tells no floors apart
+    varying = [name for name in settings if table[name].nunique(dropna=False) > 1]
+    needed = ("attack", "floor", "floor_of", "status", "attack_seed", *_TOLD, *_IMAGE)
+    needed += (*METRICS, *(f"{metric}_floor" for metric in METRICS), *CHOICES)
+    table = table[list(dict.fromkeys((*needed, *varying)))]
     floors = table[is_floor(table) & ended_well(table) & (table["floor"] != ORACLE)]
     attacked = table[~is_floor(table)]
     found: dict[str, list[pd.DataFrame]] = {}
@@ -51,12 +57,13 @@ def rivals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _joined(rows: pd.DataFrame, floors: pd.DataFrame, *, own: bool) -> pd.DataFrame:
     names = (*conditions("batch"), *(conditions("attack") if own else ()))
     leave_out = {"attack", "floor", "floor_of", *_IMAGE}
-    differing = [c for c in names if c not in leave_out and floors[c].nunique(dropna=False) > 1]
+    names = [name for name in names if name in floors and name not in leave_out]
+    differing = [name for name in names if floors[name].nunique(dropna=False) > 1]
     if own:  # what the attack was told: the floor of another setting is none
         differing += [c for c in _TOLD if c not in differing and floors[c].notna().all()]
     on = [*_IMAGE, *differing, *(["attack_seed"] if own else [])]
     compared = [*METRICS, *CHOICES]
-    numbers = floors.astype(dict.fromkeys(CHOICES, "Float64"))
+    numbers = floors[[*on, *compared]].astype(dict.fromkeys(CHOICES, "Float64"))
     values = numbers.groupby(on, dropna=False)[compared].mean().reset_index()
     joined = rows[on].merge(values, on=on, how="left")[compared]
     return joined.astype("Float64").astype(float).set_axis(rows.index)

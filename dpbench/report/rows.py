@@ -53,6 +53,23 @@ def is_informed(table: pd.DataFrame) -> pd.Series:
     return (table["threat_model"] == "informed").fillna(False).astype(bool)
 
 
+def only(table: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:
+    """The rows that are wanted; the table itself where all are, so that what is known of it holds on.
+
+    Taking rows out of a hundred columns costs milliseconds, however few they are.
+
+    Example:
+        >>> table = pd.DataFrame({"psnr": [9.0, 20.0]})
+        >>> only(table, table["psnr"] > 0) is table
+        True
+        >>> only(table, table["psnr"] > 10).index.tolist()
+        [1]
+    """
+    if wanted.all():
+        return table
+    return table[wanted] if wanted.any() else table.iloc[:0]
+
+
 def only_labels(table: pd.DataFrame) -> pd.Series:
     """Which rows are of an attack that rebuilds labels and no image, its floors among them."""
     attack = table["floor_of"].fillna(table["attack"])
@@ -89,7 +106,7 @@ def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
         table: results or their summary.
         batch_last: sort by the batch after everything else, not before.
     """
-    keys = pd.DataFrame(index=table.index)
+    keys: dict[str, pd.Series] = {}
     batch = ("batch_size", *(c for c in conditions("batch") if c != "batch_size"))
     if not batch_last:
         _add_keys(keys, table, batch)
@@ -98,8 +115,8 @@ def ordered(table: pd.DataFrame, *, batch_last: bool = False) -> pd.DataFrame:
     _add_keys(keys, table, (*conditions("defence"), *conditions("attack")))
     if batch_last:
         _add_keys(keys, table, batch)
-    order = keys.reset_index(drop=True).sort_values(list(keys.columns), kind="stable").index
-    return table.iloc[order]
+    found = pd.DataFrame(keys).reset_index(drop=True)
+    return table.iloc[found.sort_values(list(keys), kind="stable").index]
 
 
 def has_exact_chance(table: pd.DataFrame) -> pd.Series:
@@ -113,7 +130,7 @@ def has_exact_chance(table: pd.DataFrame) -> pd.Series:
     return ~(choosing & (labels | table["bn_stats"].isin(ORACLES)))
 
 
-def _add_keys(keys: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _add_keys(keys: dict[str, pd.Series], table: pd.DataFrame, names: tuple[str, ...]) -> None:
     known = columns()
     for name in names:
         values = table[name]

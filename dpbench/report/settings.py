@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
 from dpbench.report.evidence import NEEDED, Evidence, evidence
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
-from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack
+from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only
 from dpbench.report.summary import grouped
 from dpbench.report.verdict import Judged, worst
 from dpbench.system.once import once
@@ -49,30 +50,36 @@ class Setting:
         """What there are too few of where there is no verdict: each image or batch is one observation."""
         return "images" if self.batch_size == 1 else "batches"
 
-    @property
+    @cached_property
     def measured(self) -> pd.DataFrame:
         """The rows with a result."""
-        return self.lines[self.lines["images"] > 0]
+        return only(self.lines, self.lines["images"] > 0)
 
-    @property
+    @cached_property
     def bare(self) -> pd.DataFrame:
         """Of these, the undefended ones."""
-        return self.measured[~is_defended(self.measured)]
+        return only(self.measured, ~is_defended(self.measured))
 
-    @property
+    @cached_property
     def defended(self) -> pd.DataFrame:
         """Of these, the defended ones."""
-        return self.measured[is_defended(self.measured)]
+        return only(self.measured, is_defended(self.measured))
 
-    @property
+    @cached_property
     def lost(self) -> pd.DataFrame:
         """The rows without a result."""
         return self.lines[self.lines["images"] == 0]
 
     def worst(self, lines: pd.DataFrame) -> Judged:
         """The attack among these that gets furthest."""
-        return worst([(line, self.found[index]) for index, line in lines.iterrows()])
+        return worst([(self._each[index], self.found[index]) for index in lines.index])
 
+    @cached_property
+    def _each(self) -> dict[int, pd.Series]:
+        """Each row by itself, by index."""
+        return dict(self.lines.iterrows())
+
+    @once
     def reached(self) -> dict[str, Judged]:
         """Each defence with the attack that gets furthest under it, in the order of the summary."""
         by_defence = self.defended.groupby(self.labels(self.defended), sort=False)
@@ -80,7 +87,7 @@ class Setting:
 
     def labels(self, lines: pd.DataFrame) -> pd.Series:
         """The defence's name in each row."""
-        return pd.Series([self.naming.defence(row) for row in lines.to_dict("records")], index=lines.index)
+        return pd.Series(self.naming.defences(lines), index=lines.index)
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,12 @@ class Results:
         """From per-image results with all columns and a fresh index."""
         return _results(table)
 
-    @property
+    @cached_property
     def measured(self) -> pd.DataFrame:
         """The lines with a result."""
-        return self.lines[self.lines["images"] > 0]
+        return only(self.lines, self.lines["images"] > 0)
 
+    @once
     def victims(self) -> list[tuple[str, list[Setting]]]:
         """The name of each victim, and its settings, the smallest batch first."""
         others = [name for name in self.naming.headings if name not in _SAID]

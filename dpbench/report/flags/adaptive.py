@@ -19,6 +19,8 @@ def adaptive(results: Results) -> Iterator[Flag]:
     """Pairs both on the same images of the same releases; see `MARGIN_DB`."""
     rows = results.rebuilt[is_defended(results.rebuilt) & results.rebuilt["adaptive"].notna()]
     same = rows["adaptive"].astype(bool)
+    if same.all() or not same.any():
+        return
     both = paired(rows[same], rows[~same])
     gained = over_floor(both["psnr_other"], both["psnr"])
     for attack, part in rows.loc[both.index].groupby("attack", sort=False):

@@ -10,6 +10,7 @@ from dpbench.report.evidence import originals
 from dpbench.report.exceedances import exceeding
 from dpbench.report.flags.audits import audits
 from dpbench.report.flags.flag import Flag, Results, keys
+from dpbench.report.rows import only
 from dpbench.system.words import counted
 
 AUDIT, BOUND, TUNED = "audit above the claim", "bound exceeded", "tuned on attacked images"
@@ -55,14 +56,14 @@ def exceeded(results: Results) -> Iterator[Flag]:
 
 def unchecked(results: Results) -> Iterator[Flag]:
     """Budgets and bounds of a plug-in, whose noise dpbench has not tested."""
-    asked = results.table[results.table["noise_unchecked"].fillna(False).astype(bool)]
+    asked = only(results.table, results.table["noise_unchecked"].fillna(False).astype(bool))
     for defence, rows in asked.groupby("defense", sort=False):
         yield Flag(UNCHECKED, vouched(defence), keys(rows))
 
 
 def tuned(results: Results) -> Iterator[Flag]:
     """Images that the attack was tuned on, and batches of the seeds that are kept for tuning attacks."""
-    own = results.well[results.well["tuned"].notna()]
+    own = only(results.well, results.well["tuned"].notna())
     for source, attacked in own.groupby("tuned"):
         rows = attacked[attacked["tuned_on"].fillna(False).astype(bool)]
         if len(rows):
@@ -75,8 +76,8 @@ def tuned(results: Results) -> Iterator[Flag]:
                 keys(rows),
             )
     data, first, last = TUNING
-    attacked = results.well[(results.well["data"] == data).fillna(False).astype(bool)]
-    rows = attacked[attacked["batch_seed"].between(first, last).fillna(False).astype(bool)]
+    attacked = only(results.well, (results.well["data"] == data).fillna(False).astype(bool))
+    rows = only(attacked, attacked["batch_seed"].between(first, last).fillna(False).astype(bool))
     if len(rows):
         hit, all_of_them = (originals(each).nunique() for each in (rows, attacked))
         yield Flag(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpbench.report.naming import Naming
 from dpbench.report.rivals import rivals
-from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, reads_no_gradient
+from dpbench.report.rows import is_floor, is_informed, is_of_attack, only, only_labels, reads_no_gradient
 from dpbench.report.summary import grouped
 from dpbench.store import Store, schema
 
@@ -51,13 +51,13 @@ class Results:
     @cached_property
     def well(self) -> pd.DataFrame:
         """Rows of attacks that ended well, no floors."""
-        return self.table[is_of_attack(self.table) & ~is_floor(self.table)]
+        return only(self.table, is_of_attack(self.table) & ~is_floor(self.table))
 
     @cached_property
     def rebuilt(self) -> pd.DataFrame:
         """Those of `well` about images rebuilt from a gradient, not about candidates or labels alone."""
         other = is_informed(self.well) | only_labels(self.well) | reads_no_gradient(self.well)
-        return self.well[~other & self.well["psnr"].notna()]
+        return only(self.well, ~other & self.well["psnr"].notna())
 
     @cached_property
     def floors(self) -> dict[str, pd.DataFrame]:
@@ -74,7 +74,7 @@ class Results:
         lines, group = self.conditions
         own = group[rows.index]
         for index in lines.index.intersection(own.unique(), sort=False):
-            yield lines.loc[index], rows[own == index]
+            yield lines.loc[index], only(rows, own == index)
 
     def place(self, line: pd.Series) -> str:
         """Where a condition stands: its defence, and the batch size where there are several."""

@@ -10,7 +10,7 @@ from dpbench.report.evidence import evidence, originals, over_floor
 from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, keys, listed
 from dpbench.report.naming import number
 from dpbench.report.rivals import BEST
-from dpbench.report.rows import ended_well, is_defended, is_floor
+from dpbench.report.rows import ended_well, is_defended, is_floor, only
 from dpbench.report.verdict import Judged, judge
 from dpbench.system.words import counted
 
@@ -22,7 +22,7 @@ def beaten(results: Results) -> Iterator[Flag]:
 
     `BEST` is none of them: it may be the constant image, which no attack could have handed back.
     """
-    defended = results.rebuilt[is_defended(results.rebuilt)]
+    defended = only(results.rebuilt, is_defended(results.rebuilt))
     for attack, rows in defended.groupby("attack", sort=False):
         said, beside = [], []
         for line, own in results.settings(rows):
@@ -55,7 +55,7 @@ def _lead(rows: pd.DataFrame, floor: pd.DataFrame, name: str) -> tuple[float, st
 
 def fails(results: Results) -> Iterator[Flag]:
     """Attacks that are not shown to be better than a guess on an undefended gradient, or have no result."""
-    bare = results.rebuilt[~is_defended(results.rebuilt)]
+    bare = only(results.rebuilt, ~is_defended(results.rebuilt))
     for line, rows in results.settings(bare):
         found = evidence(rows, results.floors)
         judged = judge(line, found, len(found.measures))
@@ -102,9 +102,8 @@ def _unsolved(results: Results, line: pd.Series) -> str:
 
 
 def _without_result(results: Results) -> Iterator[Flag]:
-    table = results.table[~is_floor(results.table)]
-    bare = ~is_defended(table)
-    for line, rows in results.settings(table[bare]):
+    table = only(results.table, ~is_floor(results.table))
+    for line, rows in results.settings(only(table, ~is_defended(table))):
         alike = _alike(results, line)
         # an attack that has no result at all credits nobody
         if not ended_well(rows).any() and (ended_well(alike) & is_defended(alike)).any():
@@ -124,4 +123,4 @@ def _alike(results: Results, line: pd.Series) -> pd.DataFrame:
     for name in ("batch_size", *results.naming.headings):
         column = results.table[name]
         same &= column.isna() if pd.isna(line[name]) else (column == line[name]).fillna(False)
-    return results.table[same.fillna(False).astype(bool)]
+    return only(results.table, same.fillna(False).astype(bool))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dpbench.report.evidence import originals
 from dpbench.report.flags.flag import Flag, Results, keys
-from dpbench.report.rows import ended_well, is_floor
+from dpbench.report.rows import ended_well, is_floor, only
 from dpbench.system.words import counted
 
 UNREPEATABLE = "the defence is not deterministic given its seed"
@@ -20,9 +20,9 @@ _SKIPPED = "so there is nothing to attack"
 
 def unrepeatable(results: Results) -> Iterator[Flag]:
     """Defences of which some release, made a second time from the same seed, came out otherwise."""
-    asked = results.well[results.well["release_repeats"].notna()]
+    asked = only(results.well, results.well["release_repeats"].notna())
     for defence, rows in asked.groupby("defense", sort=False):
-        differing = rows[~rows["release_repeats"].astype(bool)]
+        differing = only(rows, ~rows["release_repeats"].astype(bool))
         if len(differing):
             cells = rows["key"].nunique()
             yield Flag(
@@ -36,9 +36,9 @@ def unrepeatable(results: Results) -> Iterator[Flag]:
 
 def too_long(results: Results) -> Iterator[Flag]:
     """Releases longer than C and the noise explain."""
-    asked = results.well[results.well["release_norm_limit"].notna()]
+    asked = only(results.well, results.well["release_norm_limit"].notna())
     for defence, rows in asked.groupby("defense", sort=False):
-        above = rows[rows["release_norm"] > rows["release_norm_limit"]]
+        above = only(rows, rows["release_norm"] > rows["release_norm_limit"])
         if len(above):
             worst = above.loc[(above["release_norm"] / above["release_norm_limit"]).idxmax()]
             cells = rows["key"].nunique()
@@ -53,8 +53,8 @@ def too_long(results: Results) -> Iterator[Flag]:
 
 def zero(results: Results) -> Iterator[Flag]:
     """Images without a gradient, and cells that were skipped because their whole release is zero."""
-    asked = results.well[results.well["image_grad_share"].notna()]
-    silent = asked[asked["image_grad_share"] < LEAST_SHARE]
+    asked = only(results.well, results.well["image_grad_share"].notna())
+    silent = only(asked, asked["image_grad_share"] < LEAST_SHARE)
     if len(silent):
         yield Flag(
             ZERO,
@@ -63,7 +63,7 @@ def zero(results: Results) -> Iterator[Flag]:
             "release, and that they are missed says nothing of a defence.",
             keys(silent),
         )
-    table = results.table[~is_floor(results.table) & ~ended_well(results.table)]
+    table = only(results.table, ~is_floor(results.table) & ~ended_well(results.table))
     empty = table[table["error"].fillna("").str.contains(_SKIPPED, regex=False)]
     if len(empty):
         defences = ", ".join(empty["defense"].dropna().unique())

@@ -49,10 +49,12 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     table = _attacks(schema.conform(table))
     naming = Naming(table)
     said = ["PSNR and LPIPS of every rebuilt image, by defence."]
-    for heading, part in naming.sections(ordered(table, batch_last=True))[:MAX_LINES]:
+    table = ordered(table, batch_last=True)
+    table = table.assign(_name=said_of(table, lambda r: f"{naming.attack(r)} under {naming.defence(r)}"))
+    table = table[naming.told_by_sections("psnr", "psnr_floor", "_name")]
+    for heading, part in naming.sections(table)[:MAX_LINES]:
         part = part[~is_floor(part)]
-        names = said_of(part, lambda row: f"{naming.attack(row)} under {naming.defence(row)}")
-        medians = part["psnr"].groupby(names, sort=False).median()
+        medians = part["psnr"].groupby(part["_name"], sort=False).median()
         floor = part["psnr_floor"].median()
         said.append(
             f"{heading}, median PSNR (best floor {floor:.1f} dB): "
@@ -96,6 +98,9 @@ def leakage(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     metrics = [metric for metric in _METRICS if attacked[metric].notna().any()]
     across = len(metrics) if width > COLUMN else 1
     ticks, styles = Ticks(attacked, naming, width / across - _LEFT - _RIGHT), _styles(table)
+    table = _placed(table, attacked, ticks)[
+        naming.told_by_sections("attack", *metrics, "_series", "_place", "_private")
+    ]
     parts = naming.sections(table)
     parts = [each for part in parts for each in _by_attack(*part)] if apart else parts
     shown = parts[: MAX_LINES if width > COLUMN else MAX_LINES // 2]
@@ -109,6 +114,15 @@ def leakage(table: pd.DataFrame, store: Store | None = None, width: float = FULL
         axis.set_title(escape.matplotlib(heading))
         _panel(axis, part, metric, ticks, styles)
     return figure
+
+
+def _placed(table: pd.DataFrame, attacked: pd.DataFrame, ticks: Ticks) -> pd.DataFrame:
+    """`table` with `_place` on the x axis and `_private`: whether it is an epsilon; both empty for floors."""
+    attacks = (~is_floor(table)).to_numpy()
+    place, private = np.full(len(table), math.nan), np.zeros(len(table), dtype=bool)
+    place[attacks] = said_of(attacked, ticks.place)
+    private[attacks] = [budget is not None for budget in said_of(attacked, budget_of)]
+    return table.assign(_place=place, _private=private)
 
 
 def _attacks(table: pd.DataFrame) -> pd.DataFrame:
@@ -229,14 +243,14 @@ def _panel(
         style = styles[name]
         # attacks stand side by side at one tick, the images of one attack about its place
         aside = ticks.step * 0.5 * ((attacks.index(name) + 0.5) / len(attacks) - 0.5)
-        places = np.array(said_of(rows, ticks.place)) + aside
+        places = rows["_place"].to_numpy() + aside
         rank = rows.groupby(places).cumcount().to_numpy() % 7
         jitter = ticks.step * 0.05 / len(attacks) * ((rank + 1) // 2) * (-1.0) ** rank
         small = {"markersize": 3, "alpha": 0.4, "rasterized": len(rows) > MANY}
         axis.plot(places + jitter, rows[metric], **style | small)
         medians = rows[metric].groupby(places).median()
         axis.plot(medians.index, medians, gid=name, **style | _EDGE)
-        private = [budget is not None for budget in said_of(rows, budget_of)]
+        private = rows["_private"].to_numpy()
         curve = rows.loc[private, metric].groupby(places[private]).median()
         axis.plot(curve.index, curve, color=style["color"], linewidth=1.2)
     if ticks.border is not None:

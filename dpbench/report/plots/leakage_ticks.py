@@ -30,8 +30,8 @@ class Ticks:
         self._naming, self.inches = naming, inches
         every = said_of(attacked, budget_of)
         budgets = sorted({budget for budget in every if budget is not None})
-        bare = attacked[[budget is None for budget in every]]
-        names = dict.fromkeys(said_of(bare, naming.defence))
+        defences = zip(said_of(attacked, naming.defence), every, strict=True)
+        names = dict.fromkeys(name for name, budget in defences if budget is None)
         logs = [math.log10(budget) for budget in budgets]
         span = logs[-1] - logs[0] if logs else 0.0
         self.step = max(span / max(len(logs) - 1, 1), 0.5) if len(logs) > 1 else 1.0

@@ -117,7 +117,7 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     recovered = "lpips" if table["lpips"].notna().any() else "psnr"
     table = table[table[recovered].notna() & table["gradient"].notna()]
     names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
-    table = table.assign(_curve=names)
+    table = table[["batch_size", "lpips", "psnr", *_SIGNS]].assign(_curve=names)  # what is drawn
     # a stable sort: undefended rows come first where there are as many
     by = table.groupby("_curve", sort=False)
     curves = by.size().sort_values(ascending=False, kind="stable").index

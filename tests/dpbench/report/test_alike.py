@@ -6,7 +6,9 @@ import pytest
 
 from dpbench.report.alike import said_of
 from dpbench.report.naming import Naming
-from dpbench.store.schema import frame
+from dpbench.report.settings import Results
+from dpbench.store.schema import frame, numbered
+from dpbench.system.once import kept
 
 
 @pytest.fixture
@@ -35,6 +37,26 @@ def test_it_is_asked_once_for_each_combination_of_settings(table):
 def test_seeds_and_measurements_are_not_to_be_had(table):
     with pytest.raises(KeyError, match="psnr"):
         said_of(table, lambda row: row["psnr"])
+
+
+def test_it_is_asked_of_plain_values_and_none_where_a_row_has_none(table):
+    seen = []
+    said_of(table, seen.append)
+    kinds = {type(value) for row in seen for value in row.values()}
+    assert kinds == {str, int, float, bool, type(None)}
+    there = table.drop_duplicates(["attack", "defense", "eps"])
+    asked = [(row["attack"], row["defense"], row["eps"]) for row in seen]
+    wanted = [*zip(there["attack"], there["defense"], there["eps"], strict=True)]
+    assert sorted(map(repr, asked)) == sorted(map(repr, wanted))
+
+
+def test_an_export_splits_and_judges_its_settings_once(table):
+    table = numbered(table)
+    with kept():
+        victims = Results.of(table).victims()
+        assert Results.of(table).victims() is victims
+        for _, settings in victims:
+            assert all(each.reached() is each.reached() for each in settings)
 
 
 def test_of_nothing_nothing_is_said(table):

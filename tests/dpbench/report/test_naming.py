@@ -96,6 +96,17 @@ def test_budgets_name_a_defence_and_nothing_claims_one_that_is_not_there(make_ro
     assert [defence for _, defence in names(rows)] == ["dp ε=1", "dp ε=3", "dp σ=0.5 without a guarantee"]
 
 
+def test_defences_of_many_rows_are_named_as_each_is(make_rows, dp):
+    rows = [*make_rows("dlg", "none", 1, 20.0, 0.1), *make_rows("dlg", "prune", 1, 9.0, 0.4, prune_ratio=0.5)]
+    rows += [row for eps in (1.0, 8.0) for row in make_rows("dlg", "dp", 1, 9.0, 0.4, **dp | {"eps": eps})]
+    rows += make_rows("dlg", "prune", 1, 9.0, 0.4, prune_ratio=0.9)
+    table = frame([*rows, *make_rows("floor:mean-image", "none", 1, 11.0, 0.6)])
+    naming = Naming(table)
+    named = naming.defences(table)
+    assert named == [naming.defence(row) for row in table.to_dict("records")]
+    assert len(set(named)) == 6
+
+
 def test_settings_of_the_batch_are_headings(make_rows):
     rows = make_rows("dlg", "none", 1, 20, 0.1, norm="gn") + make_rows("dlg", "none", 1, 20, 0.1)
     rows += make_rows("floor:mean-image", "none", 1, 20, 0.1, norm="gn")
