@@ -1,7 +1,8 @@
 """Which released gradients are those of the layer that gives the logits.
 
-Its weight has a row for each class. Where a part of the model is frozen, another matrix may have as many:
-LoRA of rank 10 in a model of 10 classes. So there the model is asked.
+Its weight has a row for each class. Another matrix may have as many: LoRA of rank 10 in a model of 10 classes,
+or a gate of as many channels, which stands behind the head in the model's list. So where several have, and
+where a part of the model is frozen, the model is asked.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def output_layer(release: Release, knowledge: Knowledge) -> Names:
     if fit and (frozen or not weights):
         adding = of_logits(knowledge, fit)
         weights, biases = ([n for n in names if n in adding] for names in (weights, biases))
+    elif len(weights) > 1:
+        adding = of_logits(knowledge, weights)
+        weights = [name for name in weights if name in adding] or weights  # logits may be scaled behind a head
     if not weights and not biases:
         kind = "trained layer that adds to the logits" if frozen else "fully connected layer"
         raise InputError(f"No {kind} with {classes} outputs to read labels from; use `labels` known.")

@@ -129,3 +129,37 @@ def test_without_a_bias_features_of_either_sign_tell_the_label():
     assert [labels.infer(*of(model, label)).tolist() for label in range(CLASSES)] == [
         [label] for label in range(CLASSES)
     ]
+
+
+class Gated(nn.Module):
+    """A head that is listed before another layer of as many outputs, which scales features or does nothing."""
+
+    def __init__(self, used: bool, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.used = nn.Linear(16, classes), used
+        self.hidden, self.gate = nn.Linear(48, 16), nn.Linear(16, classes)
+
+    def forward(self, x):
+        h = torch.relu(self.hidden(x.flatten(1)))
+        scale = self.gate(h).sigmoid().mean(1, keepdim=True)
+        return self.head(h * (scale if self.used else 1 + 0 * scale))
+
+
+@pytest.mark.parametrize("classes", [5, 2])
+@pytest.mark.parametrize("used", [True, False], ids=["gate", "idle"])
+def test_a_later_layer_of_as_many_outputs_is_not_taken_for_the_head(used, classes):
+    model = Gated(used, classes)
+    told = know(model, shape=SHAPE, classes=classes)
+    for label in range(classes):
+        image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(label))
+        release = plain_release(model, image, torch.tensor([label]))
+        assert labels.infer(release, told).tolist() == [label]
+        assert last_layer(release, told) == ("head.weight", "head.bias")
+
+
+def test_where_no_layer_adds_to_the_logits_the_last_one_of_as_many_rows_is_read():
+    model = nn.Sequential(network(), nn.Linear(CLASSES, CLASSES), nn.Tanh())
+    images = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    release = plain_release(model, images, torch.tensor([2]))
+    assert output_layer(release, know(model, shape=SHAPE, classes=CLASSES)) == ("1.weight", "1.bias")
