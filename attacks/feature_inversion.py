@@ -15,7 +15,7 @@ from attacks.denoising import WITHOUT_DENOISER, denoiser_or_wiener, tried_on
 from attacks.exact import last_layer
 from attacks.exact.spear import behind_code, completed_labels, missing_note
 from attacks.gaussian_prior import Whitening
-from attacks.head_features import Features, LayerGradient
+from attacks.head_features import Features, LayerGradient, are_of_images
 from attacks.inverting_gradients import InvertingGradients
 from attacks.linear_estimate import FEWEST, check_statistics, estimate
 from attacks.reading import as_it_was, linear
@@ -76,10 +76,13 @@ class FeatureInversion(Attack):
         samples, why = last_layer.samples(
             task.release, task.knowledge, task.generator, self.starts, task.tell
         )
-        if samples is not None:
+        names = None if samples is not None else _under_noise(task.release, task.knowledge)
+        layer = samples.layer if samples is not None else names and names[0].removesuffix(".weight")
+        if layer is not None and not are_of_images(task.knowledge, layer):
+            why = f"`{layer}` takes no row of features of each image that a gradient leads back from"
+        elif samples is not None:
             return self.inverted(task, samples)
-        names = _under_noise(task.release, task.knowledge)
-        if names is not None:
+        elif names is not None:
             return self.fitted(task, names)
         found = self.searched(task)
         return replace(found, note=f"Not solved but searched: {why}. {found.note}".rstrip())

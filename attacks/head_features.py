@@ -25,6 +25,17 @@ def features(knowledge: Knowledge, layer: str, images: Tensor) -> Tensor:
     return seen[-1]
 
 
+def are_of_images(knowledge: Knowledge, layer: str) -> bool:
+    """Whether the layer takes one row for each image, and a gradient leads from it to the image.
+
+    Not so where it runs once for each image or patch, or behind `detach`.
+    """
+    images = torch.zeros(2, *knowledge.image_shape).to(next(knowledge.model.parameters()))
+    with torch.enable_grad():
+        rows = features(knowledge, layer, images.requires_grad_())
+    return rows.ndim == 2 and len(rows) == len(images) and rows.grad_fn is not None
+
+
 class Features:
     """Features that one image has to have.
 

@@ -69,9 +69,9 @@ class Spear(Attack):
             if samples is None:
                 return self.searched(task, None, why)
         if not descent.fits(chain, samples.layer):
-            ends = chain.end or "its layers are not convolutions with ReLU"
+            ends = f"the chain ends at {chain.end}" if chain.end else "layers are no convolutions with ReLU"
             exact = exact_labels(samples, release.batch_size)
-            return self.searched(task, samples, f"{exact}, but the chain ends at {ends}")
+            return self.searched(task, samples, f"{exact}, but {ends}")
         with full_precision(task.device):  # conjugate gradients stall under TF32
             return self.descended(task, samples, chain)
 

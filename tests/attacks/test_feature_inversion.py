@@ -210,3 +210,28 @@ def test_behind_a_random_code_the_encoder_tells_the_features():
     found = run(release, replace(knowledge, model=changed, loss=loss))
     assert found.note == WITHOUT_DENOISER
     assert psnr(found.images, images) > 24
+
+
+class Alone(Trunk):
+    """Runs its images one after the other."""
+
+    def forward(self, images):
+        return torch.cat([super(Alone, self).forward(each) for each in images.split(1)])
+
+
+class Detached(Trunk):
+    """No gradient goes from the head to its features; the trunk learns by a scale of the logits."""
+
+    def forward(self, images):
+        features = self.trunk(images.flatten(1) - 0.5)
+        return self.fc(features.detach().relu()) + features.mean(1, keepdim=True).sin() * self.fc.bias.detach()
+
+
+@pytest.mark.parametrize("noise", [(), (Stage("noise", {"noise_std": 1e-3}),)], ids=["exact", "noisy"])
+@pytest.mark.parametrize("kind", [Alone, Detached])
+def test_a_head_from_which_no_gradient_leads_to_an_image_is_left_to_the_search(kind, noise):
+    images, knowledge = scene([2])
+    knowledge = replace(knowledge, model=kind(True))
+    release = replace(plain_release(knowledge.model, images, knowledge.labels), defense=noise)
+    note = run(release, knowledge, iterations=2).note
+    assert "`fc` takes no row of features of each image that a gradient leads back from" in note

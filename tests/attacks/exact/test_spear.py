@@ -272,6 +272,15 @@ def test_labels_that_are_not_certain_are_not_called_exact(monkeypatch, activatio
     assert "2 of 3 labels are exact" in found.note
 
 
+def test_layers_without_relu_are_said_where_the_whole_chain_is_read():
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten()
+    model = nn.Sequential(*first, nn.Linear(256, CLASSES))
+    release = plain_release(model, *batch(2))
+    found = attacks.create("spear", iterations=3)(release, know(model, None, SHAPE, CLASSES), seed=0)
+    assert "labels are exact, but layers are no convolutions with ReLU." in found.note
+
+
 def test_a_layer_that_overlooks_inputs_ends_the_descent():
     torch.manual_seed(1)
     first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
