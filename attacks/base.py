@@ -177,7 +177,15 @@ class Attack(Declared, ABC):
                 release, knowledge, read = in_the_know(release, knowledge, generator, adaptive)
             whole = self.evaluations()
             tell = lambda done, of: progress(whole * done // of, whole, 1 - done / of)  # noqa: E731
-            found = self.run(Task(release, knowledge, generator, device, progress, begun, tell=tell))
+            try:
+                found = self.run(Task(release, knowledge, generator, device, progress, begun, tell=tell))
+            except RuntimeError as error:
+                if "not supported on ScriptModules" not in str(error):
+                    raise
+                raise InputError(
+                    f"{self.name} looks into the model's layers, which TorchScript hides: give the module "
+                    "that it was made of, or choose `dlg`, which looks into none."
+                ) from error
         self._check(found, release, knowledge)
         if adaptive and not self.simulates and NAME in (stage.name for stage in release.defense):
             found = replace(found, note=f"{UNREAD} {found.note}".strip())

@@ -1,8 +1,9 @@
 """Which released gradients are those of the layer that gives the logits.
 
-Its weight has a row for each class. Another matrix may have as many: LoRA of rank 10 in a model of 10 classes,
-or a gate of as many channels, which stands behind the head in the model's list. So where several have, and
-where a part of the model is frozen, the model is asked.
+Its weight has a row for each class. Another matrix may have as many: LoRA of rank 10 in a model of 10
+classes, or a gate of as many channels, which stands behind the head in the model's list. Or it is what the
+weight is computed from, as under spectral norm. So there, and where a part of the model is frozen, the model
+is asked.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def output_layer(release: Release, knowledge: Knowledge) -> Names:
     if fit and (frozen or not weights):
         adding = of_logits(knowledge, fit)
         weights, biases = ([n for n in names if n in adding] for names in (weights, biases))
-    elif len(weights) > 1:
-        adding = of_logits(knowledge, weights)
-        weights = [name for name in weights if name in adding] or weights  # logits may be scaled behind a head
+    elif weights and not (len(weights) == 1 and _of_linear(knowledge.model, weights[0])):
+        adding = of_logits(knowledge, fit) or fit  # none where logits are capped behind the head
+        weights, biases = ([n for n in names if n in adding] for names in (weights, biases))
     if not weights and not biases:
         kind = "trained layer that adds to the logits" if frozen else "fully connected layer"
         raise InputError(f"No {kind} with {classes} outputs to read labels from; use `labels` known.")
@@ -62,6 +63,12 @@ def bias_of(weight: str) -> str:
     return f"{weight.removesuffix('weight')}bias"
 
 
+def _of_linear(model: torch.nn.Module, weight: str) -> bool:
+    """Whether it is the weight of a fully connected layer of PyTorch's, as it is used."""
+    owner, _, name = weight.rpartition(".")
+    return type(model.get_submodule(owner)) is torch.nn.Linear and name == "weight"
+
+
 def of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
     """Those parameters that add to the logits by themselves.
 
@@ -69,7 +76,10 @@ def of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
     of a bias a multiple of c. One row alone is always a multiple of one number: there it has to be the same
     for other weights, as what adds to a logit is linear.
     """
-    model = copy.deepcopy(knowledge.model).requires_grad_(False)
+    # deepcopy refuses what a forward pass leaves of weights that are computed in it, as under spectral norm
+    held = (each for module in knowledge.model.modules() for each in vars(module).values())
+    left = {id(t): t.detach() for t in held if isinstance(t, Tensor) and t.grad_fn is not None}
+    model = copy.deepcopy(knowledge.model, left).requires_grad_(False)
     held = {name: model.get_parameter(name) for name in names}
     like, random = next(model.parameters()), torch.Generator().manual_seed(0)
     images = torch.rand(2, *knowledge.image_shape, generator=random).to(like)

@@ -47,7 +47,7 @@ def _module(module: nn.Module) -> Hashable:
         type(module),
         tuple((k, _value(v)) for k, v in inner.items() if k not in _INNER),
         tuple((k, t is not None and _tensor(t)) for k, t in tensors),
-        tuple(inner["_modules"]),
+        tuple(inner["_modules"].keys()),  # TorchScript's can be listed in no other way
     )
 
 

@@ -224,7 +224,8 @@ class Detached(Trunk):
 
     def forward(self, images):
         features = self.trunk(images.flatten(1) - 0.5)
-        return self.fc(features.detach().relu()) + features.mean(1, keepdim=True).sin() * self.fc.bias.detach()
+        scale = features.mean(1, keepdim=True).sin()
+        return self.fc(features.detach().relu()) + scale * self.fc.bias.detach()
 
 
 @pytest.mark.parametrize("noise", [(), (Stage("noise", {"noise_std": 1e-3}),)], ids=["exact", "noisy"])

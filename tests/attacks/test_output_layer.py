@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm
 
 from attacks import labels
 from attacks.exact.last_layer import last_layer
@@ -132,7 +133,7 @@ def test_without_a_bias_features_of_either_sign_tell_the_label():
 
 
 class Gated(nn.Module):
-    """A head that is listed before another layer of as many outputs, which scales features or does nothing."""
+    """A head that is listed before another layer of as many outputs, which scales features or is idle."""
 
     def __init__(self, used: bool, classes: int) -> None:
         super().__init__()
@@ -163,3 +164,14 @@ def test_where_no_layer_adds_to_the_logits_the_last_one_of_as_many_rows_is_read(
     images = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     release = plain_release(model, images, torch.tensor([2]))
     assert output_layer(release, know(model, shape=SHAPE, classes=CLASSES)) == ("1.weight", "1.bias")
+
+
+@pytest.mark.parametrize("normalised", [spectral_norm, parametrizations.spectral_norm])
+def test_of_a_weight_that_is_computed_from_another_the_bias_tells_the_label(normalised):
+    model = network()
+    normalised(model[5])
+    model.eval()
+    for label in range(CLASSES):
+        release, told = of(model, label)
+        assert output_layer(release, told) == (None, "5.bias")
+        assert labels.infer(release, told).tolist() == [label]

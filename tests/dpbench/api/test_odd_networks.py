@@ -151,3 +151,13 @@ def test_a_model_of_torch_export():
     size = torch.export.Dim("size", min=1, max=64)
     exported = torch.export.export(chain(), (IMAGES,), dynamic_shapes=({0: size},)).module()
     assert (ran(exported, "none", "label-restoration")["status"] == "ok").all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:The .grad attribute")
+@pytest.mark.parametrize("whole", [True, False])
+def test_layers_in_torchscript_are_clipped_and_attacks_that_look_into_them_say_so(whole):
+    model = chain()
+    model = torch.jit.trace(model, IMAGES) if whole else nn.Sequential(torch.jit.trace(model, IMAGES))
+    assert (ran(model, ["clip", "none"], "dlg")["status"] == "ok").all()
+    with pytest.raises(InputError, match=r"peel looks into .* TorchScript hides: give the module .* `dlg`"):
+        dpbench.benchmark(model, IMAGES[:1], LABELS[:1], attacks="peel", iterations=1, progress=False)
