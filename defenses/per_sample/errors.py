@@ -18,6 +18,10 @@ class UnfitError(Exception):
     """One way to per-sample gradients does not suit this model; another may."""
 
 
+class RefusedError(UnfitError):
+    """It says so itself, so that nobody takes what it gives for right."""
+
+
 def named(model: nn.Module, module: nn.Module) -> str:
     """`module` by its name in `model` and its type."""
     names = {id(m): name for name, m in model.named_modules()}

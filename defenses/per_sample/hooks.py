@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from defenses.checks import check_finite
 from defenses.copies import untouched
 from defenses.per_sample.agreement import SAME_GRAPH, differing, norms
-from defenses.per_sample.errors import UnfitError, culprit, in_brief, owner
+from defenses.per_sample.errors import RefusedError, UnfitError, culprit, in_brief, owner
 from dpbench.protocol import Loss
 
 
@@ -38,7 +38,7 @@ def by_hooks(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> tu
             wrapped = GradSampleModule(copy, loss_reduction="mean", strict=False)
             plain, weights, outputs = _differentiated(wrapped, loss, images, labels, whole)
         except Exception as error:  # whatever Opacus stumbles over
-            raise UnfitError(f"Opacus refuses {culprit(error, copy)}: {in_brief(error)}") from error
+            raise RefusedError(f"Opacus refuses {culprit(error, copy)}: {in_brief(error)}") from error
         finally:
             if wrapped is not None:
                 wrapped.remove_hooks()

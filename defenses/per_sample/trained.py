@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defenses.copies import untouched
+from defenses.copies import in_release_mode, untouched
 from defenses.per_sample import FEW, _opacus
-from defenses.per_sample.errors import UnfitError
+from defenses.per_sample.errors import RefusedError, UnfitError
 from defenses.per_sample.independence import constant_buffers
 from dpbench.protocol import InputError, Loss
 
@@ -38,6 +38,17 @@ def check_trained(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) 
             _opacus(untouched(model).eval(), loss, images, labels)
         except UnfitError as error:
             raise InputError(f"Opacus cannot train this model: {error}.") from error
+
+
+def misread(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> str:
+    """What Opacus' hooks get wrong in this model on a few images; empty where they are right or refuse."""
+    try:
+        _opacus(in_release_mode(model), loss, images[:FEW], labels[:FEW])
+    except RefusedError:
+        return ""
+    except UnfitError as error:
+        return str(error)
+    return ""
 
 
 @torch.no_grad()

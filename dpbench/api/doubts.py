@@ -21,7 +21,8 @@ def doubts(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
     """One sentence for each way in which the release does not fit the model, the images or its own claim.
 
     The gradient is computed anew, without noise, and compared. Only releases without a defence, or with
-    clipping or noise alone or together, can be compared so; of others nothing is said.
+    clipping or noise alone or together, can be compared so; of others nothing is said. Noise hides what
+    Opacus clipped wrongly, so its hooks are tried on the images.
 
     Args:
         release: a mean over the `images`, under the model's names.
@@ -73,6 +74,15 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
                 f"{_dropout(model)}"
             )
         return
+    if release.per_sample == "opacus":
+        from defenses.per_sample.trained import misread  # Opacus takes seconds to import
+
+        if wrong := misread(model, loss, images, labels):
+            yield (
+                f"{wrong}, so what this step clipped was not the gradient of each image, and its epsilon may "
+                "not hold: Opacus takes the first dimension of what a layer gets for the images; make it so "
+                "in the model, or replace that layer."
+            )
     if len(off) < FEWEST:
         return
     # the root mean square of n normal draws deviates by 1 / sqrt(2 n); four of them are allowed, and 2 %
@@ -89,7 +99,9 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
 def _dropout(model: nn.Module) -> str:
     """What dropout has to do with it, if there is any in training mode; it is off where dpbench computes."""
     for name, module in model.named_modules():
-        if module.training and getattr(module, "p", 0) and "drop" in type(module).__name__.lower():
+        kind = type(module).__name__.lower()
+        rate = getattr(module, "p", 0) or getattr(module, "drop_prob", 0)  # of drop path in timm, say
+        if module.training and rate and ("drop" in kind or "stochastic" in kind):
             return (
                 f" Or it is {name or 'the model'} ({type(module).__name__}), whose random mask no attacker "
                 "knows: make the step that you capture with dropout off."

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torchvision.ops import StochasticDepth
 
 import dpbench
 
@@ -26,3 +29,58 @@ def test_dropout_is_named_where_it_was_on(training):
     nn.init.normal_(captured.model[1].weight)
     with pytest.warns(UserWarning, match="images as it got them.$"):
         dpbench.attack(captured.release, model=captured.model.eval(), **given)
+
+
+class DropPath(nn.Module):
+    """As in timm, whose rate has another name."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.drop_prob = rate
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, self.drop_prob, self.training)
+
+
+@pytest.mark.parametrize("path", [StochasticDepth(0.5, "row"), DropPath(0.5)])
+def test_whole_branches_that_are_dropped_are_named_too(path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), path, nn.Linear(32, 3)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dpbench.capture(model, optimizer, batch_size=3) as captured:
+        cross_entropy(model(IMAGES), LABELS).backward()
+        optimizer.step()
+    given = {"originals": (IMAGES, LABELS), "attacks": "label-restoration", "progress": False}
+    with pytest.warns(UserWarning, match=r"Or it is 2 \((StochasticDepth|DropPath)\), whose random mask"):
+        dpbench.attack(captured.release, model=captured.model, **given)
+
+
+class Channels(nn.Module):
+    """Every channel as an image of its own, so that Opacus clips three gradients of an image, each to C."""
+
+    def __init__(self, folded):
+        super().__init__()
+        self.layer, self.head, self.folded = nn.Linear(16, 32), nn.Linear(32, 3), folded
+
+    def forward(self, x):
+        rows = x.flatten(2)
+        rows = rows.flatten(0, 1) if self.folded else rows
+        return self.head(torch.tanh(self.layer(rows))).view(len(x), 3, 3).mean(1)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("folded", [True, False])
+def test_noise_does_not_hide_what_opacus_clipped_wrongly(folded, recwarn):
+    torch.manual_seed(0)
+    wrapped = GradSampleModule(Channels(folded))
+    inner = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    optimizer = DPOptimizer(inner, noise_multiplier=1.0, max_grad_norm=0.1, expected_batch_size=3)
+    optimizer.zero_grad()
+    with dpbench.capture(wrapped, optimizer) as captured:
+        cross_entropy(wrapped(IMAGES), LABELS).backward()
+        optimizer.step()
+    given = {"originals": (IMAGES, LABELS), "attacks": "label-restoration", "progress": False, "delta": 1e-5}
+    dpbench.attack(captured.release, model=captured.model, **given)
+    said = [str(each.message) for each in recwarn if "its epsilon may not hold" in str(each.message)]
+    assert len(said) == folded
+    assert all("Opacus takes no per-sample gradient of" in each for each in said)
