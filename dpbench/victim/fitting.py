@@ -20,6 +20,7 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
     One forward hook picks the logits out of what the model returns. One for a single logit makes two of it;
     its usual loss is the binary cross-entropy. A model that changes images in place gets a copy of them.
     LSTMs and the like do without cuDNN, whose backward pass is for training mode only and has no derivative.
+    Batch and instance norm get the gradient of a single image in order (`_in_order`).
 
     Args:
         model: changed in place.
@@ -35,6 +36,8 @@ def fit(model: nn.Module, loss: Loss, images: Tensor) -> Loss:
         if isinstance(module, nn.RNNBase):
             module.register_forward_pre_hook(_cudnn_off)
             module.register_forward_hook(_cudnn_as_before, always_call=True)
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.register_forward_hook(_in_order)
     output, changes = run(model, images)
     _check_graph(model, images)
     if changes:
@@ -117,6 +120,18 @@ def _cudnn_off(module: nn.Module, _: object) -> None:
 
 def _cudnn_as_before(module: nn.Module, *_: object) -> None:
     torch.backends.cudnn.enabled = module.cudnn_before
+
+
+def _in_order(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Makes the gradient of one image contiguous: PyTorch 2.14 shuffles it on a CPU where channels are last.
+
+    So they are where a feature map becomes tokens (`flatten(2).transpose(1, 2)`). Compiled programs have a
+    backward pass of their own.
+    """
+    if not isinstance(output, Tensor) or torch.compiler.is_compiling() or not output.requires_grad:
+        return
+    if len(output) == 1 and output.is_contiguous() and not output.is_cuda:
+        output.register_hook(Tensor.contiguous)
 
 
 def _cloned(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -11,7 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 import defenses
 import dpbench
+from attacks.engine.twice import twice_differentiable
 from dpbench.protocol import InputError
+from dpbench.sweep.own_model import copied
+from dpbench.victim.fitting import fit
 
 torch.set_num_threads(1)
 IMAGES, LABELS = torch.rand(3, 3, 8, 8), torch.arange(3)
@@ -31,6 +34,42 @@ class Around(nn.Module):
 
     def forward(self, x):
         return self.after(self.chain(self.before(x)))
+
+
+class Tokens(nn.Module):
+    """A stem with batch or instance norm, whose places become tokens, as in XCiT and LeViT."""
+
+    def __init__(self, norm):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), norm)
+        self.mix, self.norm, self.head = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head(self.mix(self.norm(tokens)).tanh().mean(1))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_gradients_of_single_images_through_norms_before_tokens(norm, count):
+    """PyTorch shuffles them on a CPU; of two images of one kind the gradient is that of one, and right."""
+    model = copied(Tokens(norm).eval())
+    loss = fit(model, cross_entropy, IMAGES[:1])
+    weights, wanted = list(model.parameters()), 0
+    for image, label in zip(IMAGES[:count].split(1), LABELS[:count].split(1), strict=True):
+        twice = cross_entropy(model(image.expand(2, -1, -1, -1)), label.expand(2))
+        each = torch.cat([g.flatten() for g in torch.autograd.grad(twice, weights)])
+        wanted = wanted + each * min(1, 0.1 / (float(each.norm()) + 1e-6)) / count
+    clip = defenses.create("clip", max_grad_norm=0.1)
+    (release,) = clip.releases(model, loss, IMAGES[:count], LABELS[:count], seed=0, count=1)
+    torch.testing.assert_close(torch.cat([g.flatten() for g in release.gradients]), wanted)
+    if count == 1:  # what a search differentiates
+        with twice_differentiable():
+            value = loss(model(IMAGES[:1]), LABELS[:1])
+            trial = torch.autograd.grad(value, weights, create_graph=True)
+        found = torch.cat([g.flatten() for g in trial]).detach()
+        torch.testing.assert_close(found * 0.1 / (found.norm() + 1e-6), wanted)
 
 
 def ran(model, defense="clip", attack="inverting-gradients", **more):
