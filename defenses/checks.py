@@ -56,8 +56,9 @@ def check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
             outputs, model(pair), rtol=1e-3, atol=1e-4 * float(outputs.abs().max())
         ):
             raise InputError(
-                "The victim's output is random even in evaluation mode, so its gradients do not compare: "
-                "switch off what draws random numbers, such as F.dropout without training=self.training."
+                "The victim's output is random though dropout is off, so its gradients do not compare: call "
+                "its eval(), or switch off what draws random numbers, such as F.dropout without "
+                "training=self.training."
             )
         _check_mean(loss, outputs, labels)
 

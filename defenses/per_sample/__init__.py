@@ -73,7 +73,8 @@ def per_sample(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> 
                 return PerSample(method(model, loss, images, labels), name)
             except UnfitError as error:
                 failures.append(str(error))
-    raise InputError(f"There are no per-sample gradients: {'; '.join(failures)}: {advice(model)}.")
+    why = "; ".join(dict.fromkeys(failures))
+    raise InputError(f"There are no per-sample gradients: {why}: {advice(model)}.")
 
 
 def _opacus(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[Tensor]:

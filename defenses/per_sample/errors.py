@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from torch import nn
 
 ADVICE = "replace it, or use a defence that does not clip each sample"
@@ -47,8 +49,8 @@ def culprit(error: BaseException, model: nn.Module) -> str:
 
 
 def in_brief(error: BaseException) -> str:
-    """The first line of what `error` says."""
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+    """The first line of what `error` says, or its first words."""
+    return shorten((str(error) or type(error).__name__).splitlines()[0], 120, placeholder=" ...")
 
 
 def advice(model: nn.Module) -> str:

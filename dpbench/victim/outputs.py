@@ -145,6 +145,7 @@ def single_logit_loss(loss: Loss, flat: bool) -> SingleLogitLoss:
         except (RuntimeError, ValueError, TypeError, IndexError):
             continue
     raise InputError(
-        "The model returns a single logit for each image, and the loss takes none with labels 0 and 1: give "
+        "The model returns a single logit for each image, and the loss takes none with labels 0 and 1: leave "
+        "out a sigmoid at its end, and give "
         "loss=torch.nn.functional.binary_cross_entropy_with_logits."
     )

@@ -94,6 +94,12 @@ def test_a_loss_that_takes_no_single_logit_is_refused():
         dpbench.benchmark(model, torch.rand(2, 3, SIZE, SIZE), torch.tensor([0, 1]), loss=F.nll_loss)
 
 
+def test_a_probability_in_place_of_a_logit_is_refused():
+    model = nn.Sequential(Returns(lambda logits: logits, classes=1), nn.Sigmoid())
+    with pytest.raises(InputError, match=r"single logit .*: leave out a sigmoid at its end, and give loss="):
+        dpbench.benchmark(model, torch.rand(2, 3, SIZE, SIZE), torch.tensor([0, 1]), loss=nn.BCELoss())
+
+
 def test_a_model_that_overwrites_its_input_leaves_the_images_alone():
     images = torch.rand(2, 3, SIZE, SIZE)
     before = images.clone()
