@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from stored_results import results
+from stored_results import results, share
 
 
 def _medians(rows: pd.DataFrame) -> dict[str, float]:
@@ -117,4 +117,27 @@ def single_photographs() -> dict[str, Any]:
         "images": len(each),
         "of": mean.to_dict("index"),
         "nearer": int((each["gradinversion"] < each["floor:noise-gradient"]).sum()),
+    }
+
+
+def deep_search() -> dict[str, Any]:
+    """The default search in ResNet-50 on the photographs of `single_photographs`: means, and the nearer."""
+    rows, beside = results("resnet50-search"), results("resnet50-64px")
+    each = rows.pivot(index="original_index", columns="attack", values="lpips")
+    theirs = beside[beside["attack"] == "gradinversion"].set_index("original_index")[["psnr", "lpips"]]
+    ours = each.pop("inverting-gradients")
+    return {
+        "images": len(ours),
+        "gallery": int(rows["gallery_size"].max()),
+        "of": {
+            attack: {
+                "psnr": found["psnr"].mean(),
+                "lpips": found["lpips"].mean(),
+                "iip": share(found["iip"].sum(), len(found)),
+            }
+            for attack, found in rows.groupby("attack")
+        },
+        "nearer": int((ours < each.min(axis=1)).sum()),
+        "gradinversion": theirs.mean().to_dict(),
+        "nearer_than_gradinversion": int((ours < theirs["lpips"][ours.index]).sum()),
     }

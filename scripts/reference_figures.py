@@ -294,6 +294,7 @@ FIGURES = Figures(
     batches_of_four=gradinversion_figures.batches_of_four,
     batch_sizes=gradinversion_figures.batch_sizes,
     single_photographs=gradinversion_figures.single_photographs,
+    deep_search=gradinversion_figures.deep_search,
     methods=gradinversion_figures.methods,
     terms=gradinversion_figures.terms,
     statistics=gradinversion_figures.statistics,

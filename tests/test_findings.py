@@ -543,6 +543,24 @@ def test_what_gradinversion_gets_at_224_px():
     assert [round(tuned.min(), 3), *tuned.sort_values().round(3).iloc[[1, -1]]] == [0.584, 0.591, 0.644]
 
 
+def test_a_pretrained_resnet50_does_not_hide_small_photographs():
+    found = results("resnet50-search")
+    each = found.pivot(index="original_index", columns="attack", values=["psnr", "lpips", "iip"])
+    assert len(each) == 4
+    lpips, psnr = (each[metric].astype(float) for metric in ("lpips", "psnr"))
+    assert (lpips.pop("inverting-gradients") < lpips.min(axis=1)).all()
+    assert psnr["inverting-gradients"].mean() > psnr["floor:constant-image"].mean()
+    searched = found[found["attack"] == "inverting-gradients"]
+    assert (searched["bn_stats"] == "running").all()
+    assert searched["note"].isna().all()  # the loss gradients were told
+    assert (found["logit_scale"] == 1).all()
+    readme = (ROOT / "README.md").read_text()
+    (said,) = re.findall(r"Nor does a ResNet-50.*\n.*", readme)
+    assert each["iip"]["inverting-gradients"].sum() == 4
+    assert each["iip"]["floor:noise-gradient"].sum() == 0
+    assert "4 of 4 (40 to 100 %) are identified by features among 20; fed pure noise, 0 of 4" in said
+
+
 def test_the_informed_attacker_of_rero():
     rows = results("rero").query("threat_model == 'informed' and defense == 'dp' and releases == 1")
     found = rows.groupby("eps_release")[["success", "success_bound"]].mean().loc[[1, 8, 16]]
