@@ -80,8 +80,8 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
         if wrong := misread(model, loss, images, labels):
             yield (
                 f"{wrong}, so what this step clipped was not the gradient of each image, and its epsilon may "
-                "not hold: Opacus takes the first dimension of what a layer gets for the images; make it so "
-                "in the model, or replace that layer."
+                "not hold. Mostly channels, frames or crops are folded into the first dimension of what that "
+                "layer gets, which Opacus takes for the images: undo that, or replace the layer."
             )
     if len(off) < FEWEST:
         return
