@@ -33,7 +33,10 @@ def are_of_images(knowledge: Knowledge, layer: str) -> bool:
     images = torch.zeros(2, *knowledge.image_shape).to(next(knowledge.model.parameters()))
     with torch.enable_grad():
         rows = features(knowledge, layer, images.requires_grad_())
-    return rows.ndim == 2 and len(rows) == len(images) and rows.grad_fn is not None
+        if rows.ndim != 2 or len(rows) != len(images) or not rows.requires_grad:
+            return False
+        (back,) = torch.autograd.grad(rows.sum(), images, allow_unused=True)
+    return back is not None
 
 
 class Features:

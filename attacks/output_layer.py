@@ -75,10 +75,17 @@ def of_logits(knowledge: Knowledge, names: list[str]) -> set[str]:
     For a cotangent c [K] of the logits, the gradient of such a weight is c times a row of features, and that
     of a bias a multiple of c. One row alone is always a multiple of one number: there it has to be the same
     for other weights, as what adds to a logit is linear.
+
+    Raises:
+        InputError: where layers are in TorchScript, whose weights cannot be replaced.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in knowledge.model.modules()):
+        raise InputError(
+            "TorchScript hides the layer that gives the logits: give the module that it was made of."
+        )
     # deepcopy refuses what a forward pass leaves of weights that are computed in it, as under spectral norm
-    held = (each for module in knowledge.model.modules() for each in vars(module).values())
-    left = {id(t): t.detach() for t in held if isinstance(t, Tensor) and t.grad_fn is not None}
+    attributes = (each for module in knowledge.model.modules() for each in vars(module).values())
+    left = {id(t): t.detach() for t in attributes if isinstance(t, Tensor) and t.grad_fn is not None}
     model = copy.deepcopy(knowledge.model, left).requires_grad_(False)
     held = {name: model.get_parameter(name) for name in names}
     like, random = next(model.parameters()), torch.Generator().manual_seed(0)

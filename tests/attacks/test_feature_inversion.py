@@ -228,8 +228,21 @@ class Detached(Trunk):
         return self.fc(features.detach().relu()) + scale * self.fc.bias.detach()
 
 
+class DetachedBelow(Trunk):
+    """The same, though a layer that learns lies between."""
+
+    def __init__(self, bias):
+        super().__init__(bias)
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        features = self.trunk(images.flatten(1) - 0.5)
+        scale = features.mean(1, keepdim=True).sin()
+        return self.fc(self.gain * features.detach().relu()) + scale * self.fc.bias.detach()
+
+
 @pytest.mark.parametrize("noise", [(), (Stage("noise", {"noise_std": 1e-3}),)], ids=["exact", "noisy"])
-@pytest.mark.parametrize("kind", [Alone, Detached])
+@pytest.mark.parametrize("kind", [Alone, Detached, DetachedBelow])
 def test_a_head_from_which_no_gradient_leads_to_an_image_is_left_to_the_search(kind, noise):
     images, knowledge = scene([2])
     knowledge = replace(knowledge, model=kind(True))

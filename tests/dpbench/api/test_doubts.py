@@ -6,6 +6,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.ops import StochasticDepth
 
 import dpbench
@@ -68,19 +69,33 @@ class Channels(nn.Module):
         return self.head(torch.tanh(self.layer(rows))).view(len(x), 3, 3).mean(1)
 
 
+def convnext():
+    """Of torchvision, in miniature; Opacus 1.6 gets its convolution of two by two wrong."""
+    return ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)], 0.0, num_classes=3)
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook")
-@pytest.mark.parametrize("folded", [True, False])
-def test_noise_does_not_hide_what_opacus_clipped_wrongly(folded, recwarn):
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Channels(True), "Opacus takes no per-sample gradient of"),
+        (convnext, "Opacus' per-sample gradients of features.2.1 (Conv2d) are wrong"),
+        (lambda: Channels(False), ""),
+    ],
+    ids=["folded", "convnext", "right"],
+)
+def test_noise_does_not_hide_what_opacus_clipped_wrongly(made, said, recwarn):
     torch.manual_seed(0)
-    wrapped = GradSampleModule(Channels(folded))
+    images = nn.functional.interpolate(IMAGES, 32) if made is convnext else IMAGES
+    wrapped = GradSampleModule(made().train(), strict=False)
     inner = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     optimizer = DPOptimizer(inner, noise_multiplier=1.0, max_grad_norm=0.1, expected_batch_size=3)
     optimizer.zero_grad()
     with dpbench.capture(wrapped, optimizer) as captured:
-        cross_entropy(wrapped(IMAGES), LABELS).backward()
+        cross_entropy(wrapped(images), LABELS).backward()
         optimizer.step()
-    given = {"originals": (IMAGES, LABELS), "attacks": "label-restoration", "progress": False, "delta": 1e-5}
+    given = {"originals": (images, LABELS), "attacks": "label-restoration", "progress": False, "delta": 1e-5}
     dpbench.attack(captured.release, model=captured.model, **given)
-    said = [str(each.message) for each in recwarn if "its epsilon may not hold" in str(each.message)]
-    assert len(said) == folded
-    assert all("Opacus takes no per-sample gradient of" in each for each in said)
+    told = [str(each.message) for each in recwarn if "its epsilon may not hold" in str(each.message)]
+    assert len(told) == bool(said)
+    assert all(said in each for each in told)

@@ -72,6 +72,18 @@ def test_gradients_of_single_images_through_norms_before_tokens(norm, count):
         torch.testing.assert_close(found * 0.1 / (found.norm() + 1e-6), wanted)
 
 
+def test_a_captured_step_of_one_image_through_norms_before_tokens_is_said_to_differ():
+    """It has PyTorch's gradient."""
+    model = Tokens(nn.BatchNorm2d(8)).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dpbench.capture(model, optimizer, batch_size=1) as captured:
+        cross_entropy(model(IMAGES[:1]), LABELS[:1]).backward()
+        optimizer.step()
+    given = {"originals": (IMAGES[:1], LABELS[:1]), "attacks": "label-restoration", "progress": False}
+    with pytest.warns(UserWarning, match=r"differs by \d+% from the gradient of these images"):
+        dpbench.attack(captured.release, model=captured.model, **given)
+
+
 def ran(model, defense="clip", attack="inverting-gradients", **more):
     table = dpbench.benchmark(
         model, IMAGES, LABELS, attacks=attack, defense=defense, iterations=1, progress=False, **more
@@ -197,6 +209,11 @@ def test_a_model_of_torch_export():
 def test_layers_in_torchscript_are_clipped_and_attacks_that_look_into_them_say_so(whole):
     model = chain()
     model = torch.jit.trace(model, IMAGES) if whole else nn.Sequential(torch.jit.trace(model, IMAGES))
-    assert (ran(model, ["clip", "none"], "dlg")["status"] == "ok").all()
-    with pytest.raises(InputError, match=r"peel looks into .* TorchScript hides: give the module .* `dlg`"):
-        dpbench.benchmark(model, IMAGES[:1], LABELS[:1], attacks="peel", iterations=1, progress=False)
+    found = ran(model, ["clip", "none"], "dlg")
+    assert (found["status"] == "ok").all()
+    assert set(found["per_sample"].dropna()) == {"loop" if whole else "functorch"}
+    if not whole:
+        assert (ran(model, "none")["status"] == "ok").all()
+    for name in ("peel", "inverting-gradients") if whole else ("peel",):
+        with pytest.raises(InputError, match=rf"{name} looks into .* TorchScript hides: give .* `dlg`"):
+            dpbench.benchmark(model, IMAGES[:1], LABELS[:1], attacks=name, iterations=1, progress=False)
