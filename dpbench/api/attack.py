@@ -226,8 +226,11 @@ def _defence(release: Release, budget: dict[str, Any]) -> Part:
             raise InputError(f"{next(iter(budget))} belongs to a budget, and {name} has none: leave it out.")
     else:
         training.check_stated(budget)
+        budget = {key: declared[key].checked(value) for key, value in budget.items()}
         if "train_size" in budget:
-            given |= {"train_batch_size": training.expected_batch(release, budget)} | budget
+            batch = training.expected_batch(release, budget)
+            epochs = training.epochs_of(release, budget, batch)
+            given |= budget | {"train_batch_size": batch, "epochs": epochs}
         else:
             given |= budget | {"eps_scope": "release"}
     changed = {key: declared[key].checked(value) for key, value in given.items() if key in declared}

@@ -55,12 +55,21 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
     Raises:
         InputError: where Opacus' accountant shows that no single sigma and q describe the training, that its
             batches were not drawn by Poisson sampling, that they are not those of such a `train_size`, or
-            that there were more of them already than the epochs have.
+            that there were more of them already than the epochs have; and for a client whose round is not
+            known.
     """
     known, size = release.accounted, budget["train_size"]
     given = budget.get("train_batch_size")
+    if any(stage.parameters.get("unit") == "user" for stage in release.defense):
+        if given is None:
+            raise InputError(
+                "With `unit` user the budget is of rounds of clients: give the clients that a round is "
+                "expected to have as `train_batch_size`, and all there are as `train_size`."
+            )
+        return 1 if given == "batch" else given
+    # the batch that is expected, and not the images that were in this one
     batch = release.batch_size if given in (None, "batch") else given
-    if known is None or isinstance(size, str):
+    if known is None:
         return batch
     if known.poisson is False:
         raise InputError(
@@ -79,7 +88,7 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
         )
     (rate,) = rates
     _check_steps(sum(count for _, _, count in known.steps), rate, budget.get("epochs"))
-    if given is not None:
+    if given not in (None, "batch"):
         if batch < rate * size * (1 - _TINY):
             raise InputError(
                 f"Opacus sampled with q = {rate:.4g}, and `train_batch_size` / `train_size` is "
@@ -97,14 +106,37 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
     return math.ceil(rate * size * (1 - _TINY))
 
 
+def epochs_of(release: Release, budget: Mapping[str, Any], batch: int) -> float:
+    """The epochs in which batches of `batch` are no fewer steps than Opacus makes in those of `budget`.
+
+    A batch that is rounded up, or stated larger than it was, makes fewer of them, and where there is little
+    noise fewer larger batches give away less.
+
+    Args:
+        release: read from an optimiser of Opacus, or not.
+        budget: with `train_size` and `epochs`.
+        batch: of `expected_batch`.
+    """
+    known, size, epochs = release.accounted, budget["train_size"], budget["epochs"]
+    if known is None:
+        return epochs
+    made = _steps(epochs, known.steps[-1][1])
+    return epochs if epochs * size / batch > made - 1 else made * (1 - _TINY / made) * batch / size
+
+
+def _steps(epochs: float, rate: float) -> int:
+    """Steps that Opacus makes in so many epochs; a last one that is begun counts."""
+    return math.ceil(epochs / rate * (1 - _TINY))
+
+
 def _check_steps(made: int, rate: float, epochs: Any) -> None:
     """InputError where more steps were made already than a training of so many epochs has."""
     if not isinstance(epochs, int | float):
         return  # its own complaint follows
-    whole = epochs / rate * (1 - _TINY)
-    if made > math.ceil(whole):  # a last step that is begun counts
+    whole = _steps(epochs, rate)
+    if made > whole:
         raise InputError(
             f"Opacus counted {counted(made, 'step')} of this training so far, and `epochs` {epochs:g} makes "
-            f"{math.ceil(whole):,}, which would make the epsilon too small: give the epochs of the whole "
+            f"{whole:,}, which would make the epsilon too small: give the epochs of the whole "
             "training."
         )

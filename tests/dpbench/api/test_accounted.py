@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import dpbench
-from dpbench.api.training import expected_batch, unread
+from dpbench.api.training import epochs_of, expected_batch, unread
 from dpbench.protocol import InputError, Stage
 
 torch.set_num_threads(1)
@@ -141,6 +141,46 @@ def test_another_size_than_the_training_has_is_refused():
     assert expected_batch(found.release, {"train_size": 60}) == 6
     assert expected_batch(found.release, {"train_size": 69}) == 7
     assert expected_batch(found.release, {"train_size": SIZE, "train_batch_size": 12}) == 12
+
+
+@pytest.mark.parametrize("stated", [{}, {"train_batch_size": 64}, {"train_batch_size": "batch"}])
+def test_no_fewer_steps_are_counted_than_opacus_makes(stated):
+    """With little noise, one step of twice the batch has a smaller epsilon than two steps."""
+    model, optimizer, _ = private(noise_multiplier=0.4)
+    found = captured(model, optimizer)
+    rows = attacked(found, **TRAINING, **stated).dropna(subset="eps")
+    assert set(rows["steps"]) == {30}  # ten an epoch; 64 / 7 in batches of 7 are fewer
+    assert rows["sample_rate"].min() >= 0.1
+    assert rows["eps"].min() > dpbench.privacy.epsilon(0.4, 1e-3, 0.1, 30)
+
+
+def test_as_many_epochs_stay_as_they_are():
+    release = captured(*private()[:2]).release
+    assert epochs_of(release, TRAINING, 6) == 3
+    assert epochs_of(replace(release, accounted=None), TRAINING, 64) == 3
+    assert epochs_of(release, TRAINING | {"epochs": 30}, 64) == pytest.approx(300)
+
+
+@pytest.mark.filterwarnings("ignore:How the batches of this training:UserWarning")
+def test_the_batch_of_a_training_is_the_one_that_is_expected_and_not_the_images_that_came():
+    model = GradSampleModule(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = DPOptimizer(sgd, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=16)
+    rows = attacked(captured(model, optimizer), **TRAINING, train_batch_size="batch")
+    assert set(rows["sample_rate"].dropna()) == {16 / 64}
+
+
+@pytest.mark.filterwarnings("ignore:How the batches of this training:UserWarning")
+def test_a_training_of_users_is_one_of_rounds_of_clients():
+    """The client's own images were taken for the clients of a round."""
+    stage = Stage("dp", {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "unit": "user"})
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    cross_entropy(model(IMAGES[:5]), LABELS[:5]).backward()
+    release = dpbench.Release.from_gradients(model, batch_size=5, defense=[stage])
+    assert expected_batch(release, TRAINING | {"train_batch_size": 8}) == 8
+    assert expected_batch(release, TRAINING | {"train_batch_size": "batch"}) == 1
+    with pytest.raises(InputError, match=r"clients that a round is expected to have as `train_batch_size`"):
+        expected_batch(release, TRAINING)
 
 
 @pytest.mark.parametrize("mode", ["hooks", "functorch"])
