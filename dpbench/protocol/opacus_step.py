@@ -17,10 +17,11 @@ _DEVIATIONS = 5.0
 
 
 def check_norm(optimizer: Any, model: nn.Module | None) -> None:
-    """Raises InputError where ghost clipping clips to another norm than the noise is for, or none is known.
+    """Raises InputError where ghost clipping clips to another norm than the noise is for, or not at all.
 
     Its model clips and its optimiser adds the noise, each by a C of its own. A scheduler changes only the
-    optimiser's.
+    optimiser's. The model's part is done by the loss that Opacus made, for the parameters that trained when
+    Opacus wrapped it: another loss, or parameters that were unfrozen since, are noised but not clipped.
 
     Args:
         optimizer: a `DPOptimizer`.
@@ -34,14 +35,40 @@ def check_norm(optimizer: Any, model: nn.Module | None) -> None:
         raise InputError(
             "Under ghost clipping the model holds the clip norm: give the `model`, as Opacus made it."
         )
-    for hooks in opacus_hooks(model):
-        norm = getattr(hooks, "max_grad_norm", optimizer.max_grad_norm)
+    ghosts = {id(hooks): hooks for hooks in opacus_hooks(model) if hasattr(hooks, "get_clipping_coef")}
+    if not ghosts:
+        raise InputError(
+            f"{type(optimizer).__name__} leaves the clipping to a model that Opacus wrapped for ghost "
+            "clipping, and this one is not, so nothing was clipped and no epsilon holds."
+        )
+    for hooks in ghosts.values():
+        _check_clipped(optimizer, hooks)
+        norm = hooks.max_grad_norm
         if not math.isclose(norm, optimizer.max_grad_norm, rel_tol=_TINY):
             raise InputError(
                 f"Ghost clipping clips to {norm:g} in the model, and the optimiser adds noise for "
                 f"{optimizer.max_grad_norm:g}, so its epsilon does not hold: schedulers of the clip norm "
                 "change the optimiser alone. Use one clip norm throughout, or clip without ghost clipping."
             )
+
+
+def _check_clipped(optimizer: Any, hooks: Any) -> None:
+    """Raises InputError where ghost clipping left out a parameter, or the whole gradient of this step."""
+    clipped = hooks.trainable_parameters
+    if not {id(p) for p in optimizer.params if p.requires_grad} <= {id(p) for p in clipped}:
+        raise InputError(
+            "Under ghost clipping, parameters that are unfrozen after Opacus wrapped the model do not count "
+            "for the norm that it clips to, so the epsilon does not hold: make the model private anew."
+        )
+    used = getattr(hooks, "per_sample_gradient_norms", None)  # by the last loss of Opacus
+    found = [] if used is None else [p._norm_sample.to(used.device) for p in clipped]  # of the last pass
+    same = bool(found) and all(norms.shape == used.shape for norms in found)
+    if not same or not torch.equal(torch.stack(found).norm(2, dim=0), used):
+        raise InputError(
+            "Ghost clipping clips in the `backward()` of the loss that Opacus made, and this step was made "
+            "with another, so nothing was clipped and no epsilon holds: use the criterion that "
+            "`make_private` returns."
+        )
 
 
 def check_noise(optimizer: Any) -> None:
