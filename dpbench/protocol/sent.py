@@ -47,9 +47,11 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
 
     Raises:
         InputError: for another optimiser, another kind of clipping, parameters whose order is not known,
-            where the optimiser has not yet clipped and added its noise, and as `check_alone`.
+            where the optimiser has not yet clipped and added its noise, where it steps a gradient that it
+            did neither to, and as `check_alone`.
     """
     check_kind(optimizer)
+    _check_frozen(optimizer)
     trained = [p for p in optimizer.params if p.requires_grad]
     # Opacus marks the clipped sums once it has added noise; before that, `.grad` is the plain gradient
     if not all(getattr(getattr(p, "summed_grad", None), "_processed", False) for p in trained):
@@ -108,6 +110,16 @@ def check_kind(optimizer: Any) -> None:
         )
     if type(optimizer) in distributed and optimizer.rank != 0:
         raise InputError("Only the process of rank 0 adds noise: read the release there.")
+
+
+def _check_frozen(optimizer: Any) -> None:
+    """Raises InputError for a frozen parameter with a gradient: it is stepped with it as it is."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(not p.requires_grad and p.grad is not None and bool(p.grad.any()) for p in held):
+        raise InputError(
+            "A parameter was frozen between `backward()` and `step()`: the optimiser steps it with its plain "
+            "gradient, neither clipped nor noised, so no epsilon holds. Freeze it before `backward()`."
+        )
 
 
 def check_alone(model: nn.Module, optimizer: Any, other: Any = None) -> None:

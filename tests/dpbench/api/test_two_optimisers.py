@@ -88,3 +88,24 @@ def test_after_the_block_nobody_is_watched():
         backward(model)
         first.step()
     second.step()
+
+
+def test_a_parameter_that_is_frozen_after_backward_is_stepped_without_clipping_and_noise():
+    model = network()
+    first, weight = private(model), model._module[0].weight
+    with dpbench.capture(model, first) as found:
+        backward(model)
+        first.step()
+    assert len(found.release.names) == 4
+    first.zero_grad()
+    backward(model)
+    plain_gradient = weight.grad.clone()
+    weight.requires_grad_(False)
+    with pytest.raises(InputError, match=r"frozen between .*no epsilon holds"), dpbench.capture(model, first):
+        first.step()
+    assert torch.equal(weight.grad, plain_gradient)
+    first.zero_grad()
+    backward(model)
+    with dpbench.capture(model, first) as found:
+        first.step()
+    assert len(found.release.names) == 3
