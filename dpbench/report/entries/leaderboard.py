@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dpbench.privacy.rounding import up, up_percent
+from dpbench.privacy.rounding import down_percent, up, up_percent
 from dpbench.protocol import InputError
 from dpbench.report.entries.boards import LEAST, Item, boards
 from dpbench.report.entries.check import check, find
@@ -93,7 +93,7 @@ def _cells(item: Item) -> tuple[str, ...]:
         right,
         interval,
         _number(strongest["psnr_over_floor"], "+.1f"),
-        f"{up_percent(bound['success'])} ({up_percent(bound['prior'])})" if bound else EMPTY,
+        f"{up_percent(bound['success'])} ({down_percent(bound['prior'])})" if bound else EMPTY,
         _budget(guarantee, "eps"),
         _budget(guarantee, "eps_release"),
         f"{accuracy['mean']:.1%} ({accuracy['utility_model']})" if accuracy else EMPTY,

@@ -184,3 +184,8 @@ def test_a_copy_is_not_ranked_twice(enter, gallery, tmp_path):
     page, entries, left_out = write(tmp_path / "runs", tmp_path / "board.html")
     assert (entries, left_out) == (1, 1)
     assert "it has the same results as run/dpbench-entry.json" in page.read_text(encoding="utf-8")
+
+
+def test_a_bound_does_not_stand_beside_a_larger_prior_than_it_is_for(enter, gallery):
+    rows = [row | {"success_bound": 0.3, "candidates": 7} for row in gallery(0)]
+    assert "30 % (14.28 %)" in html(items(enter("informed", rows)), [])  # one in seven is 14.2857 %
