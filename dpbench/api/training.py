@@ -25,7 +25,8 @@ def unread(release: Release, budget: Mapping[str, Any]) -> list[str]:
         release.accounted is not None and release.accounted.poisson is not None
     ):
         return []
-    known = "" if release.accounted is None else ", as the model was not given to `from_optimizer`"
+    why = "the model was not given to `from_optimizer`, or its `grad_sample_mode` does not tell"
+    known = "" if release.accounted is None else f" ({why})"
     return [
         "How the batches of this training were drawn could not be read" + known + ": its epsilon holds only "
         "if every image was drawn with q = batch / `train_size` by itself (Poisson sampling) in every step, "

@@ -122,6 +122,14 @@ def test_a_sampling_that_was_read_is_not_warned_of(with_model):
     assert unread(release, {"delta": 1e-5}) == []
 
 
+@pytest.mark.parametrize("poisson", [True, False])
+def test_expanded_weights_do_not_tell_how_the_batches_were_drawn(poisson):
+    model, optimizer, _ = private(grad_sample_mode="ew", poisson_sampling=poisson)
+    release = captured(model, optimizer).release
+    assert release.accounted.poisson is None
+    assert "or its `grad_sample_mode` does not tell" in unread(release, TRAINING)[0]
+
+
 def test_noise_that_changed_has_no_single_epsilon():
     model, optimizer, _ = private()
     scheduler = ExponentialNoise(optimizer, gamma=2.0)
