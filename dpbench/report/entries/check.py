@@ -9,6 +9,7 @@ from typing import Any
 from dpbench import __version__, store
 from dpbench.protocol import InputError
 from dpbench.report.entries import provenance
+from dpbench.report.entries.budgets import too_small
 from dpbench.report.entries.entry import FILE, entry
 from dpbench.report.entries.results import differing
 from dpbench.report.entries.schema import FaultyError, misshapen, read
@@ -89,9 +90,10 @@ def _of_results(found: dict[str, Any], folder: Path, unchecked: list[str]) -> li
             unchecked.append(f"the plug-in with the column {unknown[0]} is not loaded: no result was checked")
             return []
         again = entry(folder, table)
+        faults = too_small(table)
     except InputError as error:
         return [str(error).removesuffix(".")]
-    faults = [said for name in _RECOMPUTED if (said := differing(found[name], again[name], name))]
+    faults += [said for name in _RECOMPUTED if (said := differing(found[name], again[name], name))]
     faults += [said for said in [_made_elsewhere(found)] if faults and said]
     # there may be more of them: an audit that was made of the defence need not lie beside the entry
     faults += [f"a flag is missing: {flag['text']}" for flag in again["flags"] if not _raised(flag, found)]
