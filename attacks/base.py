@@ -34,7 +34,6 @@ With none done the search has not begun: a NaN value says that it is being compi
 Tell = Callable[[int, int], None]
 """(done, all) -> None; how far that is which comes before a search: labels read, samples told apart."""
 
-attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks", classes=True)
 A = TypeVar("A", bound="type[Attack]")
 ROUNDING = 1e-4
 """How far pixels of an answer may lie outside [0, 1]."""
@@ -238,6 +237,9 @@ class Attack(Declared, ABC):
         """Objective evaluations of a complete search: `iterations` times `restarts`; 1 without a search."""
         values = self.resolved().values()
         return values.get("iterations", 1) * values.get("restarts", 1)
+
+
+attacks: Registry[type[Attack]] = Registry("attack", group="dpbench.attacks", base=Attack, reserved=("all",))
 
 
 def to_images(z: Tensor, knowledge: Knowledge) -> Tensor:

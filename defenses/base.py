@@ -101,6 +101,9 @@ class Defense(Declared, ABC):
         return None
 
 
+defenses_registry.base = Defense  # it stands in `dpbench.protocol`, which cannot import this
+
+
 class Aggregator(Defense):
     """A stage that sees each sample's gradient; only ever the first of a chain.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def part(given: Any) -> str | Part:
     """A name, or what an object differs in from its defaults.
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything else, and for a value that cannot be kept, as it is of no declared parameter.
     """
     if isinstance(given, str):
         return given
@@ -92,7 +93,21 @@ def part(given: Any) -> str | Part:
         raise InputError(
             f"{kind} is not registered: put @attack('name') or @defense('name') above the class."
         )
+    for each in given.stages if isinstance(given, defences.Chain) else (given,):
+        if undeclared := [found.name for found in fields(each) if _is_lost(found, getattr(each, found.name))]:
+            raise InputError(
+                f"`{undeclared[0]}` of {type(each).__name__} is no declared parameter, so its value would be "
+                "lost: give it `parameter(default, help)` in the class."
+            )
     return Part(name=given.name, parameters=tuple(sorted(given.changed().items())))
+
+
+def _is_lost(declared: Field, value: Any) -> bool:
+    """Whether a field has a value other than its default, and nothing keeps it; runs decide the two named."""
+    if "parameter" in declared.metadata or not declared.init or declared.name in ("engine", "guarantee"):
+        return False
+    default = declared.default if declared.default_factory is MISSING else declared.default_factory()
+    return value is not default and (value == default) is not True
 
 
 def all_parts(name: str, given: Any) -> tuple[str | Part, ...]:

@@ -82,7 +82,9 @@ class ThreatModel(Declared, ABC):
         """
 
 
-threat_models: Registry[type[ThreatModel]] = Registry("threat model", "dpbench.threat_models", classes=True)
+threat_models: Registry[type[ThreatModel]] = Registry(
+    "threat model", "dpbench.threat_models", base=ThreatModel
+)
 T = TypeVar("T", bound="type[ThreatModel]")
 
 

@@ -194,7 +194,8 @@ def parameters(cls: type) -> dict[str, Parameter]:
     """The parameters that dataclass `cls` declares, by name, in order; those it inherits included.
 
     Raises:
-        TypeError: for a parameter of a type that no command line could read.
+        TypeError: for a parameter of a type that no command line could read, or with a default that it may
+            not have.
     """
     hints, found = get_type_hints(cls), {}
     for each in fields(cls):
@@ -219,7 +220,15 @@ def _resolved(name: str, hint: Any, default: Any, declared: Mapping[str, Any]) -
         )
     named = {**declared, "symbol": declared["symbol"] or name, "column": declared["column"] or name}
     named["words"] = choices if kinds else ()
-    return Parameter(name, kind, () if kinds else choices, len(given) < len(members), default, **named)
+    found = Parameter(name, kind, () if kinds else choices, len(given) < len(members), default, **named)
+    if found.has_default:
+        try:
+            found.checked(default)
+        except InputError as error:
+            raise TypeError(
+                f"The default of a parameter has to be a value that it may have: {error}"
+            ) from None
+    return found
 
 
 class Declared:

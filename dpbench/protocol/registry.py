@@ -13,6 +13,8 @@ from dpbench.protocol.parameters import Declared, declare
 from dpbench.protocol.spelling import meant
 
 T = TypeVar("T")
+_SEPARATORS = "+,:/\\"
+"""What names are parted by on the command line and in paths."""
 
 
 class Registry(Generic[T], Mapping[str, T]):
@@ -24,7 +26,8 @@ class Registry(Generic[T], Mapping[str, T]):
     Args:
         kind: what a part is called in messages.
         group: of the entry points; None where third parties cannot add any.
-        classes: whether its parts are classes derived from `Declared`.
+        base: the class that its parts are derived from; None for functions. It has to derive from `Declared`.
+        reserved: names that mean something else where a part is named.
 
     Example:
         >>> colours = Registry("colour")
@@ -35,31 +38,63 @@ class Registry(Generic[T], Mapping[str, T]):
         dpbench.protocol.errors.InputError: Unknown colour 'blue'; known: red.
     """
 
-    def __init__(self, kind: str, group: str | None = None, *, classes: bool = False) -> None:
-        self.kind, self._group, self._classes, self._items = kind, group, classes, {}
+    def __init__(
+        self,
+        kind: str,
+        group: str | None = None,
+        *,
+        base: type[Declared] | None = None,
+        reserved: tuple[str, ...] = (),
+    ) -> None:
+        self.kind, self.base, self._group, self._reserved = kind, base, group, reserved
+        self._items: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> None:
         """Register `item`; one that is defined anew, in a notebook's cell that is run again, takes its place.
 
         Raises:
-            ValueError: for a name that something else has already.
-            TypeError: for a parameter whose name means something else elsewhere.
+            ValueError: for a name that something else has already, or that could not be typed.
+            TypeError: for what is no such part or lacks a method, and for a parameter whose name means
+                something else elsewhere.
         """
+        self._check_name(name)
         known = self._items.get(name)
         if known is item:  # by a decorator and by an entry point
             return
         if known is not None and not _defined_anew(known, item):
             raise ValueError(f"The {self.kind} {name!r} is registered already: {_home(known)}.")
+        if self.base is not None:
+            self._check_class(item)
+            if "__dataclass_fields__" not in vars(item):
+                dataclass(frozen=True, kw_only=True)(item)
+            declare(item)
         if isinstance(item, type):
-            if issubclass(item, Declared):
-                if "__dataclass_fields__" not in vars(item):
-                    dataclass(frozen=True, kw_only=True)(item)
-                declare(item)
             item.name = name
         self._items[name] = item
 
+    def _check_name(self, name: str) -> None:
+        if not name.isprintable() or not name.strip() or name[0] == "-" or set(name) & set(_SEPARATORS):
+            raise ValueError(
+                f"{name!r} is no name of a {self.kind}: take one that begins with a letter and has none of "
+                f"{' '.join(_SEPARATORS)}, which part names and paths."
+            )
+        if name in self._reserved:
+            raise ValueError(f"The name {name!r} means something else where a {self.kind} is named.")
+
+    def _check_class(self, item: Any) -> None:
+        if not (isinstance(item, type) and issubclass(item, self.base)):
+            raise TypeError(f"{_home(item)} has to be a class derived from {self.base.__name__}.")
+        if lacking := sorted(getattr(item, "__abstractmethods__", ())):
+            raise TypeError(f"{_home(item)} lacks a method: define {', '.join(lacking)}.")
+
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that adds what it stands above."""
+        """Decorator that adds what it stands above.
+
+        Raises:
+            TypeError: for a name that is no word.
+        """
+        if not isinstance(name, str):  # a decorator without parentheses is given what it stands above
+            raise TypeError(f"{_home(name)} needs a name: give the decorator of a {self.kind} a word.")
 
         def add(item: T) -> T:
             self.add(name, item)
@@ -84,8 +119,6 @@ class Registry(Generic[T], Mapping[str, T]):
             item = entry.load()
             if isinstance(item, ModuleType) or any(item is known for known in self._items.values()):
                 return  # its decorator has registered it, under the name it gave
-            if self._classes and not (isinstance(item, type) and issubclass(item, Declared)):
-                raise TypeError(f"it is no class of the kind {self.kind}")
             self.add(entry.name, item)
         except Exception as error:  # whatever its author got wrong
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -107,7 +140,9 @@ class Registry(Generic[T], Mapping[str, T]):
         return name in self._load()
 
 
-defenses_registry: Registry[type[Declared]] = Registry("defense", "dpbench.defenses", classes=True)
+defenses_registry: Registry[type[Declared]] = Registry(
+    "defense", "dpbench.defenses", base=Declared, reserved=("none",)
+)
 """Here, because attacks import no defence, but an adaptive attacker knows the code of the one it faces."""
 
 

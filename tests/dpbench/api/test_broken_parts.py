@@ -9,6 +9,8 @@ from torch import nn
 import dpbench
 from attacks import labels
 from attacks.base import Attack, attack
+from defenses import Chain, PostProcessor, defense
+from dpbench.api.given import part
 from dpbench.protocol import InputError, Reconstruction
 from dpbench.victim.networks import build
 from tests.helpers.registries import as_in_a_new_process
@@ -92,3 +94,18 @@ def test_rounding_is_forgiven():
 def test_a_loss_that_cannot_be_used_is_one_sentence(loss, said):
     with pytest.raises(InputError, match=said):
         bench(loss=loss)
+
+
+def test_a_value_of_an_object_that_nothing_would_keep():
+    @defense("thinner")
+    class Thinner(PostProcessor):
+        factor: float = 1.0  # no `parameter`: the sweep makes the defence again from what is declared
+
+        def process(self, gradients, generator):
+            return tuple(self.factor * g for g in gradients)
+
+    said = r"^`factor` of Thinner is no declared parameter, so its value would be lost: give it `parameter\("
+    for wrong in (Thinner(factor=0.5), Chain((Thinner(factor=0.5),))):
+        with pytest.raises(InputError, match=said):
+            bench(defense=wrong)
+    assert part(Thinner()).parameters == ()

@@ -13,9 +13,9 @@ from dpbench.protocol.registry import Registry
 GROUP = "dpbench.colours"
 
 
-def registry(monkeypatch, value, name="named-by-the-entry-point", classes=True):
+def registry(monkeypatch, value, name="named-by-the-entry-point", base=Declared):
     """One whose only entry point is this, of a module `shades` that registers a class when it is imported."""
-    found = Registry("colour", GROUP, classes=classes)
+    found = Registry("colour", GROUP, base=base)
 
     class Red(Declared):
         pass
@@ -43,6 +43,6 @@ def test_what_cannot_be_used_is_named(value, monkeypatch):
 
 
 def test_a_name_that_is_taken_is_refused(monkeypatch):
-    found = registry(monkeypatch, "shades:plain", name="red", classes=False)
+    found = registry(monkeypatch, "shades:plain", name="red", base=None)
     with pytest.raises(InputError, match="'red' is registered already"):
         list(found)
