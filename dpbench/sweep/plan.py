@@ -19,6 +19,7 @@ from dpbench.cell.threats import threat_models
 from dpbench.privacy import Aggregation, Budget, delta_note
 from dpbench.privacy.vouched import vouched
 from dpbench.protocol import InputError, Parameter, parameters
+from dpbench.sweep.axes import options
 
 Values = Mapping[str, tuple[Any, ...]]
 """Option to the values that were asked for; an empty tuple leaves every part its own default.
@@ -51,11 +52,13 @@ class Plan:
         cells: none twice.
         left_out: one sentence for each combination that cannot be had.
         idle: budgets that were asked for and that no defence of the cells takes, by the option's name.
+        unused: attacks that were asked for and that none of the threat models asked for can use.
     """
 
     cells: tuple[Cell, ...]
     left_out: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def cautions(self) -> list[str]:
         """What a reader of the budgets has to know, each sentence once."""
@@ -68,6 +71,11 @@ class Plan:
         notes += [
             f"`{name}` plays no role: it is for dp and other calibrated defences, and no cell has one."
             for name in self.idle
+        ]
+        notes += [
+            f"{name} is not run, as it is no attack of the threat model asked for: leave `threat_model` out, "
+            "and it runs under its own."
+            for name in self.unused
         ]
         notes += [
             vouched(name)
@@ -123,7 +131,10 @@ def plan(
         )
     calibrated = any(parts.is_calibrated(name) for name in {cell.defence.name for cell in chosen})
     idle = () if calibrated else tuple(name for name in ("eps", "noise_multiplier") if values[name])
-    return Plan(tuple(chosen), tuple(left_out), idle)
+    used = {asked for _, asked in _attackers(values)}
+    named = () if values["attack"] == options()["attack"].default else values["attack"]
+    unused = tuple(_name(asked) for asked in named if asked not in used)
+    return Plan(tuple(chosen), tuple(left_out), idle, unused)
 
 
 def _told(values: Values, inputs: Inputs, batch: BatchSpec) -> Iterator[Told]:
@@ -244,6 +255,12 @@ def _attackers(values: Values) -> list[tuple[str, str | Part]]:
     for lacking in dict.fromkeys(values["threat_model"]):
         if lacking not in {threat for threat, _ in pairs}:
             own = [name for name in attacks.names() if attacks.kind(name).threat_models[0] == lacking]
+            if not own:
+                suited = [n for n in attacks.names() if threat_models[lacking].suits(attacks.kind(n))]
+                advice = f"name one of {', '.join(suited)}" if suited else "its `suits` takes none"
+                raise InputError(
+                    f"None of the attacks asked for can be used under the threat model {lacking}: {advice}."
+                )
             pairs |= {(lacking, name): None for name in own}
     order = list(threat_models)
     return sorted(pairs, key=lambda pair: order.index(pair[0]))

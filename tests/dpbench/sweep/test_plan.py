@@ -249,6 +249,20 @@ def test_threat_model_chooses_among_the_attacks_and_brings_its_own():
     }
 
 
+def test_an_attack_that_no_threat_model_asked_for_can_use_is_named():
+    found = planned(attack=("dlg", "analytic"), threat_model=("malicious-linear",)).cautions()
+    said = "dlg is not run, as it is no attack of the threat model asked for: leave `threat_model` out, "
+    assert found == [said + "and it runs under its own."]
+    for given in ({}, {"attack": ("dlg", "analytic")}, {"threat_model": ("informed",)}):
+        assert planned(**given).cautions() == []
+
+
+def test_a_threat_model_without_any_attack_is_refused():
+    given = {"attack": ("prior-aware",), "threat_model": ("informed", "fishing")}
+    with pytest.raises(InputError, match=r"under the threat model fishing: name one of .*, dlg, .*\.$"):
+        planned(**given)
+
+
 def test_what_belongs_to_one_attacker_does_not_multiply_the_others():
     given = {"attack": ("dlg", "analytic", "prior-aware"), "defense": ("dp",)}
     found = attacked(**given, candidates=(5, 10), prior=("wiener", "none"), releases=(1, 10))
