@@ -9,7 +9,7 @@ A metric is one file:
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from dpbench.assets import AssetUnavailable
 from dpbench.metrics.checks import checked_pair
 from dpbench.protocol import InputError
 from dpbench.protocol.registry import Registry
-from dpbench.store.columns import Column, add
+from dpbench.store.columns import DTYPES, Column, add
+from dpbench.store.schema import plain
 
 Values = Mapping[str, Tensor | Sequence[Any]]
 """Names of columns to one value per original, in the order of the originals; None and NaN are empty."""
@@ -121,12 +122,17 @@ def metric(
 
     Raises:
         ValueError: for a name that another metric has.
-        TypeError: for a column that stands for something else elsewhere or has another role, or a direction
-            without a main column.
+        TypeError: for a column that stands for something else elsewhere or has another role, one of
+            another type than pandas' four, or a direction without a main column.
     """
     main = {column.name: column for column in columns}.get(name)
     if wrong := [column.name for column in columns if column.role not in ("measured", "provenance")]:
         raise TypeError(f"Metric {name}: {', '.join(wrong)} must have the role measured or provenance.")
+    if wrong := [column for column in columns if column.dtype not in DTYPES.values()]:
+        raise TypeError(
+            f"Metric {name}: the type of {wrong[0].name} must be one of {', '.join(DTYPES.values())}, not "
+            f"{wrong[0].dtype}."
+        )
     if better is not None and main is None:
         raise TypeError(f"Metric {name}: {better!r} is said of the column {name}, which it does not declare.")
     if floor and better is None:
@@ -171,7 +177,9 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
         One dict per original, in plain Python values. A column whose metric cannot be computed is left out.
 
     Raises:
-        ValueError: for a metric that returns a column it does not declare, or too few values.
+        ValueError: for a metric that returns a column it does not declare, too few values, or a value of
+            another type than its column's.
+        TypeError: for one that returns no dict, or a single value of a column.
         AssetUnavailable: where a metric's weights are not to be had.
         Exception: whatever else a metric raises, other InputErrors excepted.
     """
@@ -180,25 +188,37 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
         if declared.needs_images and not scored.rebuilds_images:
             continue
         try:
-            found = declared.function(scored)
+            found = declared.function(
+                copy.deepcopy(scored)
+            )  # one may work in place, the next sees the images
         except AssetUnavailable:  # the run was planned with it: an empty column would look like a choice
             raise
         except InputError:  # it cannot be computed for these images
             continue
-        if unknown := set(found) - {column.name for column in declared.columns}:
+        if not isinstance(found, Mapping):
+            raise TypeError(
+                f"Metric {name} must return its columns with values, a dict, not {type(found).__name__}."
+            )
+        known = {column.name: column for column in declared.columns}
+        if unknown := found.keys() - known.keys():
             raise ValueError(
                 f"Metric {name} returns {', '.join(sorted(unknown))}, which it does not declare."
             )
         for column, values in found.items():
-            plain = values.tolist() if isinstance(values, Tensor) else list(values)
-            if len(plain) != len(rows):
-                raise ValueError(f"Metric {name} has {len(plain)} of {column} for {len(rows)} originals.")
-            if any(isinstance(value, list) for value in plain):
+            each = values.tolist() if hasattr(values, "tolist") else values
+            if not isinstance(each, Sequence) or isinstance(each, str):
+                raise TypeError(
+                    f"Metric {name} must give a value of {column} for each original, not "
+                    f"{type(each).__name__}."
+                )
+            if len(each) != len(rows):
+                raise ValueError(f"Metric {name} has {len(each)} of {column} for {len(rows)} originals.")
+            if any(isinstance(value, list) for value in each):
                 raise ValueError(
                     f"Metric {name} has several values of {column} for an original of shape "
                     f"{list(scored.originals.shape[1:])}: give one."
                 )
-            for row, value in zip(rows, plain, strict=True):
-                if value is not None and not (isinstance(value, float) and math.isnan(value)):
-                    row[column] = value
+            for row, value in zip(rows, each, strict=True):
+                if (kept := plain(known[column], value)) is not None:
+                    row[column] = kept
     return rows

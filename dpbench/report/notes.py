@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 import pandas as pd
 
+from dpbench.metrics.perceptual import SMALLEST
 from dpbench.privacy.rounding import up
 from dpbench.privacy.vouched import vouched
 from dpbench.report.evidence import originals
@@ -91,8 +92,12 @@ def notes(
     if fished := fishing(table):
         said.append(fished)
     said += _above_bounds(table, attacked)
-    if table["lpips"].isna().all():
-        said.append("LPIPS is empty: its trained trunk was not to be had")
+    if table["psnr"].notna().any() and table["lpips"].isna().all():
+        side = SMALLEST["alex"]
+        said.append(
+            f"LPIPS is empty: it takes pictures of {side} x {side} px or more, and its trained trunk has to "
+            "be there"
+        )
     nets = table["lpips_net"].dropna().unique()
     if len(nets):
         said.append(f"LPIPS trunk: {', '.join(nets)}")

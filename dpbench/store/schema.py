@@ -61,7 +61,7 @@ def checked(row: Mapping[str, Any]) -> Row:
             f"Unknown column(s) {', '.join(names)}; declare them (dpbench/store/columns.py) or correct the "
             "name."
         )
-    values = {name: _plain(column, row[name]) for name, column in columns().items() if name in row}
+    values = {name: plain(column, row[name]) for name, column in columns().items() if name in row}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -201,7 +201,12 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode()
 
 
-def _plain(column: Column, value: Any) -> Any:
+def plain(column: Column, value: Any) -> str | int | float | bool | None:
+    """A value of a column as Python's own; None where it is missing, as NaN is.
+
+    Raises:
+        ValueError: for a value of another type than the column's.
+    """
     if hasattr(value, "item"):
         value = value.item()
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):

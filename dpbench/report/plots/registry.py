@@ -51,19 +51,26 @@ class Plot:
             store: the run's cells.
             width: of the figure, in inches. By default `FULL`, or as wide as the function makes it if it has
                 no parameter `width`. Such a figure is made narrower in its own proportions, text as it is.
+
+        Raises:
+            TypeError: where the function returns anything else.
         """
+        table = table.copy()  # whatever a function does to it, others read the same table after it
         with matplotlib.rc_context(STYLE):
-            if self._lays_out:
-                return self._draw(table, store, width=width or FULL)
-            figure = self._draw(table, store)
-        if figure is not None and width is not None and width < figure.get_figwidth():
+            asked = {"width": width or FULL} if self._lays_out else {}
+            figure = self._draw(table, store, **asked)
+        if figure is not None and not isinstance(figure, Figure):
+            raise TypeError(f"A plot must return a Matplotlib figure or None, not {type(figure).__name__}.")
+        if asked or figure is None or width is None:
+            return figure
+        if width < figure.get_figwidth():
             height = figure.get_figheight() * width / figure.get_figwidth()
             figure.set_size_inches(width, max(height, _LEAST_HEIGHT))
         return figure
 
     def alt(self, table: pd.DataFrame, store: Store | None = None) -> str:
         """What the figure of this table shows, in words and numbers."""
-        said = self._alt(table, store) if callable(self._alt) else self._alt
+        said = self._alt(table.copy(), store) if callable(self._alt) else self._alt
         return said or self.title
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -47,6 +48,53 @@ def test_a_metric_is_one_function_with_its_columns_and_floor():
     assert first["peak"] == float(given.images[0].max())
     assert "peak_at" not in first
     assert second["peak_at"] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (None, "Metric off must return its columns with values, a dict, not NoneType"),
+        ({"off": 3.0}, "Metric off must give a value of off for each original, not float"),
+        ({"off": torch.tensor(3.0)}, "Metric off must give a value of off for each original, not float"),
+        ({"off": "ab"}, "Metric off must give a value of off for each original, not str"),
+        ({"off": ["a", "b"]}, "Column off holds float64, not 'a'"),
+        ({"off": [True, False]}, "Column off holds float64, not True"),
+    ],
+)
+def test_what_a_metric_returns_in_place_of_a_number_for_each_original(values, said):
+    metric("off", columns=(column("off"),))(lambda scored: values)
+    with pytest.raises((TypeError, ValueError), match=rf"^{said}\.$"):
+        measure(scored())
+
+
+def test_values_of_numpy_and_missing_ones():
+    found = {"ones": np.ones(2, np.float32), "gaps": [np.float32("nan"), torch.tensor(2.0)]}
+    metric("ones", columns=(column("ones"), column("gaps")))(lambda scored: found)
+    first, second = measure(scored())
+    assert (first["ones"], first.get("gaps"), second["gaps"]) == (1.0, None, 2.0)
+
+
+def test_a_metric_that_works_in_place_changes_no_other():
+    given = scored()
+    before = measure(given)
+
+    @metric("in_place", columns=(column("in_place"),))
+    def in_place(scored):
+        scored.others[0].zero_()
+        return {"in_place": scored.images.sub_(scored.originals).abs_().amax((1, 2, 3))}
+
+    metric("after", columns=(column("after"),))(lambda s: {"after": s.images.mean((1, 2, 3))})
+    after = measure(given)
+    assert [row.pop("after") for row in after] == given.images.mean((1, 2, 3)).tolist()
+    assert [{name: row[name] for name in was} for row, was in zip(after, before, strict=True)] == before
+    assert measure(given)[0]["psnr"] == before[0]["psnr"]
+
+
+def test_a_column_of_a_type_that_results_do_not_have():
+    with pytest.raises(
+        TypeError, match=r"of off must be one of boolean, Int64, float64, string, not int64\.$"
+    ):
+        metric("off", columns=(column("off", dtype="int64"),))
 
 
 def test_a_value_for_each_part_of_an_original_is_refused():

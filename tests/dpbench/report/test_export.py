@@ -101,6 +101,28 @@ def test_a_plot_that_breaks_costs_nothing_else(store, mine):
     assert not (store.path / "broken.png").exists()
 
 
+def test_axes_are_no_figure(store, mine):
+    mine.register("axes.png")(lambda table, store: matplotlib.figure.Figure().subplots())
+    with pytest.warns(
+        RuntimeWarning, match=r"TypeError: A plot must return a Matplotlib figure or None, not A"
+    ):
+        export(store)
+
+
+def test_a_plot_that_changes_its_table_changes_no_other_file(store, mine):
+    export(store)
+    names = ("summary.csv", "table.md", "results.csv", "dpbench-entry.json")
+    before = [(store.path / name).read_bytes() for name in names]
+
+    @mine.register("greedy.png")
+    def greedy(table, store):
+        table["psnr"] = table["psnr"].clip(upper=1)
+        del table["lpips"]
+
+    export(store)
+    assert [(store.path / name).read_bytes() for name in names] == before
+
+
 def test_a_plot_of_an_earlier_state_does_not_stay(store, mine):
     @mine.register("sometimes.png")
     def sometimes(table, store):

@@ -57,7 +57,17 @@ def test_empty_columns_are_left_out_and_explained(make_run):
     header = next(line for line in text.splitlines() if line.startswith("| Attack"))
     assert "LPIPS" not in header
     assert "ε" not in header
-    assert "LPIPS is empty" in text
+    assert (
+        "LPIPS is empty: it takes pictures of 31 x 31 px or more, and its trained trunk has to be there"
+        in text
+    )
+
+
+def test_nothing_is_said_of_lpips_where_no_cell_ended_well(make_rows):
+    rows = make_rows("dlg", "none", 1, 9, 0.4, lpips_there=False, status="failed", error="broken")
+    for row in rows:
+        del row["psnr"]
+    assert "LPIPS" not in to_markdown(frame(rows))
 
 
 def test_one_accountant_per_table(make_rows, make_run, dp):
