@@ -17,10 +17,13 @@ CEILING = 60.0
 MEASURES = {"psnr": None, "lpips": "lpips_net", "success": "candidates"}
 """What has a mean difference, and the column in which both runs have to agree for it."""
 _PAIR = ["batch_seed", "attack_seed", "image"]
+LENGTHS_ALIKE = 0.01
+"""By what share the lengths of one gradient may differ; machines and engines differ by far less."""
 _SAME = ["original_index", "label"]
 _BATCH = ["data", "label_draw", "batch_size", "batch_seed"]
 _GALLERY = ["gallery_size", "gallery_labels"]
 _NEEDED = [*_BATCH, "attack_seed", "image", *_SAME, "copy_of", *_GALLERY, "identified", "key", "eps_release"]
+_NEEDED += ["defense", "release_norm"]
 _NEEDED += [*MEASURES, *(name for name in MEASURES.values() if name)]
 
 
@@ -58,6 +61,8 @@ class Paired:
         groups: batches that share no photograph.
         others: pairs of the same seed and place that hold another photograph, and so are none.
         differences: by measure.
+        other_gradients: without a defence some batch had another gradient, so that the models are not the
+            same one, or the losses, or, where cells keep no pictures, the data.
     """
 
     pairs: int
@@ -65,6 +70,7 @@ class Paired:
     groups: int
     others: int
     differences: dict[str, Difference]
+    other_gradients: bool
 
 
 def paired(first: Run, second: Run, ours: pd.DataFrame, theirs: pd.DataFrame) -> Paired:
@@ -94,7 +100,10 @@ def paired(first: Run, second: Run, ours: pd.DataFrame, theirs: pd.DataFrame) ->
     found = [_mean(name, must, both, group) for name, must in MEASURES.items()]
     found.append(_identified(both, photograph, group))
     differences = {each.measure: each for each in found if each is not None}
-    return Paired(len(both), photograph.nunique(), len(np.unique(group)), others, differences)
+    length, other = both["release_norm"], both["release_norm_b"]
+    apart = (both["defense"] == "none") & ((length - other).abs() > LENGTHS_ALIKE * length.abs())
+    groups_in_all = len(np.unique(group))
+    return Paired(len(both), photograph.nunique(), groups_in_all, others, differences, bool(apart.any()))
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:

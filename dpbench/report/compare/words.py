@@ -237,6 +237,12 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(f"No interval of a mean where fewer than {LEAST} batches share no photograph")
     if others := sum(pair.others for pair in pairs):
         notes.append(f"Left out: {counted(others, 'pair')} of the same seed and different photographs")
+    if other := [line.run for line in lines if line.paired is not None and line.paired.other_gradients]:
+        notes.append(
+            f"No fair comparison of {first} with {' and '.join(dict.fromkeys(other))}: their undefended "
+            "gradients of one batch differ in length, so models of one name have other weights, or the "
+            "losses or the data are others"
+        )
     if any((line.rows["psnr"] > CEILING).any() for line in lines):
         notes.append(f"In differences PSNR counts at most {CEILING:g} dB, the precision of 8 bits")
     if unknown := _unknown(comparison):

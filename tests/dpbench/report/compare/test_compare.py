@@ -170,6 +170,16 @@ def test_other_photographs_under_the_same_seed_are_no_pairs(compared, batches):
     assert any("Left out: 10 pairs of the same seed" in note for note in words(comparison).notes)
 
 
+@pytest.mark.parametrize(("other", "said"), [(3.0, True), (2.0001, False), (None, False)])
+def test_another_model_of_the_same_name_is_no_fair_comparison(compared, batches, other, said):
+    rows = batches(flat(10.0)), batches(gained)
+    for run, length in zip(rows, (2.0, other), strict=True):
+        for row in run:
+            row["release_norm"] = length
+    found = " ".join(text(words(compared(*rows))).split())
+    assert ("No fair comparison of A with B: their undefended gradients" in found) is said
+
+
 def test_pixels_count_where_they_were_kept(save, batches):
     def first(row):
         return np.full((3, 2, 2), 0.1 * row["image"])
