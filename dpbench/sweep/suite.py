@@ -53,8 +53,12 @@ def fitting(stored: Mapping[str, Any], known: Mapping[str, Option], origin: str)
         origin: the file's name, for messages.
 
     Raises:
-        InputError: an unknown option, or a value that does not fit.
+        InputError: an unknown option, a value that does not fit, or the file of a run made in Python.
     """
+    if "inputs" in stored and "data" not in stored:  # a model and images that no option can name
+        raise InputError(
+            f"{origin} is of a run that was made in Python: repeat its call, with the same `out`, to go on."
+        )
     unknown = [key for key in stored if key not in known and key not in PROVENANCE]
     if unknown:
         raise InputError(

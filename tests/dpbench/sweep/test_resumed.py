@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+import dpbench
 from dpbench.run import main
 from dpbench.system.paths import read_toml
+from dpbench.victim.networks import build
 from tests.helpers.registries import as_in_a_new_process
 
 PLUGIN = """
@@ -115,3 +118,13 @@ def test_images_and_a_model_that_are_not_here(tmp_path, monkeypatch, capsys):
     (tmp_path / "minenet.py").unlink()
     assert call("--resume", "--out", "out") == 2
     assert "names minenet.py for --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--resume", "--out", "out"], ["--suite", "out/config.toml"]])
+def test_a_run_from_python_is_no_run_of_options(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = {"iterations": 1, "device": "cpu", "progress": False, "out": "out"}
+    dpbench.benchmark(build("lenet", 5, size=16), torch.rand(1, 3, 16, 16), torch.tensor([3]), **given)
+    assert call(*words) == 2
+    said = "out/config.toml is of a run that was made in Python: repeat its call, with the same "
+    assert said in capsys.readouterr().err
