@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dpbench.cell import parts
+from dpbench.cell.rows import describe
 from dpbench.cell.run import measure
 from dpbench.cell.scene import prepare
 from dpbench.cell.spec import Cell
@@ -54,6 +55,9 @@ def estimate(cells: Iterable[Cell]) -> Estimate:
 
     A shape is all that decides the time of a cell; budgets, seeds and the like do not. A cell that cannot be
     run counts as taking no time. Nothing is compiled, so a sweep that will be takes less than this.
+
+    Raises:
+        InputError: for a cell that breaks.
     """
     counts, examples = Counter(map(_shape, cells := list(cells))), {}
     for cell in cells:
@@ -88,6 +92,11 @@ def _seconds(cell: Cell) -> float:
         return enough.args[0]
     except InputError:
         return 0.0
+    except Exception as error:  # what a part of somebody's own got wrong
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{describe(cell)} fails ({reason}): run it, and its log has the traceback."
+        ) from error
     return time.perf_counter() - begun
 
 

@@ -128,3 +128,10 @@ def test_a_run_from_python_is_no_run_of_options(words, tmp_path, monkeypatch, ca
     assert call(*words) == 2
     said = "out/config.toml is of a run that was made in Python: repeat its call, with the same "
     assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_part_that_breaks_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mineplugin.py").write_text(PLUGIN.replace("return", "raise KeyError('no')\n        return"))
+    assert call("--plugin", "mineplugin.py", "--defense", "mauve-half", *SMALL, "--dry-run") == 2
+    assert "on mauve-half fails (KeyError: 'no'): run it, and its log has the" in capsys.readouterr().err
