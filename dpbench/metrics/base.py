@@ -187,10 +187,9 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
     for name, declared in registered().items():
         if declared.needs_images and not scored.rebuilds_images:
             continue
+        own = copy.deepcopy(scored)  # a metric may work in place, and the next one sees the images
         try:
-            found = declared.function(
-                copy.deepcopy(scored)
-            )  # one may work in place, the next sees the images
+            found = declared.function(own)
         except AssetUnavailable:  # the run was planned with it: an empty column would look like a choice
             raise
         except InputError:  # it cannot be computed for these images
