@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.adaptation import SPARSE, mean_bound
+from attacks.adaptation import NOISY, SPARSE, mean_bound
 from attacks.reading import reading_of
 from attacks.regularisers import Regulariser
-from dpbench.protocol import ImageStatistics, Release
+from dpbench.protocol import ImageStatistics, Knowledge, Release
 
 ROUNDING = 1 / 12 / 255**2
 """Variance that 8-bit pixels carry whatever they show; no frequency of a photograph has less power."""
@@ -104,6 +104,10 @@ class GaussianPrior(Regulariser):
         return self.whitening(z * self.std.to(z.dtype) + self.mean.to(z.dtype))
 
 
+UNINFORMED = (
+    "There were no statistics of public images of this size, so total variation took the place of the "
+    "Gaussian prior."
+)
 UNDEFENDED = 1e-6
 """Weight of a nat beside `Cosine` where the release is exact; tuned, see docs/search.md."""
 
@@ -138,3 +142,38 @@ def nat_weight(release: Release) -> float:
     if (bound := mean_bound(release)) is not None:
         beneath = min(beneath, bound)
     return max(least, variance / (beneath * math.sqrt(squared)))
+
+
+def weighed(stages: Sequence[str]) -> bool:
+    """Whether such a defence changes `nat_weight`."""
+    return not (NOISY | SPARSE).isdisjoint(stages)
+
+
+def suits(knowledge: Knowledge) -> bool:
+    """Whether there are statistics of public images of this size."""
+    statistics = knowledge.image_statistics
+    return statistics is not None and statistics.mean_image.shape == torch.Size(knowledge.image_shape)
+
+
+def prior_term(release: Release, knowledge: Knowledge, weight: float, adaptive: bool) -> list[GaussianPrior]:
+    """The prior as a list of one; an empty list where there are no statistics of images of this size.
+
+    Args:
+        release: the update that is attacked.
+        knowledge: with `image_statistics`.
+        weight: in units of the one that the defence calls for.
+        adaptive: `nat_weight` says which that is, rather than `UNDEFENDED`.
+    """
+    if not weight or not suits(knowledge):
+        return []
+    unit = nat_weight(release) if adaptive else UNDEFENDED
+    return [GaussianPrior(weight * unit, knowledge.image_statistics, knowledge.mean, knowledge.std)]
+
+
+def annealed(regularisers: Sequence[Regulariser], times: float, iterations: int) -> Tensor:
+    """Factors [iterations, regularisers]: of a prior they fall from `times` to 1 geometrically; else 1."""
+    factors = torch.ones(iterations, len(regularisers))
+    for i, each in enumerate(regularisers):
+        if isinstance(each, GaussianPrior):
+            factors[:, i] = torch.logspace(math.log10(times), 0, iterations)
+    return factors

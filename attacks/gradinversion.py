@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -19,100 +19,28 @@ from attacks.engine.local_steps import path_of, with_path
 from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
+from attacks.gaussian_prior import UNINFORMED, GaussianPrior, annealed, prior_term, suits, weighed
+from attacks.gradinversion_presets import PRESETS, WITH_PRIOR, Preset
+from attacks.held import compared, held, untold
 from attacks.objectives import Cosine, LayerL2, Objective, Scaled
 from attacks.registration import consensus, lazy
 from attacks.regularisers import (
     L2,
+    BatchNormStatistics,
     DiagonalVariation,
     GroupConsistency,
     ImageNorm,
     Regulariser,
     TotalVariation,
 )
-from dpbench.protocol import InputError, Knowledge, Reconstruction, parameter
+from attacks.softened import Softened, may_not_pay, pays
+from dpbench.protocol import InputError, Knowledge, Reconstruction, Release, parameter
 
 Terms = Literal["gradient", "fidelity", "lazy", "registered"]
 """What is optimised, each term with all before it: the rows of the paper's ablation (table 2)."""
 GROUP = ("lazy", "registered")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Weights and steps.
-
-    Attributes:
-        relative: use terms without a scale of their own, so that their weights suit any network.
-        matching: by default.
-        gradient: weight of the gradient distance.
-        limit: largest ratio of the gradient distance's pull at an image to the regularisers', where there are
-            batch-norm statistics (see `Problem`); None: no limit.
-        tv: of total variation.
-        l2: of the pixels' norm.
-        bn: of the batch-norm statistics.
-        group: of the distance to the consensus.
-        langevin: noise per step, in units of the step (a_n).
-        iterations: by default.
-        restarts: seeds in the group, by default.
-        learning_rate: highest step, in units of a channel's standard deviation.
-        group_every: share of the iterations after which the consensus is computed again.
-        frequencies: search cosine coefficients instead of pixels.
-        start: standard deviation of the search's start, in the same units.
-    """
-
-    relative: bool
-    matching: str
-    gradient: float
-    limit: float | None
-    tv: float
-    l2: float
-    bn: float
-    group: float
-    langevin: float
-    iterations: int
-    restarts: int
-    learning_rate: float
-    group_every: float
-    frequencies: bool
-    start: float
-
-
-PRESETS = {
-    "paper": Preset(
-        relative=False,
-        matching="layer-l2",
-        gradient=1e-3,
-        limit=None,
-        tv=1e-4,
-        l2=1e-6,
-        bn=0.1,
-        group=0.01,
-        langevin=0.2,
-        iterations=20_000,
-        restarts=8,
-        learning_rate=0.1,
-        group_every=0.005,
-        frequencies=False,
-        start=1.0,
-    ),
-    "tuned": Preset(
-        relative=True,
-        matching="cosine",
-        gradient=1.0,
-        limit=2.0,
-        tv=0.05,
-        l2=0.0,
-        bn=0.5,
-        group=0.1,
-        langevin=0.0,
-        iterations=1_500,
-        restarts=4,
-        learning_rate=0.2,
-        group_every=0.05,
-        frequencies=True,
-        start=0.3,
-    ),
-}
-"""`paper`: the paper's values, from a secondary source. `tuned`: see docs/gradinversion.md."""
 GROUP_FROM = 0.25
 """Share of the iterations after which the group term sets in: 5,000 of the paper's 20,000."""
 
@@ -153,26 +81,30 @@ class GradInversion(Attack):
             )
 
     def run(self, task: Task) -> Reconstruction:
-        """See `Attack.__call__`."""
-        release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
+        """See `Attack.__call__`; `note` as that of Inverting Gradients."""
+        release, knowledge, preset = task.release, task.knowledge, self.weights(task.knowledge)
         resolved = self.resolved()
         iterations, restarts = resolved.iterations, resolved.restarts
         labels, source = label_rules.given_or_inferred(release, knowledge, self.label_rule, task.tell)
+        if preset.held:
+            knowledge = held(task, labels)
         shape = (release.batch_size, *knowledge.image_shape)
         starts = [preset.start * task.noise(*shape) for _ in range(restarts)]
         group = GroupConsistency(preset.group, torch.zeros_like(starts[0]), preset.relative)
-        regularisers = self.fidelity(preset, knowledge) if self.terms != "gradient" else []
+        regularisers = [] if self.terms == "gradient" else self.fidelity(preset, release, knowledge)
         grouped = self.terms in GROUP
         begin = int(GROUP_FROM * iterations)
-        factors = torch.ones(iterations, len(regularisers) + grouped)
+        if grouped:
+            regularisers = [*regularisers, group]
+        factors = annealed(regularisers, preset.anneal, iterations)
         if grouped:
             factors[:begin, -1] = 0
-        objective, path = self.objective(preset), path_of(release, self.update)
+        path = path_of(release, self.update)
         problem = Problem(
             knowledge,
             release.gradients,
-            adapt(objective, release) if self.adaptive else objective,
-            [*regularisers, group] if grouped else regularisers,
+            self.objective(preset, release, knowledge, regularisers),
+            regularisers,
             searched(preset, knowledge),
             limit=preset.limit if knowledge.statistics else None,
             path=path,
@@ -207,32 +139,70 @@ class GradInversion(Attack):
         images, start = (
             to_images(problem.variables(found), knowledge) for found in (ends[best], [starts[best]])
         )
-        return outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
+        answer = outcome.reconstruction(task, best, images, start, labels, source, float(scores[best][0]))
+        return replace(answer, note=self.note(release, knowledge))
 
     @classmethod
     def adapts(cls, stages: Sequence[str], given: Mapping[str, Any]) -> bool:
-        """As `adaptation.adapt` does with the objective of these hyper-parameters."""
-        matching = given.get("matching") or PRESETS[given.get("preset") or "tuned"].matching
-        return adapts(stages, LayerL2 if matching == "layer-l2" else Cosine)
+        """As `adaptation.adapt` does with the objective of these hyper-parameters.
+
+        And where noise or zeros decide what the prior weighs, and whatever may leave errors in small entries.
+        """
+        preset = WITH_PRIOR if (given.get("preset") or "tuned") == "tuned" else PRESETS["paper"]
+        by_layer = (given.get("matching") or preset.matching) == "layer-l2"
+        softened = preset.softened and not by_layer and may_not_pay(stages)
+        return (
+            (preset.prior > 0 and weighed(stages))
+            or softened
+            or adapts(stages, LayerL2 if by_layer else Cosine)
+        )
+
+    def weights(self, knowledge: Knowledge) -> Preset:
+        """Those of the preset; of `tuned` beside a prior, where there can be one."""
+        believes = self.preset == "tuned" and self.terms != "gradient" and suits(knowledge)
+        return WITH_PRIOR if believes else PRESETS[self.preset]
+
+    def wants(self) -> frozenset[str]:
+        """See `Attack.wants`; the prior is made of statistics."""
+        believes = self.preset == "tuned" and self.terms != "gradient"
+        return super().wants() | ({"image_statistics"} if believes else set())
 
     def resolved(self) -> Self:
         """With the preset's values for None."""
         chosen, own = PRESETS[self.preset], ("matching", "iterations", "restarts")
         return replace(self, **{name: getattr(chosen, name) for name in own if getattr(self, name) is None})
 
-    def fidelity(self, preset: Preset, knowledge: Knowledge) -> list[Regulariser]:
-        """R_fidelity (eq. 9): total variation, l2, and the batch-norm term where there are statistics."""
-        if preset.relative:
-            regularisers: list[Regulariser] = [TotalVariation(preset.tv), L2(preset.l2)]
-        else:
-            regularisers = [DiagonalVariation(preset.tv), ImageNorm(preset.l2)]
-        return regularisers + statistics_term(knowledge, preset.bn, preset.relative, self.name)
+    def fidelity(self, preset: Preset, release: Release, knowledge: Knowledge) -> list[Regulariser]:
+        """R_fidelity (eq. 9): what is believed of images, and the batch-norm term where there are statistics.
 
-    def objective(self, preset: Preset) -> Objective:
-        """The gradient distance."""
+        Total variation and l2, or the Gaussian prior in their place.
+        """
+        images: list[Regulariser] = [*prior_term(release, knowledge, preset.prior, self.adaptive)]
+        if not images and preset.relative:
+            images = [TotalVariation(preset.tv), L2(preset.l2)]
+        elif not images:
+            images = [DiagonalVariation(preset.tv), ImageNorm(preset.l2)]
+        return images + statistics_term(knowledge, preset.bn, preset.relative, self.name)
+
+    def objective(
+        self, preset: Preset, release: Release, knowledge: Knowledge, beside: Sequence[Regulariser]
+    ) -> Objective:
+        """The gradient distance, with regularisers beside it."""
         if self.resolved().matching == "layer-l2":
-            return LayerL2(preset.gradient, preset.relative)
-        return Scaled(Cosine(), preset.gradient)
+            found: Objective = LayerL2(preset.gradient, preset.relative)
+        else:
+            found = Scaled(Cosine(), preset.gradient)
+            told = any(isinstance(each, GaussianPrior | BatchNormStatistics) for each in beside)
+            if preset.softened and told and (pays(release) or not self.adaptive):
+                found = compared(Softened(found), release, knowledge)
+        return adapt(found, release) if self.adaptive else found
+
+    def note(self, release: Release, knowledge: Knowledge) -> str:
+        """What `tuned` had to do without."""
+        if self.preset != "tuned":
+            return ""
+        missing = self.terms != "gradient" and not suits(knowledge)
+        return f"{UNINFORMED if missing else ''} {untold(release, knowledge)}".strip()
 
     def refresh(
         self, problem: Problem, group: GroupConsistency, knowledge: Knowledge, begin: int

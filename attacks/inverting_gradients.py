@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from attacks import labels as label_rules
 from attacks import parameters as shared
-from attacks.adaptation import CLIPS, EXACT, NOISY, SPARSE, adapt, adapts, weighs
+from attacks.adaptation import CLIPS, adapt, adapts, weighs
 from attacks.base import Attack, Task, attack, to_images, to_pixels
 from attacks.bottleneck import redrawing
 from attacks.engine import Schedule, search, step_decay, warm_cosine
@@ -21,11 +19,19 @@ from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies
 from attacks.engine.watch import batch_norms
 from attacks.finish import COUNT, finished, unfit
-from attacks.gaussian_prior import UNDEFENDED, GaussianPrior, nat_weight
+from attacks.gaussian_prior import (
+    UNDEFENDED,
+    UNINFORMED,
+    GaussianPrior,
+    annealed,
+    nat_weight,
+    prior_term,
+    weighed,
+)
 from attacks.held import Held, compared, held, untold
 from attacks.objectives import Cosine
 from attacks.regularisers import Regulariser, TotalVariation
-from attacks.softened import Softened, pays
+from attacks.softened import Softened, may_not_pay, pays
 from dpbench.protocol import Knowledge, Reconstruction, Release, parameter
 
 
@@ -198,10 +204,9 @@ class InvertingGradients(Attack):
         """
         own, preset = given.get("prior_weight"), PRESETS[given.get("preset") or "tuned"]
         prior = preset.prior_weight if own is None else own
-        weighed = prior > 0 and not (NOISY | SPARSE).isdisjoint(stages)
-        softened = preset.softened and not (EXACT | {"censor"}).issuperset(stages)
         scaled = preset.shares and bool(given.get("several")) and not CLIPS.isdisjoint(stages)
-        return weighed or scaled or softened or adapts(stages, Cosine)
+        softened = preset.softened and may_not_pay(stages)
+        return (prior > 0 and weighed(stages)) or scaled or softened or adapts(stages, Cosine)
 
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; the prior is made of statistics."""
@@ -229,32 +234,18 @@ class InvertingGradients(Attack):
     def schedule(self, regularisers: Sequence[Regulariser], iterations: int) -> Schedule:
         """Step sizes, and the prior's weight over the search."""
         preset = PRESETS[self.preset]
-        factors = torch.ones(iterations, len(regularisers))
-        falling = torch.logspace(math.log10(preset.anneal), 0, iterations)
-        for i, each in enumerate(regularisers):
-            if isinstance(each, GaussianPrior):
-                factors[:, i] = falling
         rates = preset.schedule(self.resolved().learning_rate, iterations)
-        return Schedule(rates, factors=factors)
+        return Schedule(rates, factors=annealed(regularisers, preset.anneal, iterations))
 
     def regularisers(self, release: Release, knowledge: Knowledge) -> tuple[list[Regulariser], str]:
         """What the search believes of images, and a sentence where it has to do without the prior."""
         if len(knowledge.image_shape) == 1:  # the features of a table have no neighbours
             return [], "Rows of a table have no neighbouring pixels, so they were searched without a prior."
-        own, statistics, note = self.resolved(), knowledge.image_statistics, ""
-        found: list[Regulariser] = []
+        own, note = self.resolved(), ""
         tv = own.tv
-        if own.prior_weight and (
-            statistics is None or statistics.mean_image.shape != torch.Size(knowledge.image_shape)
-        ):
-            tv = WITHOUT_STATISTICS if self.tv is None else tv
-            note = (
-                "There were no statistics of public images of this size, so total variation took the place "
-                "of the Gaussian prior."
-            )
-        elif own.prior_weight:
-            weight = own.prior_weight * (nat_weight(release) if self.adaptive else UNDEFENDED)
-            found.append(GaussianPrior(weight, statistics, knowledge.mean, knowledge.std))
+        found: list[Regulariser] = [*prior_term(release, knowledge, own.prior_weight, self.adaptive)]
+        if own.prior_weight and not found:
+            tv, note = WITHOUT_STATISTICS if self.tv is None else tv, UNINFORMED
         if tv:
             found.append(TotalVariation(tv))
         return found, note

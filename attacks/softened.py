@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -67,6 +69,11 @@ def pays(release: Release) -> bool:
         if last == "outpost":
             return given["outpost_noise"] >= LOUD
     return TOLD.issuperset(names) and nat_weight(release) <= SMALL * UNDEFENDED
+
+
+def may_not_pay(stages: Sequence[str]) -> bool:
+    """Whether `pays` looks at what such a defence did, rather than be true whatever that was."""
+    return not (EXACT | {"censor"}).issuperset(stages)
 
 
 def _softened(gradients: Gradients) -> list[Tensor]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from attacks import gradinversion
 from attacks.masked import Masked
 from dpbench.cell.floors import Floor
 from dpbench.cell.run import run_cell
@@ -100,6 +102,10 @@ def as_in_version_01(monkeypatch):
 
     # nothing was known of pruned entries
     monkeypatch.setattr("attacks.adaptation.Masked", lambda objective, masks, _: Masked(objective, masks))
+    # GradInversion searched with its own loss and without a prior
+    weights = replace(gradinversion.PRESETS["tuned"], softened=False, held=False)
+    monkeypatch.setitem(gradinversion.PRESETS, "tuned", weights)
+    monkeypatch.setattr(gradinversion, "WITH_PRIOR", weights)
     torch.set_flush_denormal(True)
     return settings
 
