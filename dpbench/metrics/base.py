@@ -21,7 +21,6 @@ from dpbench.metrics.checks import checked_pair
 from dpbench.protocol import InputError
 from dpbench.protocol.registry import Registry
 from dpbench.store.columns import DTYPES, Column, add
-from dpbench.store.schema import plain
 
 Values = Mapping[str, Tensor | Sequence[Any]]
 """Names of columns to one value per original, in the order of the originals; None and NaN are empty."""
@@ -183,6 +182,8 @@ def measure(scored: Scored) -> list[dict[str, Any]]:
         AssetUnavailable: where a metric's weights are not to be had.
         Exception: whatever else a metric raises, other InputErrors excepted.
     """
+    from dpbench.store.schema import plain  # needs pandas, which --help does without
+
     rows: list[dict[str, Any]] = [{} for _ in scored.originals]
     for name, declared in registered().items():
         if declared.needs_images and not scored.rebuilds_images:
