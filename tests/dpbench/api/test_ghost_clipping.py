@@ -92,3 +92,15 @@ def test_a_batch_in_parts_and_an_empty_one_are_read():
             optimizer.zero_grad()
     assert len(found.steps) == 1
     assert captured(model, optimizer, criterion, images=0).defense[0].name == "dp"
+
+
+def test_a_term_of_the_weights_beside_the_loss_escapes_the_clip():
+    """What docs/training.md warns of, as a step does not show it: one image moves the sum by more than C."""
+    model = network()
+    _, optimizer, criterion = private(model, wrap_model=False)
+    for term, escapes in ((0.0, False), (1.0, True)):
+        weights = sum(p.square().sum() for p in model.parameters())
+        (criterion(model(IMAGES[:1]), LABELS[:1]) + term * weights).backward()
+        moved = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        assert (moved > 1.01 * optimizer.max_grad_norm) == escapes
+        optimizer.zero_grad()
