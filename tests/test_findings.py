@@ -166,6 +166,12 @@ def test_drawn_images_are_nearer_than_the_search_under_noise_and_coarse_rounding
     assert nearer == {("noise", 0.1), ("noise", 0.3), ("quantize", 4), ("quantize", 1)}
     alike = {key for key, row in surely.items() if row["lpips"] < -2}
     assert alike == {("quantize", 4), ("quantize", 1), ("prune", 0.99), ("topk", 0.001)}
+    behind = {
+        name: {key for key, row in surely.items() if sign * row[name] < -2}
+        for name, sign in (("psnr", 1), ("lpips", -1))
+    }
+    assert behind["psnr"] == {("none",), ("prune", 0.5), ("quantize", 8)}
+    assert behind["lpips"] == behind["psnr"] | {("noise", 0.03), ("prune", 0.9), ("topk", 0.1)}
 
 
 def test_of_a_noisy_head_features_tell_more_where_there_is_little_noise():
@@ -404,6 +410,27 @@ def test_what_is_worth_nothing_and_what_one_bit_leaves():
         count.append(int(rows["identified"].astype(bool).sum()))
     said = (FINDINGS / "2026-11-defences.md").read_text()
     assert "have {} and {} dB and identify {} and {} of 20 images".format(*psnr, *count) in said
+
+
+def test_what_the_page_on_exact_attacks_behind_defences_says_of_the_search():
+    """Beside the figures of before, which are the page's own."""
+    page = (FINDINGS / "2026-11-exact-behind-defences.md").read_text()
+    knows = results("defences").query("adaptive == True and floor.isna()")
+    psnr = {
+        name: knows.query(f"defense == '{name}'").groupby(strength)["psnr"].mean()
+        for name, strength in (
+            ("soteria", "soteria_ratio"),
+            ("precode", "precode_width"),
+            ("outpost", "outpost_noise"),
+            ("quantize", "quantize_bits"),
+        )
+    }
+    said = f"{psnr['soteria'][0.5]:.1f} dB under `soteria` .5 and {psnr['precode'][256]:.1f} dB"
+    assert said in page
+    gained = [*(psnr["outpost"] - [24.8, 24.7, 22.4]), psnr["quantize"][1] - 13.1, psnr["quantize"][4] - 18.2]
+    assert f"{min(gained):.1f} to {max(gained):.1f} dB more than the search that knew before" in page
+    one_bit = knows.query("defense == 'quantize' and quantize_bits == 1")["identified"].astype(bool)
+    assert f"and {one_bit.sum()} of {len(one_bit)} images are identified" in page
 
 
 def test_only_censor_kept_a_search_from_identifying_half_of_the_images():
