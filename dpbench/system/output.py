@@ -7,11 +7,16 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 
 class Notice(RuntimeWarning):
     """A warning for users, in whole sentences: commands print it without the place in the code."""
+
+
+OWN = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("attacks", "defenses", "dpbench"))
+"""The folders of dpbench's packages: what is warned of from there is a sentence for users, too."""
 
 
 def plain(text: str) -> str:
@@ -26,12 +31,14 @@ def plain(text: str) -> str:
 
 @contextmanager
 def notices_alone() -> Iterator[None]:
-    """Within the block, a `Notice` that is printed is its sentence and nothing else, and that once."""
+    """Within the block, what dpbench warns of is printed as its sentence and nothing else, and that once."""
     before, said = warnings.formatwarning, set[str]()
 
-    def formatted(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
-        if not issubclass(category, Notice):
-            return before(message, category, *where, **more)
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, *where: Any, **more: Any
+    ) -> str:
+        if not (issubclass(category, Notice) or filename.startswith(OWN)):
+            return before(message, category, filename, *where, **more)
         text = f"{plain(str(message))}\n"
         if text in said:  # Python tells a warning once for each place that gives it
             return ""

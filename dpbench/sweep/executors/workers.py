@@ -21,7 +21,7 @@ from dpbench.cell.rows import without_result
 from dpbench.cell.run import run_cell
 from dpbench.cell.spec import Cell
 from dpbench.sweep.executors.base import TRIES, CellProgress
-from dpbench.system.output import Notice
+from dpbench.system.output import Notice, notices_alone
 from dpbench.system.process import configure, is_stopped, one_thread
 
 SILENCE = 5.0
@@ -177,13 +177,14 @@ def _serve(line: Connection, card: int | None) -> None:
     configure()
     if card is None:
         one_thread()
-    while True:
-        try:
-            cell = pickle.loads(line.recv_bytes())
-        except (OSError, EOFError):
-            return
-        result = run_cell(cell, lambda *said: line.send_bytes(pickle.dumps(said)), card)
-        line.send_bytes(pickle.dumps(result))
+    with notices_alone():
+        while True:
+            try:
+                cell = pickle.loads(line.recv_bytes())
+            except (OSError, EOFError):
+                return
+            result = run_cell(cell, lambda *said: line.send_bytes(pickle.dumps(said)), card)
+            line.send_bytes(pickle.dumps(result))
 
 
 def _end_with_the_driver() -> None:

@@ -68,8 +68,10 @@ def test_a_notice_is_its_sentence_and_other_warnings_keep_their_place():
     """As a process prints them that is not watched by pytest."""
     code = """
 import warnings
+import attacks
 from dpbench.system import output, program
 def carry_out(arguments):
+    exec(compile("warnings.warn('It goes without.')", attacks.__file__, "exec"))
     warnings.warn("a.safetensors is damaged.", output.Notice)
     warnings.warn("a.safetensors is damaged.", output.Notice)
     warnings.warn("overflow", RuntimeWarning)
@@ -78,6 +80,7 @@ raise SystemExit(program.run(carry_out, [], "Interrupted."))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 3
-    first, second = done.stderr.splitlines()[:2]
-    assert first == "a.safetensors is damaged."
-    assert second.endswith("RuntimeWarning: overflow")
+    ours, notice, other = done.stderr.splitlines()[:3]
+    assert ours == "It goes without."
+    assert notice == "a.safetensors is damaged."
+    assert other.endswith("RuntimeWarning: overflow")
