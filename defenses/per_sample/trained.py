@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from defenses.copies import in_release_mode, untouched
-from defenses.per_sample import FEW, _opacus
+from defenses.per_sample import FEW, _opacus, per_sample
+from defenses.per_sample.agreement import norms
 from defenses.per_sample.errors import RefusedError, UnfitError
 from defenses.per_sample.independence import constant_buffers
 from dpbench.protocol import InputError, Loss
@@ -49,6 +50,15 @@ def misread(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> str
     except UnfitError as error:
         return str(error)
     return ""
+
+
+def own_lengths(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[float]:
+    """The l2 norm of the gradient that each image has alone, as releases are computed.
+
+    Raises:
+        InputError: as `per_sample`.
+    """
+    return norms(per_sample(in_release_mode(model), loss, images, labels).gradients).tolist()
 
 
 @torch.no_grad()

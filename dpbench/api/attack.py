@@ -110,6 +110,7 @@ def attack(
         sent = _fitted(release, kept, len(images))
         for line in doubts(sent, kept, loss, images, labels):
             warnings.warn(line, stacklevel=2)
+        sent = replace(sent, clipped=())  # no attacker knows them
         public = public_of(others, mean, std, mean_image, images.shape[1:])
         victim = typed("victim", victim, str)
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)

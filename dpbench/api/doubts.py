@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import defenses
+from dpbench.api import lengths
 from dpbench.protocol import Loss, Release
 
 FEWEST = 200
@@ -22,7 +23,7 @@ def doubts(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
 
     The gradient is computed anew, without noise, and compared. Only releases without a defence, or with
     clipping or noise alone or together, can be compared so; of others nothing is said. Noise hides what
-    Opacus clipped wrongly, so its hooks are tried on the images.
+    Opacus clipped wrongly, so its hooks are tried on the images, and the lengths that it clipped compared.
 
     Args:
         release: a mean over the `images`, under the model's names.
@@ -74,8 +75,9 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
                 f"{_dropout(model)}"
             )
         return
+    others = False  # whether other gradients than the images' own were clipped
     if release.per_sample == "opacus":
-        from defenses.per_sample.trained import misread  # Opacus takes seconds to import
+        from defenses.per_sample.trained import misread, own_lengths  # Opacus takes seconds to import
 
         if wrong := misread(model, loss, images, labels):
             yield (
@@ -83,11 +85,16 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
                 "not hold. Mostly channels, frames or crops are folded into the first dimension of what that "
                 "layer gets, which Opacus takes for the images: undo that, or replace the layer."
             )
+        elif release.clipped:
+            doubt = lengths.doubt(release.clipped, own_lengths(model, loss, images, labels))
+            others = bool(doubt)
+            if others:
+                yield f"{doubt}{_dropout(model)}"
     if len(off) < FEWEST:
         return
     # the root mean square of n normal draws deviates by 1 / sqrt(2 n); four of them are allowed, and 2 %
     ratio, room = float(off.double().square().mean().sqrt()) / level, 4 / math.sqrt(2 * len(off)) + 0.02
-    if abs(ratio - 1) > room:
+    if abs(ratio - 1) > room and not (others and ratio > 1):
         yield (
             f"The release lies {ratio:.2f} times as far from the clipped gradient of these images as noise "
             "of its sigma would take it. Below 1 there is less noise than it says, and its epsilon does not "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dpbench.protocol import opacus_step, sent
 from dpbench.protocol.accounted import Accounted, accounted
 from dpbench.protocol.claim import classical_noise_multiplier
+from dpbench.protocol.clipped import lengths
 from dpbench.protocol.factorisation import Factorisation
 from dpbench.protocol.local_training import LocalTraining, Weights, counted, update_of
 
@@ -85,6 +86,8 @@ class Release:
             its K steps, and the batch is all its images. The server asked for this training, so it is public.
         accounted: what Opacus' accountant was told of the training that the release is from, where one counts
             its steps.
+        clipped: how long the gradients were that a step of Opacus clipped, of its last part at least. They
+            are secret, and only for checks: no attack is given them.
     """
 
     names: tuple[str, ...]
@@ -97,6 +100,7 @@ class Release:
     clients: int = 1
     local: LocalTraining | None = None
     accounted: Accounted | None = None
+    clipped: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_optimizer(cls, optimizer: Any, model: nn.Module | None = None) -> Release:
@@ -118,7 +122,8 @@ class Release:
         stage = Stage("dp" if "noise_multiplier" in setting else "clip", setting)
         known = accounted(optimizer, model)
         opacus_step.check_counted(optimizer, known)
-        return cls(names, gradients, expected, (stage,), per_sample="opacus", accounted=known)
+        read = {"accounted": known, "clipped": lengths(optimizer, model)}
+        return cls(names, gradients, expected, (stage,), per_sample="opacus", **read)
 
     @classmethod
     def from_gradients(cls, model: nn.Module, *, batch_size: int, defense: Sequence[Stage] = ()) -> Release:
