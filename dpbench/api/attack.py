@@ -116,7 +116,8 @@ def attack(
         inputs = OwnInputs(kept, loss, num_classes, batches, public, victim, sent, release.batch_size)
         budget = {name: parameters.pop(name) for name in tuple(parameters) if name in _BUDGET}
         if parts.has_budget(_name(release)[0]):
-            for line in training.unread(release, budget):
+            crowded = training.crowded(release, budget, len(images))
+            for line in training.unread(release, budget) + crowded:
                 warnings.warn(line, stacklevel=2)
         values = settings("attack", parameters) | {
             "attack": all_parts("attacks", attacks),

@@ -11,6 +11,8 @@ from dpbench.system.words import counted
 
 _TINY = 1e-6
 """Relative room for the rounding of a sample rate."""
+_NEVER = math.log(1e-9)
+"""Chance, as a logarithm, below which a batch was not drawn as it is said to have been."""
 _ALONE = "leave out `train_size` and `epochs`, for the epsilon of the release alone"
 
 
@@ -31,6 +33,32 @@ def unread(release: Release, budget: Mapping[str, Any]) -> list[str]:
         "How the batches of this training were drawn could not be read" + known + ": its epsilon holds only "
         "if every image was drawn with q = batch / `train_size` by itself (Poisson sampling) in every step, "
         "and shuffled batches of one size are none of that."
+    ]
+
+
+def crowded(release: Release, budget: Mapping[str, Any], count: int) -> list[str]:
+    """A sentence where a step of a training has more images than Poisson sampling would have drawn.
+
+    Opacus' accountant counts one batch for a step that the user let take several.
+
+    Args:
+        release: as it was sent, a mean over the expected batch.
+        budget: of the training, with `train_size` or without.
+        count: images of the step.
+    """
+    user = any(stage.parameters.get("unit") == "user" for stage in release.defense)
+    if "train_size" not in budget or user:
+        return []
+    given = budget.get("train_batch_size")
+    expected = max(release.batch_size, given if isinstance(given, int) else 1)
+    # Chernoff's bound on the chance of so many, of a Poisson variable and so of a binomial one
+    if count <= expected or count - expected - count * math.log(count / expected) > _NEVER:
+        return []
+    return [
+        f"The step has {counted(count, 'image')} where {expected:,} are expected, which is more than Poisson "
+        "sampling draws. If it takes several batches (`signal_skip_step`), an image may be in each of them, "
+        "Opacus counts one, and the epsilon of the training does not hold: step after each batch, and split "
+        "large ones with `BatchMemoryManager`."
     ]
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import dpbench
-from dpbench.api.training import epochs_of, expected_batch, unread
+from dpbench.api.training import crowded, epochs_of, expected_batch, unread
 from dpbench.protocol import InputError, Stage
 
 torch.set_num_threads(1)
@@ -128,6 +128,36 @@ def test_expanded_weights_do_not_tell_how_the_batches_were_drawn(poisson):
     release = captured(model, optimizer).release
     assert release.accounted.poisson is None
     assert "or its `grad_sample_mode` does not tell" in unread(release, TRAINING)[0]
+
+
+@pytest.mark.parametrize(("batches", "said"), [(1, 0), (4, 1)])
+def test_several_batches_in_one_step_are_told(batches, said, recwarn):
+    """Opacus counted one of them, and an image may be in all four."""
+    model, optimizer, _ = private()
+    images, labels = IMAGES[: 10 * batches], LABELS[: 10 * batches]
+    with dpbench.capture(model, optimizer) as found:
+        for i in range(batches):
+            optimizer.signal_skip_step(i < batches - 1)
+            cross_entropy(model(images[10 * i : 10 * i + 10]), labels[10 * i : 10 * i + 10]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert found.release.accounted.steps == ((1.0, 0.1, 1),)
+    recwarn.clear()
+    given = {"originals": (images, labels), "attacks": "label-restoration", "progress": False}
+    dpbench.attack(found.release, model=found.model, **given, **TRAINING)
+    told = [str(each.message) for each in recwarn if "Poisson sampling draws" in str(each.message)]
+    assert len(told) == said
+    assert all("has 40 images where 6 are expected" in each for each in told)
+
+
+def test_more_images_than_expected_are_rarely_too_many():
+    release = captured(*private()[:2]).release
+    for expected, most in ((1, 12), (6, 27), (256, 365)):
+        drawn = replace(release, batch_size=expected)
+        assert crowded(drawn, TRAINING, most) == []
+        assert crowded(drawn, TRAINING | {"train_batch_size": 2 * expected}, most + 1) == []
+        assert len(crowded(drawn, TRAINING, most + 1)) == 1
+        assert crowded(drawn, {}, most + 1) == []
 
 
 def test_noise_that_changed_has_no_single_epsilon():
