@@ -71,8 +71,9 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
 
     Raises:
         InputError: without a `batch_size` that is needed, for an optimiser of another model or one whose
-            release cannot be read; inside a step that evaluates its closure more than once; and where another
-            optimiser steps parameters that one of Opacus does not.
+            release cannot be read; inside a step that evaluates its closure more than once, or before which
+            the clip norm of Opacus changed; and where another optimiser steps parameters that one of Opacus
+            does not.
 
     Example:
         >>> import torch
@@ -98,11 +99,18 @@ def capture(model: nn.Module, optimizer: Any, *, batch_size: int | None = None) 
         batch_size = counted("batch_size", batch_size)
     sent.stepped(model, optimizer)
     found = Captured()
+    norm = getattr(optimizer, "max_grad_norm", None)
 
     def keep() -> None:
         if inner is None:
             release = _plain(model, optimizer, batch_size)
         else:
+            if not found.steps and optimizer.max_grad_norm != norm:
+                raise InputError(
+                    f"The clip norm became {optimizer.max_grad_norm:g} inside the block, and was {norm:g} "
+                    "before. Parts of the batch that were clipped to the old one have noise for the new one, "
+                    "and then the epsilon does not hold: change the norm between batches, outside the block."
+                )
             release = Release.from_optimizer(optimizer, model)
         before = unwrapped(model)
         for name, parameter in before.named_parameters():

@@ -110,6 +110,36 @@ def test_plain_clipping_follows_the_scheduler():
     assert found.release.defense[0].parameters["max_grad_norm"] == 0.5
 
 
+def test_a_norm_that_falls_within_a_batch_leaves_too_little_noise():
+    """The first part was clipped to 1, and the noise is for 0.01; the step looked like any other."""
+    model, optimizer, criterion = private()
+    change = ExponentialGradClip(optimizer, gamma=0.01)
+
+    def batch():
+        for last in (False, True):
+            optimizer.signal_skip_step(not last)
+            step(model, optimizer, criterion)
+            optimizer.zero_grad()
+            change.step()
+
+    said = r"became 0\.01 inside the block, and was 1 before"
+    with pytest.raises(InputError, match=said), dpbench.capture(model, optimizer):
+        batch()
+    gradient = torch.cat([p.summed_grad.flatten() for p in optimizer.params])
+    assert gradient.norm() > 0.1  # more than 10 samples clipped to 0.01 make
+
+
+def test_a_norm_that_changes_between_the_steps_of_a_block_is_read():
+    model, optimizer, criterion = private()
+    change = ExponentialGradClip(optimizer, gamma=0.5)
+    with dpbench.capture(model, optimizer) as found:
+        for _ in range(2):
+            step(model, optimizer, criterion)
+            optimizer.zero_grad()
+            change.step()
+    assert [release.defense[0].parameters["max_grad_norm"] for _, release in found.steps] == [1.0, 0.5]
+
+
 def test_a_training_that_has_made_more_steps_than_its_epochs_has_spent_more():
     model, optimizer, criterion = private()
     for _ in range(9):  # an epoch has 8
