@@ -26,5 +26,6 @@ def lengths(optimizer: Any, model: nn.Module | None) -> tuple[float, ...]:
         hooks = () if model is None else opacus_hooks(model)
         found = next((h.per_sample_gradient_norms for h in hooks if hasattr(h, "get_clipping_coef")), None)
         return () if found is None else tuple(found.tolist())
-    each = [torch.linalg.vector_norm(g.flatten(1), dim=1).double().cpu() for g in optimizer.grad_samples]
+    rows = (g.unsqueeze(-1).flatten(1) for g in optimizer.grad_samples)  # parameters may have no dimension
+    each = [torch.linalg.vector_norm(g, dim=1).double().cpu() for g in rows]
     return tuple(torch.stack(each).norm(dim=0).tolist())

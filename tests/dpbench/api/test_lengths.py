@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from opacus import PrivacyEngine
+from opacus import GradSampleModule, PrivacyEngine
+from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
@@ -156,6 +157,23 @@ def test_no_attack_is_given_the_lengths():
         with pytest.raises(InputError, match="Nothing that was asked for could be run"):
             dpbench.attack(found.release, model=found.model, **given)
     assert set(seen) == {()}
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_parameters_without_dimensions_and_batches_without_images_are_read(count):
+    class Warm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.heat = nn.Linear(48, 5), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.heat * self.layer(x.flatten(1))
+
+    model = GradSampleModule(Warm())
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = DPOptimizer(sgd, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=5)
+    found = captured(model, optimizer, summed, [slice(0, count)])
+    assert len(found.release.clipped) == count
 
 
 def test_they_are_not_printed():
