@@ -192,6 +192,8 @@ def _choice(training: Training, sigma: float, eps: float | None, kappa: float, i
         for prior in _priors(kappa)
     }
     curve = trade_off(sigma, rate, steps)
+    # who does not know the batches can do no more than who does; with little noise the curve says otherwise
+    hidden = {prior: min(curve.power(prior), server[prior]) for prior in _priors(kappa)}
     # without sampling the curve is Gaussian, and of its end with little noise nothing could tell which
     mu, distance = (math.sqrt(steps) / sigma, 0.0) if rate == 1 else nearest_gaussian(curve)
     eps = privacy.epsilon(sigma, delta, rate, steps) if eps is None else eps
@@ -202,11 +204,11 @@ def _choice(training: Training, sigma: float, eps: float | None, kappa: float, i
         gaussian_distance=distance,
         eps_release=privacy.epsilon(sigma, delta),
         rero_release=release[privacy.PRIOR_SUCCESS],
-        rero_training=curve.power(privacy.PRIOR_SUCCESS),
+        rero_training=hidden[privacy.PRIOR_SUCCESS],
         rero_server=server[privacy.PRIOR_SUCCESS],
         kappa=kappa,
         rero_release_kappa=release[kappa],
-        rero_training_kappa=curve.power(kappa),
+        rero_training_kappa=hidden[kappa],
         rero_server_kappa=server[kappa],
         advantage=curve.advantage,
         power=curve.power(RARE),
