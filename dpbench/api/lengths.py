@@ -47,16 +47,16 @@ def doubt(clipped: Sequence[float], alone: Sequence[float]) -> str:
         if factor and _found(clipped, [factor * each for each in alone]):
             return (
                 f"The gradients that this step clipped are {factor:.3g} times as long as those that its "
-                "images have alone. A factor that is always the same does no harm. Where it comes from the "
-                "number of images in the batch, one image changes the gradients of all others, and the "
-                "epsilon does not hold: Opacus' `loss_reduction` must say whether the loss is a sum or a "
-                "mean."
+                "images have alone. A factor that is always the same does no harm. Where it depends on the "
+                "batch, as on the number of its images, one image changes the gradients of all others, and "
+                "the epsilon does not hold: Opacus' `loss_reduction` must say whether the loss is a sum or a "
+                "mean, and nothing that is computed from the batch may scale it."
             )
     return (
         "The gradients that this step clipped have other lengths than those that its images have alone. "
-        "Where images meet in the loss (contrastive pairs, weights or means over the batch), one of them "
-        "changes the gradients of the others, and the epsilon does not hold. Or `model`, `loss` or "
-        "`originals` are not those of the step."
+        "Where images meet in the loss (contrastive pairs, weights or means over the batch), or in a layer "
+        "during training, one of them changes the gradients of the others, and the epsilon does not hold. Or "
+        "`model`, `loss` or `originals` are not those of the step."
     )
 
 

@@ -29,11 +29,21 @@ def unread(release: Release, budget: Mapping[str, Any]) -> list[str]:
         return []
     why = "the model was not given to `from_optimizer`, or its `grad_sample_mode` does not tell"
     known = "" if release.accounted is None else f" ({why})"
+    if _of_users(release):
+        return [
+            "How the clients of this training were drawn could not be read: its epsilon holds only if every "
+            "client was drawn with q = `train_batch_size` / `train_size` by itself (Poisson sampling) in "
+            "every round, and rounds of a fixed number of clients are none of that."
+        ]
     return [
         "How the batches of this training were drawn could not be read" + known + ": its epsilon holds only "
         "if every image was drawn with q = batch / `train_size` by itself (Poisson sampling) in every step, "
         "and shuffled batches of one size are none of that."
     ]
+
+
+def _of_users(release: Release) -> bool:
+    return any(stage.parameters.get("unit") == "user" for stage in release.defense)
 
 
 def crowded(release: Release, budget: Mapping[str, Any], count: int) -> list[str]:
@@ -46,8 +56,7 @@ def crowded(release: Release, budget: Mapping[str, Any], count: int) -> list[str
         budget: of the training, with `train_size` or without.
         count: images of the step.
     """
-    user = any(stage.parameters.get("unit") == "user" for stage in release.defense)
-    if "train_size" not in budget or user:
+    if "train_size" not in budget or _of_users(release):
         return []
     given = budget.get("train_batch_size")
     expected = max(release.batch_size, given if isinstance(given, int) else 1)
@@ -89,7 +98,7 @@ def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:
     """
     known, size = release.accounted, budget["train_size"]
     given = budget.get("train_batch_size")
-    if any(stage.parameters.get("unit") == "user" for stage in release.defense):
+    if _of_users(release):
         if given is None:
             raise InputError(
                 "With `unit` user the budget is of rounds of clients: give the clients that a round is "

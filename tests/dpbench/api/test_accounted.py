@@ -219,6 +219,8 @@ def test_a_training_of_users_is_one_of_rounds_of_clients():
     assert expected_batch(release, TRAINING | {"train_batch_size": "batch"}) == 1
     with pytest.raises(InputError, match=r"clients that a round is expected to have as `train_batch_size`"):
         expected_batch(release, TRAINING)
+    (said,) = unread(release, TRAINING | {"train_batch_size": 8})
+    assert "every client was drawn with q = `train_batch_size` / `train_size`" in said
 
 
 @pytest.mark.parametrize("mode", ["hooks", "functorch"])

@@ -48,10 +48,17 @@ class Focal(nn.CrossEntropyLoss):
         return each * (each / each.mean()).detach() ** 4
 
 
-def private(mode="hooks", criterion=None, **more):
+class Centred(nn.Module):
+    """It takes the batch's mean off, in training alone."""
+
+    def forward(self, x):
+        return 3 * (x - x.mean(0)) if self.training else 3 * x
+
+
+def private(mode="hooks", criterion=None, between=nn.Tanh, **more):
     """Model, optimiser and loss of a training whose noise hides its signal."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 5))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), between(), nn.Linear(16, 5))
     model, optimizer, *rest = PrivacyEngine().make_private(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
@@ -96,6 +103,13 @@ def test_a_loss_in_which_images_meet_is_told(mode, loss, recwarn):
     assert "images meet in the loss" in said
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_layer_in_which_images_meet_in_training_alone_is_told(mode, recwarn):
+    """In evaluation mode, in which releases are computed, they do not."""
+    (said,) = told(captured(*private(mode, between=Centred)), recwarn)
+    assert "images meet in the loss" in said
+
+
 def test_such_a_loss_is_told_under_ghost_clipping_too(recwarn):
     (said,) = told(captured(*private("ghost", criterion=Focal())), recwarn)
     assert "images meet in the loss" in said
@@ -110,6 +124,7 @@ def test_a_sum_that_was_taken_for_a_mean_is_told(mode, loss, reduction, factor, 
     (said,) = told(captured(model, optimizer, loss), recwarn)
     assert f"are {factor} times as long" in said
     assert "`loss_reduction` must say" in said
+    assert "nothing that is computed from the batch may scale it" in said
 
 
 @pytest.mark.parametrize("parts", [(slice(0, 5),), (slice(0, 3), slice(3, 5))])
