@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning"),
     pytest.mark.filterwarnings("ignore:How the batches of this training:UserWarning"),
 ]
-IMAGES, LABELS = torch.rand(24, 3, 4, 4), torch.arange(24) % 5
+DRAWN = torch.Generator().manual_seed(0)
+IMAGES = torch.rand(24, 3, 4, 4, generator=DRAWN) * torch.rand(24, 1, 1, 1, generator=DRAWN)
+LABELS = torch.arange(24) % 5
 MODES = ("hooks", "functorch", "ew")
 
 
