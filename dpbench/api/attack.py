@@ -86,8 +86,8 @@ def attack(
 
     Warns:
         UserWarning: where the release does not look like what it says it is: a gradient of other images or
-            of another model, or another amount of noise; and where an epsilon rests on a sampling that could
-            not be read.
+            of another model, other gradients that were clipped, or another amount of noise; and where an
+            epsilon rests on a sampling that could not be read, or that does not draw so many images.
 
     Raises:
         InputError: for a release that does not fit the model, and for whatever `benchmark` refuses.

@@ -67,7 +67,7 @@ class Plan:
             Budget(**{name: value for name, value in defence.given.items() if name in parameters(Budget)})
             for defence in budgeted
         ]
-        notes = [delta_note(budget.delta, budget.train_size) for budget in budgets]
+        notes = list(map(_of_delta, budgets))
         notes += [
             f"`{name}` plays no role: it is for dp and other calibrated defences, and no cell has one."
             for name in self.idle
@@ -83,6 +83,14 @@ class Plan:
             if parts.is_calibrated_by_others(name)
         ]
         return list(dict.fromkeys(note for note in notes if note))
+
+
+def _of_delta(budget: Budget) -> str | None:
+    said = delta_note(budget.delta, budget.train_size)
+    if said is None or budget.eps_scope == "training":
+        return said
+    # nobody says how large the training of a release is
+    return f"`delta` {budget.delta:g} is only for trainings of fewer than {1 / budget.delta:,.0f} samples."
 
 
 def plan(

@@ -59,6 +59,12 @@ def test_a_delta_that_would_allow_to_publish_a_sample_is_warned_of_once(defense,
     assert told[0].filename.endswith("test_benchmark.py")  # whoever called benchmark() is shown
 
 
+def test_a_delta_of_a_release_is_compared_with_no_training_that_nobody_named():
+    """It was set beside one of 50,000."""
+    with pytest.warns(RuntimeWarning, match="is only for trainings of fewer than 1,000 samples"):
+        bench(defense="dp", delta=1e-3, eps_scope="release", iterations=1)
+
+
 def test_the_budget_is_that_of_the_users_training():
     given = {"train_size": 1000, "epochs": 2, "train_batch_size": [100, "batch"], "iterations": 1}
     table = bench(defense="dp", **given)
