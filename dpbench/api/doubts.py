@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -39,7 +40,7 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
     stages = {stage.name: stage.parameters for stage in release.defense}
     if list(stages) not in ([], ["clip"], ["dp"], ["noise"], ["clip", "noise"]):
         return
-    chain = defenses.create("none")
+    chain, unit = defenses.create("none"), ""
     if list(stages) not in ([], ["noise"]):
         clip = next(iter(stages.values()))
         unit = clip.get("unit", "record")
@@ -75,6 +76,13 @@ def _found(release: Release, model: nn.Module, loss: Loss, images: Tensor, label
                 f"{_dropout(model)}"
             )
         return
+    copies = max(Counter(image.numpy().tobytes() for image in images.cpu()).values())
+    if copies > 1 and unit == "record":
+        yield (
+            f"An image is {copies} times in the batch, and each of its rows moves the sum by up to C: the "
+            "epsilon is that of one row, and all of them together give away more. If one step takes several "
+            "batches, step after each."
+        )
     others = False  # whether other gradients than the images' own were clipped
     if release.per_sample == "opacus":
         from defenses.per_sample.trained import misread, own_lengths  # Opacus takes seconds to import

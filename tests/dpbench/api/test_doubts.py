@@ -99,3 +99,20 @@ def test_noise_does_not_hide_what_opacus_clipped_wrongly(made, said, recwarn):
     told = [str(each.message) for each in recwarn if "its epsilon may not hold" in str(each.message)]
     assert len(told) == bool(said)
     assert all(said in each for each in told)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_image_that_has_several_rows_is_told(times, recwarn):
+    """Its rows were clipped each by itself, and the epsilon of the release was that of one of them."""
+    images, labels = IMAGES.repeat(times, 1, 1, 1), LABELS.repeat(times)
+    wrapped = GradSampleModule(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)))
+    inner = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    optimizer = DPOptimizer(inner, noise_multiplier=1.0, max_grad_norm=0.1, expected_batch_size=3)
+    with dpbench.capture(wrapped, optimizer) as captured:
+        cross_entropy(wrapped(images), labels).backward()
+        optimizer.step()
+    given = {"originals": (images, labels), "attacks": "label-restoration", "progress": False, "delta": 1e-5}
+    dpbench.attack(captured.release, model=captured.model, **given)
+    told = [str(each.message) for each in recwarn if "An image is 2 times in the batch" in str(each.message)]
+    assert len(told) == times - 1
