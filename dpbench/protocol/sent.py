@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ Names = tuple[str, ...]
 Tensors = tuple[Tensor, ...]
 Setting = dict[str, float]
 
+_ROUNDING = 1e-6
+"""Of the batch that several processes expect together."""
 _LOOPS = ("accelerate", "lightning", "lightning_fabric", "pytorch_lightning")
 """Packages of training loops that put the user's optimiser into one of theirs, as its `optimizer`."""
 
@@ -48,7 +51,7 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
     Raises:
         InputError: for another optimiser, another kind of clipping, parameters whose order is not known,
             where the optimiser has not yet clipped and added its noise, where it steps a gradient that it
-            did neither to, and as `check_alone`.
+            did neither to, where it expects no whole number of images, and as `check_alone`.
     """
     check_kind(optimizer)
     _check_frozen(optimizer)
@@ -65,7 +68,13 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
         )
     # of several processes each expects its share, and the gradient is that of all of them
     shares = getattr(optimizer, "world_size", 1)
-    count = round(optimizer.expected_batch_size * optimizer.accumulated_iterations * shares)
+    expected = optimizer.expected_batch_size * optimizer.accumulated_iterations * shares
+    count = round(expected)
+    if count < 1 or not math.isclose(expected, count, rel_tol=_ROUNDING):
+        raise InputError(
+            f"The optimiser expects {expected:g} images in a batch, which is no whole number of them: give it "
+            "one as `expected_batch_size`, rounded up so that the epsilon is not too small."
+        )
     divisor = 1 if optimizer.loss_reduction == "mean" else count
     if model is not None:
         check_alone(model, optimizer)

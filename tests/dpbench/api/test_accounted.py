@@ -192,6 +192,19 @@ def test_no_fewer_steps_are_counted_than_opacus_makes(stated):
     assert rows["eps"].min() > dpbench.privacy.epsilon(0.4, 1e-3, 0.1, 30)
 
 
+@pytest.mark.parametrize("expected", [0.4, 6.4])
+def test_a_batch_that_is_no_whole_number_is_not_rounded_down(expected):
+    """6.4 images were read as 6, so that q and the epsilon were too small."""
+    model = GradSampleModule(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = DPOptimizer(sgd, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=expected)
+    with pytest.raises(InputError, match=rf"expects {expected} images .* whole number"):
+        captured(model, optimizer)
+    optimizer.zero_grad()
+    optimizer.expected_batch_size, optimizer.world_size = 7 / 3, 3
+    assert captured(model, optimizer).release.batch_size == 7
+
+
 def test_as_many_epochs_stay_as_they_are():
     release = captured(*private()[:2]).release
     assert epochs_of(release, TRAINING, 6) == 3
