@@ -72,8 +72,8 @@ def of_optimizer(optimizer: Any, model: nn.Module | None = None) -> tuple[Names,
     count = round(expected)
     if count < 1 or not math.isclose(expected, count, rel_tol=_ROUNDING):
         raise InputError(
-            f"The optimiser expects {expected:g} images in a batch, which is no whole number of them: give it "
-            "one as `expected_batch_size`, rounded up so that the epsilon is not too small."
+            f"The optimiser expects {expected:g} images in a batch, which is no whole number: give it one "
+            "as `expected_batch_size`, rounded up so that the epsilon is not too small."
         )
     divisor = 1 if optimizer.loss_reduction == "mean" else count
     if model is not None:
