@@ -98,7 +98,11 @@ def dataset(name: str, argument: str = "") -> Callable[[Load], Load]:
         >>> load_data("grey", size=8).images.shape
         torch.Size([2, 3, 8, 8])
         >>> del datasets._items["grey"]
+
+    Raises:
+        TypeError: for a name that is no word.
     """
+    datasets.check_word(name, "dataset")
 
     def add(load: Load) -> Load:
         load.argument = argument

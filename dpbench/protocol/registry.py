@@ -93,14 +93,18 @@ class Registry(Generic[T], Mapping[str, T]):
         Raises:
             TypeError: for a name that is no word.
         """
-        if not isinstance(name, str):  # a decorator without parentheses is given what it stands above
-            raise TypeError(f"{_home(name)} needs a name: give the decorator of a {self.kind} a word.")
+        self.check_word(name, self.kind.replace(" ", "_"))
 
         def add(item: T) -> T:
             self.add(name, item)
             return item
 
         return add
+
+    def check_word(self, name: object, decorator: str) -> None:
+        """TypeError for a decorator without parentheses, which is given what it stands above, not a name."""
+        if not isinstance(name, str):
+            raise TypeError(f'{_home(name)} needs a name: write @{decorator}("NAME") above it.')
 
     def _load(self) -> dict[str, T]:
         group, self._group = self._group, None

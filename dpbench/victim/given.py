@@ -51,7 +51,8 @@ class Factory:
         """The network.
 
         A user's factory gets those of `num_classes`, `size`, `mean` and `std` that it has parameters for, and
-        its network takes images in [0, 1]. Those of libraries are given normalised images.
+        its network takes images in [0, 1]. One with `**kwargs` gets `num_classes` in any case, which is what
+        most networks that it may hand them on to take. Those of libraries are given normalised images.
 
         Raises:
             InputError: for a factory that fails or makes no module, and for a `norm`.
@@ -68,7 +69,8 @@ class Factory:
                 return _normalised(_transformers(self.function, num_classes, size, len(mean)), mean, std)
             known = {"num_classes": num_classes, "size": size, "mean": mean, "std": std}
             taken = inspect.signature(self.function).parameters
-            found = self.function(**{name: value for name, value in known.items() if name in taken})
+            names = {*taken, *("num_classes" for each in taken.values() if each.kind is each.VAR_KEYWORD)}
+            found = self.function(**{name: value for name, value in known.items() if name in names})
         except (Exception, SystemExit) as error:  # whatever its author got wrong
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"The model {self.name} cannot be made ({reason}).") from error

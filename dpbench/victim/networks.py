@@ -71,7 +71,11 @@ def network(name: str, norm: str = "frozen-bn") -> Callable[[Constructor], Const
         >>> build("one-layer", num_classes=4, size=8)(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 4])
         >>> del models._items["one-layer"]
+
+    Raises:
+        TypeError: for a name that is no word.
     """
+    models.check_word(name, "network")
 
     def add(constructor: Constructor) -> Constructor:
         constructor.usual_norm = norm

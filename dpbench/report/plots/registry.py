@@ -84,7 +84,11 @@ def plot(name: str, *, title: str = "", alt: Alt = "") -> Callable[[Draw], Plot]
         name: of its file in the run's folder, `leakage.png` say; its ending decides the format there.
         title: one line, what is shown; made of the name if not given.
         alt: what the figure shows, in words; a function of the table and the store can say it in numbers.
+
+    Raises:
+        TypeError: for a name that is no word.
     """
+    plots.check_word(name, "plot")
 
     def register(draw: Draw) -> Plot:
         made = Plot(draw, name, title, alt)

@@ -5,8 +5,12 @@ import pytest
 from attacks.base import Attack, attack
 from defenses import PostProcessor, defense
 from dpbench.cell.threat_model import ThreatModel, threat_model
+from dpbench.data import dataset
+from dpbench.generators import generator
 from dpbench.metrics import metric
 from dpbench.protocol import parameter
+from dpbench.report.plots import plot
+from dpbench.victim import network
 
 
 def unfinished(base):
@@ -42,11 +46,21 @@ def test_what_is_of_another_kind(decorator, item, base):
         decorator(item)
 
 
-@pytest.mark.parametrize("decorator", [attack, defense, threat_model])
-def test_a_decorator_without_its_name(decorator):
-    given = unfinished(Attack)
-    with pytest.raises(TypeError, match=r"^mine.Unfinished needs a name: give the decorator of a"):
-        decorator(given)
+DECORATORS = {
+    "attack": attack,
+    "dataset": dataset,
+    "defense": defense,
+    "generator": generator,
+    "network": network,
+    "plot": plot,
+    "threat_model": threat_model,
+}
+
+
+@pytest.mark.parametrize("name", DECORATORS)
+def test_a_decorator_without_its_name(name):
+    with pytest.raises(TypeError, match=rf'^mine.Unfinished needs a name: write @{name}\("NAME"\) above it'):
+        DECORATORS[name](unfinished(Attack))
 
 
 @pytest.mark.parametrize("name", ["", " ", "-mine", "a+b", "a/b", "a:b", "a,b", "a\nb", "a\\b"])

@@ -51,6 +51,9 @@ def sized(num_classes):
 def few(size):
     return plain(3, size)
 
+def forwards(**kwargs):
+    return plain(size=8, **kwargs)
+
 def fails():
     raise ValueError("no checkpoint")
 
@@ -98,6 +101,11 @@ def test_a_factory_in_a_file(name, file, tmp_path):
 def test_a_factory_in_a_module(file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert (ran(tmp_path, "--model", "given_network:plain")["status"] == "ok").all()
+
+
+def test_a_factory_that_hands_on_what_it_gets_is_told_the_number_of_classes(file):
+    network = build(f"{file}:forwards", 7, None, 8)
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 7)
 
 
 def test_a_grey_network_of_another_size_is_not_blamed_for_channels(tmp_path, file, capsys):
