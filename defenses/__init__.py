@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+_BUDGET = ("eps", "eps_scope", "delta", "train_size", "train_batch_size", "epochs", "accountant")
+"""What a run computes the noise of a defence with a guarantee from; no defence takes them itself."""
+
+
 def names() -> tuple[str, ...]:
     """All that `create` knows, `none` first."""
     return (NONE, *defenses_registry)
@@ -92,8 +96,7 @@ def create(name: str, **parameters: Any) -> Chain:
     taken = [{field.name: field for field in fields(cls) if field.init} for cls in classes]
     known = list(dict.fromkeys(name for each in taken for name in each))
     if unknown := sorted(parameters.keys() - set(known)):
-        listed = f"it takes {_quoted(known)}" if known else "it takes no parameters"
-        raise InputError(f"Defense {name} does not take {_quoted(unknown)}: {listed}.")
+        raise InputError(f"Defense {name} does not take {_quoted(unknown)}: {_advice(name, known, unknown)}.")
     for cls, each in zip(classes, taken, strict=True):
         required = [n for n, f in each.items() if f.default is MISSING and f.default_factory is MISSING]
         if missing := [n for n in required if n not in parameters]:
@@ -104,6 +107,18 @@ def create(name: str, **parameters: Any) -> Chain:
             for cls, each in zip(classes, taken, strict=True)
         )
     )
+
+
+def _advice(name: str, known: list[str], unknown: list[str]) -> str:
+    """What to write in place of the parameters that the defence does not take."""
+    if "guarantee" in known and (budget := [each for each in _BUDGET if each in unknown]):
+        return (
+            f"give `noise_multiplier` here, or let a run compute it from a budget, as in "
+            f'benchmark(..., defense="{name}", {budget[0]}=...)'
+        )
+    # a run makes the guarantee, whoever creates a defence gives its noise
+    listed = [each for each in known if each != "guarantee"]
+    return f"it takes {_quoted(listed)}" if listed else "it takes no parameters"
 
 
 def _quoted(names: list[str]) -> str:

@@ -8,16 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from defenses import Chain
+from defenses import Chain, in_release_mode
 from dpbench.cell import aggregation, columns, parts
 from dpbench.cell.floors import OF_A_BATCH
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import BatchSpec, Cell, Part, Plain
 from dpbench.privacy import Budget
-from dpbench.protocol import Guarantee, InputError, Reconstruction, parameters
+from dpbench.protocol import Guarantee, InputError, Loss, Reconstruction, parameters
 from dpbench.victim import accuracy
 from dpbench.victim.networks import models
 
@@ -173,19 +173,34 @@ def of_tuning(cell: Cell, scene: Scene) -> list[Row]:
 def image_shares(scene: Scene) -> list[tuple[float, float]]:
     """Per image: the victim's loss (nat), and its gradient norm's share of the sum over all clients' images.
 
-    NaN in training mode, where an image's gradient depends on the rest of its batch.
+    In training mode each client's images are seen together, as in its step. The share is NaN where one of
+    them changes another one's loss, as through batch norm: no gradient is an image's own then.
     """
-    model, found = scene.victim.model, []
-    if model.training:
-        return [(math.nan, math.nan)] * len(scene.images)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    for i in range(len(scene.images)):
-        loss = scene.victim.loss(model(scene.images[i : i + 1]), scene.labels[i : i + 1])
-        gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
-        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
-        found.append((loss.item(), norm))
+    together = scene.victim.model.training
+    model = in_release_mode(scene.victim.model) if together else scene.victim.model
+    size = scene.of_each_client if together else 1
+    found = []
+    for images, labels in zip(scene.images.split(size), scene.labels.split(size), strict=True):
+        found += _of_batch(model, scene.victim.loss, images, labels)
     total = sum(norm for _, norm in found)
     return [(loss, norm / total if total else math.nan) for loss, norm in found]
+
+
+def _of_batch(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> list[tuple[float, float]]:
+    """Each image's loss and the norm of its gradient; NaN where another image changes its loss."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    # of one image nothing is mixed; a model may change what it gets, which a leaf would not allow
+    seen = [images.clone().requires_grad_()] if len(images) > 1 else []
+    logits, found = model(seen[0].clone() if seen else images), []
+    inputs = [*trainable, *seen]
+    for i in range(len(images)):
+        value = loss(logits[i : i + 1], labels[i : i + 1])
+        gradients = torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=bool(seen))
+        own, of_images = gradients[: len(trainable)], gradients[len(trainable) :]
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in own if g is not None))
+        mixed = any(bool(g[torch.arange(len(g)) != i].any()) for g in of_images if g is not None)
+        found.append((value.item(), math.nan if mixed else norm))
+    return found
 
 
 def without_result(cell: Cell, status: str, reason: str) -> CellResult:

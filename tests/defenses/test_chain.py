@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import defenses
 from defenses.base import defenses_registry
-from dpbench.protocol import InputError, parameter
+from dpbench.privacy.budget import Budget
+from dpbench.protocol import InputError, parameter, parameters
 from dpbench.victim import networks as models
 
 torch.set_num_threads(1)
@@ -97,6 +98,19 @@ def test_parameters_nobody_takes_and_missing_ones_are_errors():
         defenses.create("none", prune_ratio=0.5)
     with pytest.raises(InputError, match="dp needs a value of `noise_multiplier`"):
         defenses.create("dp", max_grad_norm=1.0)
+
+
+@pytest.mark.parametrize("name", parameters(Budget))
+def test_a_budget_is_the_runs_and_not_the_defences(name):
+    said = rf"^Defense dp does not take `{name}`: give `noise_multiplier` here, or .*, {name}=...\)\.$"
+    with pytest.raises(InputError, match=said):
+        defenses.create("dp", **{name: 8})
+
+
+def test_a_guarantee_is_not_offered():
+    with pytest.raises(InputError) as refused:
+        defenses.create("dp", colour=1, noise_multiplier=1.0)
+    assert "guarantee" not in str(refused.value)
 
 
 def test_a_third_partys_parameters_are_declared_and_its_required_one_is_asked_for(monkeypatch):

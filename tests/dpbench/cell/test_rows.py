@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from dpbench.cell import parts, registered
 from dpbench.cell.floors import Floor
@@ -111,11 +113,29 @@ def test_shares_by_hand():
     assert found == pytest.approx([norm / sum(norms) for norm in norms], rel=1e-4)
 
 
-def test_no_shares_in_training_mode():
-    """There an image's gradient depends on the rest of its batch."""
-    scene = small_scene(2)
-    scene.victim.model.train()
-    assert all(value != value for pair in image_shares(scene) for value in pair)
+def in_training_mode(scene, *layers):
+    model = nn.Sequential(nn.Flatten(), *layers, nn.Linear(scene.images[0].numel(), scene.num_classes))
+    return replace(scene, victim=replace(scene.victim, model=model.train()))
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_training_mode_makes_no_difference_where_no_image_changes_another_ones_loss(clients):
+    scene = replace(in_training_mode(small_scene(3), nn.Dropout(0.5), nn.ReLU(inplace=True)), clients=clients)
+    found = image_shares(scene)
+    scene.victim.model.eval()
+    assert found == [pytest.approx(pair, rel=1e-5) for pair in image_shares(scene)]
+
+
+def test_no_shares_where_batch_norm_mixes_the_images_of_a_client_but_losses_in_its_batch():
+    scene = in_training_mode(small_scene(4), nn.BatchNorm1d(small_scene(1).images[0].numel()))
+    scene, mean = replace(scene, clients=2), scene.victim.model[1].running_mean.clone()
+    found = image_shares(scene)
+    assert all(share != share for _, share in found)
+    assert torch.equal(scene.victim.model[1].running_mean, mean)
+    for i in (0, 2):
+        logits = copy.deepcopy(scene.victim.model)(scene.images[i : i + 2])
+        wanted = nn.functional.cross_entropy(logits, scene.labels[i : i + 2], reduction="none").tolist()
+        assert [loss for loss, _ in found[i : i + 2]] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
