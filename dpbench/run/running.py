@@ -23,7 +23,7 @@ from dpbench.report.exceedances import exceedances
 from dpbench.report.export import export
 from dpbench.report.fields import SHORT, chosen
 from dpbench.report.terminal import show
-from dpbench.store.runs import check_version
+from dpbench.store.runs import check_version, configuration
 from dpbench.sweep import engines, executors, status
 from dpbench.sweep.estimate import estimate
 from dpbench.sweep.inputs import Inputs
@@ -39,7 +39,7 @@ from dpbench.sweep.tuned import Tuned
 from dpbench.sweep.tuned import load as load_tuned
 from dpbench.system import devices, digest, interrupts, output, process
 from dpbench.system.once import kept
-from dpbench.system.paths import absolute, expanded, kind_of, read_toml
+from dpbench.system.paths import absolute, expanded, kind_of
 from dpbench.system.words import counted
 
 if TYPE_CHECKING:
@@ -211,8 +211,10 @@ def _resumed(options: Options) -> Options:
         raise InputError("`resume` needs the folder to go on with: give it as `out`.")
     file = expanded(options.out) / "config.toml"
     if kind_of(file) is None:
-        raise InputError(f"{file} does not exist; `out` must name a run's folder.")
-    stored, here = read_toml(file), __version__
+        raise InputError(
+            f"{file} does not exist: name a run's folder, or give the run's own options in place of `resume`."
+        )
+    stored, here = configuration(file), __version__
     check_version(file.parent, stored.get("version", here), here)  # before its options, which may be others
     return from_configuration(stored, options)
 

@@ -13,7 +13,7 @@ import tomli_w
 from dpbench.protocol import InputError
 from dpbench.store import schema
 from dpbench.store.columns import columns
-from dpbench.store.folder import TABLES, Store
+from dpbench.store.folder import CELLS, TABLES, Store
 from dpbench.system.atomic import clear_leftovers, is_temporary, made_folder, refused_as_sentence, replacing
 from dpbench.system.paths import expanded, kind_of, open_file, read_toml
 
@@ -49,7 +49,7 @@ def open_run(path: str | Path, config: Mapping[str, Any]) -> Store:
     path = expanded(path)
     begun, wanted = is_begun(path, config), _toml(config)
     made_folder(path)
-    if not begun or _parsed(path / _CONFIG) != wanted:  # plug-ins have moved
+    if not begun or configuration(path / _CONFIG) != wanted:  # plug-ins have moved
         with replacing(path / _CONFIG) as temporary:
             temporary.write_text(tomli_w.dumps(wanted), encoding="utf-8")
     cells = path / "cells"
@@ -73,10 +73,12 @@ def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
         raise InputError(f"{path} is a file, not a folder for results; name another with `out`.")
     with refused_as_sentence(path):
         if kind_of(path / _CONFIG) is not None:
-            _same(path, _parsed(path / _CONFIG), wanted)
+            _same(path, configuration(path / _CONFIG), wanted)
             return True
         entries = path.iterdir() if kind_of(path) else ()
-        if foreign := [entry.name for entry in entries if not is_temporary(entry)]:
+        foreign = sorted(entry.name for entry in entries if not is_temporary(entry))
+        # a run's folder that lost this file is taken up: its cells' keys say what decided them
+        if foreign and kind_of(path / CELLS) != "file":
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
                 "choose an empty or new folder with `out`."
@@ -187,12 +189,22 @@ def _toml(value: Any) -> Any:
     return text
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def configuration(file: Path) -> dict[str, Any]:
+    """What the `config.toml` of a run's folder holds.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or is empty.
+    """
     try:
-        return read_toml(file)
+        found, reason = read_toml(file), f"{file} is empty"
     except InputError as error:
-        reason = str(error).removesuffix(".")
-        raise InputError(f"{reason}; choose another folder with `out`, or restore that file.") from error
+        found, reason = {}, str(error).removesuffix(".")
+    if not found:
+        raise InputError(
+            f"{reason}: restore that file, or remove it and start the same run again with all its options, "
+            "which keeps its cells; else choose another folder with `out`."
+        )
+    return found
 
 
 def check_version(path: Path, written: Any, here: str) -> None:

@@ -411,6 +411,22 @@ def test_a_damaged_configuration_is_refused(run):
         open_run(run.path, {"eps": [1.0]})
 
 
+@pytest.mark.parametrize("left", [None, "", "eps = ["])
+def test_a_run_whose_configuration_is_lost_keeps_its_cells(run, left):
+    config = run.path / "config.toml"
+    asked = tomllib.loads(config.read_text())
+    run.write("a", [small_row()])
+    run.expect([("a", "the first")])
+    config.unlink()
+    if left is not None:
+        config.write_text(left)
+        with pytest.raises(InputError, match=": restore that file, or remove it and start the same run"):
+            open_run(run.path, asked)
+        config.unlink()
+    assert open_run(run.path, asked).has("a")
+    assert tomllib.loads(config.read_text()) == asked
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
 def test_an_unwritable_folder_is_refused_before_any_work(run, monkeypatch, code):
     def refuse(*_, **__):
