@@ -27,9 +27,11 @@ def listed(listing: Path) -> Labelled:
     numbers from 0 to 999999, or names throughout, which are numbered in alphabetical order.
 
     Raises:
-        InputError: where it cannot be read, or a line lacks something or names a file elsewhere.
+        InputError: where it cannot be read, or a line lacks something, names a file elsewhere or one that
+            another line has.
     """
     home, files, texts, named = listing.parent.resolve(), [], [], []
+    lines: dict[Path, int] = {}
     for number, row in enumerate(_rows(listing), 2):
         file, label = (row.get("file") or "").strip(), row.get("label")
         if not file or label is None:
@@ -37,6 +39,11 @@ def listed(listing: Path) -> Labelled:
                 f"{listing}, line {number}, needs a file and a label: columns file,label[,name]."
             )
         files.append(_below(home, file, f"{listing}, line {number}"))
+        # one image would count for two, or have two labels
+        if (first := lines.setdefault(files[-1], number)) != number:
+            raise InputError(
+                f"{listing}, line {number}, names {file} again, which line {first} has: leave one of them."
+            )
         texts.append(_checked(label.strip(), f"{listing}, line {number}"))
         named.append((row.get("name") or "").strip())
     numbers = [text for text in texts if text.isdigit()]

@@ -184,7 +184,8 @@ def _toml(value: Any) -> Any:
     text = value if isinstance(value, bool | int | float | str) else str(value)
     if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
         raise InputError(
-            f"{text!r} is not UTF-8 and cannot be kept in {_CONFIG}: rename that file or folder."
+            f"{text!r} is not UTF-8 and cannot be kept in {_CONFIG}: rename that file or folder, or use a "
+            "UTF-8 locale (LC_ALL=C.UTF-8) if it is."
         )
     return text
 

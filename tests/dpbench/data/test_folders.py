@@ -74,8 +74,15 @@ def test_labels_may_be_names(tmp_path, picture):
 
 def test_labels_are_numbers_or_names_throughout(tmp_path, picture, refused):
     picture(tmp_path / "x.png")
-    (tmp_path / "labels.csv").write_text("file,label\nx.png,3\nx.png,dog\n")
+    (tmp_path / "labels.csv").write_text("file,label\nx.png,3\ny.png,dog\n")
     refused(r"labels.csv has numbers \(3\) and names \(dog\) as labels: use one kind")
+
+
+@pytest.mark.parametrize("again", ["x.png,0", "x.png,1", "./x.png,1"])
+def test_a_file_that_is_listed_twice_is_refused(tmp_path, picture, refused, again):
+    picture(tmp_path / "x.png")
+    (tmp_path / "labels.csv").write_text(f"file,label\nx.png,0\n{again}\n")
+    refused(rf"labels.csv, line 3, names {again[:-2]} again, which line 2 has: leave one of them\.")
 
 
 @pytest.mark.parametrize("label", ["-1", "1.5", "nan", "1e3", "", "²", "1" * 30])
