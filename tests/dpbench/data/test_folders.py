@@ -136,8 +136,9 @@ def test_listings_stay_below_their_folder(tmp_path, picture, refused, name):
 
 def test_listings_may_name_files_in_full_and_through_links_inside(tmp_path, picture):
     picture(tmp_path / "deep" / "x.png")
+    picture(tmp_path / "deep" / "y.png")
     (tmp_path / "link").symlink_to(tmp_path / "deep")
-    (tmp_path / "labels.csv").write_text(f"file,label\n{tmp_path / 'deep' / 'x.png'},0\nlink/x.png,1\n")
+    (tmp_path / "labels.csv").write_text(f"file,label\n{tmp_path / 'deep' / 'x.png'},0\nlink/y.png,1\n")
     assert len(load_data(f"folder:{tmp_path}").labels) == 2
 
 
