@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dpbench.audit.report import Report
+from dpbench.protocol import InputError
 from dpbench.system.atomic import written
-from dpbench.system.paths import absolute
+from dpbench.system.paths import absolute, open_file
 
 FORMAT = 1
 """Changes when readers of the old kind would misread the file."""
@@ -39,3 +40,13 @@ def write(path: str | Path, defense: str, report: Report) -> Path:
     }
     text = json.dumps(found, indent=2) + "\n"
     return written(absolute(path), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def is_outcome(path: Path) -> bool:
+    """Whether a file is one that `write` made, so that another one may take its place."""
+    try:
+        with open_file(path) as file:
+            found = json.load(file)
+    except (InputError, OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "departures" in found

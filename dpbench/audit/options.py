@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import defenses
+from dpbench.audit.files import is_outcome
 from dpbench.cell import registered
 from dpbench.cell.parts import calibrated, clip_norm, defence_parameters, is_calibrated
 from dpbench.privacy import Aggregation, Budget
@@ -125,6 +126,8 @@ def check_place(out: str | None) -> None:
     file = absolute(out)
     if kind_of(file.parent) != "folder" or kind_of(file) not in (None, "file"):
         raise InputError(f"{file} cannot be a file in a folder that is there: name another with `out`.")
+    if kind_of(file) == "file" and not is_outcome(file):
+        raise InputError(f"{file} holds something else than an audit, and is kept: name another with `out`.")
 
 
 def defence_of(given: Mapping[str, Any]) -> defenses.Chain:

@@ -256,11 +256,20 @@ def test_what_fits_follows_from_the_speed(monkeypatch):
     assert affordable(source, torch.rand(2, *SHAPE), seconds=10, canaries=4) == 2000
 
 
-@pytest.mark.parametrize(("out", "said"), [("", "empty path"), ("none/a.json", "folder"), (".", "folder")])
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("", "empty path"),
+        ("none/a.json", "folder"),
+        (".", "folder"),
+        ("thesis.doc", "something else than an audit, and is kept"),
+    ],
+)
 def test_a_file_that_cannot_be_written_is_refused_before_any_release(
     out, said, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "thesis.doc").write_text("[]")
     monkeypatch.setattr("dpbench.audit.__main__.audit", None)  # calling it would fail
     assert main(["--defense", "clip", "--releases", "400", "--out", out]) == 2
     assert said in capsys.readouterr().err
