@@ -33,6 +33,19 @@ _NOT_HERE = (
 )
 _NOT_HERE += ("batch_size", "batch_seed", "attack", "victim", "tuned")
 """Options of the command line that stand for the model and the images, which are given here."""
+_HERE = (
+    "attacks",
+    "labels_known",
+    "others",
+    "loss",
+    "mean",
+    "std",
+    "mean_image",
+    "device",
+    "out",
+    "progress",
+)
+"""Keywords that are no options."""
 
 MIDDLE = (0.5, 0.25)
 """Mean and standard deviation of inputs that are not pictures, of which nothing is known but their range."""
@@ -53,7 +66,9 @@ def settings(function: str, given: Mapping[str, Any]) -> dict[str, tuple[Any, ..
     for name, value in given.items():
         if name not in known or not known[name].decides:
             listed = ", ".join(name for name, each in known.items() if each.decides)
-            raise InputError(f"{function}() takes no {name}{meant(name, known)}; it takes {listed}.")
+            raise InputError(
+                f"{function}() takes no {name}{meant(name, [*known, *_HERE])}; it takes {listed}."
+            )
         if known[name].several and value is not None:
             values[name] = known[name].given(several(value))
     if values["eps"] and values["noise_multiplier"]:
@@ -131,9 +146,12 @@ def public_of(
     """What is publicly known of the images; arguments as those of `benchmark`, `shape` is that of an image.
 
     Raises:
-        InputError: for statistics of another number of channels, or a mean image of another shape.
+        InputError: for what are no numbers or none of images in [0, 1], statistics of another number of
+            channels, or a mean image of another shape.
     """
-    mean, std = _floats(mean), _floats(std)
+    mean, std = _floats("mean", mean), _floats("std", std)
+    if not all(value > 0 for value in std):  # a search could not move in such a channel
+        raise InputError(f"`std` must be above 0, not {min(std):g}: give 1 for what never changes.")
     if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
         if len(shape) != 3:
             mean, std = (MIDDLE[0],) * shape[0], (MIDDLE[1],) * shape[0]
@@ -159,14 +177,29 @@ def _mean_image(
     shape: Sequence[int],
 ) -> Tensor:
     if given is not None:
-        return torch.as_tensor(given).detach().cpu().float().clone()
+        try:
+            image = torch.as_tensor(given).detach().cpu().float().clone()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError("`mean_image` must be a tensor or an array like one of the images.") from None
+        if not bool(((image >= 0) & (image <= 1)).all()):
+            raise InputError("`mean_image` must lie in [0, 1], as the images do.")
+        return image
     if others is not None:
         return others[0].mean(0)
-    return torch.tensor(_floats(mean)).view(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
+    return torch.tensor(mean).view(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
 
 
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        found = tuple(float(value) for value in values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"`{name}` must be a number for each channel, not {values!r}.") from None
+    if not all(0 <= value <= 1 for value in found):
+        raise InputError(
+            f"`{name}` must be of images in [0, 1], not {', '.join(f'{value:g}' for value in found)}: divide "
+            "it by the largest value that a pixel can have."
+        )
+    return found
 
 
 def several(value: object) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -39,6 +40,8 @@ def checked_batches(
         InputError: for what is no batch of inputs in [0, 1] with a label each.
     """
     if labels is None:
+        if isinstance(images, Tensor | np.ndarray):
+            raise InputError("`labels` are missing: give one for each image.")
         return _drawn(images, batch_size, seeds, size)
     if batch_size is not None:
         raise InputError("`batch_size` is for a data set: the images given here are the batch.")

@@ -135,6 +135,17 @@ BAD_CALLS = [
     ({"defense": "dp", "eps": 1, "noise_multiplier": 1}, "not both"),
     ({"defense": "prune", "prune_ratio": 1.5}, "`prune_ratio` must be below 1"),
     ({"loss": lambda logits, labels: nn.functional.cross_entropy(logits, labels, reduction="sum")}, "mean"),
+    ({"attack": "dlg"}, r"takes no attack \(did you mean 'attacks'\?\)"),
+    (
+        {"mean": (125.3, 123.0, 113.9)},
+        r"`mean` must be of images in \[0, 1\], not 125\.3, 123, 113\.9: divide",
+    ),
+    ({"mean": (0.5, 0.5, float("nan"))}, "`mean` must be of images in"),
+    ({"mean": "half"}, "`mean` must be a number for each channel, not 'half'"),
+    ({"std": None}, "`std` must be a number for each channel, not None"),
+    ({"std": (0.2, 0.0, 0.2)}, "`std` must be above 0, not 0: give 1 for what never changes"),
+    ({"mean_image": "grey"}, "`mean_image` must be a tensor or an array"),
+    ({"mean_image": torch.full((3, 16, 16), float("nan"))}, r"`mean_image` must lie in \[0, 1\]"),
 ]
 
 
@@ -143,6 +154,11 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(changed, said):
     with pytest.raises(InputError, match=said) as error:
         bench(**changed)
     assert "\n" not in str(error.value)
+
+
+def test_images_without_labels_are_no_data_set():
+    with pytest.raises(InputError, match="`labels` are missing: give one for each image"):
+        dpbench.benchmark(network().eval(), batch()[0], progress=False)
 
 
 def public(count: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
