@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import Field
 from functools import cache
 from importlib import metadata
@@ -39,7 +39,8 @@ def digest(*parts: type | Callable) -> str:
     """
     modules: set[str] = set()
     others: set[str] = set()
-    for part in (each for given in parts for each in _lineage(given)):
+    given = {part.__module__ for part in parts}
+    for part in (each for start in parts for each in _lineage(start)):
         if part.__module__ is None:  # of a class that a program wrote, as torch.export does
             others.add(_compiled(part))
         elif version := _published(part.__module__):
@@ -49,12 +50,22 @@ def digest(*parts: type | Callable) -> str:
         else:
             modules |= _closure(part.__module__)
     found = hashlib.sha256()
-    for name in sorted(modules):
-        constants = "" if _within(name, OWN) else _constants(name)
-        found.update(f"{name} {of_file(_file(name))} {constants}".encode())
+    for text in sorted(_described(name, given) for name in modules):
+        found.update(text.encode())
     for text in sorted(others):
         found.update(text.encode())
     return found.hexdigest()[:16]
+
+
+def _described(module: str, given: Container[str]) -> str:
+    """What a module does, under its name, by which others import it.
+
+    Of a user's file that is `given` the name does not count: nothing tells its parts apart but their own.
+    """
+    if _within(module, OWN):
+        return f"{module} {of_file(_file(module))} "
+    name = "" if module in given else module
+    return f"{name} {of_file(_file(module))} {_constants(module)}"
 
 
 def of_file(path: Path) -> str:

@@ -71,7 +71,7 @@ def test_a_data_set_of_dpbench():
     [
         (TensorDataset(*pictures(3)), None, {}, "`batch_size` with a data set"),
         (TensorDataset(*pictures(3)), None, {"batch_size": 4}, "has 3 images"),
-        (pictures(2)[0], None, {}, "`batch_size` with a data set"),
+        (pictures(2)[0], None, {}, "`labels` are missing"),
         (*pictures(2), {"batch_size": 2}, "is for a data set"),
         ([pictures(2)[0]], [], {}, "as many batches"),
         (np.zeros((2, 3, SIZE, SIZE), dtype=np.uint8), np.zeros(2, dtype=int), {}, "which one is white"),

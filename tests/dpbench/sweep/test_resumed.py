@@ -76,9 +76,14 @@ def test_a_plugin_that_has_moved_is_given_once(home):
 
 
 def test_the_same_command_with_the_new_name_goes_on_in_the_same_folder(home):
+    before = cells(home)
     (home / "mineplugin.py").rename(home / "minehalf.py")
     assert start("minehalf.py") == 0
     assert read_toml(home / "out" / "config.toml")["plugin"] == ["minehalf.py"]
+    assert cells(home) == before
+    (home / "minehalf.py").rename(home / "mine2.py")
+    assert call("--resume", "--out", "out", "--plugin", "mine2.py") == 0
+    assert cells(home) == before
 
 
 def test_another_plugin_beside_the_first_is_another_configuration(home, capsys):

@@ -62,6 +62,14 @@ def test_a_file_beside_a_plugin_counts_where_it_is_imported(hashed, line, used, 
     assert hashed(line, used, {file: FILES[file] + "# a comment\n"}) == before
 
 
+def test_files_that_change_places_count_as_they_are_imported_by_name(hashed):
+    line, used = "import pinkhelper, pinkother", "pinkhelper.LEVEL - pinkother.LEVEL"
+    one, two = "LEVEL = 1\n", "LEVEL = 2\n"
+    assert hashed(line, used, {"pinkhelper.py": one, "pinkother.py": two}) != hashed(
+        line, used, {"pinkhelper.py": two, "pinkother.py": one}
+    )
+
+
 def test_files_beside_a_plugin_that_it_does_not_import_do_not_count(hashed):
     given = ("from pinkhelper import LEVEL", "LEVEL")
     assert hashed(*given, {"pinkhouse/wall.py": "LEVEL = 22\n"}) == hashed(*given, {})
