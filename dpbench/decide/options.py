@@ -12,7 +12,7 @@ from dpbench.protocol import InputError, Parameter, parameters
 from dpbench.sweep.axes import options as of_sweeps
 from dpbench.sweep.option import Option
 from dpbench.sweep.reading import named_plugins, read_options
-from dpbench.system.paths import absolute, kind_of
+from dpbench.system.paths import check_place
 
 COMMAND = "python -m dpbench.decide"
 DESCRIPTION = """Which epsilon for this training? What follows from each, before anything is attacked.
@@ -180,7 +180,7 @@ def _check_run(given: dict[str, Any], measured: list[str]) -> None:
     if given["run"] and given["out"] is None:
         raise InputError("Give the folder for what `run` measures as `out`.")
     # before the answer is computed
-    if given["out"] is not None and kind_of(absolute(given["out"])) not in (None, "folder"):
-        raise InputError(f"{given['out']} is a file, not a folder for results: name another with `out`.")
+    if given["out"] is not None:
+        check_place(given["out"])
     if not given["run"] and measured:
         raise InputError(f"`{measured[0]}` is about what is attacked: give `run` with it.")

@@ -24,7 +24,7 @@ from dpbench.sweep.axes import options
 from dpbench.sweep.options import Options, checked, defaults
 from dpbench.system import process, source
 from dpbench.system.atomic import replacing
-from dpbench.system.paths import absolute
+from dpbench.system.paths import absolute, check_place
 
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Noise multipliers by default, two in each power of ten."""
@@ -84,6 +84,7 @@ def measure(
     out: str | Path, *, levels: tuple[float, ...], quick: bool, progress: bool, **parameters: Any
 ) -> tuple[list[Frontier], Store]:
     """The frontiers as of `frontier`, and their folder, in which nothing else has been written yet."""
+    check_place(out)  # before images are fetched
     with process.clean_state():
         registered.load(parameters.get("plugin", ()))
         setting = Setting(_options(parameters), levels)

@@ -15,7 +15,7 @@ from dpbench.store import schema
 from dpbench.store.columns import columns
 from dpbench.store.folder import CELLS, TABLES, Store
 from dpbench.system.atomic import clear_leftovers, is_temporary, made_folder, refused_as_sentence, replacing
-from dpbench.system.paths import expanded, kind_of, open_file, read_toml
+from dpbench.system.paths import check_place, expanded, kind_of, open_file, read_toml
 
 (_TABLE, _TEXT), _CONFIG = TABLES, "config.toml"
 _INPUTS = "inputs"
@@ -69,8 +69,7 @@ def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
         InputError: the folder holds a run of another configuration, or something that is no run.
     """
     path, wanted = expanded(path), _toml(config)
-    if kind_of(path) not in (None, "folder"):
-        raise InputError(f"{path} is a file, not a folder for results; name another with `out`.")
+    check_place(path)
     with refused_as_sentence(path):
         if kind_of(path / _CONFIG) is not None:
             _same(path, configuration(path / _CONFIG), wanted)

@@ -61,6 +61,12 @@ def kind_of(path: Path) -> Literal["file", "folder", "other"] | None:
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
+def check_place(folder: str | Path) -> None:
+    """InputError where something else stands in the place of a folder for results."""
+    if kind_of(absolute(folder)) not in (None, "folder"):
+        raise InputError(f"{folder} is a file, not a folder for results: name another with `out`.")
+
+
 def listed(folder: Path) -> list[str]:
     """Names of what lies in `folder`, in order; none where there is no such folder.
 

@@ -17,7 +17,7 @@ from dpbench.store import Store, environment
 from dpbench.sweep import executors
 from dpbench.sweep.options import Options, checked, defaults
 from dpbench.system import digest, process
-from dpbench.system.paths import absolute
+from dpbench.system.paths import absolute, check_place
 from dpbench.tune.measure import Measurement
 from dpbench.tune.options import OWN, options
 from dpbench.tune.progress import Display
@@ -43,6 +43,7 @@ def tune(out: str | Path, *, progress: bool = True, **parameters: Any) -> list[O
         InputError: where optuna is not installed, and for whatever cannot be tuned.
     """
     installed()
+    check_place(out)  # before images are fetched
     with process.clean_state():
         registered.load(parameters.get("plugin", ()))
         given, own = _options(parameters)

@@ -173,6 +173,13 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(usual, tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_in_the_folders_place_is_refused_before_images_are_loaded(usual, tmp_path, monkeypatch):
+    monkeypatch.setattr("dpbench.frontier.command.Setting", None)  # calling it would fail
+    (tmp_path / "thesis.doc").write_text("")
+    with pytest.raises(InputError, match=r"thesis.doc is a file, not a folder for results: name another"):
+        frontier(tmp_path / "thesis.doc", **usual)
+
+
 @pytest.fixture
 def bare(usual, monkeypatch):
     """Keywords of a frontier of data that brings no statistics of other images."""
