@@ -77,7 +77,8 @@ def is_begun(path: str | Path, config: Mapping[str, Any]) -> bool:
         entries = path.iterdir() if kind_of(path) else ()
         foreign = sorted(entry.name for entry in entries if not is_temporary(entry))
         # a run's folder that lost this file is taken up: its cells' keys say what decided them
-        if foreign and kind_of(path / CELLS) != "file":
+        ours = kind_of(path / CELLS) == "file" and kind_of(path / "cells") == "folder"
+        if foreign and not ours:
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {_CONFIG} of a run; "
                 "choose an empty or new folder with `out`."

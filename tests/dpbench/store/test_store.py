@@ -388,7 +388,10 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis.doc.*`out`"):
         open_run(tmp_path, {"a": 1})
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+    (tmp_path / "cells.csv").write_text("cell,kind\n1,neuron\n")
+    with pytest.raises(InputError, match=r"cells.csv.*`out`"):
+        open_run(tmp_path, {"a": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.csv", "thesis.doc"]
     with pytest.raises(InputError, match="is a file"):
         open_run(tmp_path / "thesis.doc", {"a": 1})
     with pytest.raises(InputError, match="Cannot write"):
