@@ -20,7 +20,7 @@ from attacks.engine.problem import Problem
 from attacks.engine.variables import Frequencies, Pixels
 from attacks.features import network_features
 from attacks.gaussian_prior import UNINFORMED, GaussianPrior, annealed, prior_term, suits, weighed
-from attacks.gradinversion_presets import PRESETS, WITH_PRIOR, Preset
+from attacks.gradinversion_presets import PRESETS, PUBLIC, WITH_PRIOR, Preset
 from attacks.held import compared, held, untold
 from attacks.objectives import Cosine, LayerL2, Objective, Scaled
 from attacks.registration import consensus, lazy
@@ -159,8 +159,9 @@ class GradInversion(Attack):
 
     def weights(self, knowledge: Knowledge) -> Preset:
         """Those of the preset; of `tuned` beside a prior, where there can be one."""
-        believes = self.preset == "tuned" and self.terms != "gradient" and suits(knowledge)
-        return WITH_PRIOR if believes else PRESETS[self.preset]
+        if self.preset != "tuned" or self.terms == "gradient" or not suits(knowledge):
+            return PRESETS[self.preset]
+        return WITH_PRIOR if knowledge.bn_stats in ("exact", "recovered") else PUBLIC
 
     def wants(self) -> frozenset[str]:
         """See `Attack.wants`; the prior is made of statistics."""

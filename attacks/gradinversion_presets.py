@@ -103,4 +103,6 @@ PRESETS = {
 WITH_PRIOR = replace(
     PRESETS["tuned"], prior=1.0, anneal=10.0, tv=0.0, bn=0.05, group=0.01, learning_rate=0.3, start=1.0
 )
-"""`tuned` where there are statistics of images of this size."""
+"""`tuned` where there are statistics of images of this size, beside those of the batch at batch norm."""
+PUBLIC = replace(WITH_PRIOR, bn=0.0, limit=None)
+"""The same where the attacker was told none of the batch's own: running ones are those of other images."""

@@ -186,6 +186,25 @@ def test_the_prior_takes_the_place_of_total_variation_where_there_are_statistics
         assert "image_statistics" not in GradInversion(**given).wants()
 
 
+def test_beside_a_prior_other_peoples_batch_statistics_count_for_nothing(
+    normed, images, monkeypatch, recwarn
+):
+    release = plain_release(normed, images, LABELS)
+
+    def problem(source, statistics=True):
+        knowledge = know(normed, images, source, image_statistics=public() if statistics else None)
+        found = problem_of(release, knowledge, monkeypatch)[0]
+        return [type(each) for each in found.regularisers], found.limit
+
+    recwarn.clear()
+    for source in ("exact", "recovered"):
+        assert problem(source) == ([GaussianPrior, BatchNormStatistics], 2)
+    for source in ("running", "none"):
+        assert problem(source) == ([GaussianPrior], None)
+    assert problem("running", statistics=False) == ([TotalVariation, L2, BatchNormStatistics], 2)
+    assert not [each for each in recwarn if "batch-norm" in str(each.message)]
+
+
 @pytest.mark.filterwarnings("ignore:.* was given no statistics")
 def test_the_loss_gradient_is_held_and_large_entries_count_for_less(normed, images, monkeypatch):
     release = plain_release(normed, images, LABELS)
