@@ -43,6 +43,7 @@ GROUP = ("lazy", "registered")
 
 GROUP_FROM = 0.25
 """Share of the iterations after which the group term sets in: 5,000 of the paper's 20,000."""
+LEFT_ASIDE = "Beside the Gaussian prior the running statistics at batch norm were left aside."
 
 
 @attack("gradinversion")
@@ -199,11 +200,13 @@ class GradInversion(Attack):
         return adapt(found, release) if self.adaptive else found
 
     def note(self, release: Release, knowledge: Knowledge) -> str:
-        """What `tuned` had to do without."""
+        """What `tuned` had to do without, or left aside."""
         if self.preset != "tuned":
             return ""
         missing = self.terms != "gradient" and not suits(knowledge)
-        return f"{UNINFORMED if missing else ''} {untold(release, knowledge)}".strip()
+        aside = self.weights(knowledge) is PUBLIC and knowledge.statistics
+        said = (UNINFORMED if missing else "", LEFT_ASIDE if aside else "", untold(release, knowledge))
+        return " ".join(filter(None, said))
 
     def refresh(
         self, problem: Problem, group: GroupConsistency, knowledge: Knowledge, begin: int

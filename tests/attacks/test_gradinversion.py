@@ -193,7 +193,8 @@ def test_beside_a_prior_other_peoples_batch_statistics_count_for_nothing(
 
     def problem(source, statistics=True):
         knowledge = know(normed, images, source, image_statistics=public() if statistics else None)
-        found = problem_of(release, knowledge, monkeypatch)[0]
+        found, _, answer = problem_of(release, knowledge, monkeypatch)
+        assert (gradinversion.LEFT_ASIDE in answer.note) == (source == "running" and statistics)
         return [type(each) for each in found.regularisers], found.limit
 
     recwarn.clear()
