@@ -81,6 +81,8 @@ def check_stated(budget: Mapping[str, Any]) -> None:
     for name in ("epochs", "train_batch_size"):
         if name in budget and "train_size" not in budget:
             raise InputError(f"`{name}` is of a training: give its `train_size`, too, or leave it out.")
+    if budget.get("eps_scope") == "training" and "train_size" not in budget:
+        raise InputError("The epsilon of a training takes its `train_size` and `epochs`: give them, too.")
 
 
 def expected_batch(release: Release, budget: Mapping[str, Any]) -> int:

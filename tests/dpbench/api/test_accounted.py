@@ -254,6 +254,7 @@ def test_layers_that_opacus_hands_to_functorch(mode):
         ({"train_size": SIZE}, "Give the `epochs` of the whole training"),
         ({"epochs": 3}, "give its `train_size`, too"),
         ({"train_batch_size": 6, "delta": 1e-3}, "give its `train_size`, too"),
+        ({"eps_scope": "training"}, "takes its `train_size` and `epochs`"),
     ],
 )
 def test_half_of_a_training_has_no_epsilon(budget, said):
