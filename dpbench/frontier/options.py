@@ -1,17 +1,15 @@
-"""The words of the command line: a sweep's, but for what a frontier sets itself, and three of its own."""
+"""The words of the command line: a sweep's, but for what a frontier sets itself, and two of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from dpbench.cell import registered
 from dpbench.frontier.command import LEVELS, NOT_HERE, OWN_DEFAULTS
-from dpbench.protocol import InputError, Parameter
-from dpbench.sweep.axes import options as of_sweeps
-from dpbench.sweep.option import FIRST, GROUPS, Option
-from dpbench.sweep.reading import as_flags, named_plugins, read_options
+from dpbench.protocol import Parameter
+from dpbench.sweep.axes import changed
+from dpbench.sweep.option import FIRST, Option
+from dpbench.sweep.reading import as_flags, read_changed
 
 
 def options() -> dict[str, Option]:
@@ -21,11 +19,7 @@ def options() -> dict[str, Option]:
         Parameter("quick", bool, (), True, False, "ten batches at every level: a curve without verdicts"),
     )
     found = {each.name: Option(each, each.default, isinstance(each.default, tuple), FIRST) for each in own}
-    for name, each in of_sweeps().items():
-        if name not in NOT_HERE:
-            hint = "one is needed" if name == "out" else each.hint
-            found[name] = replace(each, default=OWN_DEFAULTS.get(name, each.default), hint=hint)
-    return found
+    return found | changed(NOT_HERE, OWN_DEFAULTS, {"out": "one is needed"})
 
 
 def parse(arguments: Sequence[str], command: str, description: str) -> dict[str, Any]:
@@ -34,14 +28,7 @@ def parse(arguments: Sequence[str], command: str, description: str) -> dict[str,
     Raises:
         InputError: for what cannot be understood, or no folder; options stand in backquotes.
     """
-    registered.load(named_plugins(arguments))
-    known = options()
-    upon = {name: each.default for name, each in known.items()}
-    found = read_options(known, GROUPS, arguments, command, description, upon)
-    if found["out"] is None:
-        raise InputError("Give the folder for the results as `out`.")
-    own = ("levels", "quick", "quiet", "out")
-    return {name: value for name, value in found.items() if name in own or value != upon[name]}
+    return read_changed(options, arguments, command, description)
 
 
 def as_typed(sentence: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from rich.console import Console
 
 from dpbench.cell.result import CellResult
-from dpbench.cell.rows import describe
 from dpbench.cell.spec import Cell
 from dpbench.frontier.evidence import Watch
 from dpbench.frontier.result import Level
@@ -62,9 +60,3 @@ class Display(Shown):
         """A noise level is over."""
         counts = "; ".join(f"{each.attack} {each.successes} of {each.trials}" for each in level.rates)
         self._say(f"{self._where}: {counts}" + (f": {level.verdict}" if level.verdict else ""))
-
-    def waiting(self, held: Mapping[Cell, str]) -> None:
-        """Another process on this folder has in hand what is needed next."""
-        if held and self._silent:
-            named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
-            self._say(f"Waiting for cells that other processes run: {named}.")

@@ -6,7 +6,7 @@ no line here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,15 @@ def options() -> dict[str, Option]:
     first = {name: replace(found[name], group=FIRST) for name in MOST_USED}
     found = first | {name: each for name, each in found.items() if name not in first}
     return {name: each for group in GROUPS for name, each in found.items() if each.group == group}
+
+
+def changed(less: Container[str], defaults: Mapping[str, Any], hints: Mapping[str, str]) -> dict[str, Option]:
+    """The options of a command that is built on sweeps: theirs without `less`, some with other words."""
+    return {
+        name: replace(each, default=defaults.get(name, each.default), hint=hints.get(name, each.hint))
+        for name, each in options().items()
+        if name not in less
+    }
 
 
 def _defence_parts() -> dict[str, Mapping[str, Parameter]]:

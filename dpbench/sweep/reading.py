@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from dpbench.sweep.option import Option
+from dpbench.cell import registered
+from dpbench.protocol import InputError
+from dpbench.sweep.option import GROUPS, Option
 from dpbench.system.command_line import read
 
 
@@ -64,6 +66,29 @@ def read_options(
     for group in groups:
         values |= vars(getattr(found, _identifier(group)))
     return {name: _plain(known[name], values[name]) for name in known}
+
+
+def read_changed(
+    options: Callable[[], Mapping[str, Option]], arguments: Sequence[str], command: str, description: str
+) -> dict[str, Any]:
+    """`quiet`, `out` and the options that are not at their defaults, for a command that needs a folder.
+
+    Args:
+        options: gives every option by name, once the plug-ins are loaded.
+        arguments: without the program's name.
+        command: the program's name, as users type it.
+        description: what the help begins with.
+
+    Raises:
+        InputError: for what cannot be understood, or no folder; options stand in backquotes.
+    """
+    registered.load(named_plugins(arguments))
+    known = options()
+    upon = {name: each.default for name, each in known.items()}
+    found = read_options(known, GROUPS, arguments, command, description, upon)
+    if found["out"] is None:
+        raise InputError("Give the folder for the results as `out`.")
+    return {name: value for name, value in found.items() if name in ("quiet", "out") or value != upon[name]}
 
 
 def as_flags(sentence: str, known: Container[str]) -> str:

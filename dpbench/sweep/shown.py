@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
+from dpbench.cell.rows import describe
+from dpbench.cell.spec import Cell
 from dpbench.sweep.progress import SILENCE
 from dpbench.system.output import plain
 
@@ -47,6 +50,12 @@ class Shown:
     ) -> None:
         if not self._bar.disable:  # rich ends with an empty line even then
             self._bar.stop()
+
+    def waiting(self, held: Mapping[Cell, str]) -> None:
+        """Another process on this folder has in hand what is needed next."""
+        if held and self._silent:
+            named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
+            self._say(f"Waiting for cells that other processes run: {named}.")
 
     @property
     def _silent(self) -> bool:

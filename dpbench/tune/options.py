@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from dpbench.cell import registered
-from dpbench.protocol import InputError, Parameter
-from dpbench.sweep.axes import options as of_sweeps
-from dpbench.sweep.option import ATTACKS, FIRST, GROUPS, Option
-from dpbench.sweep.reading import as_flags, named_plugins, read_options
+from dpbench.protocol import Parameter
+from dpbench.sweep.axes import changed
+from dpbench.sweep.option import ATTACKS, FIRST, Option
+from dpbench.sweep.reading import as_flags, read_changed
 
 SEEDS = (100, 999)
 """First and last seed of the batches that attacks may be tuned on; others are for results."""
@@ -65,12 +63,7 @@ OWN = (
 
 def options() -> dict[str, Option]:
     """Every option by name."""
-    found = {each.name: each for each in OWN}
-    for name, each in of_sweeps().items():
-        if name not in NOT_HERE:
-            hint = _HINTS.get(name, each.hint)
-            found[name] = replace(each, default=OWN_DEFAULTS.get(name, each.default), hint=hint)
-    return found
+    return {each.name: each for each in OWN} | changed(NOT_HERE, OWN_DEFAULTS, _HINTS)
 
 
 def parse(arguments: Sequence[str], command: str, description: str) -> dict[str, Any]:
@@ -79,13 +72,7 @@ def parse(arguments: Sequence[str], command: str, description: str) -> dict[str,
     Raises:
         InputError: for what cannot be understood, or no folder; options stand in backquotes.
     """
-    registered.load(named_plugins(arguments))
-    known = options()
-    upon = {name: each.default for name, each in known.items()}
-    found = read_options(known, GROUPS, arguments, command, description, upon)
-    if found["out"] is None:
-        raise InputError("Give the folder for the results as `out`.")
-    return {name: value for name, value in found.items() if name in ("quiet", "out") or value != upon[name]}
+    return read_changed(options, arguments, command, description)
 
 
 def as_typed(sentence: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from rich.console import Console
 
@@ -49,12 +48,6 @@ class Display(Shown):
         self._show()
         if result.status == "failed":
             self.say(f"{describe(cell)}: {result.status}. {result.rows[0]['error']}")
-
-    def waiting(self, held: Mapping[Cell, str]) -> None:
-        """Another process on this folder has in hand what is needed next."""
-        if held and self._silent:
-            named = ", ".join(f"{describe(cell)} ({who})" for cell, who in held.items())
-            self.say(f"Waiting for cells that other processes run: {named}.")
 
     def say(self, line: str) -> None:
         """A line that stays."""
