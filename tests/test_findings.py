@@ -292,13 +292,27 @@ def test_accuracies_are_those_of_the_committed_trainings():
 
 
 def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs():
+    page = (FINDINGS / "2026-11-gradinversion.md").read_text()
     found = results("gradinversion-ablation")
-    lpips = found[found["floor"].isna()].groupby(["bn_stats", "terms"])["lpips"].median().round(3)
+    attacked, noise = found[found["floor"].isna()], found[found["floor"] == "noise-gradient"]
     terms = ["gradient", "fidelity", "lazy", "registered"]
-    assert [lpips["exact", name] for name in terms] == [0.141, 0.096, 0.117, 0.108]
-    noise = found[found["floor"] == "noise-gradient"]
-    noise = noise.groupby(["bn_stats", "terms"])["lpips"].median().round(3)
-    assert [noise["exact", name] for name in terms] == [0.2, 0.117, 0.107, 0.111]
+    by_setting = {
+        setting: rows.set_index("image")["lpips"] for setting, rows in attacked.groupby(["bn_stats", "terms"])
+    }
+    for source, medians, nearer in (
+        ("exact", [0.154, 0.079, 0.081, 0.086], [7, 4, 3]),
+        ("running", [0.154, 0.092, 0.131, 0.125], [6, 3, 2]),
+    ):
+        assert [round(by_setting[source, name].median(), 3) for name in terms] == medians
+        gradient, fidelity, lazy, registered = (by_setting[source, name] for name in terms)
+        better = [(fidelity, gradient), (lazy, fidelity), (registered, fidelity)]
+        assert [int((one < other).sum()) for one, other in better] == nearer
+    lpips = noise[noise["bn_stats"] == "exact"].groupby("terms")["lpips"].median().round(3)
+    assert [lpips[name] for name in terms[:2]] == [0.215, 0.130]
+    assert "(0.154 to 0.079), and bring all 8 images nearer but one" in page
+    assert "0.081 (lazy) and 0.086\n(registered), nearer than without them on 4 and 3 of the 8" in page
+    assert "(0.154 to 0.092), and the group terms take a part of it back" in page
+    assert "(0.131 and 0.125, nearer on 3 and 2 of the 8)" in page
     found = results("bn-knowledge")
     attacked = found[found["floor"].isna()]
     assert attacked["original_index"].nunique() == 12
@@ -306,7 +320,6 @@ def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs()
     for labels in ("known", "inferred"):
         exact, running, none = (lpips[source, labels] for source in ("exact", "running", "none"))
         assert exact < none < running - 0.01
-    page = (FINDINGS / "2026-11-gradinversion.md").read_text()
 
     def nearer(one, other, rows=attacked, others=attacked):
         """Images of settings (statistics, labels) that are nearer by LPIPS in one than in the other."""
