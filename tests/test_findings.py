@@ -350,6 +350,24 @@ def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs()
         assert words in page
 
 
+def test_how_a_share_of_the_gradient_goes_with_what_comes_back_in_the_stored_run():
+    found, page = results("confidence"), (FINDINGS / "2026-11-gradinversion.md").read_text()
+    found = found[found["floor"].isna()]
+    assert found["original_index"].nunique() == 8
+    for defence, ends in (("none", "between −.88 and −.33"), ("clip", "between −.50 and .17")):
+        rows = found[found["defense"] == defence].groupby(["victim", "logit_scale"])
+        ranks = [spearmanr(each["image_grad_share"], each["lpips"]).statistic for _, each in rows]
+        low, high = (f"{end:.2f}".replace("-", "−").replace("0.", ".") for end in (min(ranks), max(ranks)))
+        assert ends == f"between {low} and {high}"
+        assert f"lie {ends}" in page
+    converged = found[found["victim"] == "trained"]
+    each = converged.pivot(index=["logit_scale", "batch_seed", "image"], columns="defense", values="lpips")
+    assert ((each["clip"] < each["none"]).sum(), len(each)) == (17, 24)
+    medians = converged[converged["defense"] == "none"].groupby("logit_scale")["lpips"].median().round(3)
+    assert list(medians[[1, 0.25]]) == [0.093, 0.061]
+    assert medians.is_monotonic_increasing
+
+
 def test_which_methods_see_more_than_their_noise_on_one_batch():
     found, page = results("gradinversion-table"), (FINDINGS / "2026-11-gradinversion.md").read_text()
     nearer = {}
