@@ -96,7 +96,8 @@ class Setting:
             if attacker.title in [each.title for each in beside]:  # what it is told or given differs
                 raise InputError(_SEVERAL)
             beside.append(attacker)
-        self.guarantee(self.levels[0])  # an impossible budget is to be refused before anything is run
+        for name in self.attackers:  # an impossible budget is to be refused before anything is run
+            self.guarantee(name, self.levels[0])
 
     def cells(self, seed: int) -> dict[float, dict[Attacker, Cell]]:
         """The cells of one batch, by noise multiplier (0: undefended) and attacker.
@@ -118,18 +119,19 @@ class Setting:
         found[0.0] = {each: undefended[each.undefended()] for each in found[self.levels[0]]}
         return dict(found)
 
-    def guarantee(self, sigma: float) -> Guarantee | None:
-        """What a noise multiplier guarantees in this setting."""
-        cell = self._cell(sigma)
+    def guarantee(self, threat_model: str, sigma: float) -> Guarantee | None:
+        """What a noise multiplier guarantees of what the attackers of a threat model see."""
+        cell = self._cell(threat_model, sigma)
         return parts.guarantee_of(cell, parts.defence_of(cell))
 
-    def sensitivity(self, releases: int) -> float:
-        """How far a sample moves all attacked releases together, in units of the clip norm."""
-        return parts.defence_of(self._cell(self.levels[0])).stages[0].sensitivity(releases)
+    def sensitivity(self, threat_model: str) -> float:
+        """How far a sample moves all releases that they see together, in units of the clip norm."""
+        cell = self._cell(threat_model, self.levels[0])
+        return parts.defence_of(cell).stages[0].sensitivity(parts.threat_of(cell).releases)
 
-    def _cell(self, sigma: float) -> Cell:
-        """One cell of this setting, with another noise multiplier."""
-        cell = next(iter(self.cells(FIRST_SEED)[self.levels[0]].values()))
+    def _cell(self, threat_model: str, sigma: float) -> Cell:
+        """A cell of a threat model, with another noise multiplier."""
+        cell = self.cells(FIRST_SEED)[self.levels[0]][self.attackers[threat_model][0]]
         given = tuple(sorted({**cell.defence.given, "noise_multiplier": sigma}.items()))
         return replace(cell, defence=replace(cell.defence, parameters=given))
 

@@ -91,7 +91,7 @@ class Measurement:
         rates = tuple(Rate.of(attacker.title, count, watch.trials) for attacker, count in counts)
         if verdicts and verdict is None:  # images with copies took some of the batches
             verdict = Verdict.UNDECIDED
-        level = Level(noise=self._noise(sigma), rates=rates, verdict=verdict)
+        level = Level(noise=self._noise(threat_model, sigma), rates=rates, verdict=verdict)
         self._display.ended(level)
         return level
 
@@ -122,8 +122,8 @@ class Measurement:
             raise InputError(f"An attack has no result, so the frontier stops there: {rows[0]['error']}")
         return next((row["ranked_first"] for row in rows if "ranked_first" in row), None)
 
-    def _noise(self, sigma: float) -> Noise:
-        guarantee = self._setting.guarantee(sigma) if sigma else None
+    def _noise(self, threat_model: str, sigma: float) -> Noise:
+        guarantee = self._setting.guarantee(threat_model, sigma) if sigma else None
         if guarantee is None:
             return Noise(sigma=sigma)
         finite = guarantee.eps is not None and math.isfinite(guarantee.eps)
@@ -133,7 +133,7 @@ class Measurement:
         self, threat_model: str, levels: dict[float, Level], leak_up_to: float | None, none_from: float | None
     ) -> Frontier:
         attackers = self._setting.attackers[threat_model]
-        far = self._setting.sensitivity(attackers[0].threat.given.get("releases", 1))
+        far = self._setting.sensitivity(threat_model)
         certified = {kappa: certified_sigma(kappa, sensitivity=far) for kappa in (PRIOR_SUCCESS, CHANCE)}
         return Frontier(
             threat_model=threat_model,
@@ -141,7 +141,7 @@ class Measurement:
             levels=tuple(levels[sigma] for sigma in sorted(levels)),
             leak_up_to=None if leak_up_to is None else levels[leak_up_to].noise,
             none_from=None if none_from is None else levels[none_from].noise,
-            certified={f"{kappa:g}": self._noise(sigma) for kappa, sigma in certified.items()},
+            certified={f"{kappa:g}": self._noise(threat_model, s) for kappa, s in certified.items()},
             setting=self._setting.described(),
         )
 

@@ -148,6 +148,18 @@ def test_the_certified_noise_is_for_all_releases(usual, script, tmp_path):
     assert found.certified["0.1"].eps_release == pytest.approx(privacy.epsilon(4.08, 1e-5), rel=1e-3)
 
 
+def test_each_threat_models_epsilon_is_that_of_the_releases_it_sees(usual, script, tmp_path):
+    """Poisson sampling hides something from the informed attacker, and nothing from the server."""
+    script(lambda sigma: True)
+    attackers = {"attack": ("prior-aware", "analytic"), "inclusion": 0.1, "releases": 4}
+    found = frontier(tmp_path, **usual | attackers | {"levels": (1.0,)}, quick=True)
+    assert [each.threat_model for each in found] == ["informed", "malicious-linear"]
+    sampled, whole = (each.levels[-1].noise.eps_release for each in found)
+    assert sampled == pytest.approx(privacy.epsilon(1.0, 1e-5, 0.1, 4))
+    assert whole == pytest.approx(privacy.epsilon(1.0, 1e-5, 1.0, 4))
+    assert found[1].certified["0.1"].eps_release == pytest.approx(privacy.epsilon(4.08, 1e-5), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
