@@ -48,7 +48,7 @@ def audit(
     Adjacency is add/remove with the batch size public; the batch is fixed (sample rate 1). Canaries have
     gradients of norm C and 100 C, among random and opposed samples; Bonferroni's correction covers them all,
     both kinds of bound and every check of the noise. The checks are about the stages of a chain that the
-    guarantee is about, before post-processing; the bounds are about what is released.
+    guarantee or claim is about, before post-processing; the bounds are about what is released.
 
     Args:
         defense: of `defenses.create`, or a `Chain` of your own stages.

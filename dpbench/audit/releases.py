@@ -12,8 +12,8 @@ from torch import Tensor
 
 from defenses import Chain
 from defenses.base import Gradients, PostProcessor
-from dpbench.audit.canaries import Probe, mean_output
-from dpbench.protocol import InputError, Release
+from dpbench.audit.canaries import SIZE, Probe, mean_output
+from dpbench.protocol import Claim, Guarantee, InputError, Release
 from dpbench.system.words import counted
 
 CHUNK = 500
@@ -47,8 +47,8 @@ class Rows:
 
     Attributes:
         released: float64 [n, SIZE + p]: the sum of gradients, then p numbers of the public description.
-        noised: float64 [n, SIZE], the sum as the stages left it which the guarantee is about; later ones
-            post-process it.
+        noised: float64 [n, SIZE], the sum as the stages left it which the guarantee or claim is about; later
+            ones post-process it.
     """
 
     released: np.ndarray
@@ -154,12 +154,19 @@ def _described(shapes: Sequence[Sequence[int]]) -> str:
 
 
 def _covered(defense: Chain) -> int:
-    """How many stages the guarantee is about, before post-processing; all of them where there is none."""
+    """How many stages the guarantee is about, or else the makers' claim; all of them where there is neither.
+
+    What follows is post-processing.
+    """
+
+    def promise(chain: Chain) -> Guarantee | Claim | None:
+        return chain.claim(SIZE) if defense.guarantee is None else chain.guarantee
+
     stages = defense.stages
-    if defense.guarantee is None:
+    if promise(defense) is None:
         return len(stages)
     prefixes = (replace(defense, stages=stages[:n]) for n in range(1, len(stages)))
-    found = (n for n, prefix in enumerate(prefixes, 1) if prefix.guarantee == defense.guarantee)
+    found = (n for n, prefix in enumerate(prefixes, 1) if promise(prefix) == promise(defense))
     return next(found, len(stages))
 
 

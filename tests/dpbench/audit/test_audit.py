@@ -145,6 +145,13 @@ def test_the_epsilon_of_clipping_and_noise_is_a_claim_like_any_other(name, monke
     assert main([*words, "--unit", "user"]) == 2
 
 
+def test_what_follows_a_filter_does_not_break_the_claim_of_its_makers(capsys):
+    """The classical formula for any two updates holds below epsilon 1; dropping entries spends nothing."""
+    words = ["--defense", "local-dp+prune", "--nominal-sensitivity", "2", "--nominal-eps", "0.9"]
+    assert main([*words, "--batch-size", "40", "--releases", "800"]) == 0
+    assert "the claim is 0.9. Its noise passes 8 checks" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_bug_in_the_noise_is_said_and_sets_the_exit_status(monkeypatch, capsys):
     """Epsilon does not show it."""
     monkeypatch.setitem(defenses_registry._items, "twice", NoiseUsedTwice)
