@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,14 @@ def draw_candidates(
     if len(images) > 1:
         known = clipped_gradients(model, loss, images[1:], labels[1:], max_grad_norm).sum(0)
     return Candidates(choices, classes, gradients, known)
+
+
+def shuffled(given: Candidates, seed: int) -> Candidates:
+    """The same in an order drawn by `seed`: an attacker who tells none apart is right once in n."""
+    order = torch.randperm(len(given.images), generator=torch.Generator().manual_seed(seed))
+    order = order.to(given.images.device)
+    mixed = {name: getattr(given, name)[order] for name in ("images", "labels", "gradients")}
+    return replace(given, **mixed)
 
 
 def check_count(candidates: int, others: int) -> None:

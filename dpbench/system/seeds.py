@@ -18,6 +18,7 @@ PURPOSES = {
     "client": "the noise of each further client whose release is summed with the first one's",
     "inclusion": "the coins that say which releases the attacked sample is in",
     "candidates": "which images the informed attacker chooses among",
+    "order": "in which order it is shown them in a trial",
     "search": "the start and the steps of an attack",
     "noise floor": "the noise that an attack is fed in place of a release",
     "decoys": "which images identification chooses among",

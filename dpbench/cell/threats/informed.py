@@ -18,7 +18,7 @@ from defenses import Chain
 from dpbench import privacy
 from dpbench.cell import parts, rows
 from dpbench.cell import release as releasing
-from dpbench.cell.candidates import draw_candidates
+from dpbench.cell.candidates import draw_candidates, shuffled
 from dpbench.cell.result import CellResult, no_images
 from dpbench.cell.scene import Scene
 from dpbench.cell.spec import Cell
@@ -124,7 +124,8 @@ class Informed(ThreatModel):
             for trial in range(truth, trials, self.candidates):
                 with_it = self._release(cell, scene, given, truth, trial)
                 without = self._release(cell, scene, given, None, trial)
-                answer = releasing.attacked(cell, scene, with_it, candidates=given).images[0]
+                shown = shuffled(given, cell.seed("order", trial))
+                answer = releasing.attacked(cell, scene, with_it, candidates=shown).images[0]
                 right += alone and torch.equal(answer, given.images[truth])
                 for release, is_in in ((with_it, True), (without, False)):
                     ratio = scores(release, given.known, gradient[None], self.inclusion)

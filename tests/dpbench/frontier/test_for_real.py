@@ -38,6 +38,16 @@ def test_the_informed_attacker_picks_the_image_among_its_decoys(usual, tmp_path,
     assert table["ranked_first"].tolist() == (table["success"] == 1).tolist()
 
 
+def test_who_cannot_tell_candidates_apart_finds_the_true_one_by_chance(usual, tmp_path, monkeypatch):
+    """All that percentile sends of this noise is clamped, so that all candidates are as likely."""
+    monkeypatch.setattr(measure, "QUICK", 5)
+    given = usual | {"attack": "prior-aware", "defense": "dp+percentile", "levels": (10.0,)}
+    (found,) = frontier(tmp_path, **given, quick=True)
+    undefended, defended = (level.rates[0].successes for level in found.levels)
+    assert undefended == 5
+    assert defended <= 1
+
+
 REGISTER = """
 from dpbench.data import datasets
 from tests.helpers.tiny import tiny
