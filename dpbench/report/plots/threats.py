@@ -35,7 +35,7 @@ left out."""
 _SHAPES = "so^Dv*"
 _BOUND, _CHANCE = "no attacker passes", "chance of a blind choice"
 _HIGH, _SCALE, _HANDLE = 3.4, 0.6, 0.7  # a panel; beside it, for its scale; beside a legend's text; inches
-_CURVE = ["threat_model", "releases", "inclusion", "choices"]
+_CURVE = ["threat_model", "releases", "inclusion", "choices", "delta"]
 """What a curve is of; `choices` are the candidates or the images in the gallery."""
 
 
@@ -56,7 +56,7 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     in a frontier where it ranks it first, the informed attacker where it picks the right candidate. Every
     point stands at its own epsilon; bars are 95 % intervals: exact, or of a frontier those that hold whenever
     its batches ended. The black line is the ReRo bound at the prior of a blind choice, the dotted one that
-    choice. A panel for each batch size, number of releases, inclusion and number of choices.
+    choice. A panel for each batch size, number of releases, inclusion, number of choices and delta.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -81,9 +81,8 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     down = math.ceil(len(shown) / across)
     figure = Figure(figsize=(width, 3.9 * down), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
-    delta = float(table["delta"].dropna().iloc[0])
     for axis, (setting, rows) in zip(panels, shown, strict=False):
-        _panel(axis, rows, attackers, delta, width / across - _SCALE)
+        _panel(axis, rows, attackers, width / across - _SCALE)
         axis.set_title(wrap(_heading(setting, [key for key, _ in every]), width / across - _SCALE, TEXT))
     for axis in panels[len(shown) :]:
         axis.set_axis_off()
@@ -107,13 +106,14 @@ def _strongest(found: pd.DataFrame) -> list[str]:
 
 def _heading(setting: tuple, every: list[tuple]) -> str:
     """The batch size, and what else the panels differ in."""
-    size, releases, inclusion, among = setting
+    size, releases, inclusion, among, delta = setting
     text = f"batch of {size}"
     if len({(each[1], each[2]) for each in every}) > 1:
         text += f", {releases} release{'s' if releases > 1 else ''}"
     text += f", each with chance {inclusion:g}" if inclusion < 1 else ""
     several = len({each[3] for each in every if not pd.isna(each[3])}) > 1
-    return f"{text}, one of {among:g}" if several and not pd.isna(among) else text
+    text += f", one of {among:g}" if several and not pd.isna(among) else ""
+    return f"{text}, δ={up(delta, 6)}" if len({each[4] for each in every}) > 1 else text
 
 
 def _legend(figure: Figure, panels: list[Axes], width: float) -> float:
@@ -143,15 +143,15 @@ def _attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Successes and trials by threat model, releases, inclusion, choices and budget, of the strongest attack.
+    """Successes and trials of the strongest attack, by threat model, releases, inclusion, choices and budget.
 
     Args:
         table: rows of attacks that ended well, with an eps_release.
 
     Returns:
-        `threat_model`, `releases`, `inclusion`, `choices`, `eps_release`, `attack`, `right`, `trials`, the
-        ends `low` and `high` of the share's interval, what was counted (`measure`), and the informed
-        attacker's `bound`.
+        `threat_model`, `releases`, `inclusion`, `choices`, `delta`, `eps_release`, `attack`, `right`,
+        `trials`, the ends `low` and `high` of the share's interval, what was counted (`measure`), and the
+        informed attacker's `bound`.
     """
     curve = [*_CURVE, "eps_release"]
     by = [*curve, "attack", "adaptive", "prior"]
@@ -176,11 +176,12 @@ def _attacker(threat_model: str, measure: str) -> str:
     return said.replace("identified", "ranked first") if measure == "ranked" else said
 
 
-def _panel(axis: Axes, rows: pd.DataFrame, attackers: list[str], delta: float, inches: float) -> None:
+def _panel(axis: Axes, rows: pd.DataFrame, attackers: list[str], inches: float) -> None:
     for threat_model, own in rows.groupby("threat_model"):
         known = _attacker(threat_model, own["measure"].iloc[0])
         _curve(axis, own, attackers.index(threat_model), known)
-    among, inclusion, budgets = rows["choices"].iloc[0], rows["inclusion"].iloc[0], rows["eps_release"]
+    among, inclusion, delta = (rows[name].iloc[0] for name in ("choices", "inclusion", "delta"))
+    budgets = rows["eps_release"]
     black = {"color": "black", "linewidth": 1, "label": _BOUND}
     if inclusion < 1:  # there is no formula: the bound of each point
         told = rows[rows["bound"].notna()].drop_duplicates("eps_release")

@@ -174,6 +174,19 @@ def test_plot_has_a_panel_with_its_bound_for_each_prior(table):
             assert gamma == pytest.approx(privacy.reconstruction_bound(sigma, kappa=1 / prior))
 
 
+def test_each_delta_has_a_panel_with_its_own_bound(table):
+    """The same epsilon at a larger delta has less noise, and a higher bound."""
+    large = 1e-2
+    informed = table[(table["threat_model"] == "informed")]
+    panels = threats(pd.concat([informed, informed.assign(delta=large)])).axes
+    assert [axis.get_title() for axis in panels] == ["batch of 4, δ=1e-05", "batch of 4, δ=0.01"]
+    for axis, delta in zip(panels, (1e-5, large), strict=True):
+        assert axis.get_xlabel().endswith(f"δ={delta:g}")
+        bound = next(line for line in axis.lines if line.get_label() == "no attacker passes")
+        sigma = privacy.noise_multiplier(1.0, delta)
+        assert bound.get_ydata()[0] == pytest.approx(privacy.reconstruction_bound(sigma))
+
+
 def test_points_stand_at_their_own_budget(table):
     found = [curve for axis in threats(table).axes for curve in axis.containers]
     for curve in found:
