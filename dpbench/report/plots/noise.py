@@ -168,8 +168,8 @@ def _panel(axis: Axes, table: pd.DataFrame, metric: str, curves: list[str]) -> l
 
 
 def _scale(axis: Axes, private: pd.DataFrame, inches: float, *, top: bool, bottom: bool) -> None:
-    """Sigma below; above it the epsilons of release and training."""
-    noises = private.groupby("noise_multiplier")[["eps_release", "eps"]].median()
+    """Sigma below; above it the epsilons of release and training, of several of one sigma the largest."""
+    noises = private.groupby("noise_multiplier")[["eps_release", "eps"]].max()
     sigmas, gap = list(noises.index), span(noises.index)
     bare = sigmas[0] / gap
     axis.set_xscale("log")

@@ -183,9 +183,13 @@ def _correlation(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _budgets(table: pd.DataFrame) -> dict[_Curve, float]:
-    """Epsilon of the release by noise, number of releases and bands."""
+    """Epsilon of the release by noise, number of releases and bands, the largest of several deltas.
+
+    A release that the sample is in with a chance below 1 has a smaller one, and another curve.
+    """
     table = schema.conform(table)
-    by = table.assign(**_correlation(table)).groupby(_CURVE)["eps_release"].median()
+    table = table[table["inclusion"].fillna(1) == 1]
+    by = table.assign(**_correlation(table)).groupby(_CURVE)["eps_release"].max()
     return {(float(sigma), int(releases), int(bands)): eps for (sigma, releases, bands), eps in by.items()}
 
 

@@ -73,6 +73,18 @@ def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
         assert (low, high) == pytest.approx((ci.low, ci.high))
 
 
+def test_of_several_epsilons_of_one_noise_the_largest_stands_in_a_figure(table):
+    """Sampling makes the epsilon of a release smaller, a smaller delta or more releases make it larger."""
+    sampled = table.assign(inclusion=0.1, eps_release=table["eps_release"] / 10, threat_model="informed")
+    smaller = table.assign(delta=1e-9, eps_release=2 * table["eps_release"])
+    lines = tradeoff(pd.concat([table, sampled, sampled, smaller], ignore_index=True)).axes[0].lines
+    told = [each.get_label() for each in lines if each.get_label().startswith("σ")]
+    assert told == ["σ 0.5, ε 24", "σ 2, ε 5"]
+    more = table.assign(releases=4, eps_release=2 * table["eps_release"])
+    (upper,) = noise(pd.concat([table, more], ignore_index=True)).axes[0].child_axes
+    assert [text.get_text() for text in upper.get_xticklabels()] == ["24\n3", "5\n0.625"]
+
+
 def test_many_points_of_one_chance_stay_near_it(table):
     """Read along x, a point belongs to its chance: fourteen of them stand within a third of it."""
     several = [table.assign(attack=f"attack {i}") for i in range(7)]
