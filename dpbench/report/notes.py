@@ -13,7 +13,7 @@ from dpbench.report.evidence import originals
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended, is_floor, is_guessed
-from dpbench.report.units import protected
+from dpbench.report.units import protected, scopes
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
@@ -43,8 +43,7 @@ def notes(
     said += _defences(attacked)
     private = attacked[attacked["eps_release"].notna()]
     if len(private):
-        scope = "whole training" if private["eps"].notna().any() else "attacked gradient"
-        words = [f"ε is the budget of the {scope}"]
+        words = [f"ε is the budget of {' or of '.join(scopes(private))}"]
         words += [f"accountant {accountant}"] if accountant else []
         words += [f"δ {up(value, 6)}" for value in sorted(private["delta"].dropna().unique())]
         words += [f"{word} adjacency" for word in private["adjacency"].dropna().unique()]

@@ -20,6 +20,7 @@ from dpbench.report.rows import (
     reads_no_gradient,
 )
 from dpbench.report.settings import Results, Setting
+from dpbench.report.units import scopes
 from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
 from dpbench.store import schema
 from dpbench.system.once import once
@@ -254,13 +255,14 @@ def _terms(table: pd.DataFrame, results: Results) -> str:
         terms.append(f"rebuilt is a margin of {WORKS_DB:g} dB and no test")
     if any(each.images == 1 for each in found):
         terms.append("one image says nothing of others")
-    accountants = measured.loc[measured["eps_release"].notna(), "accountant"].dropna().unique()
-    if len(accountants):
-        whole = measured["eps"].notna().any()
-        terms.append(
-            f"ε is for {'the whole training' if whole else 'the attacked gradient'} "
-            f"by the {' and the '.join(accountants)} accountant"
-        )
+    accountants = {scope: part["accountant"].dropna().unique() for scope, part in scopes(measured).items()}
+    budgets = [
+        f"for {scope} by the {' and the '.join(names)} accountant"
+        for scope, names in accountants.items()
+        if len(names)
+    ]
+    if budgets:
+        terms.append(f"ε is {' or '.join(budgets)}")
     if len(measured) and table["lpips"].isna().all():
         terms.append("LPIPS is empty")
     failed = table.loc[~ended_well(table), "key"].nunique()

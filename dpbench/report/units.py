@@ -1,4 +1,4 @@
-"""What a guarantee is about, and who adds its noise, in words."""
+"""What a guarantee and its epsilon are about, and who adds its noise, in words."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ def protected(rows: pd.DataFrame) -> str:
         'one client with all its images'
     """
     return ", or ".join(ONE[unit] + " with all its images" * (unit == "user") for unit in units(rows))
+
+
+def scopes(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows that have a guarantee, by what the epsilon of their names is for.
+
+    Example:
+        >>> list(scopes(pd.DataFrame({"eps_release": [3.9, 1.0], "eps": [1.0, None]})))
+        ['the whole training', 'the attacked gradient']
+    """
+    of_training = rows["eps"].notna()
+    released = rows["eps_release"].notna() & ~of_training
+    found = {"the whole training": rows[of_training], "the attacked gradient": rows[released]}
+    return {scope: part for scope, part in found.items() if len(part)}
 
 
 def who_adds_noise(rows: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, SMALL, TE
 from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only_labels, ordered
+from dpbench.report.units import scopes
 from dpbench.store import Store, schema
 
 CEILING = 60
@@ -181,12 +182,8 @@ def _lines(text: str) -> int:
 
 def _title(attacked: pd.DataFrame, shown: int, parts: int, series: int, apart: bool) -> str:
     title = "Small: one image, large: median"
-    scopes = {
-        "of the whole training": attacked["eps"].notna().any(),
-        "of the attacked gradient": (attacked["eps"].isna() & attacked["eps_release"].notna()).any(),
-    }
-    if any(scopes.values()):
-        title += f", ε is the budget {' or '.join(scope for scope, there in scopes.items() if there)}"
+    if found := scopes(attacked):
+        title += f", ε is the budget of {' or of '.join(found)}"
     if attacked["lpips"].isna().all():
         title += ", LPIPS is empty"
     more = [f"{MOST_SERIES} of {series} series, the most leaking"] if series > MOST_SERIES else []

@@ -298,6 +298,8 @@ def test_release_scope_is_named(make_rows, dp):
     released = dp | {"eps": None, "eps_release": 1.0, "eps_scope": "release", "accountant": "analytic"}
     rows = make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "dp", 1, 9, 0.4, **released)
     assert "ε is for the attacked gradient by the analytic accountant" in sentence(frame(rows))
+    both = sentence(frame(rows + make_rows("dlg", "dp", 1, 9, 0.4, **dp | {"eps": 1.0, "eps_release": 3.9})))
+    assert "ε is for the whole training by the pld accountant or for the attacked gradient by the " in both
 
 
 def test_a_head_that_is_trained_alone_is_a_victim_of_its_own(make_run):

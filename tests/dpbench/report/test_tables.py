@@ -52,6 +52,13 @@ def test_markdown_rows_are_whole(make_run):
     assert "accountant pld" in text
 
 
+def test_budgets_of_trainings_and_of_releases_are_told_apart(make_run, make_rows, dp):
+    released = dp | {"eps": None, "eps_release": 1.0, "eps_scope": "release"}  # sampled, so by pld as well
+    rows = frame(make_rows("dlg", "dp", 1, 9, 0.4, **released))
+    text = to_markdown(pd.concat([make_run(), rows], ignore_index=True))
+    assert "ε is the budget of the whole training or of the attacked gradient, accountant pld" in text
+
+
 def test_empty_columns_are_left_out_and_explained(make_run):
     text = to_markdown(make_run(lpips_there=False, dp=False))
     header = next(line for line in text.splitlines() if line.startswith("| Attack"))
