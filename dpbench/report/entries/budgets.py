@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -12,8 +13,9 @@ from dpbench.protocol import Factorisation
 
 ROOM = 0.01
 """Share by which another version of an accountant may be tighter."""
-_STATED = ("defense", "eps", "eps_release", "rero_release")
-_DECIDE = ("delta", "noise_multiplier", "sample_rate", "steps", "releases", "inclusion", "bands")
+_STATED = ("defense", "eps", "eps_release", "eps_replace", "eps_client", "rero_release", "success_bound")
+_DECIDE = ("delta", "noise_multiplier", "sample_rate", "steps", "releases", "inclusion", "bands", "clients")
+_DECIDE += ("candidates",)
 
 
 def too_small(table: pd.DataFrame) -> list[str]:
@@ -37,25 +39,35 @@ def too_small(table: pd.DataFrame) -> list[str]:
 
 def _of_row(row: dict[str, Any]) -> list[str]:
     sigma, delta = float(row["noise_multiplier"]), float(row["delta"])
-    found = []
-    if not pd.isna(row["eps"]):
-        spent = privacy.epsilon(sigma, delta, float(row["sample_rate"]), int(row["steps"]))
-        found.append(("ε of the training", row["eps"], spent))
-    releases, inclusion, bands = (
-        1 if pd.isna(row.get(name)) else row[name] for name in ("releases", "inclusion", "bands")
+    releases, inclusion, bands, clients = (
+        1 if pd.isna(row.get(name)) else row[name] for name in ("releases", "inclusion", "bands", "clients")
     )
     # without sampling all releases are one, whose noise may be correlated
     release = (sigma / Factorisation(int(releases), int(bands)).sensitivity(), 1.0, 1)
     if inclusion < 1:
         release = (sigma, float(inclusion), int(releases))
-    found.append(
-        ("ε of the attacked release", row["eps_release"], privacy.epsilon(release[0], delta, *release[1:]))
-    )
-    if not pd.isna(row["rero_release"]):
-        found.append(("bound on reconstruction", row["rero_release"], privacy.reconstruction_bound(*release)))
+
+    def epsilon(share: float) -> float:
+        return privacy.epsilon(share * release[0], delta, *release[1:])
+
+    def of_training() -> float:
+        return privacy.epsilon(sigma, delta, float(row["sample_rate"]), int(row["steps"]))
+
+    found = {
+        "eps": ("ε of the training", of_training),
+        "eps_release": ("ε of the attacked release", lambda: epsilon(1)),
+        "eps_replace": ("ε of the attacked release under replacement", lambda: epsilon(1 / 2)),
+        "eps_client": ("ε of one client's message", lambda: epsilon(1 / math.sqrt(clients))),
+        "rero_release": ("bound on reconstruction", lambda: privacy.reconstruction_bound(*release)),
+        "success_bound": (
+            "bound on picking the sample",
+            lambda: privacy.reconstruction_bound(*release, kappa=1 / row["candidates"]),
+        ),
+    }
+    stated = {name: float(row[name]) for name in found if not pd.isna(row.get(name))}
     return [
-        f"the {what} under {row['defense']}, {float(stated):.4g}, is too small: noise of σ {sigma:.4g} gives "
+        f"the {what} under {row['defense']}, {stated[name]:.4g}, is too small: noise of σ {sigma:.4g} gives "
         f"{up(least, 4)}"
-        for what, stated, least in found
-        if float(stated) < least * (1 - ROOM)
+        for name, (what, least_of) in found.items()
+        if name in stated and stated[name] < (least := least_of()) * (1 - ROOM)
     ]

@@ -32,6 +32,12 @@ def test_what_follows_from_the_noise_stands():
     together = SIGMA / Factorisation(4, 3).sensitivity()
     rows = [row(), row(SIGMA / 2, releases=4), row(**sampled)]
     rows += [row(together, "dp-ftrl", releases=4, bands=3, eps=None), row(SIGMA / 2)]
+    apart = {
+        "eps_replace": privacy.eps_replace(SIGMA, DELTA),
+        "eps_client": privacy.epsilon(SIGMA / 2, DELTA),
+        "success_bound": privacy.reconstruction_bound(SIGMA, kappa=1 / 5),
+    }
+    rows += [row(**apart, clients=4, candidates=5)]
     assert too_small(frame(rows)) == []
 
 
@@ -41,6 +47,9 @@ def test_what_follows_from_the_noise_stands():
         ({"eps": 0.5}, r"the ε of the training under dp, 0.5, is too small"),
         ({"eps_release": 0.5}, r"the ε of the attacked release under dp, 0.5, is too small: noise of σ 1.1"),
         ({"rero_release": 0.11}, r"the bound on reconstruction under dp, 0.11, is too small"),
+        ({"eps_replace": 5.0}, r"the ε of the attacked release under replacement under dp, 5, is too small"),
+        ({"eps_client": 5.0, "clients": 4}, r"the ε of one client's message under dp, 5, is too small"),
+        ({"success_bound": 0.3, "candidates": 5}, r"the bound on picking the sample under dp, 0.3, is too"),
         ({"releases": 4}, r"ε of the attacked release under dp"),
         ({"inclusion": 0.3, "releases": 100}, r"ε of the attacked release under dp"),
         ({"defense": "dp-ftrl", "bands": 3, "releases": 2}, r"ε of the attacked release under dp-ftrl"),
