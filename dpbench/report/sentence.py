@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from dpbench.report import informed
-from dpbench.report.evidence import Measure, originals
+from dpbench.report.evidence import Measure
 from dpbench.report.naming import number
+from dpbench.report.no_pictures import of_no_picture
 from dpbench.report.notes import fishing
-from dpbench.report.rows import (
-    ended_well,
-    is_defended,
-    is_floor,
-    of_pictures,
-    only_labels,
-    reads_no_gradient,
-)
+from dpbench.report.rows import ended_well, is_defended, is_floor, of_pictures
 from dpbench.report.settings import Results, Setting
 from dpbench.report.units import scopes
 from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
 from dpbench.store import schema
 from dpbench.system.once import once
+from dpbench.system.words import joined, several
 
-SHOWN = 4
-"""Defences of one verdict that are all named; of more, the first and the last."""
 _MEASURES = {
     "psnr": "nearer by PSNR than the strongest guess",
     "lpips": "nearer by LPIPS than the strongest guess",
@@ -57,56 +50,22 @@ def sentence(table: pd.DataFrame) -> str:
     # what rebuilds no image, or reads no gradient, is told of only where there is nothing else
     judged = of_pictures(table)
     if is_floor(judged).all() and len(judged) < len(table):
-        attacked = ~is_floor(table)
-        labels_alone, without_gradient = only_labels(table), reads_no_gradient(table)
-        restored, other = table[attacked & labels_alone], table[attacked & without_gradient & ~labels_alone]
-        return " ".join([*([_restored(restored)] if len(restored) else []), *_from_no_gradient(other)])
-    table = judged
+        return " ".join(of_no_picture(table))
+    every, table = table, judged
     results = Results.of(table)
     bound = informed.sentence(results.attacked, results.naming)
     if results.measured.empty and bound:
         return bound
     if results.measured.empty:
-        return f"There is nothing to say: no attack ended well{_terms(table, results)}."
+        others = of_no_picture(every[ended_well(every)])
+        which = "No attack that rebuilds images from a gradient"
+        which = which if others else "There is nothing to say: no attack"
+        return " ".join([f"{which} ended well{_terms(table, results)}.", *others])
     said = [
         f"Against the {victim}, " + "; ".join(_Batch(each).said() for each in settings)
         for victim, settings in results.victims()
     ]
     return ".\n".join(said) + f"{_terms(table, results)}." + (f"\n{bound}" if bound else "")
-
-
-def _restored(table: pd.DataFrame) -> str:
-    """How many labels each attack restored, setting by setting; a defence's settings in order."""
-    return "\n".join(
-        f"Labels restored against the {victim}, {'; '.join(map(_labels, settings))}."
-        for victim, settings in Results.of(table).victims()
-    )
-
-
-def _labels(of: Setting) -> str:
-    said = []
-    for attack, rows in of.measured.groupby(of.measured.apply(of.naming.attack, axis=1), sort=False):
-        shares = [f"{number(row.label_accuracy, '.1%')} of {row.images}" for row in rows.itertuples()]
-        if len(of.defended):
-            shares = [f"{share} under {label}" for share, label in zip(shares, of.labels(rows), strict=True)]
-        said.append(f"{_several(shares)} by {attack}")
-    return f"batch of {of.batch_size}: {', '.join(said) or 'no attack ended well'}"
-
-
-def _from_no_gradient(rows: pd.DataFrame) -> list[str]:
-    found = []
-    for attack, its in rows.groupby("attack", sort=False):
-        said, by = [], ["victim", "model", "batch_size"]
-        for (victim, model, size), each in its[ended_well(its)].groupby(by, sort=False, dropna=False):
-            against = " ".join(word for word in (victim, model) if not pd.isna(word))
-            images = originals(each).nunique()
-            medians = f"{number(each['psnr'].median(), '.1f')} dB PSNR"
-            if each["lpips"].notna().any():
-                medians += f", LPIPS {each['lpips'].median():.2f}"
-            said.append(f"{against}, batch of {size}: {images} {_images(images)}, medians {medians}")
-        reached = f" ({'; '.join(said)})" if said else ""
-        found.append(f"{attack} reads no gradient{reached}, so it says nothing of what a release gives away.")
-    return found
 
 
 @dataclass(frozen=True)
@@ -129,14 +88,14 @@ class _Batch:
             reached = {label: each for label, each in reached.items() if each.verdict in ("works", "better")}
             if not reached:
                 return f"{text}, so nothing here can be credited to a defence"
-            return text + self._listed(reached, best, several=False)
+            return text + self._listed(reached, best)
         tried = set(of.labels(of.defended))
         gone = [label for label in of.labels(of.lost[is_defended(of.lost)]).unique() if label not in tried]
         if reached:
-            text += self._listed(reached, best, several=of.defended["attack"].nunique() > 1)
+            text += self._listed(reached, best)
         elif not gone:
             return f"{text}; no defence was tried"
-        return f"{text}; there is no result under {_joined(gone)}" if gone else text
+        return f"{text}; there is no result under {joined(gone)}" if gone else text
 
     def _undefended(self, best: Judged) -> str:
         attack, images = self.setting.naming.attack(best.line), best.evidence.images
@@ -151,10 +110,11 @@ class _Batch:
         }
         return f"{results[best.verdict]} ({_numbers(best)})"
 
-    def _listed(self, reached: Mapping[str, Judged], undefended: Judged, *, several: bool) -> str:
+    def _listed(self, reached: Mapping[str, Judged], undefended: Judged) -> str:
         """Defences by verdict, each with the attack that got furthest, named where it is another one."""
         by: dict[str, list[str]] = {}
         expected = self.setting.naming.attack(undefended.line)
+        tried = {self.setting.naming.attack(row) for _, row in self.setting.defended.iterrows()}
         for label, best in reached.items():
             attack = self.setting.naming.attack(best.line)
             named = "" if attack == expected else f"{attack}, "
@@ -162,7 +122,9 @@ class _Batch:
         before = undefended.verdict
         one = undefended.evidence.images == 1
         few = f"there are not enough {self.setting.wanting}"
-        an, the, no = ("any attack", "an attack", "no attack is") if several else ("it", "it", "it is not")
+        an, the, no = "any attack", "an attack", "no attack is"
+        if tried == {expected}:
+            an, the, no = "it", "it", "it is not"
         results = {
             "works": f"{'it is' if one else 'they are'}{' still' if before == 'works' else ''} rebuilt",
             "better": f"{the}{' still' if before == 'better' else ''} does better than a guess",
@@ -174,7 +136,7 @@ class _Batch:
         for verdict, words in results.items():
             if verdict in by:
                 turn = verdict not in ("works", before) and ", but " not in said
-                said += f", {'but' if turn else 'and'} under {_several(by[verdict])} {words}"
+                said += f", {'but' if turn else 'and'} under {several(by[verdict])} {words}"
         return said
 
 
@@ -225,17 +187,6 @@ def counted(found: Measure | None) -> str:
 
 def _signed(decibels: float) -> str:
     return f"{number(abs(decibels), '.1f')} dB {'below' if decibels < 0 else 'above'}"
-
-
-def _several(settings: Sequence[str]) -> str:
-    """All of them, or the first and the last: they are in order of their budgets."""
-    if len(settings) <= SHOWN:
-        return _joined(settings)
-    return f"{settings[0]} to {settings[-1]}, {len(settings)} settings in all,"
-
-
-def _joined(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _terms(table: pd.DataFrame, results: Results) -> str:

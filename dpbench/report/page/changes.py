@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from dpbench.report.rows import is_defended, is_floor, is_of_attack
 from dpbench.report.units import protected, units
 from dpbench.store import Store
 from dpbench.store.columns import columns
-from dpbench.system.words import counted
+from dpbench.system.words import counted, joined
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,23 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
         store: the run's folder.
     """
     rows = table[~is_floor(table) & is_of_attack(table)]
-    attacks, private = rows["attack"].dropna().unique(), rows[rows["eps_release"].notna()]
+    attacks, private = list(rows["attack"].dropna().unique()), rows[rows["eps_release"].notna()]
     found = [
         Change(
             "A stronger attack",
-            f"Tried: {_listed(attacks)}. Nothing is known of others"
+            f"Tried: {joined(attacks)}. Nothing is known of others"
             + (", and only the bound holds for all of them." if len(private) else "."),
         )
     ]
     if unaware := _unaware(rows):
         found.append(
             Change(
-                "An attack that knows the defence", f"Not tried against {_listed(unaware)} (--adaptive yes)."
+                "An attack that knows the defence", f"Not tried against {joined(unaware)} (--adaptive yes)."
             )
         )
     tried = set(rows["threat_model"].fillna("honest"))
     if untried := [name for name in columns()["threat_model"].choices if name not in tried]:
-        found.append(Change("Another attacker", f"Not tried: {_listed(untried)} (--threat-model)."))
+        found.append(Change("Another attacker", f"Not tried: {joined(untried)} (--threat-model)."))
     found += [
         Change("Another victim or other images", f"These results are for {_scene(rows)}."),
         Change("More images", f"{_images(rows)}. Intervals say how much that leaves open."),
@@ -77,9 +76,9 @@ def _unaware(rows: pd.DataFrame) -> list[str]:
 def _scene(rows: pd.DataFrame) -> str:
     victims = rows[["victim", "model"]].drop_duplicates().fillna("").itertuples(index=False, name=None)
     words = [" ".join(filter(None, (f"the {victim}" if victim else "", model))) for victim, model in victims]
-    sizes = _listed(sorted(rows["batch_size"].dropna().unique()))
-    data = _listed(rows["data"].dropna().unique())
-    return f"{_listed(words)}, images of the data set {data}, and attacked batches of {sizes}"
+    sizes = joined([str(size) for size in sorted(rows["batch_size"].dropna().unique())])
+    data = joined(list(rows["data"].dropna().unique()))
+    return f"{joined(words)}, images of the data set {data}, and attacked batches of {sizes}"
 
 
 def _images(rows: pd.DataFrame) -> str:
@@ -97,8 +96,3 @@ def _person(store: Store) -> str:
     if isinstance(images, int) and images > 1:
         return f"A person with {images} of them spends more: the table of epsilons says how much."
     return "A person with several of them spends more (dpbench decide --images-per-user)."
-
-
-def _listed(names: Any) -> str:
-    words = [str(name) for name in names]
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -99,6 +99,13 @@ def test_the_strongest_attack_speaks(make_run, make_rows):
     assert "dp ε=1 (inverting-gradients, 1 image: 3." in said
 
 
+def test_no_attack_is_said_to_fail_under_a_defence_that_it_was_not_tried_on(make_run, make_rows, dp):
+    """Another one was: what "it" does is not known."""
+    more = make_rows("dlg", "none", 1, 13, 0.3) + make_rows("dlg", "dp", 1, 9, 0.5, **dp)
+    table = pd.concat([make_run(dp=False, batch_sizes=(1,)), frame(more)], ignore_index=True)
+    assert "there are not enough images to say whether any attack does better" in sentence(table)
+
+
 def test_without_lpips(make_run):
     said = sentence(make_run(lpips_there=False))
     assert "LPIPS is empty" in said
@@ -384,3 +391,15 @@ def test_restored_labels_are_counted_setting_by_setting(make_rows, dp):
 def test_the_baselines_without_a_gradient_are_the_attacks_that_noise_is_never_fed_to():
     found = [name for name, kind in attacks.items() if kind.rebuilds_images and not kind.noise_floor]
     assert tuple(found) == WITHOUT_GRADIENT
+
+
+def test_labels_are_told_of_where_the_attack_on_images_failed(make_rows):
+    nothing = {"status": "failed", "psnr": None, "label_correct": None}
+    images = [row | nothing for row in make_rows("dlg", "none", 1, 9, 0.5)]
+    labels = [
+        row | {"psnr": None, "lpips": None} for row in make_rows("label-restoration", "none", 1, 9, 0.5)
+    ]
+    assert sentence(frame(images + labels)) == (
+        "No attack that rebuilds images from a gradient ended well (1 cell has no result). Labels restored "
+        "against the early convnet, batch of 1: 100.0% of 1 by label-restoration."
+    )
