@@ -104,8 +104,8 @@ class _Batch:
             "works": f"{attack} rebuilds the undefended {_images(images)}",
             "better": f"{attack} does better on the undefended gradient than a guess without it{only}",
             "guess": f"{attack} is not seen to do better on the undefended gradient than a guess without it",
-            "unsure": f"there are not enough {self.setting.wanting} to say whether {attack} does better on "
-            "the undefended gradient than a guess without it",
+            "unsure": f"{self._lacking(best)} to say whether {attack} does better on the undefended gradient "
+            "than a guess without it",
             "unknown": f"there are no floors to judge {attack} on the undefended gradient by",
         }
         return f"{results[best.verdict]} ({_numbers(best)})"
@@ -121,7 +121,7 @@ class _Batch:
             by.setdefault(best.verdict, []).append(f"{label} ({named}{_short(best)})")
         before = undefended.verdict
         one = undefended.evidence.images == 1
-        few = f"there are not enough {self.setting.wanting}"
+        few = self._lacking(*reached.values())
         an, the, no = "any attack", "an attack", "no attack is"
         if tried == {expected}:
             an, the, no = "it", "it", "it is not"
@@ -138,6 +138,12 @@ class _Batch:
                 turn = verdict not in ("works", before) and ", but " not in said
                 said += f", {'but' if turn else 'and'} under {several(by[verdict])} {words}"
         return said
+
+    def _lacking(self, *judged: Judged) -> str:
+        """Why it is not known whether an attack does better than a guess."""
+        if all(each.evidence.complete for each in judged if each.verdict == "unsure"):
+            return f"there are not enough {self.setting.wanting}"
+        return "floors are missing"
 
 
 def _images(count: int) -> str:

@@ -77,9 +77,10 @@ class Results:
             yield lines.loc[index], only(rows, own == index)
 
     def place(self, line: pd.Series) -> str:
-        """Where a condition stands: its defence, and the batch size where there are several."""
+        """Where a condition stands: its defence, and the section where there are several."""
         where = f"under {self.naming.defence(line)}"
-        return f"{where} in {self.batch(line)}" if self.table["batch_size"].nunique() > 1 else where
+        several = self.table["batch_size"].nunique() > 1 or self.naming.headings
+        return f"{where} in {self.batch(line)}" if several else where
 
     def batch(self, line: pd.Series) -> str:
         """The section of a condition, in words."""

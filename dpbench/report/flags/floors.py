@@ -18,7 +18,7 @@ BEATEN, FAILS = "a floor beats the attack", "the attack fails undefended"
 
 
 def beaten(results: Results) -> Iterator[Flag]:
-    """Defended rows on which a floor is nearer by PSNR (see `MARGIN_DB`) and no less alike by LPIPS.
+    """Defended rows on which a floor is nearer by PSNR (see `MARGIN_DB`) and, if known, as alike by LPIPS.
 
     `BEST` is none of them: it may be the constant image, which no attack could have handed back.
     """
@@ -34,12 +34,14 @@ def beaten(results: Results) -> Iterator[Flag]:
                 said.append(f"{floor} by {lead:.1f} dB {results.place(line)} ({counted(images, 'image')})")
                 beside.append(own)
         if said:
+            found = pd.concat(beside)
+            alike = ", and no less alike by LPIPS" if found["lpips"].notna().all() else ""
             yield Flag(
                 BEATEN,
                 f"A guess without the gradient is nearer the originals than {attack} by the median of paired "
-                f"PSNR, and no less alike by LPIPS: {listed(said)}; a better attack could have handed back "
-                "that guess, so these rows do not measure the defence alone.",
-                keys(pd.concat(beside)),
+                f"PSNR{alike}: {listed(said)}; a better attack could have handed back that guess, so these "
+                "rows do not measure the defence alone.",
+                keys(found),
             )
 
 
@@ -63,11 +65,12 @@ def fails(results: Results) -> Iterator[Flag]:
         if said not in ("guess", "unsure"):
             continue
         name, images = results.naming.attack(line), counted(found.images, "image")
+        lacking = "" if found.complete else ", some of whose floors are missing,"
         shown = {
             "guess": f"{name} is not seen to do better on the undefended gradient than a guess without it "
             f"({images}",
-            "unsure": f"{images} cannot show that {name} does better on the undefended gradient than a guess "
-            "without it (",
+            "unsure": f"{images}{lacking} cannot show "
+            f"that {name} does better on the undefended gradient than a guess without it (",
         }[said]
         numbers = f"{number(line['psnr_median'], '.1f')} dB PSNR"
         if not pd.isna(line["psnr_over_floor_median"]):

@@ -99,7 +99,8 @@ def _line(label: str, best: Judged, naming: Naming) -> Line:
         figure(row["psnr_over_floor_max"], "+.1f"),
         counted(best.evidence.strongest),
     )
-    return Line(label, best.verdict, WORDS[best.verdict], cells)
+    lacking = best.verdict == "unsure" and not best.evidence.complete
+    return Line(label, best.verdict, "floors are missing" if lacking else WORDS[best.verdict], cells)
 
 
 def picked(attacked: pd.DataFrame, naming: Naming) -> list[tuple[str, tuple[Markup, ...]]]:

@@ -272,8 +272,9 @@ def test_a_constant_image_is_no_guess_as_it_is_made_from_the_original(make_run, 
 
 def test_without_the_floors_one_by_one_nothing_is_called_a_guess(make_rows, in_batches_of_their_own):
     """The best of all floors may be the constant image, whom nobody can be asked to beat."""
-    said = sentence(in_batches_of_their_own(frame(make_rows("dlg", "none", 16, 9, 0.5))))
-    assert "there are not enough images to say whether dlg does better on the undefended gradient" in said
+    table = in_batches_of_their_own(frame(make_rows("dlg", "none", 16, 9, 0.5)))
+    assert "floors are missing to say whether dlg does better on the undefended gradient" in sentence(table)
+    assert verdicts(table)[0].lines[0].words == "floors are missing"
 
 
 def test_the_best_floor_of_each_image_is_no_guess(make_rows, in_batches_of_their_own):

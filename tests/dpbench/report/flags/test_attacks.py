@@ -34,6 +34,19 @@ def test_a_floor_that_is_nearer_by_psnr_and_no_less_alike_is_named_with_its_lead
     assert flag.keys == ("inverting-gradients-dp-1-0-1-0", "inverting-gradients-dp-1000-0-1-0")
 
 
+def test_without_lpips_nothing_is_said_of_it(make_run, raised):
+    (flag,) = raised(make_run(defended=(8.0, 0.9), batch_sizes=(1,), lpips_there=False))
+    assert flag.kind == BEATEN
+    assert "LPIPS" not in flag.text
+
+
+def test_victims_are_told_apart(make_run, raised):
+    table = make_run(defended=(8.0, 0.9), batch_sizes=(1,))
+    other = table.assign(victim="trained", key=table["key"] + "-trained")
+    (flag,) = raised(pd.concat([table, other], ignore_index=True))
+    assert "under dp ε=1 in batches of 1, victim early (1 image)" in flag.text
+
+
 @pytest.mark.parametrize(
     ("psnr", "lpips", "why"), [(11.5, 0.9, "less than the margin"), (8.0, 0.2, "more alike by LPIPS")]
 )
