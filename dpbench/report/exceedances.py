@@ -13,6 +13,7 @@ from dpbench.report.naming import Naming
 from dpbench.report.rows import is_floor
 from dpbench.report.summary import grouped
 from dpbench.store import schema
+from dpbench.system.words import per_cent
 
 LEVEL = 0.05
 """Chance of a false alarm, over all intervals of a table."""
@@ -85,8 +86,8 @@ def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:
             share = each.right / each.asked
             text = (
                 f"{naming.attack(each.line)} under {naming.defence(each.line)}, batch of "
-                f"{each.line['batch_size']}: {each.what} {100 * share:.0f} % of {each.asked} "
-                f"(corrected interval {100 * low:.1f} to {100 * high:.1f} %) where at most "
+                f"{each.line['batch_size']}: {each.what} {per_cent(share)} % of {each.asked} "
+                f"(corrected interval {per_cent(low, 1)} to {per_cent(high, 1)} %) where at most "
                 f"{up_percent(each.bound)} is possible"
             )
             said.append((each, text))

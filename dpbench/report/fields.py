@@ -13,6 +13,7 @@ from dpbench.protocol import InputError, meant
 from dpbench.report.naming import EMPTY, ROUNDED_UP, number
 from dpbench.report.summary import metrics, summary, worst
 from dpbench.store import schema
+from dpbench.system.words import per_cent
 
 SHORT, LONG, ALL = "short", "long", "all"
 """What is shown unless columns are asked for by name: on a terminal and in a paper; in `table.md`; and every
@@ -130,11 +131,11 @@ def _own() -> list[Field]:
         Field("lpips_median", "LPIPS", _one("lpips_median", ".2f"), SHORT),
         Field("lpips_min", "LPIPS min", _one("lpips_min", ".2f"), LONG),
         Field("identified_share", "Identified", _of("identified_share", "identified_of"), SHORT),
-        Field("iip", "IIP", _one("iip", ".0%"), LONG),
+        Field("iip", "IIP", _share("iip"), LONG),
         Field("success", "Picked", _of("success", "trials"), SHORT),
         Field("success_low", "Picked 95 %", _interval("success"), LONG),
         Field("success_bound", "Bound 1/n", _up_places("success_bound"), LONG),
-        Field("membership", "Member", _one("membership", ".0%"), LONG),
+        Field("membership", "Member", _share("membership"), LONG),
         Field("membership_low", "Member 95 %", _interval("membership"), LONG),
         Field("membership_bound", "Member bound", _up_places("membership_bound"), LONG),
         Field("added_parameters", "Added parameters", _one("added_parameters", ".0f"), LONG),
@@ -196,6 +197,10 @@ def _one(column: str, spec: str) -> Callable[[Row], str]:
     return lambda row: number(row[column], spec)
 
 
+def _share(column: str) -> Callable[[Row], str]:
+    return lambda row: EMPTY if pd.isna(row[column]) else f"{per_cent(row[column])}%"
+
+
 def _of(share: str, count: str) -> Callable[[Row], str]:
     """So many of so many."""
     return lambda row: EMPTY if pd.isna(row[share]) else f"{row[share] * row[count]:.0f}/{row[count]:.0f}"
@@ -211,7 +216,7 @@ def _interval(column: str) -> Callable[[Row], str]:
 
 def _labels(row: Row) -> str:
     known = not pd.isna(row["labels"]) and row["labels"] == "known"
-    return "given" if known else number(row["label_accuracy"], ".0%")
+    return "given" if known else _share("label_accuracy")(row)
 
 
 def _filled(field: Field, lines: pd.DataFrame) -> bool:

@@ -11,7 +11,7 @@ from dpbench.privacy.rounding import down_percent, up_percent
 from dpbench.report.naming import Naming
 from dpbench.report.rows import only
 from dpbench.system.once import once
-from dpbench.system.words import counted
+from dpbench.system.words import counted, per_cent
 
 _ALL_BUT = {
     "record": ("one sample", "is right about that one"),
@@ -72,7 +72,7 @@ def _one(prior: float, unit: str, sampled: bool, settings: dict[str, tuple[float
 
 def _measured(row: dict[str, Any]) -> str:
     return (
-        f"measured among {row['candidates']} candidates: {100 * row['success']:.0f} % of "
-        f"{counted(row['trials'], 'trial', '.0f')}, 95 % interval {100 * row['success_low']:.0f} to "
-        f"{100 * row['success_high']:.0f} %"
+        f"measured among {row['candidates']} candidates: {per_cent(row['success'])} % of "
+        f"{counted(row['trials'], 'trial', '.0f')}, 95 % interval {per_cent(row['success_low'])} to "
+        f"{per_cent(row['success_high'])} %"
     )

@@ -8,7 +8,7 @@ from dpbench.report.evidence import originals
 from dpbench.report.naming import number
 from dpbench.report.rows import ended_well, is_floor, only_labels, reads_no_gradient
 from dpbench.report.settings import Results, Setting
-from dpbench.system.words import counted, several
+from dpbench.system.words import counted, per_cent, several
 
 
 def of_no_picture(table: pd.DataFrame) -> list[str]:
@@ -37,7 +37,7 @@ def _restored(table: pd.DataFrame) -> str:
 def _labels(of: Setting) -> str:
     said = []
     for attack, rows in of.measured.groupby(of.measured.apply(of.naming.attack, axis=1), sort=False):
-        shares = [f"{number(row.label_accuracy, '.1%')} of {row.images}" for row in rows.itertuples()]
+        shares = [f"{per_cent(row.label_accuracy, 1)}% of {row.images}" for row in rows.itertuples()]
         if len(of.defended):
             shares = [f"{share} under {label}" for share, label in zip(shares, of.labels(rows), strict=True)]
         said.append(f"{several(shares)} by {attack}")

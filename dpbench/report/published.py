@@ -14,7 +14,7 @@ from dpbench.report.naming import Naming, settings
 from dpbench.report.rows import ended_well, only
 from dpbench.store import schema
 from dpbench.system.once import once
-from dpbench.system.words import counted
+from dpbench.system.words import counted, per_cent
 
 _SOURCE = "Yin et al. 2021, ResNet-50, ImageNet, 224 px"
 
@@ -115,7 +115,6 @@ def _figures(rows: pd.DataFrame) -> str:
     if rows["lpips"].notna().any():
         words.append(f"LPIPS {rows['lpips'].median():.3f}")
     if rows["iip"].notna().any():
-        words.append(
-            f"IIP {rows['iip'].astype(float).mean():.0%} (blind choices {rows['iip_chance'].mean():.1%})"
-        )
+        found = per_cent(rows["iip"].astype(float).mean())
+        words.append(f"IIP {found}% (blind choices {rows['iip_chance'].mean():.1%})")
     return f"{', '.join(words)} of {counted(len(rows), 'image')}"

@@ -18,7 +18,7 @@ from dpbench.report.units import scopes
 from dpbench.report.verdict import WORKS_DB, Judged, rebuilds
 from dpbench.store import schema
 from dpbench.system.once import once
-from dpbench.system.words import joined, several
+from dpbench.system.words import joined, per_cent, several
 
 _MEASURES = {
     "psnr": "nearer by PSNR than the strongest guess",
@@ -170,7 +170,7 @@ def _numbers(best: Judged) -> str:
         if not pd.isna(row["lpips_floor_median"]):
             text += f" against the lowest floor's {row['lpips_floor_median']:.2f}"
     if not pd.isna(row["label_accuracy"]) and row["labels"] != "known":
-        text += f", {row['label_accuracy']:.0%} of its labels right"
+        text += f", {per_cent(row['label_accuracy'])}% of its labels right"
     return "; ".join(filter(None, (text, counted(best.evidence.strongest))))
 
 
@@ -178,7 +178,7 @@ def counted(found: Measure | None) -> str:
     """How often an attack was right by a measure, with the interval and what a guess gets; empty for None."""
     if found is None:
         return ""
-    low, high = (100 * end for end in found.interval)
+    low, high = map(per_cent, found.interval)
     guess = f"by chance {100 * found.chance:.3g} %"
     if found.rival is not None:
         guess = f"by the strongest guess {found.rival} of {found.tried}"
@@ -188,7 +188,7 @@ def counted(found: Measure | None) -> str:
         share += f"{'batch' if found.tried == 1 else 'batches'} {_OF_BATCHES[found.name]}"
     else:
         share += _MEASURES[found.name]
-    return f"{share}, 95 % interval {low:.0f} to {high:.0f} %, {guess}"
+    return f"{share}, 95 % interval {low} to {high} %, {guess}"
 
 
 def _signed(decibels: float) -> str:

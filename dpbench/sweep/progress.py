@@ -17,6 +17,7 @@ from dpbench.cell.result import CellResult
 from dpbench.cell.rows import attack_and_defence, describe, of_attack
 from dpbench.cell.spec import Cell
 from dpbench.system.output import plain
+from dpbench.system.words import per_cent
 
 WAITING = 5.0
 """Seconds after which it is said whom a run waits for."""
@@ -121,7 +122,7 @@ class Display:
             self._say(f"{describe(cell)}: {result.status}. {result.rows[0]['error']}")
         elif not self._quiet and not self._console.is_terminal:
             if "success" in rows[0]:
-                found = f"{rows[0]['success']:.0%} right"
+                found = f"{per_cent(rows[0]['success'])}% right"
             else:
                 found = f"{sum(values) / len(values):.1f} dB" if values else "done"
             left = (self._total - self._finished) * (now - self._start) / self._finished

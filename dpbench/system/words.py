@@ -24,6 +24,23 @@ def counted(number: float, noun: str, spec: str = ",", plural: str = "") -> str:
     return f"{number:{spec}} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def per_cent(share: float, places: int = 0) -> str:
+    """A share in per cent, to as many more places as keep it from reading as none or all where it is not.
+
+    Args:
+        share: of 1.
+        places: behind the point, at least.
+
+    Example:
+        >>> per_cent(0.5), per_cent(0.996), per_cent(0.0004, 1), per_cent(1.0), per_cent(0.0)
+        ('50', '99.6', '0.04', '100', '0')
+    """
+    value = 100 * share
+    while round(value, places) in (0, 100) and value not in (0, 100):
+        places += 1
+    return f"{value:.{places}f}"
+
+
 def joined(words: Sequence[str]) -> str:
     """All of them in a row, the last behind an "and".
 

@@ -14,6 +14,7 @@ from dpbench.report.page.templating import plain
 from dpbench.store.columns import columns
 from dpbench.system.atomic import made_folder, written
 from dpbench.system.paths import absolute, kind_of
+from dpbench.system.words import per_cent
 
 
 def write(folder: str | Path, out: str | Path) -> tuple[Path, int, int]:
@@ -85,8 +86,9 @@ def _cells(item: Item) -> tuple[str, ...]:
     success, bound, guarantee, accuracy = item.success, result["bound"], result["guarantee"], item.accuracy
     right = interval = EMPTY
     if success:
-        right = f"{success['share']:.0%} ({success['right']} of {success['asked']}), {strongest['attack']}"
-        interval = f"{success['low']:.0%} to {success['high']:.0%}"
+        share = f"{per_cent(success['share'])}% ({success['right']} of {success['asked']})"
+        right = f"{share}, {strongest['attack']}"
+        interval = f"{per_cent(success['low'])}% to {per_cent(success['high'])}%"
     return (
         item.entry["submission"]["name"],
         _defence(result["defence"]),

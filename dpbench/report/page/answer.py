@@ -111,6 +111,6 @@ def _rows(found: list[Budget], store: Store) -> list[tuple[str, list[Markup | st
         bare = without_defence(trained, model)
         title = Markup("accuracy, {}").format(model)
         if bare is not None:
-            title += Markup(" (undefended {})").format(share(bare, ".1f"))
-        rows.append((title, [share(mean, ".1f") for mean in means]))
+            title += Markup(" (undefended {})").format(share(bare, 1))
+        rows.append((title, [share(mean, 1) for mean in means]))
     return [(title, cells) for title, cells in rows if set(cells) != {EMPTY}]

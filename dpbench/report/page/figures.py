@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from dpbench.privacy.rounding import up, up_percent
 from dpbench.report.naming import EMPTY, number
+from dpbench.system.words import per_cent
 
 
 def figure(value: Any, spec: str = ".3g") -> Markup:
@@ -33,14 +34,14 @@ def at_most(value: Any, digits: int = 3) -> Markup:
     return _marked(value, EMPTY if _missing(value) else up(value, digits))
 
 
-def share(value: Any, spec: str = ".0f") -> Markup:
-    """A share as HTML, in per cent.
+def share(value: Any, places: int = 0) -> Markup:
+    """A share as HTML, in per cent, with so many places behind the point or more (`per_cent`).
 
     Example:
         >>> print(share(0.25))
         <data value="0.25">25 %</data>
     """
-    return _marked(value, EMPTY if _missing(value) else f"{number(100 * float(value), spec)} %")
+    return _marked(value, EMPTY if _missing(value) else f"{per_cent(float(value), places)} %")
 
 
 def at_most_share(value: Any) -> Markup:

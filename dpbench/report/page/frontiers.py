@@ -54,8 +54,8 @@ def _described(found: dict[str, Any]) -> dict[str, Any]:
                     at_most(noise["eps_release"]),
                     rate["attack"],
                     Markup("{} of {}").format(figure(right, "d"), figure(asked, "d")),
-                    share(right / asked if asked else None, ".1f"),
-                    Markup("{} to {}").format(share(rate["low"], ".1f"), share(rate["high"], ".1f")),
+                    share(right / asked if asked else None, 1),
+                    Markup("{} to {}").format(share(rate["low"], 1), share(rate["high"], 1)),
                     level["verdict"] or "not tested",
                 )
             )

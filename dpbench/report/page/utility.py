@@ -37,9 +37,9 @@ def utility(table: pd.DataFrame, store: Store) -> Markup | None:
                 first["defense"],
                 first["utility_model"],
                 *(_value(first[name]) for name in shown),
-                *(share(part["accuracy"].agg(each), ".1f") for each in ("mean", "min", "max")),
+                *(share(part["accuracy"].agg(each), 1) for each in ("mean", "min", "max")),
                 figure(len(part), "d"),
-                share(first["chance"] if "chance" in part else None, ".3g"),
+                share(first["chance"] if "chance" in part else None, 1),
             ]
         )
     known = columns()

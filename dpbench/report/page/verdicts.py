@@ -118,8 +118,8 @@ def picked(attacked: pd.DataFrame, naming: Naming) -> list[tuple[str, tuple[Mark
             words.append(f"batch of {row['batch_size']}")
         cells = [figure(row["trials"], ",.0f")]
         for name in ("success", "membership"):
-            low, high = (share(row[f"{name}_{end}"], ".1f") for end in ("low", "high"))
-            cells += [share(row[name], ".1f"), Markup("{} to {}").format(low, high)]
+            low, high = (share(row[f"{name}_{end}"], 1) for end in ("low", "high"))
+            cells += [share(row[name], 1), Markup("{} to {}").format(low, high)]
             cells.append(at_most_share(row[f"{name}_bound"]))
         found.append((", ".join(words), tuple(cells)))
     return found

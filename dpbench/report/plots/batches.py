@@ -18,6 +18,7 @@ from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 from dpbench.system.once import once
+from dpbench.system.words import per_cent
 
 FEWEST = 3
 """Batch sizes from which on there is a trend to draw."""
@@ -35,7 +36,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Shares of images by batch size."]
     for (curve, size), rows in table.groupby(["_curve", "batch_size"], sort=False):
         found = (
-            f"{_SHARES[share]} {100 * rows[share].mean():.0f} %" for share in shares if rows[share].count()
+            f"{_SHARES[share]} {per_cent(rows[share].mean())} %" for share in shares if rows[share].count()
         )
         said.append(f"{curve}, batch of {size}: {', '.join(found)}.")
     return " ".join(said)

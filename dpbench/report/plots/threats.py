@@ -21,6 +21,7 @@ from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import asked, choices, successes
 from dpbench.store import Store, schema
+from dpbench.system.words import per_cent
 
 _ATTACKERS = {
     "honest": "honest server, image identified",
@@ -43,8 +44,8 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Success over the epsilon of the release, by threat model."]
     for row in curves(_attacks(schema.conform(table))).to_dict("records"):
         known = _attacker(row["threat_model"], row["measure"])
-        share = 100 * row["right"] / row["trials"]
-        said.append(f"{known}, epsilon {up(row['eps_release'])}: {share:.0f} % of {row['trials']}.")
+        share = per_cent(row["right"] / row["trials"])
+        said.append(f"{known}, epsilon {up(row['eps_release'])}: {share} % of {row['trials']}.")
     return " ".join(said)
 
 

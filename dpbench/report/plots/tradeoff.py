@@ -21,6 +21,7 @@ from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import Successes, asked, choices, successes
 from dpbench.store import Store, schema
+from dpbench.system.words import per_cent
 
 _ATTACKERS = {
     "honest": "honest server",
@@ -90,8 +91,8 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
         bound = up_percent(_bound(p.curve, p.chance))
         low, high = p.successes.interval()
         said.append(
-            f"{_attacker(p)} ({p.attack}) at sigma {up(p.curve[0])}: {100 * p.share:.0f} % "
-            f"of {p.successes.asked} ({100 * low:.0f} to {100 * high:.0f} %), "
+            f"{_attacker(p)} ({p.attack}) at sigma {up(p.curve[0])}: {per_cent(p.share)} % "
+            f"of {p.successes.asked} ({per_cent(low)} to {per_cent(high)} %), "
             f"chance {100 * p.chance:.3g} %, bound {bound}."
         )
     return " ".join(said)

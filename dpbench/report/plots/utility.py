@@ -25,6 +25,7 @@ from dpbench.report.rows import is_floor
 from dpbench.report.summary import grouped
 from dpbench.store import Store, conditions, schema
 from dpbench.system.paths import open_file
+from dpbench.system.words import per_cent
 
 FILE = "utility.csv"
 _OF_THE_BUDGET = {
@@ -142,7 +143,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     for row in joined(table, store).to_dict("records"):
         leaks = f"{row['over_floor']:+.1f} dB above the floor"
         if pd.isna(row["over_floor"]):
-            leaks = f"ranks {100 * row['ranked']:.1f} % of images first of 200"
+            leaks = f"ranks {per_cent(row['ranked'], 1)} % of images first of 200"
         said.append(
             f"{row['name']} ({row['utility_model']}): accuracy {100 * row['mean']:.1f} %, worst attack "
             f"{leaks}, bound {up_percent(row['bound'])}."

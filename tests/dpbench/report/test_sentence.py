@@ -10,6 +10,7 @@ from attacks.base import attacks
 from dpbench.report.page.verdicts import verdicts
 from dpbench.report.rows import WITHOUT_GRADIENT
 from dpbench.report.sentence import sentence
+from dpbench.report.tables import to_markdown
 from dpbench.store.schema import frame
 
 
@@ -404,3 +405,15 @@ def test_labels_are_told_of_where_the_attack_on_images_failed(make_rows):
         "No attack that rebuilds images from a gradient ended well (1 cell has no result). Labels restored "
         "against the early convnet, batch of 1: 100.0% of 1 by label-restoration."
     )
+
+
+def test_nearly_all_is_not_printed_as_all(make_rows, in_batches_of_their_own):
+    rows = make_rows("dlg", "none", 256, 20, 0.08)
+    rows = [row | {"label_correct": row["image"] > 0, "identified": True, "gallery_size": 20} for row in rows]
+    table = in_batches_of_their_own(frame(rows))
+    said = sentence(table)
+    assert "99.6% of its labels right" in said
+    assert "identified, 95 % interval 99 to 100 %" in said
+    assert "| 99.6% |" in to_markdown(table)
+    many = pd.concat([table] * 4, ignore_index=True).assign(batch_seed=range(1024))
+    assert "identified, 95 % interval 99.6 to 100 %" in sentence(many)

@@ -76,8 +76,8 @@ def test_accuracies_are_summarised_over_seeds_and_stand_on_the_card(run, read, d
     head, *rows = found.tables["Accuracy under each defence"]
     assert [cell["text"] for cell in head][:4] == ["Defence", "Model", "ε", "σ"]
     assert [[c["text"] for c in row][-5:] for row in rows] == [
-        ["70.0 %", "70.0 %", "70.0 %", "1", "10 %"],
-        ["53.0 %", "50.0 %", "57.0 %", "3", "10 %"],
+        ["70.0 %", "70.0 %", "70.0 %", "1", "10.0 %"],
+        ["53.0 %", "50.0 %", "57.0 %", "3", "10.0 %"],
     ]
     assert "1 training has no result; the first reason: it <b>broke" in found.text
     last = found.tables["Budgets"][-1]
