@@ -84,9 +84,9 @@ def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:
         low, high = clopper_pearson(each.right, each.asked, 1 - LEVEL / len(found))
         if low > each.bound:
             share = each.right / each.asked
+            where = ", ".join([f"batch of {each.line['batch_size']}", *naming.heading(each.line)])
             text = (
-                f"{naming.attack(each.line)} under {naming.defence(each.line)}, batch of "
-                f"{each.line['batch_size']}: {each.what} {per_cent(share)} % of {each.asked} "
+                f"{naming.attack(each.line)} under {naming.defence(each.line)}, {where}: {each.what} {per_cent(share)} % of {each.asked} "
                 f"(corrected interval {per_cent(low, 1)} to {per_cent(high, 1)} %) where at most "
                 f"{up_percent(each.bound)} is possible"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -37,29 +38,45 @@ def sentence(lines: pd.DataFrame, naming: Naming) -> str:
     if private.empty:
         return ""
     several = private["batch_size"].nunique() > 1
-    said: dict[tuple[float, str, bool], dict[str, tuple[float, str]]] = {}
+    said: dict[tuple[float, str, bool], dict[str, tuple[float, float, str]]] = {}
     measured: set[tuple[str, float]] = set()
     for row in private.sort_values("success", na_position="last", kind="stable").to_dict("records"):
         defence = f"under {naming.defence(row)}" + (f" (batch of {row['batch_size']})" if several else "")
         if not pd.isna(row["success"]) and not pd.isna(row["success_bound"]):
             prior, bound = 1 / row["candidates"], row["success_bound"]
-            where = ", ".join([defence, *naming.attack_settings(row)])
-            text = f"{up_percent(bound)} {where} ({_measured(row)})"
+            where = ", ".join([defence, *told_apart(row, naming)])
+            share, text = row["success"], f"{up_percent(bound)} {where} ({_measured(row)})"
             measured.add((defence, row["releases"]))
         elif (defence, row["releases"]) not in measured and pd.isna(row["success"]):
             prior, bound, where = PRIOR_SUCCESS, row["rero_release"], defence
-            text = f"{up_percent(bound)} {where}"
+            share, text = 0.0, f"{up_percent(bound)} {where}"
         else:
             continue
         unit = "user" if row.get("unit") == "user" else "record"
         sampled = row["inclusion"] < 1  # nobody knows for which releases the sample was drawn
         of = said.setdefault((prior, unit, sampled), {})
-        of[where] = max(of.get(where, (bound, text)), (bound, text))  # several releases have one name here
+        found = bound, share, text
+        of[where] = max(of.get(where, found), found)  # several releases have one name here
     return "\n".join(_one(*of, settings) for of, settings in sorted(said.items(), reverse=True))
 
 
-def _one(prior: float, unit: str, sampled: bool, settings: dict[str, tuple[float, str]]) -> str:
-    ordered = [text for _, text in sorted(settings.values())]
+def told_apart(row: Mapping[str, Any], naming: Naming) -> list[str]:
+    """What tells an informed attacker's row from others under the same defence and batch size, in words.
+
+    Args:
+        row: of the summary.
+        naming: of the whole table.
+    """
+    unaware = not pd.isna(row["adaptive"]) and not row["adaptive"]
+    return [
+        *naming.attack_settings(row),
+        *(["not adaptive"] if unaware else []),
+        *naming.heading(row, leave_out=("threat_model",)),
+    ]
+
+
+def _one(prior: float, unit: str, sampled: bool, settings: dict[str, tuple[float, float, str]]) -> str:
+    ordered = [text for *_, text in sorted(settings.values())]
     if len(ordered) > SHOWN:
         ordered = [ordered[0], f"and so on up to {ordered[-1]}"]
     which, right = _ALL_BUT[unit]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
+from dpbench.report.informed import told_apart
 from dpbench.report.naming import Naming
 from dpbench.report.page.figures import at_most_share, figure, share
 from dpbench.report.rows import is_floor, of_pictures
@@ -113,7 +114,7 @@ def picked(attacked: pd.DataFrame, naming: Naming) -> list[tuple[str, tuple[Mark
     several = attacked["batch_size"].nunique() > 1
     found = []
     for row in attacked[attacked["success"].notna()].to_dict("records"):
-        words = [naming.defence(row), *naming.attack_settings(row)]
+        words = [naming.defence(row), *told_apart(row, naming)]
         if several:
             words.append(f"batch of {row['batch_size']}")
         cells = [figure(row["trials"], ",.0f")]

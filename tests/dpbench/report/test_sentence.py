@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from attacks.base import attacks
-from dpbench.report.page.verdicts import verdicts
+from dpbench.report.naming import Naming
+from dpbench.report.page.verdicts import picked, verdicts
 from dpbench.report.rows import WITHOUT_GRADIENT
 from dpbench.report.sentence import sentence
+from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
 from dpbench.store.schema import frame
 
@@ -417,3 +419,25 @@ def test_nearly_all_is_not_printed_as_all(make_rows, in_batches_of_their_own):
     assert "| 99.6% |" in to_markdown(table)
     many = pd.concat([table] * 4, ignore_index=True).assign(batch_seed=range(1024))
     assert "identified, 95 % interval 99.6 to 100 %" in sentence(many)
+
+
+@pytest.mark.parametrize(
+    ("differing", "said"),
+    [
+        ({"victim": "trained"}, ["victim early", "victim trained"]),
+        ({"adaptive": False}, ["dp ε=1", "dp ε=1, not adaptive"]),
+    ],
+)
+def test_each_informed_attacker_is_told_of(make_rows, dp, differing, said):
+    given = dp | {"threat_model": "informed", "candidates": 10, "success_bound": 0.65, "trials": 400}
+    rows = [
+        row | {"key": f"{share}", "success": share, "psnr": None, "lpips": None, "labels": "known"} | more
+        for share, more in ((0.09, {}), (0.52, differing))
+        for row in make_rows("prior-aware", "dp", 1, 0, 0, **given)
+    ]
+    told = sentence(frame(rows))
+    assert f"{said[0]} (measured among 10 candidates: 9 % of 400 trials" in told
+    assert f"{said[1]} (measured among 10 candidates: 52 % of 400 trials" in told
+    lines = summary(frame(rows))
+    names = [name for name, _ in picked(lines, Naming(frame(rows)))]
+    assert [any(name.endswith(each) for name in names) for each in said] == [True, True]
