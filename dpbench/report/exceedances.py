@@ -86,7 +86,8 @@ def exceeding(table: pd.DataFrame) -> list[tuple[Compared, str]]:
             share = each.right / each.asked
             where = ", ".join([f"batch of {each.line['batch_size']}", *naming.heading(each.line)])
             text = (
-                f"{naming.attack(each.line)} under {naming.defence(each.line)}, {where}: {each.what} {per_cent(share)} % of {each.asked} "
+                f"{naming.attack(each.line)} under {naming.defence(each.line)}, {where}: "
+                f"{each.what} {per_cent(share)} % of {each.asked} "
                 f"(corrected interval {per_cent(low, 1)} to {per_cent(high, 1)} %) where at most "
                 f"{up_percent(each.bound)} is possible"
             )

@@ -125,7 +125,7 @@ def test_each_prior_has_a_bound_of_its_own(table):
 
 def test_the_planted_layer_is_named(table):
     said = sentence(table).splitlines()
-    assert said[0].startswith("Against the early convnet, batch of 4: there are not enough batches to say")
+    assert said[0].startswith("Against the early convnet, batch of 4: floors are missing to say")
     planted = (
         "Against the early convnet with a layer that the server planted, batch of 4: analytic does better"
     )
