@@ -72,7 +72,7 @@ def grouped(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         lpips_to_floor=to_floor(table["lpips"], table["lpips_floor"]),
     )
     conditions = list(condition_columns())
-    group = _numbered(table, conditions)
+    group = numbered(table)
     counted = is_of_attack(table)
     measured, by = table[counted], group[counted]
     found = {
@@ -111,9 +111,16 @@ def pooled(rows: pd.DataFrame) -> tuple[int, int]:
     return int(asked.sum()), len(asked)
 
 
-def _numbered(table: pd.DataFrame, conditions: list[str]) -> pd.Series:
-    """A number for each condition: one grouping by the few columns that differ, not one per statistic."""
-    differing = [name for name in conditions if table[name].nunique(dropna=False) > 1]
+def numbered(table: pd.DataFrame) -> pd.Series:
+    """A number for each condition: one grouping by the few columns that differ, not one per statistic.
+
+    Args:
+        table: per-image results with all columns.
+
+    Returns:
+        The number of each row's condition, by its index.
+    """
+    differing = [name for name in condition_columns() if table[name].nunique(dropna=False) > 1]
     if not differing:
         return pd.Series(0, index=table.index)
     return table.groupby(differing, dropna=False, sort=False).ngroup()

@@ -20,6 +20,7 @@ from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import asked, choices, successes
+from dpbench.report.summary import numbered
 from dpbench.store import Store, schema
 from dpbench.system.words import per_cent
 
@@ -42,10 +43,11 @@ _CURVE = ["threat_model", "releases", "inclusion", "choices", "delta"]
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Success over the epsilon of the release, by threat model."]
-    for row in curves(_attacks(schema.conform(table))).to_dict("records"):
+    for row in _by_size(_attacks(schema.conform(table))).to_dict("records"):
         known = _attacker(row["threat_model"], row["measure"])
         share = per_cent(row["right"] / row["trials"])
-        said.append(f"{known}, epsilon {up(row['eps_release'])}: {share} % of {row['trials']}.")
+        where = f"batch of {row['batch_size']}, epsilon {up(row['eps_release'])}"
+        said.append(f"{known}, {where}: {share} % of {row['trials']}.")
     return " ".join(said)
 
 
@@ -71,8 +73,7 @@ def threats(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     table = _attacks(given)
     if set(table["threat_model"].dropna()) <= {"honest"} or table["eps_release"].nunique() < 2:
         return None
-    sizes = sorted(table["batch_size"].unique())
-    found = pd.concat([curves(table[table["batch_size"] == size]).assign(batch_size=size) for size in sizes])
+    found = _by_size(table)
     attackers = _strongest(found)
     names = [name for name in sorted(found["threat_model"].unique()) if name not in attackers]
     found = found[found["threat_model"].isin(attackers)]
@@ -143,6 +144,12 @@ def _attacks(table: pd.DataFrame) -> pd.DataFrame:
     return asked(private[has_exact_chance(private)])
 
 
+def _by_size(table: pd.DataFrame) -> pd.DataFrame:
+    """The curves of each batch size, which have panels of their own."""
+    sizes = sorted(table["batch_size"].unique())
+    return pd.concat([curves(table[table["batch_size"] == size]).assign(batch_size=size) for size in sizes])
+
+
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Successes and trials of the strongest attack, by threat model, releases, inclusion, choices and budget.
 
@@ -155,8 +162,11 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
         informed attacker's `bound`.
     """
     curve = [*_CURVE, "eps_release"]
-    by = [*curve, "attack", "adaptive", "prior"]
-    table = table.assign(inclusion=table["inclusion"].fillna(1.0), choices=choices(table))
+    by = [*curve, "attack", "_condition"]  # what differs in any condition is never put together
+    condition = numbered(table).to_numpy()
+    table = table.assign(
+        inclusion=table["inclusion"].fillna(1.0), choices=choices(table), _condition=condition
+    )
     found = []
     for key, rows in table.groupby(by, dropna=False):
         counted = successes(rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,15 @@ from dpbench import privacy
 from dpbench.privacy.rounding import up, up_percent
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
+from dpbench.report.alike import said_of
+from dpbench.report.naming import Naming
 from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import has_exact_chance, is_floor, is_of_attack
 from dpbench.report.successes import Successes, asked, choices, successes
+from dpbench.report.summary import numbered
 from dpbench.store import Store, schema
 from dpbench.system.words import per_cent
 
@@ -39,11 +44,11 @@ _APART, _REACH = 0.02, 0.14  # of the width of the panel: between points of one 
 
 @dataclass(frozen=True)
 class Point:
-    """One attacker under one noise, over all images or trials.
+    """One attacker under one noise, over all images or trials of one condition.
 
     Attributes:
         threat_model: whose it is.
-        attack: the attack's name.
+        attack: the attack's name, and what tells its rows from others of it: settings, batch size, victim.
         curve: the noise multiplier, the number of releases, and how many of them share a draw of noise.
         chance: share that a blind choice is right in, exactly.
         successes: right answers.
@@ -75,14 +80,27 @@ def points(table: pd.DataFrame) -> list[Point]:
     given = table["noise_multiplier"].notna() & table["eps_release"].notna()
     table = table[is_of_attack(table) & ~is_floor(table) & given & (table["inclusion"].fillna(1) == 1)]
     table = asked(table[has_exact_chance(table)])
-    table = table.assign(choices=choices(table), **_correlation(table))
-    by = ["threat_model", "attack", *_CURVE, "choices"]
+    condition, attack = numbered(table).to_numpy(), _named_attacks(table)
+    given = {"choices": choices(table), "_condition": condition, "_attack": attack}
+    table = table.assign(**given, **_correlation(table))
+    by = ["threat_model", "_attack", *_CURVE, "choices", "_condition"]
     found = []
-    for (threat_model, attack, sigma, releases, bands, among), rows in table.groupby(by):
+    for (threat_model, attack, sigma, releases, bands, among, _), rows in table.groupby(by):
         if (counted := successes(rows)).asked:
             curve = float(sigma), int(releases), int(bands)
-            found.append(Point(str(threat_model), str(attack), curve, 1 / float(among), counted))
+            found.append(Point(str(threat_model), attack, curve, 1 / float(among), counted))
     return found
+
+
+def _named_attacks(table: pd.DataFrame) -> list[str]:
+    """Of each row the attack with what differs beside the defence."""
+    naming, several = Naming(table), table["batch_size"].nunique() > 1
+
+    def name(row: Mapping[str, Any]) -> str:
+        size = [f"batch of {row['batch_size']}"] if several else []
+        return ", ".join([naming.attack(row), *size, *naming.heading(row, leave_out=("threat_model",))])
+
+    return said_of(table, name)
 
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:

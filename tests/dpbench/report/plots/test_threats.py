@@ -13,6 +13,7 @@ from dpbench.privacy.intervals import anytime
 from dpbench.privacy.rounding import up_percent
 from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.report.plots.threats import curves, threats
+from dpbench.report.plots.tradeoff import points
 from dpbench.report.sentence import sentence
 from dpbench.report.summary import summary
 from dpbench.report.tables import to_markdown
@@ -285,3 +286,23 @@ def test_a_photograph_counts_once_in_a_curve(table):
         curves(each[each["eps_release"].notna() & each["success"].isna()]) for each in (table, again)
     )
     assert twice["trials"].tolist() == once["trials"].tolist()
+
+
+def test_what_differs_in_a_condition_is_not_put_together(table):
+    """Two victims on the same photographs: one gives all away, and the other nothing."""
+    early = table[table["threat_model"] == "malicious-linear"]
+    both = [early.assign(victim=victim, identified=yes) for victim, yes in (("early", False), ("late", True))]
+    both = pd.concat(both, ignore_index=True)
+    found = curves(both[both["eps_release"].notna()])
+    assert found["right"].tolist() == found["trials"].tolist() == [4, 4]
+    assert sorted((p.attack, p.successes.right) for p in points(both)) == [
+        *[("analytic, victim early", 0)] * 2,
+        *[("analytic, victim late", 4)] * 2,
+    ]
+
+
+def test_the_words_keep_batch_sizes_apart_as_the_panels_do(table):
+    more = table[table["threat_model"] == "malicious-linear"].assign(batch_size=8, identified=True)
+    said = threats.alt(pd.concat([table, more], ignore_index=True), None)
+    assert "malicious server, image identified, batch of 4, epsilon 1: 50 % of 4" in said
+    assert "malicious server, image identified, batch of 8, epsilon 1: 100 % of 4" in said
