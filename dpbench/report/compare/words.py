@@ -12,6 +12,7 @@ from dpbench.report.compare.comparison import Compared, Comparison, Line
 from dpbench.report.compare.differences import CEILING, Difference
 from dpbench.report.compare.intervals import LEAST
 from dpbench.report.compare.settings import SITUATION, budgets, named, of_attacks, really_run
+from dpbench.report.evidence import originals
 from dpbench.report.naming import EMPTY, number
 from dpbench.store.columns import columns, conditions
 from dpbench.system.words import counted
@@ -127,9 +128,10 @@ def _first(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 def _run(comparison: Comparison, letter: str) -> str:
     run = next(run for run in comparison.runs if run.letter == letter)
+    images = counted(int(originals(run.table).nunique()), "image")
     found = [
         f"dpbench {' and '.join(run.versions) or 'of unknown version'}",
-        counted(len(run.table), "image"),
+        f"{counted(len(run.table), 'result')} for {images}",
     ]
     if run.failed:
         found.append(f"{counted(run.failed, 'cell')} without a result")

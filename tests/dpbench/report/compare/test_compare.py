@@ -54,6 +54,14 @@ def test_differences_are_those_of_the_images(compared, batches):
     assert found.high == pytest.approx(effects.mean() + spread, abs=0.35 * spread)
 
 
+def test_results_are_not_called_images(compared, batches):
+    """Sixteen images, each attacked undefended and clipped."""
+    both = [*batches(flat(10.0)), *batches(flat(9.0), defense="clip")]
+    first, second = words(compared(both, batches(gained))).runs
+    assert first.endswith("(dpbench 0.2.0, 32 results for 16 images)")
+    assert second.endswith("(dpbench 0.2.0, 16 results for 16 images)")
+
+
 def test_the_picture_names_the_runs_that_it_shows(compared, batches):
     found = compared(batches(flat(10.0)), batches(flat(11.0), defense="clip"), batches(gained))
     (legend,) = forest(found, words(found)).legends
