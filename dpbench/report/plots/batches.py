@@ -11,6 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from dpbench.privacy.intervals import clopper_pearson
 from dpbench.report import escape
 from dpbench.report.alike import said_of
+from dpbench.report.evidence import originals
 from dpbench.report.naming import Naming
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, DASHES, FULL, MARKERS, MOST, SMALL, TEXT
@@ -34,6 +35,7 @@ _APART = 0.03  # of the way from one batch size to the next
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     table, shares = _prepared(table)
     said = ["Shares of images by batch size."]
+    table = table[table["_curve"].isin(list(dict.fromkeys(table["_curve"]))[:MOST])]  # the drawn ones
     for (curve, size), rows in table.groupby(["_curve", "batch_size"], sort=False):
         found = (
             f"{_SHARES[share]} {per_cent(rows[share].mean())} %" for share in shares if rows[share].count()
@@ -48,7 +50,8 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
 
     The first `MOST` are drawn; the title says how many there are.
 
-    Bars are 95 % Clopper-Pearson intervals over images; the dotted line is a blind choice's IIP.
+    Bars are 95 % Clopper-Pearson intervals over images, each of which counts once, by its first batch and
+    attack seed; the dotted line is a blind choice's IIP.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -93,10 +96,13 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = schema.conform(table)
     table = table[is_of_attack(table)]
     naming = Naming(table)
-    table = _with_shares(ordered(table, batch_last=True))
+    table = _with_shares(ordered(table, batch_last=True)).reset_index(drop=True)
     table = table[~is_floor(table) & ~is_informed(table)]
     names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
-    return table.assign(_curve=names), [share for share in _SHARES if table[share].notna().any()]
+    table = table.assign(_curve=names, _image=originals(table))
+    table = table.sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
+    again = table.duplicated(["_curve", "batch_size", "_image"])
+    return table[~again].sort_index(), [share for share in _SHARES if table[share].notna().any()]
 
 
 def _with_shares(table: pd.DataFrame) -> pd.DataFrame:

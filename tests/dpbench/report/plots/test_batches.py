@@ -65,6 +65,14 @@ def test_two_batch_sizes_are_no_trend(make_rows):
     assert batches(frame([])) is None
 
 
+def test_attack_seeds_are_no_images(make_rows):
+    """The interval of one image in each batch size does not shrink by attacking it four times."""
+    rows = of(make_rows)
+    again = [row | {"attack_seed": seed, "key": f"{row['key']}-{seed}"} for seed in range(4) for row in rows]
+    bars = [batches(frame(each)).axes[0].containers[0][2][0].get_segments() for each in (rows, again)]
+    assert [each.tolist() for each in bars[1]] == [each.tolist() for each in bars[0]]
+
+
 def test_what_was_left_out_is_said(make_rows):
     rows = [row for i in range(MOST + 2) for row in of(make_rows, restarts=i + 1)]
     figure = batches(frame(rows))
