@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from dpbench.report import escape
 from dpbench.report.alike import said_of
-from dpbench.report.naming import Naming
+from dpbench.report.naming import Naming, number
 from dpbench.report.plots.leakage_ticks import LINE, Ticks, budget_of
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLOURS, COLUMN, FULL, MARKERS, SMALL, TEXT
@@ -49,19 +49,18 @@ _HANDLE = 0.6  # beside a legend's text
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     table = _attacks(schema.conform(table))
     naming = Naming(table)
-    said = ["PSNR and LPIPS of every rebuilt image, by defence."]
+    shown = [name for name in _METRICS if table.loc[~is_floor(table), name].notna().any()]
+    said = [f"{' and '.join(map(str.upper, shown))} of rebuilt images, by defence."]
     table = ordered(table, batch_last=True)
     table = table.assign(_name=said_of(table, lambda r: f"{naming.attack(r)} under {naming.defence(r)}"))
-    table = table[naming.told_by_sections("psnr", "psnr_floor", "_name")]
+    table = table[naming.told_by_sections("psnr", "_name")]
     for heading, part in naming.sections(table)[:MAX_LINES]:
-        part = part[~is_floor(part)]
         medians = part["psnr"].groupby(part["_name"], sort=False).median()
-        floor = part["psnr_floor"].median()
-        said.append(
-            f"{heading}, median PSNR (best floor {floor:.1f} dB): "
-            + "; ".join(f"{name} {value:.1f} dB" for name, value in medians.items())
-            + "."
-        )
+        floors = medians[medians.index.isin(part.loc[is_floor(part), "_name"])]
+        best = f" (best floor {number(floors.max(), '.1f')} dB)" if floors.notna().any() else ""
+        attacks = medians.drop(floors.index)
+        told = "; ".join(f"{name} {number(value, '.1f')} dB" for name, value in attacks.items())
+        said.append(f"{heading}, median PSNR{best}: {told}.")
     return " ".join(said)
 
 

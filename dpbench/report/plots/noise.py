@@ -15,7 +15,7 @@ from dpbench.privacy.rounding import up
 from dpbench.protocol import Factorisation
 from dpbench.report import escape
 from dpbench.report.alike import said_of
-from dpbench.report.naming import Naming
+from dpbench.report.naming import Naming, number
 from dpbench.report.plots import labels
 from dpbench.report.plots.axes import at_values, short, span
 from dpbench.report.plots.frontier import stored
@@ -40,11 +40,13 @@ _FAR = 10  # a certified frontier further than that from the largest noise tried
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     part = _noisy(schema.conform(table))
+    part = _with_curves(ordered(part, batch_last=True), Naming(part))
     part = part[part["noise_multiplier"] > 0]
     said = ["Leakage against the noise multiplier sigma."]
-    for sigma, rows in part.groupby("noise_multiplier"):
-        median, most = rows["psnr"].median(), rows["psnr"].max()
-        said.append(f"Sigma {up(sigma)}: median PSNR {median:.1f} dB, highest {most:.1f} dB.")
+    for curve in _most_leaking(part)[:MOST]:
+        for sigma, rows in part[part["_curve"] == curve].groupby("noise_multiplier"):
+            median, most = (number(rows["psnr"].agg(each), ".1f") for each in ("median", "max"))
+            said.append(f"{curve}, sigma {up(sigma)}: median PSNR {median} dB, highest {most} dB.")
     return " ".join(said)
 
 
@@ -71,8 +73,7 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
     if private["noise_multiplier"].nunique() < 2:
         return None
     metrics = [metric for metric in _METRICS if private[metric].notna().any()]
-    leaks = private["psnr"].fillna(-math.inf).groupby(private["_curve"]).median()
-    curves = list(leaks.sort_values(ascending=False, kind="stable").index)
+    curves = _most_leaking(private)
     shown = curves[:MOST]
     across = len(metrics) if width > COLUMN else 1
     down = len(metrics) // across
@@ -97,6 +98,12 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
     figure.suptitle(escape.matplotlib(wrap(said, width - 0.2, TEXT)))
     labels.spread(figure)
     return figure
+
+
+def _most_leaking(private: pd.DataFrame) -> list[str]:
+    """Names of the curves, those of the highest median PSNR first."""
+    leaks = private["psnr"].fillna(-math.inf).groupby(private["_curve"]).median()
+    return list(leaks.sort_values(ascending=False, kind="stable").index)
 
 
 def _noisy(table: pd.DataFrame) -> pd.DataFrame:

@@ -26,12 +26,15 @@ _ORIGINAL = "original"
 _PLACE = ["batch_size", "data", "label_draw", "batch_seed", "image"]  # which original: one column each
 
 
-@plot(
-    "reconstructions.png",
-    title="Originals and what was rebuilt of them",
-    alt="A grid of pictures: the originals in the first row, and below them what each floor and each attack "
-    "made of them, without and with defences, with PSNR and LPIPS above each.",
-)
+def _alt(table: pd.DataFrame, store: Store | None) -> str:
+    names = dict.fromkeys(_candidates(schema.conform(table))["_name"].str.replace("\n", " "))
+    return (
+        "A grid of pictures: the originals in the first row, and below them what was made of them, with "
+        f"{_scores(table)} above each. Rows, as far as there is room: {'; '.join(names)}."
+    )
+
+
+@plot("reconstructions.png", title="Originals and what was rebuilt of them", alt=_alt)
 def reconstructions(table: pd.DataFrame, store: Store, width: float = PAGE[0]) -> Figure | None:
     """Draw the originals on top and under them what each attack made of them, with PSNR and LPIPS.
 
@@ -183,6 +186,10 @@ def _score(row: pd.Series) -> str:
     return text if pd.isna(row["lpips"]) else f"{text}, {row['lpips']:.2f}"
 
 
+def _scores(table: pd.DataFrame) -> str:
+    return f"PSNR{' and LPIPS' if table['lpips'].notna().any() else ''}"
+
+
 def _title(table: pd.DataFrame, columns: int, images: int, rows: int, all_rows: int) -> str:
     attacked = table[~is_floor(table)]
     same = [
@@ -192,7 +199,7 @@ def _title(table: pd.DataFrame, columns: int, images: int, rows: int, all_rows: 
     ]
     said = [
         f"What the server rebuilds: {', '.join(same)}",
-        f"Above each: PSNR{' and LPIPS' if table['lpips'].notna().any() else ''}",
+        f"Above each: {_scores(table)}",
     ]
     if columns < images:
         said.append(

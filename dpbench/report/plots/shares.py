@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from dpbench.report import escape
 from dpbench.report.alike import said_of
+from dpbench.report.evidence import originals
 from dpbench.report.naming import EMPTY, Naming
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.registry import plot
@@ -59,7 +60,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     for curve in curves[:MOST]:
         part = table[table["_curve"] == curve]
         ranks = ", ".join(f"{_rank(part, sign, recovered)} for {sign}" for sign in _SIGNS)
-        said.append(f"{curve}: {counted(len(part), 'image')}, rank correlation {ranks}.")
+        said.append(f"{curve}: {counted(part['_image'].nunique(), 'image')}, rank correlation {ranks}.")
     return " ".join(said)
 
 
@@ -117,7 +118,8 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     recovered = "lpips" if table["lpips"].notna().any() else "psnr"
     table = table[table[recovered].notna() & table["gradient"].notna()]
     names = said_of(table, lambda r: ", ".join([naming.attack(r), naming.defence(r), *naming.heading(r)]))
-    table = table[["batch_size", "lpips", "psnr", *_SIGNS]].assign(_curve=names)  # what is drawn
+    drawn = table[["batch_size", "lpips", "psnr", *_SIGNS]]
+    table = drawn.assign(_curve=names, _image=originals(table))
     # a stable sort: undefended rows come first where there are as many
     by = table.groupby("_curve", sort=False)
     curves = by.size().sort_values(ascending=False, kind="stable").index

@@ -9,7 +9,9 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest, spearmanr
 
 from dpbench.protocol import Factorisation
+from dpbench.report.plots.leakage import leakage
 from dpbench.report.plots.noise import _certified, noise
+from dpbench.report.plots.pictures import reconstructions
 from dpbench.report.plots.search import search
 from dpbench.report.plots.shares import shares
 from dpbench.report.plots.tradeoff import points, tradeoff
@@ -249,6 +251,25 @@ def test_alt_texts_say_the_numbers(table, tmp_path):
     assert "25 % of 4" in tradeoff.alt(table)
     assert "lmmse, no defence: 4 images" in shares.alt(table)
     assert json.dumps(search.alt(table, Store(tmp_path)))
+
+
+def test_the_words_are_of_what_is_drawn(table, make_run):
+    """A curve for each attack with its own medians, no LPIPS where there is none, images and not results."""
+    weaker = table.assign(attack="dlg", psnr=table["psnr"] - 5, attack_seed=1)
+    both = pd.concat([table, weaker], ignore_index=True)
+    for name, part in both[both["noise_multiplier"] == 2].groupby("attack"):
+        assert f"{name}, sigma 2: median PSNR {part['psnr'].median():.1f} dB" in noise.alt(both)
+    again = pd.concat([table, table.assign(attack_seed=1)], ignore_index=True)
+    assert "lmmse, no defence: 4 images" in shares.alt(again)
+    run = make_run(lpips_there=False, batch_sizes=(1,))
+    assert "LPIPS" not in leakage.alt(run) + reconstructions.alt(run)
+    floor = run.loc[run["attack"] == "floor:constant-image", "psnr"].max()
+    assert f"(best floor {floor:.1f} dB)" in leakage.alt(run)
+    assert "floor:constant-image" not in reconstructions.alt(run)
+    assert "inverting-gradients dp ε=1;" in reconstructions.alt(run)
+    without = leakage.alt(run[run["floor"].isna()])
+    assert "floor" not in without
+    assert "nan" not in without
 
 
 def test_a_frontiers_folder_has_no_floors_but_ranks(table, tmp_path):
