@@ -22,8 +22,13 @@ def of_no_picture(table: pd.DataFrame) -> list[str]:
     """
     attacked = ~is_floor(table)
     labels_alone, without_gradient = only_labels(table), reads_no_gradient(table)
-    restored, other = table[attacked & labels_alone], table[attacked & without_gradient & ~labels_alone]
-    return [*([_restored(restored)] if len(restored) else []), *_from_no_gradient(other)]
+    told = (table["labels"] == "known").fillna(False).astype(bool)
+    restored, given = (table[attacked & labels_alone & each] for each in (~told, told))
+    other = table[attacked & without_gradient & ~labels_alone]
+    said = [_restored(restored)] if len(restored) else []
+    for attack in given["attack"].unique():
+        said.append(f"{attack} was told the labels (labels known), so it restored none.")
+    return [*said, *_from_no_gradient(other)]
 
 
 def _restored(table: pd.DataFrame) -> str:

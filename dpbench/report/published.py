@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dpbench.report.evidence import originals
 from dpbench.report.naming import Naming, settings
-from dpbench.report.rows import ended_well, only
+from dpbench.report.rows import ended_well, only, only_labels
 from dpbench.store import schema
 from dpbench.system.once import once
 from dpbench.system.words import counted, per_cent
@@ -76,7 +77,10 @@ def published(table: pd.DataFrame) -> list[str]:
         Nothing where the paper says nothing of what was run.
     """
     table = schema.conform(table)
-    usable = only(table, (ended_well(table) & (table["defense"] == "none")).fillna(False).astype(bool))
+    # who was told the labels restored none
+    told = only_labels(table) & (table["labels"] == "known").fillna(False)
+    usable = ended_well(table) & ~told & (table["defense"] == "none").fillna(False)
+    usable = only(table, usable.astype(bool))
     beside = [(row, same) for row in FIGURES if (same := _beside(usable, row)).any()]
     if not beside:
         return []
@@ -117,4 +121,4 @@ def _figures(rows: pd.DataFrame) -> str:
     if rows["iip"].notna().any():
         found = per_cent(rows["iip"].astype(float).mean())
         words.append(f"IIP {found}% (blind choices {rows['iip_chance'].mean():.1%})")
-    return f"{', '.join(words)} of {counted(len(rows), 'image')}"
+    return f"{', '.join(words)} of {counted(originals(rows).nunique(), 'image')}"

@@ -56,3 +56,16 @@ def test_labels_alone_are_told_as_labels():
     table = rows(attack="label-restoration", label_rule="minimum", **known)
     assert "100.0% of 2 by label-restoration" in sentence(table)
     assert "labels 100.00% of 2" in published(table)[0]
+
+
+def test_labels_that_were_given_are_not_called_restored():
+    known = {"psnr": None, "lpips": None, "label_correct": True, "labels": "known"}
+    table = rows(attack="label-restoration", label_rule="minimum", **known)
+    assert sentence(table) == "label-restoration was told the labels (labels known), so it restored none."
+    assert published(table) == []
+
+
+def test_several_attack_seeds_are_no_more_images():
+    lazy = rows(attack="gradinversion", terms="lazy")
+    both = pd.concat([lazy, lazy.assign(attack_seed=1)], ignore_index=True)
+    assert "LPIPS 0.500 of 2 images" in published(both)[0]
