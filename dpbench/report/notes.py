@@ -12,7 +12,8 @@ from dpbench.privacy.vouched import vouched
 from dpbench.report.evidence import originals
 from dpbench.report.exceedances import compared, exceedances
 from dpbench.report.naming import settings, settings_of
-from dpbench.report.rows import ended_well, is_defended, is_floor, is_guessed
+from dpbench.report.rows import ended_well, is_defended, is_floor, is_guessed, is_of_attack, only
+from dpbench.report.summary import numbered
 from dpbench.report.units import protected, scopes
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
@@ -67,6 +68,8 @@ def notes(
             f"identified: images whose original was picked out of a gallery of {sizes}, of all that were "
             "attacked"
         )
+    if _repeated(table):
+        said.append("an image that was attacked several times counts as often, in medians and in counts")
     chances = attacked["iip_chance"].dropna()
     if "iip" in shown and len(chances):
         blind = " and ".join(sorted({f"{chance:.1%}" for chance in chances}))
@@ -107,6 +110,13 @@ def notes(
         cells = failed["key"].nunique()
         said.append(f"{cells} cell{'s have' if cells > 1 else ' has'} no result{first}")
     return said
+
+
+def _repeated(table: pd.DataFrame) -> bool:
+    """Whether some row of the sheet has several results of one image: of several attack seeds, say."""
+    rows = only(table, is_of_attack(table))
+    images = pd.DataFrame({"condition": numbered(rows), "image": originals(rows)})
+    return bool(images.duplicated().any())
 
 
 def _in_part(table: pd.DataFrame) -> list[str]:

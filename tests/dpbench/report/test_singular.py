@@ -11,7 +11,9 @@ from dpbench.protocol import InputError
 from dpbench.report import terminal
 from dpbench.report.informed import _measured
 from dpbench.report.published import _figures
+from dpbench.report.tables import to_markdown
 from dpbench.store import open_run
+from dpbench.store.schema import frame
 from dpbench.sweep.own_checks import _draw
 from dpbench.sweep.session import Session
 
@@ -20,7 +22,7 @@ def test_one_file_trial_image_and_conversion():
     assert terminal._names([Path("run/a.csv"), Path("run/plots/b.svg")]) == ["a.csv", "plots/ (1 file)"]
     row = {"candidates": 10, "success": 1.0, "trials": 1, "success_low": 0.03, "success_high": 1.0}
     assert "100 % of 1 trial, " in _measured(row)
-    rows = pd.DataFrame({"attack": ["dlg"], "psnr": [20.0], "lpips": [None], "iip": [None]})
+    rows = frame([{"attack": "dlg", "psnr": 20.0}])
     assert _figures(rows) == "median PSNR 20.00 dB of 1 image"
     assert _note(["", "greyscale"]) == "1 of 2 images is not plain RGB and was converted (1 greyscale)"
 
@@ -43,3 +45,11 @@ def test_one_cell_set_aside_and_brought_back(tmp_path):
     session = Session.begin(store, [])
     session.cells["old"] = None
     assert session.sort_out() == [f"1 cell of this run had been set aside in {store.path}; brought back."]
+
+
+def test_an_image_that_was_attacked_twice_is_not_called_two(make_run):
+    run = make_run(batch_sizes=(1,))
+    again = run[run["floor"].isna()].assign(attack_seed=1)
+    said = "an image that was attacked several times counts as often"
+    assert said not in to_markdown(run)
+    assert said in to_markdown(pd.concat([run, again], ignore_index=True))
