@@ -55,9 +55,9 @@ def noise(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) -
     """Draw PSNR and LPIPS over sigma: medians, the middle 80 % of images, and the most exposed image.
 
     Both epsilons stand on the upper axis. The undefended attack is drawn at the left. Dashed lines are the
-    medians of the best floor. Vertical lines are the certified frontiers, sigma = s / (Phi^-1(kappa + .05) -
-    Phi^-1(kappa)); s is how far a sample moves all releases: sqrt(T) for T of independent noise. The run's
-    own measured frontier is shaded.
+    medians of each curve's best floor, grey where curves share it. Vertical lines are the certified
+    frontiers, sigma = s / (Phi^-1(kappa + .05) - Phi^-1(kappa)); s is how far a sample moves all releases:
+    sqrt(T) for T of independent noise. The run's own measured frontier is shaded.
 
     Args:
         table: per-image results, columns of `dpbench.store.columns`.
@@ -164,9 +164,11 @@ def _panel(axis: Axes, table: pd.DataFrame, metric: str, curves: list[str]) -> l
             axis.plot(bare, undefended.median(), color=colour, marker=marker, gid=f"{curve}: no defence")
             axis.plot(bare, undefended.agg(worst), color=colour, **peak)
         ends.append(labels.Name(curve, median.index[-1], median.iloc[-1], colour))
-    floors = table[table["_curve"].isin(curves)].groupby("batch_size")[f"{metric}_floor"].median().dropna()
-    for floor in sorted(set(floors)):
-        axis.axhline(floor, color=GREY, linestyle="--", linewidth=1, gid="floor")
+    drawn = table[table["_curve"].isin(curves)]
+    floors = drawn.groupby("_curve")[f"{metric}_floor"].median().dropna()
+    for floor, its in floors.groupby(floors):  # an attack's own colour where the floor is its alone
+        colour = COLOURS[curves.index(its.index[0])] if len(its) == 1 < len(floors) else GREY
+        axis.axhline(floor, color=colour, linestyle="--", linewidth=1, gid="floor")
     if len(floors):
         said = {"fontsize": SMALL, "color": GREY, "va": "bottom"}
         axis.text(0.01, floors.max(), "best floor", transform=axis.get_yaxis_transform(), **said)

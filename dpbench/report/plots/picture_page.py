@@ -97,14 +97,14 @@ def chosen(floors: Sequence[T], undefended: Sequence[T], defended: Sequence[T], 
     """Which rows are shown where there is no room for all, in their order.
 
     Two floors, at least a third of what is left for attacks without a defence, and the rest for defences; of
-    each kind the first, the last, and others evenly between them.
+    each kind the first and, where there is room, the last and others evenly between them.
 
     Example:
         >>> chosen(["mean", "noise", "start"], ["a", "b"], ["eps 1", "eps 2", "eps 4", "eps 8", "eps 16"], 7)
-        ['mean', 'start', 'a', 'eps 1', 'eps 2', 'eps 8', 'eps 16']
+        ['mean', 'start', 'a', 'b', 'eps 1', 'eps 4', 'eps 16']
     """
     left = room - min(len(floors), _FLOORS, room // 3)
-    bare = evenly(undefended, max(left // 3, left - len(defended), 1))
+    bare = evenly(undefended, max(-(-left // 3), left - len(defended)))
     guarded = evenly(defended, left - len(bare))
     return [*evenly(floors, room - len(bare) - len(guarded)), *bare, *guarded]
 

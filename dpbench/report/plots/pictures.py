@@ -209,6 +209,6 @@ def _title(table: pd.DataFrame, columns: int, images: int, rows: int, all_rows: 
     if rows < all_rows:
         said.append(
             f"{rows - 1} of {all_rows - 1} rows, {all_rows - rows} left out: of floors, undefended and "
-            "defended attacks the first, the last and some evenly between are shown"
+            "defended attacks the first and, where there is room, the last and some evenly between are shown"
         )
     return ".\n".join([*said, ""]).removesuffix("\n")

@@ -135,7 +135,7 @@ def _words(part: pd.DataFrame, curve: str, recovered: str) -> str:
 def _rank(part: pd.DataFrame, sign: str, recovered: str) -> str:
     """Spearman's rank correlation as a word; a dash where there are too few images or no ranks."""
     part = part[part[sign].notna()]
-    if len(part) < FEWEST or part[sign].nunique() < 2 or part[recovered].nunique() < 2:
+    if part["_image"].nunique() < FEWEST or part[sign].nunique() < 2 or part[recovered].nunique() < 2:
         return EMPTY
     return f"{spearmanr(part[sign].astype(float), part[recovered].astype(float)).statistic:+.2f}"
 

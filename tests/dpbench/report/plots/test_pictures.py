@@ -231,6 +231,12 @@ def test_rows_that_are_chosen_fill_the_room(counts, room):
     assert {name[0] for name in found} == {kind[0][0] for kind in kinds if kind}
 
 
+def test_the_last_undefended_attack_is_shown_beside_its_defended_rows():
+    defended = [f"{name} {eps}" for name in ("dlg", "tuned") for eps in (1, 2, 4)]
+    found = chosen(["mean", "noise"], ["dlg", "tuned"], defended, 7)
+    assert found == ["mean", "noise", "dlg", "tuned", "dlg 1", "dlg 4", "tuned 4"]
+
+
 def test_a_floor_in_the_same_cell_has_its_own_picture(make_rows, fill):
     rows = make_rows("floor:start", "none", 2, 8, 0.4, key="cell", floor_of="dlg")
     rows += make_rows("dlg", "none", 2, 20, 0.1, key="cell")

@@ -56,6 +56,20 @@ def test_noise_has_medians_worst_images_floors_and_frontiers(table):
         assert upper.get_xlabel() == "ε of the release / of the training"
 
 
+def test_each_curve_has_its_own_floor(table):
+    """The median of both is a floor of neither, and one attack would lie beyond it that beats none."""
+    own = {"lmmse": 0.1, "dlg": 0.4}
+    both = pd.concat([table.assign(attack=name, lpips_floor=floor) for name, floor in own.items()])
+    axis = noise(both.reset_index(drop=True)).axes[1]
+    assert sorted(each.get_ydata()[0] for each in axis.lines if each.get_gid() == "floor") == [0.1, 0.4]
+
+
+def test_attack_seeds_make_no_rank_correlation(table):
+    """Two results of each of four images are no eight images."""
+    again = pd.concat([table, table.assign(attack_seed=1)], ignore_index=True)
+    assert "lmmse, no defence: 4 images, rank correlation — for gradient" in shares.alt(again)
+
+
 def test_tradeoff_has_the_gaussian_curve_and_every_attacker(table):
     found = points(table)
     assert [(p.curve, p.chance, p.successes.right, p.successes.asked) for p in found] == [
