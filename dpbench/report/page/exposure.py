@@ -48,8 +48,10 @@ class Panel:
         levels: names of the strengths, weakest first.
         left_out: strengths that are not shown.
         cases: the most exposed image first.
-        images: photographs that the cases were chosen from.
+        images: photographs that the cases were chosen from: those with a result at as many strengths as any.
+        others: photographs that lack one.
         exposure: of the most exposed image, dB.
+        floors: whether it is above the floor of each image; else it is the PSNR itself.
     """
 
     attack: str
@@ -59,7 +61,9 @@ class Panel:
     left_out: int
     cases: tuple[Case, ...]
     images: int
+    others: int
     exposure: float
+    floors: bool
 
 
 def panels(table: pd.DataFrame) -> list[Panel]:
@@ -128,6 +132,7 @@ def _panel(rows: pd.DataFrame, floors: pd.DataFrame, naming: Naming, place: str)
     floor = judged["psnr_floor"].fillna(0.0)  # without floors PSNR itself
     exposure = over_floor(judged["psnr"], floor).groupby(judged["_image"]).mean()
     whole = rows.groupby("_image")["_level"].nunique().reindex(exposure.index)
+    others = int((whole < whole.max()).sum())
     exposure = exposure[whole == whole.max()].sort_values(ascending=False, kind="stable")
     last = rows.iloc[-1]
     return Panel(
@@ -141,7 +146,9 @@ def _panel(rows: pd.DataFrame, floors: pd.DataFrame, naming: Naming, place: str)
             for title, image in _picked(list(exposure.index))
         ),
         images=len(exposure),
+        others=others,
         exposure=float(exposure.iloc[0]),
+        floors=bool(judged["psnr_floor"].notna().any()),
     )
 
 

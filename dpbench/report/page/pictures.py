@@ -17,6 +17,8 @@ from dpbench.data.cifar10_like import CLASSES
 from dpbench.report.naming import number
 from dpbench.report.page.exposure import UNDEFENDED, Case, Panel, panels
 from dpbench.report.page.templating import render
+from dpbench.report.rows import is_informed
+from dpbench.report.successes import asked, choices
 from dpbench.store import Store, schema
 
 MOST_PICTURES = 200
@@ -109,7 +111,7 @@ def pictures(table: pd.DataFrame, store: Store) -> Markup | None:
             views.append(view)
     if not views:
         return None
-    galleries = sorted({int(size) for size in table["gallery_size"].dropna()})
+    galleries = sorted({int(size) for size in choices(asked(table[~is_informed(table)])).dropna()})
     return render(
         "pictures",
         views=views,

@@ -132,6 +132,26 @@ def test_the_cases_are_those_of_the_rule(rows):
     assert (panel.images, panel.left_out) == (7, 0)
 
 
+def test_photographs_that_failed_somewhere_are_not_said_to_be_missing(rows):
+    """Two photographs, one of which has no result at the largest budget."""
+    table = frame(rows(range(2)))
+    lost = (table["batch_seed"] == 1) & (table["eps"] == max(EPS))
+    (panel,) = exposure.panels(table[~lost].reset_index(drop=True))
+    assert (panel.images, panel.others, panel.floors) == (1, 1, True)
+    (panel,) = exposure.panels(table.assign(psnr_floor=None))
+    assert (panel.images, panel.others, panel.floors) == (2, 0, False)
+
+
+def test_the_gallery_of_a_frontier_is_that_of_its_ranks(run):
+    store, table = run
+    table = table.assign(gallery_size=20)
+    assert "a blind guess is right once in 20." in parsed(store, table).text
+    ranked = table.assign(ranked_first=table["floor"].isna())
+    assert "a blind guess is right once in 200." in parsed(store, ranked).text
+    assert "above the best floor" in parsed(store, table).text
+    assert "above the best floor" not in parsed(store, table.assign(psnr_floor=None)).text
+
+
 def test_strengths_go_from_none_to_the_smallest_epsilon(run):
     (panel,) = exposure.panels(run[1])
     assert panel.levels == ("no defence", "dp ε=1000 (σ=0.002)", "dp ε=10 (σ=0.2)", "dp ε=1 (σ=2)")
