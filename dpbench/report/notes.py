@@ -31,9 +31,11 @@ def notes(
         accountant: what computed the budgets; None where there are none.
         shown: the columns of the summary that the sheet has.
     """
-    words = _same(attacked, (*settings_of("batch", leave_out=("batch_size",)), "labels"))
-    accuracy = attacked["victim_accuracy"].dropna().unique()
-    if len(accuracy) == 1:
+    scene = settings_of("batch", leave_out=("batch_size",))
+    # an empty one is another one: a victim that is trained in whole, or whose accuracy is not known
+    words = _same(attacked, (*(name for name in scene if attacked[name].notna().all()), "labels"))
+    accuracy = attacked["victim_accuracy"].unique()
+    if len(accuracy) == 1 and not pd.isna(accuracy[0]):
         words.append(f"the victim's accuracy {accuracy[0]:.0%} (CIFAR-10, test set)")
     said = [", ".join(words)] if words else []
     said += _in_part(table)

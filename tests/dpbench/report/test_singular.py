@@ -53,3 +53,17 @@ def test_an_image_that_was_attacked_twice_is_not_called_two(make_run):
     said = "an image that was attacked several times counts as often"
     assert said not in to_markdown(run)
     assert said in to_markdown(pd.concat([run, again], ignore_index=True))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"trainable": "head"}, "trainable head"),
+        ({"victim": "untrained", "victim_accuracy": None}, "victim's accuracy"),
+    ],
+)
+def test_what_one_of_two_victims_lacks_is_not_said_of_both(make_rows, other, said):
+    rows = make_rows("dlg", "none", 1, 20, 0.1)
+    more = [row | other | {"key": "other"} for row in rows]
+    notes = [line for line in to_markdown(frame(rows + more)).splitlines() if line.startswith("- ")]
+    assert not any(said in line for line in notes)
