@@ -30,7 +30,8 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
         table: per-image results with all columns; some ended well.
         store: the run's folder.
     """
-    rows = table[~is_floor(table) & is_of_attack(table)]
+    tried = table[~is_floor(table)]  # with what failed: the section on what is missing tells of that
+    rows = tried[is_of_attack(tried)]
     attacks, private = list(rows["attack"].dropna().unique()), rows[rows["eps_release"].notna()]
     found = [
         Change(
@@ -39,14 +40,14 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
             + (", and only the bound holds for all of them." if len(private) else "."),
         )
     ]
-    if unaware := _unaware(rows):
+    if unaware := _unaware(tried):
         found.append(
             Change(
                 "An attack that knows the defence", f"Not tried against {joined(unaware)} (--adaptive yes)."
             )
         )
-    tried = set(rows["threat_model"].fillna("honest"))
-    if untried := [name for name in columns()["threat_model"].choices if name not in tried]:
+    known = set(tried["threat_model"].fillna("honest"))
+    if untried := [name for name in columns()["threat_model"].choices if name not in known]:
         found.append(Change("Another attacker", f"Not tried: {joined(untried)} (--threat-model)."))
     found += [
         Change("Another victim or other images", f"These results are for {_scene(rows)}."),

@@ -202,7 +202,7 @@ def exposed(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     threats = len({threat_model for (threat_model, _), _ in rows})
     said = "original and output, by best correlation r; framed: ranked first of 200"
     more = ", rows by threat model" if threats > 1 else ""
-    title = f"The {few} most exposed images at each noise level: {said}{more}"
+    title = f"The most exposed images at each noise level, {few} at most: {said}{more}"
     figure.suptitle(wrap(title, width - 0.2, TEXT))
     return figure
 

@@ -95,7 +95,7 @@ def test_an_interrupted_run_says_what_is_there_and_what_is_missing(make_run, sto
     found = read(store, table)
     assert table["psnr_floor"].notna().any()  # floors are attached, as at the end of a run
     assert "1 has not been run" in found.text
-    assert "1 of the run's cells have no result" in found.text
+    assert "1 of the run's cells has no result" in found.text
     assert "The run was interrupted or still goes on" in found.text
     assert f"cell-{lost}" in found.ids
     assert found.ids.index("answer") < found.ids.index("state")
@@ -264,6 +264,16 @@ def test_what_would_change_the_verdict_is_what_was_not_tried(make_run, make_rows
     informed = frame([row | {"threat_model": "informed"} for row in rows])
     found = {each.what: each.why for each in changes(informed, Store(REFERENCE / "main"))}
     assert "honest" in found["Another attacker"]  # who knows less, not more
+
+
+def test_what_failed_is_not_said_to_be_untried(make_rows, dp):
+    failed = {"status": "failed", "psnr": None}
+    aware = make_rows("dlg", "dp", 1, 14, 0.3, **(dp | failed | {"adaptive": True}))
+    informed = make_rows("prior-aware", "dp", 1, 14, 0.3, **(dp | failed | {"threat_model": "informed"}))
+    rows = [*make_rows("dlg", "dp", 1, 14, 0.3, **(dp | {"adaptive": False})), *aware, *informed]
+    found = {each.what: each.why for each in changes(frame(rows), Store(REFERENCE / "main"))}
+    assert "An attack that knows the defence" not in found
+    assert "informed" not in found["Another attacker"]
 
 
 def test_the_page_does_not_depend_on_the_folder_it_is_made_in(tmp_path, monkeypatch):
