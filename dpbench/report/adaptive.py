@@ -71,7 +71,7 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
             "attack": results.naming.attack(line),
             "defense": results.naming.defence(line),
             "batch": results.batch(line),
-            "images": len(own),
+            "images": originals(own).nunique(),
             "batches": len(np.unique(group)),
         }
         for measure in MARGINS:

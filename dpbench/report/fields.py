@@ -139,7 +139,7 @@ def _own() -> list[Field]:
         Field("membership_low", "Member 95 %", _interval("membership"), LONG),
         Field("membership_bound", "Member bound", _up_places("membership_bound"), LONG),
         Field("added_parameters", "Added parameters", _one("added_parameters", ".0f"), LONG),
-        Field("accuracy_drop", "Accuracy drop", _one("accuracy_drop", ".0%"), LONG),
+        Field("accuracy_drop", "Accuracy drop", _share("accuracy_drop"), LONG),
         Field("loss_rise", "Loss rise", _one("loss_rise", "+.2f"), LONG),
         Field("label_accuracy", "Labels", _labels, SHORT),
         Field("failed", "Failed", _one("failed", "d"), LONG),

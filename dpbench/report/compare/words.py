@@ -233,6 +233,10 @@ def _notes(comparison: Comparison) -> list[str]:
         "(bootstrap over batches; of shares identified exact where every batch has one photograph, or all "
         "batches changed alike); each holds by itself, so of twenty about one misses",
     ]
+    if any(line.figures["images"] > line.figures["photographs"] for line in lines):
+        notes.append(
+            "An image that was attacked several times counts as often, but once among those identified"
+        )
     if any("success" in pair.differences for pair in pairs):
         notes.append("Of the informed attacker, identified counts its right choices among the candidates")
     if any(0 < pair.groups < LEAST for pair in pairs):

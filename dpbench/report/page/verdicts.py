@@ -18,11 +18,11 @@ from dpbench.report.verdict import Judged
 WORDS = {
     "works": "rebuilt",
     "better": "more than a guess",
-    "unsure": "too few images to say",
+    "unsure": "too few {wanting} to say",
     "guess": "not seen to beat a guess",
     "unknown": "no floor to judge by",
 }
-"""What the verdicts of `dpbench.report.verdict` are called on the card."""
+"""With `Setting.wanting`, what the verdicts of `dpbench.report.verdict` are called on the card."""
 PICKED = ("Trials", "Picked", "95 % interval", "Bound", "Member", "95 % interval", "Bound")
 """The columns of `picked`, beside the defence."""
 
@@ -79,21 +79,21 @@ def verdicts(table: pd.DataFrame) -> list[Block]:
 
 def _block(victim: str, setting: Setting) -> Block:
     reached, credited = setting.reached(), False
-    lines = [_line(label, best, setting.naming) for label, best in reached.items()]
+    lines = [_line(label, best, setting) for label, best in reached.items()]
     if not setting.bare.empty:
         best = setting.worst(setting.bare)
         credited = best.verdict in ("works", "better")
-        lines.insert(0, _line("no defence", best, setting.naming))
+        lines.insert(0, _line("no defence", best, setting))
     lost = dict.fromkeys(setting.labels(setting.lost))
     gone = [label for label in lost if label not in {line.defence for line in lines}]
     lines += [Line(label, "lost", "no result", ("", "", "", "", "", "")) for label in gone]
     return Block(f"{victim}, batch of {setting.batch_size}", tuple(lines), credited)
 
 
-def _line(label: str, best: Judged, naming: Naming) -> Line:
+def _line(label: str, best: Judged, setting: Setting) -> Line:
     row = best.line
     cells = (
-        naming.attack(row),
+        setting.naming.attack(row),
         figure(best.evidence.images, "d"),
         figure(row["psnr_median"], ".1f"),
         figure(row["psnr_over_floor_median"], "+.1f"),
@@ -101,7 +101,8 @@ def _line(label: str, best: Judged, naming: Naming) -> Line:
         counted(best.evidence.strongest),
     )
     lacking = best.verdict == "unsure" and not best.evidence.complete
-    return Line(label, best.verdict, "floors are missing" if lacking else WORDS[best.verdict], cells)
+    words = "floors are missing" if lacking else WORDS[best.verdict].format(wanting=setting.wanting)
+    return Line(label, best.verdict, words, cells)
 
 
 def picked(attacked: pd.DataFrame, naming: Naming) -> list[tuple[str, tuple[Markup, ...]]]:

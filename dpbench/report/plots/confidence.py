@@ -35,7 +35,8 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
     table, recovered = _prepared(table)
     said = [f"Each image's loss and gradient share against its {recovered.upper()}, by scale of the logits."]
     for (victim, curve), part in table.groupby(["_row", "_curve"], sort=False):
-        ranks = (f"{_SIGNS[sign]} {_rank(part[sign], part[recovered])}" for sign in _SIGNS)
+        known = {sign: part[[sign, recovered]].dropna() for sign in _SIGNS}
+        ranks = (f"{_SIGNS[sign]} {_rank(rows[sign], rows[recovered])}" for sign, rows in known.items())
         said.append(f"{' '.join(filter(None, [victim, curve]))}: rank correlations {', '.join(ranks)}.")
     return " ".join(said)
 

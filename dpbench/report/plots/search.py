@@ -62,10 +62,12 @@ def _kept(store: Store, key: str) -> tuple[np.ndarray | None, np.ndarray | None]
 
 
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
-    found = histories(_searched(table).drop_duplicates("key").head(MOST_CELLS), store)
+    cells = _searched(table).drop_duplicates("key")
+    found = histories(cells.head(MOST_CELLS), store)
+    first = "the first " if len(cells) > MOST_CELLS else ""
     falls = [float(history[-1] / history[np.isfinite(history)][0]) for _, history in found.values()]
     middle = f" In the median cell it ends at {np.median(falls):.2g} of where it began." if falls else ""
-    return f"The lowest objective found so far over the iterations of {len(found)} searches.{middle}"
+    return f"The lowest objective found so far over the iterations of {first}{len(found)} searches.{middle}"
 
 
 @plot("search.png", title="The objective over the iterations", alt=_alt)

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from dpbench.privacy.rounding import up_percent
 from dpbench.report import escape
-from dpbench.report.naming import Naming
+from dpbench.report.naming import Naming, number
 from dpbench.report.plots import labels
 from dpbench.report.plots.axes import short
 from dpbench.report.plots.leakage_ticks import budget_of
@@ -141,7 +141,7 @@ def front(accuracy: np.ndarray, leak: np.ndarray) -> list[int]:
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     said = ["Leakage against accuracy."]
     for row in joined(table, store).to_dict("records"):
-        leaks = f"{row['over_floor']:+.1f} dB above the floor"
+        leaks = f"{number(row['over_floor'], '+.1f')} dB above the floor"
         if pd.isna(row["over_floor"]):
             leaks = f"ranks {per_cent(row['ranked'], 1)} % of images first of 200"
         said.append(

@@ -73,3 +73,9 @@ def test_the_table_is_found_in_what_a_run_writes(both_ways, tmp_path):
     assert shown.count("<td>better</td>") == text.count("| better |")
     export_data(Store(tmp_path), table)
     assert pd.read_csv(tmp_path / "adaptive.csv")["psnr_verdict"].tolist() == ["better", "better"]
+
+
+def test_attack_seeds_are_no_images(both_ways):
+    table = both_ways({0.5: (2.0, 0.05)})
+    again = pd.concat([table, table.assign(attack_seed=1, key=table["key"] + "-1")], ignore_index=True)
+    assert gains(again)["images"].tolist() == gains(table)["images"].tolist() == [8]

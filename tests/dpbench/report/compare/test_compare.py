@@ -62,6 +62,14 @@ def test_results_are_not_called_images(compared, batches):
     assert second.endswith("(dpbench 0.2.0, 16 results for 16 images)")
 
 
+def test_attack_seeds_are_not_called_images(compared, batches):
+    first, second = batches(flat(10.0)), batches(gained)
+    said = "An image that was attacked several times counts as often, but once among those identified"
+    assert said not in words(compared(first, second)).notes
+    again = [row | {"attack_seed": 1, "key": f"{row['key']}-again"} for row in first]
+    assert said in words(compared([*first, *again], second)).notes
+
+
 def test_the_picture_names_the_runs_that_it_shows(compared, batches):
     found = compared(batches(flat(10.0)), batches(flat(11.0), defense="clip"), batches(gained))
     (legend,) = forest(found, words(found)).legends

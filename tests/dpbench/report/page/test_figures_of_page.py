@@ -111,7 +111,8 @@ def test_the_verdicts_of_the_card_are_those_of_the_summary(finished, found):
             }
             shown = {column: float(cells[title]["values"][0]) for title, column in named.items()}
             assert shown == {column: line[column] for column in named.values()}
-    assert [row[1]["text"] for row in rows] == ["rebuilt", "too few images to say", "too few images to say"]
+        words = ["rebuilt", *[f"too few {'images' if size == 1 else 'batches'} to say"] * 2]
+        assert [row[1]["text"] for row in rows] == words
 
 
 def test_what_is_called_rebuilt_is_said_to_be_no_test(found):
