@@ -155,7 +155,7 @@ def _short(best: Judged) -> str:
     over = best.line["psnr_over_floor_median"]
     text = f"{best.evidence.images} {_images(best.evidence.images)}: "
     text += f"{number(best.line['psnr_median'], '.1f')} dB PSNR" if pd.isna(over) else _signed(over)
-    if best.verdict in ("guess", "unsure") and best.line["psnr_over_floor_max"] >= WORKS_DB:
+    if over < WORKS_DB <= best.line["psnr_over_floor_max"] and best.verdict in ("guess", "unsure"):
         text += f", yet {_signed(best.line['psnr_over_floor_max'])} for the most exposed image"
     return "; ".join(filter(None, (text, counted(best.evidence.strongest))))
 

@@ -143,7 +143,8 @@ def _results(table: pd.DataFrame) -> Results:
 
 def _victim(row: pd.Series, naming: Naming) -> str:
     norm = row["norm"]
-    name = f"{row['victim']} {row['model']}{'' if pd.isna(norm) or norm == 'none' else f' ({norm})'}"
+    name = " ".join(row[part] for part in ("victim", "model") if pd.notna(row[part]))
+    name += "" if pd.isna(norm) or norm == "none" else f" ({norm})"
     name += _in_part(row["trainable"]) if pd.notna(row["trainable"]) else ""
     name += _CHANGED.get(row["threat_model"], "")
     return ", ".join([name, *naming.heading(row, leave_out=_SAID)])

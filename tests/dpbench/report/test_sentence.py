@@ -397,6 +397,18 @@ def test_the_baselines_without_a_gradient_are_the_attacks_that_noise_is_never_fe
     assert tuple(found) == WITHOUT_GRADIENT
 
 
+def test_a_median_as_high_as_the_most_exposed_image_hides_none(make_run):
+    """Far above its floor by PSNR, and by LPIPS no more alike: there is no "yet" to it."""
+    said = sentence(make_run(defended=(20.0, 0.3), batch_sizes=(1,)))
+    assert "under dp ε=1 (1 image: 7." in said
+    assert "most exposed" not in said
+
+
+def test_a_victim_without_a_name_is_called_by_its_model(make_run):
+    said = sentence(make_run(batch_sizes=(1,)).assign(victim=None))
+    assert said.startswith("Against the convnet, batch of 1")
+
+
 def test_labels_are_told_of_where_the_attack_on_images_failed(make_rows):
     nothing = {"status": "failed", "psnr": None, "label_correct": None}
     images = [row | nothing for row in make_rows("dlg", "none", 1, 9, 0.5)]
