@@ -113,9 +113,11 @@ class _Batch:
     def _listed(self, reached: Mapping[str, Judged], undefended: Judged) -> str:
         """Defences by verdict, each with the attack that got furthest, named where it is another one."""
         by: dict[str, list[str]] = {}
+        places: dict[str, list[int]] = {}
         expected = self.setting.naming.attack(undefended.line)
         tried = {self.setting.naming.attack(row) for _, row in self.setting.defended.iterrows()}
-        for label, best in reached.items():
+        for place, (label, best) in enumerate(reached.items()):
+            places.setdefault(best.verdict, []).append(place)
             attack = self.setting.naming.attack(best.line)
             named = "" if attack == expected else f"{attack}, "
             by.setdefault(best.verdict, []).append(f"{label} ({named}{_short(best)})")
@@ -135,8 +137,9 @@ class _Batch:
         said = ""
         for verdict, words in results.items():
             if verdict in by:
+                gaps = places[verdict][-1] - places[verdict][0] >= len(by[verdict])
                 turn = verdict not in ("works", before) and ", but " not in said
-                said += f", {'but' if turn else 'and'} under {several(by[verdict])} {words}"
+                said += f", {'but' if turn else 'and'} under {several(by[verdict], gaps=gaps)} {words}"
         return said
 
     def _lacking(self, *judged: Judged) -> str:

@@ -51,13 +51,19 @@ def joined(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def several(settings: Sequence[str]) -> str:
+def several(settings: Sequence[str], *, gaps: bool = False) -> str:
     """All of them, or, of more than `SHOWN` in an order, the first and the last.
 
+    Args:
+        settings: in words.
+        gaps: others lie between them, of which something else is said.
+
     Example:
-        >>> several(["a", "b", "c", "d", "e"])
-        'a to e, 5 settings in all,'
+        >>> several(["a", "b", "c", "d", "e"]), several(["a", "b", "d", "e", "f"], gaps=True)
+        ('a to e, 5 settings in all,', 'a, f and 3 more settings')
     """
     if len(settings) <= SHOWN:
         return joined(settings)
+    if gaps:
+        return f"{settings[0]}, {settings[-1]} and {len(settings) - 2} more settings"
     return f"{settings[0]} to {settings[-1]}, {len(settings)} settings in all,"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -258,6 +260,17 @@ def test_many_settings_of_one_verdict_are_told_by_the_first_and_the_last(table):
     assert " to dp ε=16 (" in said
     assert "5 settings in all, " in said
     assert "ε=4" not in said
+
+
+def test_settings_with_others_between_them_are_no_range(table):
+    """At ε=4 the images are rebuilt: what is said of ε=1 and ε=32 does not hold between them."""
+    attacked = table[table["attack"] == "inverting-gradients"]
+    private = attacked[attacked["eps_release"] == 1]
+    bare = attacked[attacked["defense"] == "none"].assign(psnr=30.0, lpips=0.01)
+    more = [private.assign(eps_release=float(eps), key=f"k{eps}") for eps in (1, 2, 4, 8, 16, 32)]
+    more[2] = more[2].assign(psnr=30.0, lpips=0.01)
+    said = sentence(pd.concat([bare, *more], ignore_index=True)).splitlines()[0]
+    assert re.search(r"under dp ε=1 \([^()]*\), dp ε=32 \([^()]*\) and 3 more settings floors are", said)
 
 
 def test_a_threat_model_of_a_third_party_has_a_curve(table):
