@@ -15,6 +15,7 @@ from dpbench.report.naming import settings, settings_of
 from dpbench.report.rows import ended_well, is_defended, is_floor, is_guessed, is_of_attack, only
 from dpbench.report.summary import numbered
 from dpbench.report.units import protected, scopes
+from dpbench.system.words import joined
 
 _SAID_ELSEWHERE = ("eps", "eps_release", "noise_multiplier", "delta", "eps_scope", "accountant")
 """Settings of a defence that names, columns or the note on budgets tell."""
@@ -65,7 +66,7 @@ def notes(
         )
     galleries = attacked["gallery_size"].dropna().unique()
     if "identified_share" in shown and len(galleries):
-        sizes = " and ".join(f"{size:g}" for size in sorted(galleries))
+        sizes = joined([f"{size:g}" for size in sorted(galleries)])
         said.append(
             f"identified: images whose original was picked out of a gallery of {sizes}, of all that were "
             "attacked"
@@ -74,7 +75,7 @@ def notes(
         said.append("an image that was attacked several times counts as often, in medians and in counts")
     chances = attacked["iip_chance"].dropna()
     if "iip" in shown and len(chances):
-        blind = " and ".join(sorted({f"{chance:.1%}" for chance in chances}))
+        blind = joined([f"{chance:.1%}" for chance in sorted(chances.round(3).unique())])
         said.append(
             f"IIP: the share identified by a network's features (Yin et al. 2021); blind choices {blind}"
         )

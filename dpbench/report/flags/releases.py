@@ -14,6 +14,7 @@ TOO_LONG = "released norm above C"
 ZERO = "zero gradient"
 LEAST_SHARE = 1e-6
 """Share of the batch's gradient norms below which an image counts as having none."""
+_SEVERAL = ("have", "their", "them", "they are")
 _SKIPPED = "so there is nothing to attack"
 """What `dpbench.cell.release.released` says of a release of zeros."""
 
@@ -56,11 +57,13 @@ def zero(results: Results) -> Iterator[Flag]:
     asked = only(results.well, results.well["image_grad_share"].notna())
     silent = only(asked, asked["image_grad_share"] < LEAST_SHARE)
     if len(silent):
+        few = originals(silent).nunique()
+        have, their, them, they = ("has", "its", "it", "it is") if few == 1 else _SEVERAL
         yield Flag(
             ZERO,
-            f"{originals(silent).nunique()} of {counted(originals(asked).nunique(), 'attacked image')} have "
-            f"less than {LEAST_SHARE:g} of their batch's gradient norms, so hardly anything of them is in a "
-            "release, and that they are missed says nothing of a defence.",
+            f"{few} of {counted(originals(asked).nunique(), 'attacked image')} {have} less than "
+            f"{LEAST_SHARE:g} of {their} batch's gradient norms, so hardly anything of {them} is in a "
+            f"release, and that {they} missed says nothing of a defence.",
             keys(silent),
         )
     table = only(results.table, ~is_floor(results.table) & ~ended_well(results.table))

@@ -67,3 +67,12 @@ def test_what_one_of_two_victims_lacks_is_not_said_of_both(make_rows, other, sai
     more = [row | other | {"key": "other"} for row in rows]
     notes = [line for line in to_markdown(frame(rows + more)).splitlines() if line.startswith("- ")]
     assert not any(said in line for line in notes)
+
+
+def test_three_galleries_are_a_list(make_rows):
+    rows = [
+        row | {"identified": False, "gallery_size": 21 - size, "key": f"{size}"}
+        for size in (1, 2, 4)
+        for row in make_rows("dlg", "none", size, 20, 0.1)
+    ]
+    assert "picked out of a gallery of 17, 19 and 20, of all" in to_markdown(frame(rows))

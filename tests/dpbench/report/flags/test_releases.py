@@ -156,7 +156,7 @@ def test_images_without_a_gradient_are_counted(raised, of_cells):
         scene.victim.model[1].bias[scene.labels[0]] = 60.0
     (flag,), table = of_cells(cell(QUICK), scene=scene)
     assert flag.kind == ZERO
-    assert flag.text.startswith("1 of 2 attacked images have less than 1e-06 of their batch's gradient norms")
+    assert flag.text.startswith("1 of 2 attacked images has less than 1e-06 of its batch's gradient norms")
     assert flag.keys == tuple(table["key"].unique())
     found, _ = of_cells(cell(QUICK), scene=small_scene(2))
     assert found == []
