@@ -8,6 +8,7 @@ import pandas as pd
 
 from dpbench.report.evidence import originals, over_floor
 from dpbench.report.flags.flag import MARGIN_DB, Flag, Results, keys, listed
+from dpbench.report.naming import number
 from dpbench.report.rows import is_defended
 from dpbench.store.columns import conditions
 from dpbench.system.words import counted
@@ -28,7 +29,8 @@ def adaptive(results: Results) -> Iterator[Flag]:
         for line, own in results.settings(part):
             gains = gained.loc[own.index].groupby(originals(own)).median()
             if gains.median() >= MARGIN_DB:
-                said.append(f"{gains.median():.1f} dB {results.place(line)} ({counted(len(gains), 'image')})")
+                gain = number(gains.median(), ".1f")
+                said.append(f"{gain} dB {results.place(line)} ({counted(len(gains), 'image')})")
                 beside.append(own)
         if said:
             yield Flag(

@@ -31,7 +31,9 @@ def beaten(results: Results) -> Iterator[Flag]:
                 default=(0.0, "", 0),
             )
             if lead >= MARGIN_DB:
-                said.append(f"{floor} by {lead:.1f} dB {results.place(line)} ({counted(images, 'image')})")
+                said.append(
+                    f"{floor} by {number(lead, '.1f')} dB {results.place(line)} ({counted(images, 'image')})"
+                )
                 beside.append(own)
         if said:
             found = pd.concat(beside)
