@@ -453,13 +453,3 @@ def test_each_informed_attacker_is_told_of(make_rows, dp, differing, said):
     lines = summary(frame(rows))
     names = [name for name, _ in picked(lines, Naming(frame(rows)))]
     assert [any(name.endswith(each) for name in names) for each in said] == [True, True]
-
-
-def test_epsilons_of_both_scopes_are_said_to_be_of_either(make_rows, dp):
-    """An object of a defence may have a scope of its own."""
-    rows = make_rows("dlg", "none", 1, 20, 0.1) + make_rows("dlg", "dp", 1, 9, 0.5, **dp)
-    release = dp | {"eps": None, "eps_scope": "release", "accountant": "analytic"}
-    table = frame(rows + make_rows("dlg", "dp", 1, 9, 0.5, seed=1, **release))
-    assert "ε is for the whole training or the attacked gradient by the" in sentence(table)
-    text = to_markdown(table.assign(accountant="pld"))
-    assert "ε is the budget of the whole training or the attacked gradient, accountant pld" in text
