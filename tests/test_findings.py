@@ -408,6 +408,7 @@ def test_updates_of_local_steps_are_those_of_the_stored_run():
     attacked = found[found["floor"].isna()].fillna({"local_batch_size": 4})
     means = attacked.groupby(["local_epochs", "local_batch_size", "update"])[["psnr", "lpips"]].mean()
     by_batch = attacked.groupby(["local_epochs", "local_batch_size", "batch_seed", "update"])["psnr"].mean()
+    page = (FINDINGS / "2026-11-fedavg.md").read_text()
     table = {row[0]: row[2:] for row in rows_of("2026-11-fedavg.md", 6)[2:]}
     assert len(table) == 4
     for setting, (*ways, difference) in table.items():
@@ -421,6 +422,13 @@ def test_updates_of_local_steps_are_those_of_the_stored_run():
             half = 3.182 * change.std(ddof=1) / 2  # Student's t with 3 degrees of freedom, 4 batches
             listed = ", ".join(f"{c:.1f}" for c in change)
             assert difference == f"{listed}; mean {change.mean():.1f} ± {half:.1f}"
+            gain = each["surrogate"] - each["single-gradient"]
+            half = 3.182 * gain.std(ddof=1) / 2
+            assert f"{gain.mean():.1f} ± {half:.1f}".replace("-", "−") in page
+    alone = means.xs("single-gradient", level="update")["psnr"].drop((1, 4))
+    assert f"gets far**: {alone.min():.1f} to {alone.max():.1f} dB" in page
+    many, one = (means.loc[(*key, "simulate"), "psnr"] for key in ((5, 1), (1, 4)))
+    assert f"a gradient did ({many:.1f} and {one:.1f} dB;" in page
 
 
 def test_knowing_a_defence_makes_no_search_worse_in_the_stored_suite():
