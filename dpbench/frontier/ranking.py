@@ -7,15 +7,19 @@ image and its decoys are exchangeable: the data set is in random order, and the 
 from what is not in this batch or an earlier one. So if the outputs tell nothing of the image but its label,
 the chance is 1/200, whatever happened in the batches before; a tie counts as a failure and can only lower it.
 
-Of each batch one image is taken, chosen at random beforehand: images of a batch share its release. Images
-that are in the data set more than once are neither attacked nor decoys, for a copy would always tie.
+Of each batch one image is taken, chosen at random beforehand: images of a batch share its release. Of a
+fishing server's it is one of the class that it fishes for, as it hears no other. Images that are in the data
+set more than once are neither attacked nor decoys, for a copy would always tie.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -86,7 +90,7 @@ class Ranking:
             seed: of the batch.
             result: of an attack on it that ended well; the informed attacker's in the scene of `candidates`.
         """
-        found = self.drawn(seed)
+        found = self.drawn(seed, _fished(result.rows))
         if found is None:
             return
         image, decoys = found
@@ -121,11 +125,15 @@ class Ranking:
             others=(self._data.images[places].float() / 255, self._data.labels[places]),
         )
 
-    def drawn(self, seed: int) -> tuple[int, list[int]] | None:
+    def drawn(self, seed: int, label: int | None = None) -> tuple[int, list[int]] | None:
         """Place in its batch of the image that is asked about, and places in the data set of its decoys.
 
+        Args:
+            seed: of the batch.
+            label: the one that is asked about; None for whichever is drawn.
+
         Returns:
-            None where each image of the batch has a copy in the data set.
+            None where each image of the batch, or of the label in it, has a copy in the data set.
 
         Raises:
             InputError: where copies leave too few decoys.
@@ -135,13 +143,13 @@ class Ranking:
         attacked = {place for batch in self._places[: number + 1] for place in batch}
         generator = torch.Generator().manual_seed(seeds.seed("frontier", seed))
         for image in torch.randperm(len(places), generator=generator).tolist():
-            label = int(self._data.labels[places[image]])
-            if places[image] not in self._of_label(label):
+            own = int(self._data.labels[places[image]])
+            if places[image] not in self._of_label(own) or label not in (None, own):
                 continue
-            pool = [place for place in self._of_label(label) if place not in attacked]
+            pool = [place for place in self._of_label(own) if place not in attacked]
             if len(pool) < GALLERY - 1:
                 raise InputError(
-                    f"{self._data.name} has too few different images of label {label}, {len(pool)} decoys of "
+                    f"{self._data.name} has too few different images of label {own}, {len(pool)} decoys of "
                     f"{GALLERY - 1}: give `data` with more of them."
                 )
             order = torch.randperm(len(pool), generator=generator)[: GALLERY - 1]
@@ -156,6 +164,14 @@ class Ranking:
         for each in pixels:
             count[each] = count.get(each, 0) + 1
         return {place: None for place, each in zip(places, pixels, strict=True) if count[each] == 1}
+
+
+def _fished(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The label that a fishing server hears; None for all other attackers, who hear all."""
+    if rows[0].get("threat_model") != "fishing":
+        return None
+    target = rows[0].get("target")
+    return int(rows[0]["label"]) if target is None or pd.isna(target) else int(target)
 
 
 def best_correlation(outputs: Tensor, original: Tensor, mean_image: Tensor) -> tuple[float, int]:

@@ -73,6 +73,23 @@ def test_the_image_itself_ranks_first_wherever_it_stands_and_however_faint(ranki
         assert [SIZE - 1 - row["best_output"] for row in rows if row] == [ranking.drawn(seed)[0]]
 
 
+@pytest.mark.parametrize("target", [None, 1])
+def test_a_fishing_server_is_asked_about_an_image_of_the_class_that_it_fishes_for(target):
+    """It was asked about any image of the batch, most of which it does not hear."""
+    data = tiny(size=4)
+    ranking = Ranking(data, SIZE, "distinct")
+    for seed in range(FIRST_SEED, FIRST_SEED + 20):
+        images = batch(ranking, data, seed)
+        labels = data.labels[list(ranking._places[seed - FIRST_SEED])].tolist()
+        fished = labels[0] if target is None else target
+        rows = [{"threat_model": "fishing", "label": label, "target": target} for label in labels]
+        # the image that it hears, and for the others the mean image
+        outputs = torch.where(torch.tensor(labels)[:, None, None, None] == fished, images, data.mean_image)
+        ranking.fill(seed, CellResult(rows, outputs, images))
+        asked = [(row["label"], row["ranked_first"]) for row in rows if "ranked_first" in row]
+        assert asked == [(fished, True)]
+
+
 def test_the_mean_image_ties_and_fails(ranking, data):
     rows = filled(ranking, data, FIRST_SEED, data.mean_image.expand(SIZE, -1, -1, -1))
     assert [row for row in rows if row] == [
