@@ -16,7 +16,7 @@ from dpbench.report.naming import Naming, settings
 
 SHOWN = 8
 """Budgets on one page, at most; accounting takes up to seconds for each."""
-_ONE = ["eps", "eps_release", "noise_multiplier", "delta", "sample_rate", "steps", "releases"]
+_ONE = ["eps", "eps_release", "noise_multiplier", "delta", "sample_rate", "steps", "releases", "unit"]
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def changes(table: pd.DataFrame, store: Store) -> list[Change]:
             else Change("Another unit", f"The budget is for {protected(private)}, and not for one of these."),
             Change(
                 "Somebody else who adds the noise",
-                "Where it is added after the gradients were gathered, whoever gathers them sees what the "
-                "undefended rows show.",
+                "Where it is added after the gradients were gathered, whoever gathers them sees them without "
+                "noise, clipped at most (--defense clip).",
             ),
         ]
     return found

@@ -9,11 +9,14 @@ import pytest
 
 from dpbench.report import flags, page, settings
 from dpbench.report.__main__ import main
+from dpbench.report.naming import Naming
 from dpbench.report.page import document, folder, sections
+from dpbench.report.page.budget import budgets
 from dpbench.report.page.cells import cells
 from dpbench.report.page.changes import changes
 from dpbench.report.page.decided import decided
 from dpbench.report.page.provenance import command
+from dpbench.report.summary import summary
 from dpbench.store import Store, open_run
 from dpbench.store.schema import frame
 
@@ -283,3 +286,13 @@ def test_the_page_does_not_depend_on_the_folder_it_is_made_in(tmp_path, monkeypa
     for name in [name for name in sys.modules if name.partition(".")[0] == "itables"]:
         monkeypatch.delitem(sys.modules, name)
     assert "DataTables" in document._bundle("js")
+
+
+def test_budgets_of_images_and_of_clients_are_told_apart(make_rows, dp):
+    """Their numbers may be equal, and the card named whichever came first."""
+    rows = make_rows("dlg", "dp", 1, 9, 0.5, **dp | {"unit": "record"})
+    rows += make_rows("dlg", "dp", 1, 9, 0.5, seed=1, **dp | {"unit": "user"})
+    table = frame(rows)
+    found, left_out = budgets(summary(table), Naming(table))
+    assert (len(found), left_out) == (2, 0)
+    assert ["unit user" in each.defence for each in found] == [False, True]
