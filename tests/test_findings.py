@@ -319,7 +319,7 @@ def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs()
     lpips = attacked.groupby(["bn_stats", "labels"])["lpips"].median()
     for labels in ("known", "inferred"):
         exact, running, none = (lpips[source, labels] for source in ("exact", "running", "none"))
-        assert exact < none < running - 0.01
+        assert exact < none == running
 
     def nearer(one, other, rows=attacked, others=attacked):
         """Images of settings (statistics, labels) that are nearer by LPIPS in one than in the other."""
@@ -330,21 +330,18 @@ def test_what_gradinversions_terms_and_statistics_are_worth_in_the_stored_runs()
         )
         return int((one < other).sum())
 
-    known, inferred = (
-        [nearer((one, labels), (other, labels)) for one, other in (("exact", "none"), ("none", "running"))]
-        for labels in ("known", "inferred")
-    )
-    assert (known, inferred) == ([11, 10], [12, 8])
-    assert "bring 11 of 12 images nearer than none where the labels are known, and 12 of 12 where" in page
-    assert "leave 10 and 8 of 12 farther away than none" in page
+    assert [nearer(("exact", labels), ("none", labels)) for labels in ("known", "inferred")] == [12, 10]
+    assert "bring 12 of 12 images nearer than none where the labels are known, and 10 of 12 where" in page
+    for one, other in (("none", "running"), ("running", "none")):
+        assert not any(nearer((one, labels), (other, labels)) for labels in ("known", "inferred"))
     noise = found[found["floor"] == "noise-gradient"]
     for labels in ("known", "inferred"):
-        assert nearer(("none", labels), ("none", labels), others=noise) == 11
-    assert "nearer than when fed noise on 11 of 12 images" in page
+        assert nearer(("none", labels), ("none", labels), others=noise) == 10
+    assert "nearer than when fed noise on 10 of 12 images" in page
     correct = attacked[attacked["labels"] == "inferred"].groupby("batch_seed")["label_correct"].mean()
     assert sorted(correct) == [0.5, 1, 1]
-    assert {6, 1} <= set(attacked.groupby(["bn_stats", "labels"])["iip"].sum())
-    for count, words in ((6, "6 of 12 is 21 to 79 %"), (1, "of 1 of 12 0 to 38 %")):
+    assert {6, 3} <= set(attacked.groupby(["bn_stats", "labels"])["iip"].sum())
+    for count, words in ((6, "6 of 12 is 21 to 79 %"), (3, "of 3 of 12 5 to 57 %")):
         low, high = clopper_pearson(count, 12)
         assert words.endswith(f"{100 * low:.0f} to {100 * high:.0f} %")
         assert words in page
