@@ -42,14 +42,21 @@ def too_long(results: Results) -> Iterator[Flag]:
         above = only(rows, rows["release_norm"] > rows["release_norm_limit"])
         if len(above):
             worst = above.loc[(above["release_norm"] / above["release_norm_limit"]).idxmax()]
+            norm, limit = _told_apart(worst["release_norm"], worst["release_norm_limit"])
             cells = rows["key"].nunique()
             yield Flag(
                 TOO_LONG,
-                f"{defence} releases gradients of norm {worst['release_norm']:.3g} where clipping to C = "
-                f"{worst['max_grad_norm']:g} and its noise allow {worst['release_norm_limit']:.3g} at most "
+                f"{defence} releases gradients of norm {norm} where clipping to C = "
+                f"{worst['max_grad_norm']:g} and its noise allow {limit} at most "
                 f"({above['key'].nunique()} of {counted(cells, 'cell')}), so it does not clip as it says.",
                 keys(above),
             )
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Two different numbers in three digits, or in as many as tell them apart."""
+    texts = ((f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(3, 18))
+    return next(pair for pair in texts if pair[0] != pair[1])
 
 
 def zero(results: Results) -> Iterator[Flag]:

@@ -1,5 +1,6 @@
 """Flags about releases, raised by broken defences in real cells, and not by dpbench's own."""
 
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from defenses import Aggregator, Chain, PostProcessor
 from dpbench.cell import parts
 from dpbench.cell.run import measure, run_cell
-from dpbench.report.flags.releases import TOO_LONG, UNREPEATABLE, ZERO
+from dpbench.report.flags.flag import Results
+from dpbench.report.flags.releases import TOO_LONG, UNREPEATABLE, ZERO, too_long
 from dpbench.store.schema import frame
 from tests.helpers.cells import cell, dp, part, small_scene
 
@@ -111,6 +113,15 @@ def test_a_clip_norm_that_is_not_kept_is_named_with_both_numbers(broken):
     assert f"clip releases gradients of norm {norm:.3g} where clipping to C = 1 and its noise" in flag.text
     assert "allow 1 at most (1 of 1 cell)" in flag.text
     assert flag.keys == (table["key"].iloc[0],)
+
+
+def test_a_norm_just_above_its_limit_does_not_read_as_equal_to_it(of_cells):
+    _, table = of_cells(cell(QUICK, dp(None, noise_multiplier=2.0)))
+    limit = table["release_norm_limit"].iloc[0]
+    table["release_norm"] = limit * 1.00002
+    (flag,) = too_long(Results(table))
+    norm, allowed = re.search(r"norm (\S+) where .* allow (\S+) at most", flag.text).groups()
+    assert float(norm) > float(allowed)
 
 
 def test_the_limit_is_that_of_the_noise_too(of_cells, monkeypatch):
