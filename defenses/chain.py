@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Aggregator, Defense, mean_gradient
-from defenses.checks import check_batch, check_loss
+from defenses.checks import check_batch, check_handed_back, check_loss
 from defenses.copies import in_release_mode
 from defenses.local_training import mean_of_steps
 from dpbench.protocol import Claim, Guarantee, InputError, LocalTraining, Loss, Release, full_precision
@@ -115,6 +115,7 @@ class Chain:
                 stages are applied to; None sends the gradient.
 
         Raises:
+            TypeError, ValueError: for a stage that hands back something else than gradients of the model.
             InputError: for an empty batch, a model whose output is random with dropout off, a loss that is
                 not a mean, gradients that are not finite, a model the first stage cannot treat, or a stage
                 that needs each sample's gradient where there is an update only.
@@ -128,13 +129,16 @@ class Chain:
             generator = torch.Generator(device=device).manual_seed(seed)
             check_loss(copy, loss, images, labels)
             stages = list(self.stages)
+            shapes = [p.shape for p in copy.parameters() if p.requires_grad]
             if local is not None:
                 update, method = mean_of_steps(copy, loss, images, labels, local), ""
                 released = [update] * count
-                if stages and isinstance(stages[0], Aggregator):
-                    released = stages.pop(0).of_update(update, len(images), generator, count)
-            elif stages and isinstance(stages[0], Aggregator):
-                released = stages.pop(0).aggregates(copy, loss, images, labels, generator, count)
+                if stages and isinstance(first := stages[0], Aggregator):
+                    released = first.of_update(update, len(images), generator, count)
+                    _check(stages.pop(0), released, shapes)
+            elif stages and isinstance(first := stages[0], Aggregator):
+                released = first.aggregates(copy, loss, images, labels, generator, count)
+                _check(stages.pop(0), released, shapes)
                 method = getattr(released, "per_sample", "")
             else:
                 released, method = [mean_gradient(copy, loss, images, labels)] * count, ""
@@ -143,12 +147,18 @@ class Chain:
                 released = [tuple(g * (len(images) / size) for g in gradients) for gradients in released]
             for stage in stages:
                 released = stage.process_all(released, generator)
+                _check(stage, released, shapes)
         names = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         public = tuple(stage.stage() for stage in self.stages)
         return [
             Release(names, gradients, size, public, self.guarantee, per_sample=method, local=local)
             for gradients in released
         ]
+
+
+def _check(stage: Defense, released: Sequence[Any], shapes: Sequence[torch.Size]) -> None:
+    for gradients in released:
+        check_handed_back(stage.name, gradients, shapes)
 
 
 def _seed_globally(device: torch.device, seed: int) -> None:

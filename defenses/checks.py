@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,41 @@ def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("The model has no trainable parameter, so it has no gradient to release.")
+
+
+def check_handed_back(name: str, gradients: Any, shapes: Sequence[torch.Size]) -> None:
+    """That a stage made a gradient: a tuple of one dense tensor of floats for each trainable parameter.
+
+    Args:
+        name: the stage's.
+        gradients: one release of it.
+        shapes: of the trainable parameters.
+
+    Raises:
+        TypeError: for anything but a tuple or list of such tensors.
+        ValueError: for other shapes.
+    """
+    if not isinstance(gradients, tuple | list):
+        raise TypeError(f"{name} must hand back a tuple of tensors, not {type(gradients).__name__}.")
+    for each in gradients:
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{name} must hand back a tuple of tensors, not of {type(each).__name__}.")
+        if not each.is_floating_point() or each.layout != torch.strided or each.is_meta:
+            raise TypeError(
+                f"{name} must hand back dense tensors of floats, not {each.dtype}, {each.layout} on "
+                f"{each.device}."
+            )
+    found = [each.shape for each in gradients]
+    if found != list(shapes):
+        raise ValueError(
+            f"{name} hands back gradients of shapes {_listed(found)}, and those of the model are "
+            f"{_listed(shapes)}: give one for each trainable parameter, in its shape."
+        )
+
+
+def _listed(shapes: Sequence[torch.Size]) -> str:
+    few = [str(list(shape)) for shape in shapes[:4]]
+    return ", ".join([*few, "..."] if len(shapes) > len(few) else few) or "no tensor"
 
 
 def check_loss(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) -> None:

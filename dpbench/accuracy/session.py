@@ -44,7 +44,7 @@ def rows(trials: Sequence[Trial], console: Console, quiet: bool) -> Iterator[Row
             if found is None:
                 try:
                     found = asdict(_trained(trial, held, display))
-                except (ValueError, RuntimeError) as error:  # also of somebody's model
+                except Exception as error:  # of somebody's model or defence
                     row |= {"status": "failed", "error": _failure(error)}
                     display.finished(trial, row)
                     yield row

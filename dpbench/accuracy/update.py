@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from defenses import Aggregator, Chain
+from defenses.checks import check_handed_back
 from defenses.copies import untouched
 from defenses.per_sample.trained import check_trained
 from dpbench.protocol import InputError, Loss
@@ -50,12 +51,13 @@ def steps(
         loss: mean-reduced; of stages that see each sample's gradient, other than Opacus'.
 
     Raises:
-        InputError: for a model that has no per-sample gradients, where the defence needs them.
+        InputError: for a model that has no per-sample gradients, where the defence needs them. Its steps
+            raise one for a later stage that fails, or hands back something else than gradients of the model.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     stages = list(chain.stages)
     first = stages.pop(0) if stages and isinstance(stages[0], Aggregator) else None
-    streams = [stage.stream(generator) for stage in stages]
+    streams = [partial(_handed_back, stage.name, stage.stream(generator), trained) for stage in stages]
     if first is not None and first.name in CLIPPED:
         private = Private(first, model, optimizer, sampler, batch_size, generator)
         gradients: Callable = private
@@ -99,7 +101,23 @@ def _aggregated(
     if not len(images):
         return tuple(torch.zeros_like(p) for p in trained)
     found = stage.aggregate(model, loss, images, labels, generator)
+    check_handed_back(stage.name, found, [p.shape for p in trained])
     return tuple(g * (len(images) / batch_size) for g in found)
+
+
+def _handed_back(
+    name: str, stream: Callable, trained: list[nn.Parameter], gradients: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """What a later stage makes of a gradient; whatever breaks here is the stage's fault, not the model's."""
+    try:
+        found = stream(gradients)
+        check_handed_back(name, found, [p.shape for p in trained])
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InputError(f"{name} fails in training ({reason}).") from error
+    return found
 
 
 class Private:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def utility(
     the gradient of each step as it treats the one that is attacked.
 
     Args:
-        make_model: makes the model anew, from PyTorch's random state; it takes what `train` holds and returns
-            logits [B, K]. Or the name of one of dpbench's: `convnet-tanh`, `scattering-linear`.
+        make_model: makes the model anew, with weights of its own, from PyTorch's random state; it takes what
+            `train` holds and returns logits [B, K]. Or the name of one of dpbench's: `convnet-tanh`,
+            `scattering-linear`.
         train: images [N, ...] and labels [N] in [0, K); or a PyTorch data set of (image tensor, label), which
             is read into memory. Images are floats in [0, 1], or bytes, which are divided by 255.
         test: likewise; no training sees them.
@@ -150,6 +152,15 @@ def _made(model: Model, images: data.Images) -> nn.Module:
     made = model.made(tuple(images.train[0].shape[1:]), images.num_classes)
     if not isinstance(made, nn.Module):
         raise InputError(f"`make_model` must make a PyTorch module, not {type(made).__name__}.")
+    trained = {id(p) for p in made.parameters() if p.requires_grad}
+    if not trained:
+        raise InputError("The model has no parameter with `requires_grad`, so there is nothing to train.")
+    again = model.made(tuple(images.train[0].shape[1:]), images.num_classes)
+    if not trained.isdisjoint(map(id, again.parameters())):
+        raise InputError(
+            "`make_model` returns weights that it has returned before, so each training would go on where "
+            "the last one ended: make them in the function, or return a `copy.deepcopy`."
+        )
     try:
         with torch.no_grad():
             outputs = made.eval()(data.scaled(images.test[0][:1]))
@@ -167,9 +178,9 @@ def _made(model: Model, images: data.Images) -> nn.Module:
     return made
 
 
-def _rate(given: float) -> float:
-    if not 0 < given < float("inf"):
-        raise InputError(f"`learning_rate` must be a finite number above 0, not {given}.")
+def _rate(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, Real) or not 0 < given < float("inf"):
+        raise InputError(f"`learning_rate` must be a finite number above 0, not {given!r}.")
     return float(given)
 
 

@@ -118,39 +118,22 @@ class Source:
             count -= size
             yield Rows(released, rows.noised)
 
-    def _check(self, made: Sequence[Release], count: int) -> None:
-        """InputError unless there are `count` releases of the probe's shapes, as left by every stage."""
-        name = "+".join(stage.name for stage in self._defense.stages if stage is not self._tap)
-        if len(made) != count:
-            raise InputError(f"{name} made {counted(len(made), 'release')}, and {count} were asked for.")
-        wanted = [tuple(p.shape) for p in self._model.parameters()]
-        for gradients in (*(release.gradients for release in made), *self._tap.seen):
-            found = [tuple(gradient.shape) for gradient in gradients]
-            if found != wanted:
-                raise InputError(
-                    f"{name} releases gradients of shapes {_described(found)}, and those of the model are "
-                    f"{_described(wanted)}: give one for each parameter, in its shape."
-                )
-
     def _make(self, images: Tensor, seed: int, count: int) -> tuple[Rows, np.ndarray]:
         labels = torch.zeros(len(images), dtype=torch.int64)
         self._tap.seen.clear()
+        name = "+".join(stage.name for stage in self._defense.stages if stage is not self._tap)
         try:
             made = self._defense.releases(self._model, mean_output, images, labels, seed=seed, count=count)
         except InputError:
             raise
         except Exception as error:  # whatever its author got wrong is no finding about its privacy
-            name = "+".join(stage.name for stage in self._defense.stages if stage is not self._tap)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
             raise InputError(f"{name} fails when it makes a release ({reason}).") from error
-        self._check(made, count)
+        if len(made) != count:
+            raise InputError(f"{name} made {counted(len(made), 'release')}, and {count} were asked for.")
         released = _sums([release.gradients for release in made], len(images))
         noised = _sums(self._tap.seen, len(images)) if self._tapped else released
         return Rows(released, noised), _numbers(made[0])
-
-
-def _described(shapes: Sequence[Sequence[int]]) -> str:
-    return ", ".join(str(list(shape)) for shape in shapes) or "no tensor"
 
 
 def _covered(defense: Chain) -> int:

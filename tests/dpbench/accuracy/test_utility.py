@@ -198,6 +198,7 @@ class _Forgetful(defenses.PostProcessor):
         return gradients
 
 
+SAME = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
 REFUSED = {
     "correlated": ({"defense": "dp-ftrl"}, "dp-ftrl cannot be trained here"),
     "release": ({"eps_scope": "release"}, "nothing can be trained"),
@@ -208,6 +209,10 @@ REFUSED = {
     "batch": ({"train_batch_size": 400}, "no batches of 400"),
     "seed": ({"seeds": -1}, "whole numbers"),
     "rate": ({"learning_rate": 0}, "above 0"),
+    "rates": ({"learning_rate": [0.1, 0.01]}, r"a finite number above 0, not \[0.1, 0.01\]"),
+    "frozen": ({"make_model": lambda: SAME.requires_grad_(False)}, "nothing to train"),
+    "same": ({"make_model": lambda: SAME.requires_grad_(True)}, "weights that it has returned before"),
+    "same part": ({"make_model": lambda: nn.Sequential(SAME, nn.ReLU())}, "has returned before"),
     "defence": ({"defense": "dq"}, "Unknown defense"),
     "range": ({"eps": -1}, "above 0"),
     "model": ({"make_model": "convnet"}, "known: convnet-tanh, scattering-linear"),
@@ -281,17 +286,3 @@ def test_freezing_a_layer_is_another_training(train, test):
         for f in (False, True)
     )
     assert free > frozen
-
-
-def test_a_model_that_fails_on_a_batch_is_a_failed_row(train, test):
-    """Poisson sampling draws batches of one image, of which batch norm has no variance."""
-
-    def make_model():
-        return nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-
-    few = tuple(each[:16] for each in train)
-    given = {"defense": ["prune", "dp"], "epochs": 4, "train_batch_size": 2, "seeds": 0, "progress": False}
-    with pytest.raises(InputError, match="batch norm by GroupNorm"):
-        dpbench.utility(make_model, few, test, **given)
-    with pytest.raises(InputError, match=r"could be trained.*fails in training.*every size"):
-        dpbench.utility(make_model, few, test, **given | {"defense": "prune"})

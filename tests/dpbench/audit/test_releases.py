@@ -81,7 +81,7 @@ class OneRelease(Correct):
     ("defence", "said"),
     [
         (OneTensor, r"shapes \[1, 24\], and those of the model are \[1, 24\], \[1, 24\]: give one for each"),
-        (Flat, r"releases gradients of shapes \[24\], \[24\]"),
+        (Flat, r"hands back gradients of shapes \[24\], \[24\]"),
         (OneRelease, r"made 1 release, and 3 were asked for"),
     ],
 )
