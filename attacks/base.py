@@ -203,9 +203,21 @@ class Attack(Declared, ABC):
                 raise TypeError(f"{said} be a tensor, not {type(images).__name__}.")
             if images.shape != shape:
                 raise ValueError(f"{said} be {shape}, not {tuple(images.shape)}.")
-            low, high = float(images.min()), float(images.max())
+            if not images.is_floating_point() or images.layout != torch.strided or images.is_meta:
+                raise TypeError(
+                    f"{said} be a dense tensor of floats, not {images.dtype}, {images.layout} on "
+                    f"{images.device}."
+                )
+            low, high = images.detach().aminmax()
             if not chooses and (low < -ROUNDING or high > 1 + ROUNDING):  # NaN is refused by the metrics
                 raise ValueError(f"{said} lie in [0, 1], not in [{low:.3g}, {high:.3g}].")
+        labels = found.labels
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"`labels` of {self.name} must be a tensor, not {type(labels).__name__}.")
+        if labels.dtype != torch.int64 or labels.shape != (count,):
+            raise ValueError(
+                f"`labels` of {self.name} must be int64 [{count}], not {labels.dtype} {list(labels.shape)}."
+            )
 
     @abstractmethod
     def run(self, task: Task) -> Reconstruction:

@@ -126,7 +126,8 @@ def noise_bounds(sums: Sequence[Tensor], deviation: float) -> list[tuple[float, 
 
 def check_noise(noise: Sequence[Tensor], deviation: float, bounds: Sequence[tuple[float, float]]) -> None:
     """InputError where a tensor's noise has not the standard deviation it has to have."""
-    lengths = (torch.cat([norms([drawn[None]]) for drawn in noise]) / deviation).tolist()
+    # divided first: squares of very small noise are zero in float32
+    lengths = torch.cat([norms([drawn[None] / deviation]) for drawn in noise]).tolist()
     for drawn, length, (low, high) in zip(noise, lengths, bounds, strict=True):
         if not low <= length <= high:
             measured = deviation * length / math.sqrt(drawn.numel())

@@ -23,6 +23,7 @@ from dpbench.cell.scene import Scene, moved, prepare
 from dpbench.cell.spec import BatchSpec, Cell
 from dpbench.cell.threat_model import Progress
 from dpbench.protocol import InputError
+from dpbench.store.schema import checked
 from dpbench.system import process
 
 Scenes = Callable[[BatchSpec], Scene]
@@ -72,9 +73,13 @@ def measure(cell: Cell, scene: Scene, progress: Progress | None = None) -> CellR
 
     Raises:
         InputError: for a defence or an attack that cannot work on this model or batch.
+        ValueError: for a value that is not of its column's type.
     """
     ready = moved(prepared(cell, scene, progress), torch.device(cell.runtime.device))
-    return parts.threat_of(cell).run(cell, ready, progress)
+    result = parts.threat_of(cell).run(cell, ready, progress)
+    for row in result.rows:  # what an attack reports of itself may be anything, and would end the run later
+        checked(row)
+    return result
 
 
 def guarded(cell: Cell, work: Callable[[], CellResult]) -> CellResult:

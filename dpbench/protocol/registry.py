@@ -75,11 +75,11 @@ class Registry(Generic[T], Mapping[str, T]):
     def _check_name(self, name: str) -> None:
         if not name.isprintable() or not name.strip() or name[0] == "-" or set(name) & set(_SEPARATORS):
             raise ValueError(
-                f"{name!r} is no name of a {self.kind}: take one that begins with a letter and has none of "
+                f"{name!r} is no {self.kind}'s name: take one that begins with a letter and has none of "
                 f"{' '.join(_SEPARATORS)}, which part names and paths."
             )
         if name in self._reserved:
-            raise ValueError(f"The name {name!r} means something else where a {self.kind} is named.")
+            raise ValueError(f"The name {name!r} means something else where {self.kind}s are named.")
 
     def _check_class(self, item: Any) -> None:
         if not (isinstance(item, type) and issubclass(item, self.base)):

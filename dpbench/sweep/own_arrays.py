@@ -115,9 +115,12 @@ def _listed(images: Sequence[Any], what: str, size: int | None) -> Tensor:
 
 def _tensor(values: Any, what: str) -> Tensor:
     try:
-        return torch.as_tensor(values).detach().cpu()
+        found = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} must be tensors or arrays ({error}).") from None
+    if found.layout != torch.strided or found.is_nested:
+        raise InputError(f"{what} must be dense tensors: call their `to_dense()`, or stack what is nested.")
+    return found
 
 
 def _scaled(images: Tensor, what: str) -> Tensor:

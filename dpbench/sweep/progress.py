@@ -89,7 +89,7 @@ class Display:
         hand = self._hand.get(cell) or _Hand(*[now if self._hand else self._begun] * 2)
         if done == 0:  # what comes before the search does not count for its speed
             hand = hand._replace(searching=now)
-        self._hand[cell] = hand._replace(share=done / total)
+        self._hand[cell] = hand._replace(share=done / max(total, 1))
         taken, compiling = now - hand.searching, done == 0 and math.isnan(value)
         rate = speed(done, taken) if done else ""
         description = f"compiling: {attack_and_defence(cell)}" if compiling else attack_and_defence(cell)

@@ -16,6 +16,7 @@ from dpbench.victim.networks import build
 from tests.helpers.registries import as_in_a_new_process
 
 torch.set_num_threads(1)
+GREY = torch.full((2, 3, 16, 16), 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +31,11 @@ def bench(**options):
     return dpbench.benchmark(build("lenet", 5, size=16), images, torch.tensor([3, 1]), **given)
 
 
-def answer(task, images):
+def answer(task, images=GREY, **others):
     classes, source = labels.given_or_inferred(task.release, task.knowledge)
-    return Reconstruction(
-        images=images,
-        labels=classes,
-        label_source=source,
-        gradient_distance=0.0,
-        start=torch.zeros(2, 3, 16, 16),
-        iterations=1,
-        seconds=task.seconds(),
-    )
+    given = {"gradient_distance": 0.0, "start": torch.zeros(2, 3, 16, 16), "iterations": 1}
+    given |= {"labels": classes, "label_source": source, "seconds": task.seconds()}
+    return Reconstruction(images=images, **(given | others))
 
 
 ANSWERS = {
@@ -54,6 +49,23 @@ ANSWERS = {
     "ValueError: `images` of wrong must lie in [0, 1], not in [0, 2].": lambda task: answer(
         task, torch.linspace(0, 2, 1536).view(2, 3, 16, 16)
     ),
+    "TypeError: `images` of wrong must be a dense tensor of floats, not torch.uint8, torch.strided on cpu.": (
+        lambda task: answer(task, torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    ),
+    "TypeError: `images` of wrong must be a dense tensor of floats, not torch.float32": lambda task: answer(
+        task, GREY.to("meta")
+    ),
+    "TypeError: `labels` of wrong must be a tensor, not NoneType.": lambda task: answer(task, labels=None),
+    "ValueError: `labels` of wrong must be int64 [2], not torch.float32 [2].": lambda task: answer(
+        task, labels=torch.tensor([3.0, 1.0])
+    ),
+    "ValueError: `labels` of wrong must be int64 [2], not torch.int64 [1].": lambda task: answer(
+        task, labels=torch.tensor([3])
+    ),
+    "ValueError: Column gradient_distance holds float64, not 'near'.": lambda task: answer(
+        task, gradient_distance="near"
+    ),
+    "ValueError: Column iterations holds Int64, not 'many'.": lambda task: answer(task, iterations="many"),
 }
 
 
@@ -66,6 +78,50 @@ def test_what_is_wrong_with_the_answer_of_an_attack_is_said(said, run):
 
     table = bench(attacks=["wrong", "dlg"])
     rows = table[(table["attack"] == "wrong") & table["floor"].isna()]
+    assert set(rows["status"]) == {"failed"}
+    assert rows["error"].str.startswith(said).all()
+
+
+def test_an_answer_that_asks_for_gradients_and_a_bar_without_an_end_are_taken(recwarn):
+    @attack("careless")
+    class Careless(Attack):
+        def run(self, task):
+            task.progress(0, 0, 1.0)
+            return answer(task, GREY.clone().requires_grad_())
+
+    assert (bench(attacks="careless")["status"] == "ok").all()
+    assert not [each for each in recwarn if "requires_grad" in str(each.message)]
+
+
+RELEASES = {
+    "TypeError: odd must hand back a tuple of tensors, not NoneType.": lambda gradients: None,
+    "TypeError: odd must hand back a tuple of tensors, not generator.": lambda gradients: (
+        g for g in gradients
+    ),
+    "TypeError: odd must hand back a tuple of tensors, not of ndarray.": lambda gradients: tuple(
+        g.numpy() for g in gradients
+    ),
+    "TypeError: odd must hand back dense tensors of floats, not torch.int32, torch.strided on cpu.": (
+        lambda gradients: tuple(g.int() for g in gradients)
+    ),
+    "TypeError: odd must hand back dense tensors of floats, not torch.float32, torch.strided on meta.": (
+        lambda gradients: tuple(g.to("meta") for g in gradients)
+    ),
+    "ValueError: odd hands back gradients of shapes [900], [12], ": lambda gradients: tuple(
+        g.flatten() for g in gradients
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "process"), RELEASES.items())
+def test_what_is_wrong_with_the_gradients_of_a_defence_is_said(said, process):
+    @defense("odd")
+    class Odd(PostProcessor):
+        def process(self, gradients, generator):
+            return process(gradients)
+
+    table = bench(attacks="dlg", defense=["none", "odd"])
+    rows = table[table["defense"] == "odd"]
     assert set(rows["status"]) == {"failed"}
     assert rows["error"].str.startswith(said).all()
 

@@ -69,6 +69,7 @@ def test_what_the_caller_has_is_left_alone():
         (np.array([[0.5, np.nan]]), r"images hold NaN: give numbers in \[0, 1\]"),
         (np.ones((2, 5), dtype=int), r"rows of a table of torch.int64: give floats in \[0, 1\]"),
         (["a", "b"], "must be tensors or arrays"),
+        (torch.ones(2, 3, 4, 4).to_sparse(), r"images must be dense tensors: call their `to_dense\(\)`"),
         ([], "are none"),
         ([Image.new("F", (4, 4))], "Pillow's mode F has no fixed range: convert it to RGB"),
         ([np.ones((3, 4, 4)), np.ones((3, 5, 4))], "of several shapes, such as .* `image_size`"),

@@ -65,7 +65,7 @@ def test_a_decorator_without_its_name(name):
 
 @pytest.mark.parametrize("name", ["", " ", "-mine", "a+b", "a/b", "a:b", "a,b", "a\nb", "a\\b"])
 def test_a_name_that_could_not_be_typed(name):
-    with pytest.raises(ValueError, match=r"is no name of a defense: take one that begins with a letter"):
+    with pytest.raises(ValueError, match=r"is no defense's name: take one that begins with a letter"):
         defense(name)(unfinished(PostProcessor))
 
 
@@ -73,12 +73,12 @@ def test_a_name_that_could_not_be_typed(name):
     ("decorator", "base", "name"), [(attack, Attack, "all"), (defense, PostProcessor, "none")]
 )
 def test_a_name_that_means_something_else(decorator, base, name):
-    with pytest.raises(ValueError, match=f"'{name}' means something else where a"):
+    with pytest.raises(ValueError, match=f"'{name}' means something else where {decorator.__name__}s"):
         decorator(name)(unfinished(base))
 
 
 def test_a_metric_needs_a_name_of_its_own():
-    with pytest.raises(ValueError, match="is no name of a metric"):
+    with pytest.raises(ValueError, match="is no metric's name"):
         metric("a/b", columns=())(lambda scored: {})
 
 
