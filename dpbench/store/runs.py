@@ -146,9 +146,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
     with open_file(path) as file:
         try:
             # a word such as "None" is a word; only what is empty is missing
-            return _ours(pd.read_csv(file, dtype=dtypes, keep_default_na=False, na_values=[""]))
+            table = _ours(pd.read_csv(file, dtype=dtypes, keep_default_na=False, na_values=[""]))
+            if (bare := table[["attack", "defense"]].isna().any(axis=1)).any():  # cut, or edited by hand
+                raise ValueError(f"its row {int(bare.argmax()) + 1} has no attack or no defense")
         except Exception as error:  # as above
-            raise InputError(f"{path} is no readable table of results ({_first_line(error)}).") from error
+            raise InputError(
+                f"{path} is no readable table of results ({_first_line(error)}): undo what was changed in "
+                "it, or give the run's command again."
+            ) from error
+        return table
 
 
 def _ours(table: pd.DataFrame) -> pd.DataFrame:

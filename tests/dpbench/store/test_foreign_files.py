@@ -126,6 +126,14 @@ def test_a_table_that_is_none_of_ours(run, tmp_path, table):
         load(tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("line", ["rubbish\n", ",none,12.5\n", "dlg\n"])
+def test_a_line_that_names_no_attack_or_defence(tmp_path, line):
+    """Added by hand, or cut off: `compare` and the page ended in tracebacks."""
+    (tmp_path / "x.csv").write_text(f"attack,defense,psnr\ndlg,none,20\n{line}")
+    with pytest.raises(InputError, match=r"\(its row 2 has no attack or no defense\): undo what was changed"):
+        load(tmp_path / "x.csv")
+
+
 def test_text_that_is_not_utf8_is_kept_as_what_can_be(run):
     name = os.fsdecode(b"caf\xe9")
     run.write("a", [{"error": name, "status": "ok", "image": 0}])
