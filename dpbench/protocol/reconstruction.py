@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -29,11 +29,11 @@ class Reconstruction:
         note: a sentence or two to the user, such as where a closed form stopped and what took over.
     """
 
-    images: Tensor
+    images: Tensor = field(repr=False)
     labels: Tensor
     label_source: str
     gradient_distance: float
-    start: Tensor
+    start: Tensor = field(repr=False)
     iterations: int
     seconds: float
     compile_seconds: float = 0.0

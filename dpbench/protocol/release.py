@@ -91,11 +91,11 @@ class Release:
     """
 
     names: tuple[str, ...]
-    gradients: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...] = field(repr=False)
     batch_size: int
     defense: tuple[Stage, ...] = ()
     guarantee: Guarantee | None = None
-    repeats: tuple[tuple[Tensor, ...], ...] = ()
+    repeats: tuple[tuple[Tensor, ...], ...] = field(default=(), repr=False)
     per_sample: str = ""
     clients: int = 1
     local: LocalTraining | None = None
