@@ -201,7 +201,7 @@ class Store:
             table = pd.concat([table, pd.DataFrame(others)], axis=1)
         order = ["batch_size", "batch_seed", "defense", "eps", "attack", "attack_seed", "key", "image"]
         known = [name for name in order if name in table]  # the parts that bring `eps` may not be loaded
-        return table.sort_values(known, kind="stable", ignore_index=True)
+        return schema.with_modes(table).sort_values(known, kind="stable", ignore_index=True)
 
     def _move(self, keys: Iterable[str], source: Path, target: Path) -> None:
         for key in keys:

@@ -177,6 +177,19 @@ def _renumbered(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def with_modes(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with the `mode` of the same victim's other rows where a cell ended before it was known.
+
+    A process that is killed leaves nothing of a model of somebody's own. Without its mode the cell would be
+    about another victim.
+    """
+    if not table["mode"].isna().any():
+        return table
+    victim = table.groupby(["model", "norm", "victim", "weights"], dropna=False)["mode"]
+    alone = victim.transform("first").where(victim.transform("nunique") == 1)
+    return table.assign(mode=table["mode"].fillna(alone))
+
+
 def _with_floors(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with the column `floor`, which version 0.1 kept in the attack's name alone."""
     if "attack" not in table:

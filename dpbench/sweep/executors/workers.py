@@ -194,4 +194,4 @@ def _end_with_the_driver() -> None:
 
 def _killed(status: int | None) -> str:
     cause = f"signal {-status}" if status and status < 0 else f"exit status {status}"
-    return f"Its process ended {TRIES} times without a result ({cause}); is there enough memory?"
+    return f"Its process ended {TRIES} times without a result ({cause}): perhaps there is too little memory."
