@@ -30,9 +30,10 @@ def as_pair(images: Any, labels: Any, what: str = "images", size: int | None = N
         labels = labels[:, 0]  # as MedMNIST has them
     if labels.is_floating_point() or labels.is_complex() or labels.shape != images.shape[:1]:
         each = "the image" if len(images) == 1 else f"each of the {len(images)} images"
+        alone = "; one picture alone is [1, C, H, W]" if images.ndim == 3 and labels.numel() == 1 else ""
         raise InputError(
             f"labels must be whole numbers, one for {each}, not {labels.dtype} of shape "
-            f"{tuple(labels.shape)}."
+            f"{tuple(labels.shape)}{alone}."
         )
     return images, labels.long().clone()
 
@@ -117,7 +118,7 @@ def _tensor(values: Any, what: str) -> Tensor:
     try:
         found = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} must be tensors or arrays ({error}).") from None
+        raise InputError(f"{what} must be tensors or arrays of numbers ({error}).") from None
     if found.layout != torch.strided or found.is_nested:
         raise InputError(f"{what} must be dense tensors: call their `to_dense()`, or stack what is nested.")
     return found

@@ -87,6 +87,13 @@ def test_labels_in_a_column_as_medmnist_has_them():
         as_pair(BYTES, np.eye(2, dtype=int))
 
 
+def test_one_picture_is_told_from_three_grey_ones():
+    with pytest.raises(InputError, match=r"each of the 3 images, .*; one picture alone is \[1, C, H, W\]\.$"):
+        as_pair(np.full((3, 8, 8), 0.5), 3)
+    with pytest.raises(InputError, match="labels must be tensors or arrays of numbers"):
+        as_pair(BYTES, ["cat", "dog"])
+
+
 @pytest.mark.parametrize("shape", [(12, 9), (9, 12), (40, 8), (4, 4)])
 def test_resizing_is_that_of_files(shape):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
