@@ -101,6 +101,11 @@ def carry_out(options: Options, arguments: list[str]) -> int:
     folder = (
         expanded(options.out) if options.out is not None else Path("results") / _name(options, configuration)
     )
+    if options.check is not None and absolute(folder).resolve() == expanded(options.check).resolve():
+        raise InputError(
+            f"The results in {folder} would be compared with themselves: give a folder by `out` that is not "
+            "that of `check`."
+        )
     executor = executors.create(
         options.executor,
         runtime.device,

@@ -244,6 +244,18 @@ def test_what_nothing_can_be_checked_against_is_said_before_anything_runs(tmp_pa
     assert not out.exists()
 
 
+def test_a_run_is_not_checked_against_its_own_folder(tmp_path, capsys):
+    """It agreed, whatever would come out today."""
+    table = "attack,defense,status\ndlg,none,ok\n"
+    for name, content in (("config.toml", ""), ("environment.json", "{}"), ("results.csv", table)):
+        (tmp_path / name).write_text(content)
+    assert (
+        main(["--defense", "none", "--check", str(tmp_path), "--out", f"{tmp_path}/../{tmp_path.name}"]) == 2
+    )
+    said = capsys.readouterr().err
+    assert "would be compared with themselves: give a folder by --out that is not that of --check." in said
+
+
 def test_the_committed_reference_says_where_it_is_from():
     said = json.loads((REFERENCE / "environment.json").read_text())["git"]
     assert said["commit"]
