@@ -18,12 +18,14 @@ def expanded(path: str | Path) -> Path:
     """`path` with `~` or `~user` spelt out.
 
     Raises:
-        InputError: where there is no such user or home folder, or no file can have that name.
+        InputError: where there is no such user or home folder, no file can have that name, or it is no path.
 
     Example:
         >>> expanded("a/b.pt") == Path("a/b.pt")
         True
     """
+    if not isinstance(path, str | os.PathLike):  # from Python
+        raise InputError(f"A path must be text or a Path, not {path!r}.")
     if not str(path):
         raise InputError("An empty path names nothing: give a path, or . for this folder.")
     if "\0" in str(path):

@@ -143,3 +143,9 @@ def test_toml_written_on_windows(tmp_path):
     """A mark at the beginning and carriage returns at the ends of lines."""
     (tmp_path / "x.toml").write_bytes(b'\xef\xbb\xbfdata = "samples"\r\neps = [1.0]\r\n')
     assert read_toml(tmp_path / "x.toml") == {"data": "samples", "eps": [1.0]}
+
+
+@pytest.mark.parametrize("path", [None, 3, b"folder", ["a", "b"]])
+def test_what_is_no_path_is_said(path):
+    with pytest.raises(InputError, match=r"^A path must be text or a Path, not .*\.$"):
+        dpbench.load(path)
