@@ -132,7 +132,9 @@ def fails(gradients, generator):
 
 DEFENCES = {
     r"wrong fails where it has to work \(ValueError: no such value\)": fails,
-    "wrong must release a gradient for each of 4 parameters, not 1": lambda gradients, _: gradients[:1],
+    r"wrong hands back gradients of shapes \[4, 3, 3, 3\], and those of the model": (
+        lambda gradients, _: gradients[:1]
+    ),
     "changes the gradients that it is given: make new": lambda gradients, _: tuple(
         g.mul_(0.5) for g in gradients
     ),
@@ -144,7 +146,7 @@ DEFENCES = {
         g + torch.randn(g.shape, generator=generator) for g in gradients
     ),
     "two releases for one seed": counts,
-    "for `0.weight`": lambda gradients, _: tuple(g.flatten() for g in gradients),
+    "for `0.weight`": lambda gradients, _: tuple(g.float() for g in gradients),
     "releases numbers that are not finite": lambda gradients, _: tuple(g / 0 for g in gradients),
 }
 
