@@ -10,7 +10,7 @@ from defenses.per_sample import FEW, _opacus, per_sample
 from defenses.per_sample.agreement import norms
 from defenses.per_sample.errors import RefusedError, UnfitError
 from defenses.per_sample.independence import constant_buffers
-from dpbench.protocol import InputError, Loss
+from dpbench.protocol import InputError, Loss, full_precision
 
 ROUNDING = 1e-5
 """Of outputs, relative to the largest of the images compared: two batches of one shape are rounded alike."""
@@ -33,7 +33,8 @@ def check_trained(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor) 
     if len(images) == 1:
         images, labels = torch.cat([images, images / 2]), torch.cat([labels, labels])
     devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
+    # TF32, in which a graphics card trains, rounds by more than a wrong gradient may be off
+    with torch.random.fork_rng(devices=devices), full_precision(images.device):
         _check_unmixed(untouched(model), images)
         try:
             _opacus(untouched(model).eval(), loss, images, labels)

@@ -116,4 +116,6 @@ def plug_in() -> torch.device:
         library.impl(name, kernel, "PrivateUse1")
     _LIBRARIES.append(library)
     torch.Generator = _Generator
+    # a conversion in place, as `module.double()`, would leave `OnCard.plain` as it was
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     return torch.device(NAME, 0)

@@ -14,6 +14,7 @@ from dpbench.accuracy import update
 from dpbench.accuracy.train import train as train_once
 from dpbench.privacy import epsilon, noise_multiplier
 from dpbench.protocol import InputError
+from tests.helpers.tf32 import TF32
 
 EXPECTED = 16
 
@@ -282,6 +283,18 @@ def test_the_check_of_a_model_leaves_no_trace(linear, train, monkeypatch):
         torch.manual_seed(3)
         found.append(step(train[0][:11], train[1][:11]))
     assert close(*found)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_what_a_card_rounds_is_no_wrong_gradient(kind, train, monkeypatch, request):
+    """Trainings run under TF32, which moves gradients by more than the check of them lets pass."""
+    images, labels = train[0][:11], train[1][:11]
+    make = request.getfixturevalue(kind)
+    with TF32() as card:
+        with pytest.raises(InputError, match="per-sample gradients of .* are wrong"):
+            private(make(), noise_multiplier=1.0)(images, labels)
+        monkeypatch.setattr("defenses.per_sample.trained.full_precision", card.off)
+        private(make(), noise_multiplier=1.0)(images, labels)
 
 
 def test_a_parameter_that_is_not_used_is_refused_in_a_sentence(train):
