@@ -20,7 +20,7 @@ _DROPPED = 13
 
 
 class TF32(TorchDispatchMode):
-    """Within it, what products are made of is rounded to ten binary digits, to even ones where it is halfway."""
+    """Within it, what products are made of is rounded to ten binary digits, to even ones halfway."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -291,7 +291,7 @@ def test_what_a_card_rounds_is_no_wrong_gradient(kind, train, monkeypatch, reque
     images, labels = train[0][:11], train[1][:11]
     make = request.getfixturevalue(kind)
     with TF32() as card:
-        with pytest.raises(InputError, match="per-sample gradients of .* are wrong"):
+        with pytest.raises(InputError, match=r"per-sample gradients of .* are wrong"):
             private(make(), noise_multiplier=1.0)(images, labels)
         monkeypatch.setattr("defenses.per_sample.trained.full_precision", card.off)
         private(make(), noise_multiplier=1.0)(images, labels)
