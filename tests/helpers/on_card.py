@@ -70,6 +70,12 @@ CELLS = {
     "honest under dp": cells.cell(
         cells.part("inverting-gradients", iterations=3), cells.dp(), batch_size=1, engine="eager"
     ),
+    "honest with Gauss-Newton steps": cells.cell(
+        cells.part("inverting-gradients", iterations=60, finish=0.6), batch_size=1, engine="eager"
+    ),
+    "honest with a random code read": cells.cell(
+        cells.part("inverting-gradients", iterations=2), "precode", batch_size=1, engine="eager"
+    ),
     "informed": cells.cell("prior-aware", cells.dp(), "informed", batch_size=1),
     "malicious": cells.cell("analytic", "none", "malicious-linear", batch_size=1),
 }
