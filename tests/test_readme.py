@@ -68,3 +68,10 @@ def test_words_for_figures(readme):
     assert words.release("0.2.0") == "0.2"
     verdicts = {"8": "leak shown", "3": "leak shown", "1": "not seen by these attacks"}
     assert words.verdicts(verdicts) == "is shown to find images at ε = 3 and 8 and is not seen to at ε = 1"
+
+
+def test_stored_folders_that_cannot_be_loaded_are_named():
+    stored = ROOT / "results" / "reference"
+    bare = sorted(f"`{d.name}`" for d in stored.iterdir() if d.is_dir() and not (d / "config.toml").exists())
+    said = f"{', '.join(bare[:-1])} and {bare[-1]}, which have no `config.toml`"
+    assert said in (stored / "README.md").read_text(encoding="utf-8")
