@@ -59,21 +59,12 @@ def _seen(found: Frontier, sigma: float) -> Plain:
     level = next(each for each in found.levels if each.noise.sigma == sigma)
     return {
         "threat_model": found.threat_model,
-        "verdict": _verdict(found, sigma) if found.tested else None,
+        "verdict": (level.verdict or Verdict.UNDECIDED) if found.tested else None,
         "rates": [
             {name: asdict(rate)[name] for name in ("attack", "successes", "trials", "low", "high")}
             for rate in level.rates
         ],
     }
-
-
-def _verdict(found: Frontier, sigma: float) -> Verdict:
-    """What the sequences say, which err together at most as often as one test does."""
-    if sigma == 0 or (found.leak_up_to is not None and sigma <= found.leak_up_to.sigma):
-        return Verdict.LEAK
-    if found.none_from is not None and sigma >= found.none_from.sigma:
-        return Verdict.NONE
-    return Verdict.UNDECIDED
 
 
 def _accuracies(measured: Measured) -> dict[float, list[Plain]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 
 from dpbench.cell.result import CellResult
@@ -61,6 +62,7 @@ class Measurement:
             return levels[sigma].verdict
 
         ends = fixed_sequences(self._setting.levels, test)
+        levels = {sigma: replace(level, verdict=ends.verdict(sigma)) for sigma, level in levels.items()}
         for sigma in self._setting.levels:  # those that neither sequence reached: for the curve
             if sigma not in levels:
                 levels[sigma] = self._level(threat_model, sigma, QUICK, verdicts=False)

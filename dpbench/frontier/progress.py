@@ -57,6 +57,6 @@ class Display(Shown):
         self._now_and_then(f"{self._where}: {state}")
 
     def ended(self, level: Level) -> None:
-        """A noise level is over."""
+        """A noise level is over; whether its verdict counts is known once the sequences have ended."""
         counts = "; ".join(f"{each.attack} {each.successes} of {each.trials}" for each in level.rates)
-        self._say(f"{self._where}: {counts}" + (f": {level.verdict}" if level.verdict else ""))
+        self._say(f"{self._where}: {counts}" + (f": {level.verdict} by itself" if level.verdict else ""))

@@ -71,7 +71,13 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One noise level as it was attacked; `verdict` is None in a curve without verdicts."""
+    """One noise level as it was attacked.
+
+    Attributes:
+        noise: what was attacked.
+        rates: how often each attack succeeded.
+        verdict: what the sequences say of it; None where neither reached it, and in a curve without verdicts.
+    """
 
     noise: Noise
     rates: tuple[Rate, ...]

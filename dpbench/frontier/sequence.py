@@ -26,12 +26,31 @@ class Ends:
         leak_up_to: the largest noise multiplier up to which a leak is shown; None where it is shown without a
             defence only.
         none_from: the smallest from which on none is seen by these attacks; None if there is none.
-        tested: the levels that were reached, and the verdict of each.
+        tested: the levels that were reached, and what the batches of each say by themselves.
     """
 
     leak_up_to: float | None
     none_from: float | None
     tested: dict[float, Verdict]
+
+    def verdict(self, level: float) -> Verdict | None:
+        """What the sequences say of a level, which err together at most as often as one test does.
+
+        Where a sequence ended, the batches may say something by themselves, and it does not count.
+
+        Args:
+            level: noise multiplier; 0 is no defence.
+
+        Returns:
+            None for a level that neither sequence reached.
+        """
+        if level not in self.tested:
+            return None
+        if level <= (self.leak_up_to or 0.0):
+            return Verdict.LEAK
+        if self.none_from is not None and level >= self.none_from:
+            return Verdict.NONE
+        return Verdict.UNDECIDED
 
 
 def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -64,6 +83,8 @@ def fixed_sequences(levels: Sequence[float], test: Test) -> Ends:
         >>> ends = fixed_sequences([0.1, 0.3, 1, 3], lambda level: Verdict[said[level]])
         >>> ends.leak_up_to, ends.none_from
         (0.1, 1.0)
+        >>> ends.verdict(0.3)
+        <Verdict.UNDECIDED: 'undecided'>
     """
     levels, tested = checked_levels(levels), {}
 

@@ -88,19 +88,21 @@ def test_a_set_of_attacks_leaks_where_one_of_them_does_and_never_passes_then(usu
     assert "there is no level from which on none is seen by these attacks" in found.sentence()
 
 
-def test_levels_that_neither_sequence_reached_are_curve_only(usual, script, tmp_path):
+def test_levels_where_the_sequences_ended_are_undecided_and_those_between_curve_only(usual, script, tmp_path):
     """No leak at 0.1 and one at 0.3 end the sequences before they come to 0.2."""
     script(lambda sigma: sigma in (0, 0.2, 0.3))
     (found,) = frontier(tmp_path, **usual | {"levels": (0.1, 0.2, 0.3, 0.4)})
     seen = {level.noise.sigma: (level.verdict, level.rates[0].trials) for level in found.levels}
     assert seen == {
         0: (Verdict.LEAK, 1),
-        0.1: (Verdict.NONE, 59),
+        0.1: (Verdict.UNDECIDED, 59),
         0.2: (None, 10),
-        0.3: (Verdict.LEAK, 1),
+        0.3: (Verdict.UNDECIDED, 1),
         0.4: (Verdict.NONE, 59),
     }
     assert (found.leak_up_to, found.none_from.sigma) == (None, 0.4)
+    rows = pd.read_csv(tmp_path / "frontier.csv").set_index("sigma")["verdict"]
+    assert rows[rows == "leak shown"].index.tolist() == [0]
 
 
 def test_it_refuses_where_the_attack_fails_undefended(usual, script, tmp_path, monkeypatch):
