@@ -544,7 +544,8 @@ def test_the_default_search_beside_breaching():
     assert f"(it gains {min(noisy):.1f} and {max(noisy):.1f} dB)" in page
     deep = deep.set_index("attack")
     better = deep.loc[deep.loc[deep.index.str.startswith("breaching:"), "PSNR"].idxmax()]
-    assert f"nearer on {better['better']} of {better['images']} images after 1,500 iterations" in page
+    counted = f"nearer on {better['better']} of {better['images']} images after 1,500 iterations"
+    assert f"{counted}, by {better['gain']:.0f} dB on average" in page
 
 
 def test_what_was_counted_without_a_card():
