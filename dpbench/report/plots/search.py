@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dpbench.report import escape
 from dpbench.report.alike import said_of
@@ -108,15 +109,15 @@ def search(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
     panels = figure.subplots(down, across, squeeze=False)
     for axis in panels.flat[len(shown) :]:
         axis.set_axis_off()
-    left_out: set[str] = set()
+    left_out: dict[str, None] = {}
     for axis, name in zip(panels.flat, shown, strict=False):
         part = table[table["_panel"] == name]
-        left_out |= _panel(axis, part, found, _NAMES if width / across > 3.2 else 0.9)
+        left_out |= dict.fromkeys(_panel(axis, part, found, _NAMES if width / across > 3.2 else 0.9))
         axis.set_title(escape.matplotlib(wrap(name, width / across - 0.3, TEXT)))
     for axis in panels[:, 0]:
         axis.set_ylabel("objective, lowest so far")
     more = [f"{len(shown)} of {len(names)} attacks and batch sizes"] if len(names) > len(shown) else []
-    more += [f"without {', '.join(sorted(left_out))}"] if left_out else []
+    more += [f"without {', '.join(left_out)}"] if left_out else []
     if more:
         figure.suptitle(escape.matplotlib(wrap("; ".join(more), width - 0.2, TEXT)))
     labels.spread(figure)
@@ -146,7 +147,7 @@ def _curve_name(row: Mapping[str, Any], naming: Naming) -> str:
 
 def _panel(
     axis: Axes, part: pd.DataFrame, found: dict[str, tuple[np.ndarray, np.ndarray]], inches: float
-) -> set[str]:
+) -> list[str]:
     """Draw the curves of one attack; names of those left out."""
     curves = list(dict.fromkeys(part["_curve"]))
     floor = [name for name in curves if name == "noise as gradient"]
@@ -165,15 +166,17 @@ def _panel(
                 axis.plot(steps, history, color=colour, linewidth=0.5, alpha=0.35, gid=key)
             # a search that ended before others keeps what it found
             each.append(np.interp(share * last, steps, np.where(np.isfinite(history), history, np.nan)))
-        middle = np.nanmedian(each, axis=0)
+        middle = pd.DataFrame(each).median().to_numpy()  # of those that are finite
         axis.plot(share * last, middle, color=colour, linestyle=dashes, gid=name)
         ends.append(labels.Name(name, last, middle[-1], colour))
-    lowest = min(line.get_ydata().min() for line in axis.lines)
-    if lowest > 0:
+    heights = np.concatenate([line.get_ydata() for line in axis.lines])
+    heights = heights[np.isfinite(heights)]
+    if 0 < 100 * heights.min() <= heights.max():  # in less, too few powers of ten to go by
         axis.set_yscale("log")
         axis.minorticks_off()
     axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.set_xlabel("iterations")
     axis.margins(x=0)
     labels.at_ends(axis, ends, inches)
-    return set(own) - set(shown)
+    return [name for name in own if name not in shown]
