@@ -18,6 +18,7 @@ from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.report.plots.registry import plot
 from dpbench.report.plots.style import COLUMN, FULL, GREY, SMALL, TEXT
+from dpbench.report.plots.wrap import width as width_of
 from dpbench.report.plots.wrap import wrap
 from dpbench.store import Store, schema
 from dpbench.system.paths import open_file
@@ -72,6 +73,7 @@ def frontier(table: pd.DataFrame, store: Store | None = None, width: float = FUL
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axis, each, title in zip(panels, found, titles, strict=True):
         _panel(axis, each, width)
+        _legend(axis, each["attacks"], width)
         axis.set_title(escape.matplotlib(title))
     return figure
 
@@ -87,10 +89,8 @@ def _panel(axis: Axes, found: dict[str, Any], width: float) -> None:
     axis.set_xlim(none / 1.6, right)
     axis.set_yscale("function", functions=(lambda y: np.sqrt(np.clip(y, 0, None)), np.square))
     axis.set_ylim(0, 1)
-    for i, attack in enumerate(found["attacks"]):
-        _curve(
-            axis, [none, *sigmas], [level["rates"][i] for level in levels], i, attack, len(found["attacks"])
-        )
+    for i in range(len(found["attacks"])):
+        _curve(axis, [none, *sigmas], [level["rates"][i] for level in levels], i, len(found["attacks"]))
     shaded = ((found["leak_up_to"], none / 1.6, None, "0.86"), (found["none_from"], None, right, "0.94"))
     for end, left, until, grey in shaded:
         if end is not None:
@@ -113,9 +113,7 @@ def _panel(axis: Axes, found: dict[str, Any], width: float) -> None:
     _budgets(axis, levels[1:], inches)
 
 
-def _curve(
-    axis: Axes, places: list[float], rates: list[dict[str, Any]], i: int, name: str, several: int
-) -> None:
+def _curve(axis: Axes, places: list[float], rates: list[dict[str, Any]], i: int, several: int) -> None:
     apart = 1.05 ** (i - (several - 1) / 2)  # curves stand beside each other, so that bars do not hide bars
     share = np.array([rate["successes"] / max(rate["trials"], 1) for rate in rates])
     low, high = (np.array([rate[end] for rate in rates]) for end in ("low", "high"))
@@ -126,17 +124,27 @@ def _curve(
         yerr=np.clip((share - low, high - share), 0, None),
         color=colour,
         marker=_MARKERS[i % len(_MARKERS)],
-        label=escape.matplotlib(name),
         linewidth=0,
         elinewidth=0.7,
         capsize=2,
         clip_on=False,
     )
     axis.plot(x[1:], share[1:], color=colour)  # no defence is no point of this axis
-    if i == several - 1 and several > 1:
-        below = axis.transAxes + ScaledTranslation(0, -_SCALE, axis.figure.dpi_scale_trans)
-        place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        axis.legend(loc="upper center", ncols=2, frameon=False, **place)
+
+
+def _legend(axis: Axes, attacks: list[str], width: float) -> None:
+    """Below a panel of several attacks; for more than one line of it the figure grows."""
+    if len(attacks) < 2:
+        return
+    texts = [wrap(name, width - 0.8, SMALL) for name in attacks]
+    columns = 2 if 2 * (max(width_of(text, SMALL) for text in texts) + 0.6) < width else 1
+    lines = -(-len(texts) // columns) * max(text.count("\n") + 1 for text in texts)
+    axis.figure.set_figheight(axis.figure.get_figheight() + 0.15 * (lines - 1))
+    below = axis.transAxes + ScaledTranslation(0, -_SCALE, axis.figure.dpi_scale_trans)
+    place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+    words = [escape.matplotlib(text) for text in texts]
+    # by its handles: a label of its own that begins with _ would hide a curve from the legend
+    axis.legend(axis.containers, words, loc="upper center", ncols=columns, frameon=False, **place)
 
 
 def _budgets(axis: Axes, levels: list[dict[str, Any]], inches: float) -> None:

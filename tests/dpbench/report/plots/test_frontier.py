@@ -8,7 +8,9 @@ import pytest
 from dpbench.frontier.evidence import CHANCE, MARGIN, Verdict
 from dpbench.frontier.result import Frontier, Level, Noise, Rate
 from dpbench.report.plots import frontier as drawn
+from dpbench.report.plots.style import COLUMN, FULL
 from dpbench.store import Store
+from tests.helpers.figures import assert_readable
 
 ROW = {
     "attack": "instant",
@@ -71,6 +73,21 @@ def test_a_curve_for_each_attack_with_both_frontiers_and_epsilon(folder):
     shaded = [patch.get_extents().width for patch in panel.patches]
     assert len(shaded) == 2
     assert min(shaded) > 0
+
+
+def test_every_attack_is_in_the_legend(folder):
+    """Matplotlib leaves labels out that begin with an underscore, and does not break long ones."""
+    path = folder.path / "frontier.json"
+    names = ["_mine", "of $many$ words " * 8]
+    found = json.loads(path.read_text())
+    found["frontiers"][0]["attacks"] = names
+    path.write_text(json.dumps(found))
+    for width in (FULL, COLUMN):
+        figure = drawn.frontier(folder.frame(), folder, width)
+        written = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        said = [" ".join(text.replace("\\$", "$").split()) for text in written]
+        assert said == [name.strip() for name in names]
+        assert_readable(figure)
 
 
 def test_the_most_exposed_come_first_and_the_first_of_200_is_framed(folder):
