@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from dpbench.decide.choices import RARE, Choice, Training
 from dpbench.privacy import PRIOR_SUCCESS
 from dpbench.privacy.rounding import down, up
+from dpbench.report.plots.axes import at_values, short
 from dpbench.report.plots.colours import OKABE_ITO
 from dpbench.system.words import counted
 
 MOST_CURVES = 6
 _SMALL = 8
+_PANEL = 2.0  # the bounds' panel, inches
 
 
 def picture(training: Training, chosen: Sequence[Choice]) -> Figure:
@@ -81,8 +83,7 @@ def _bounds(axis: Axes, chosen: Sequence[Choice]) -> None:
         max(eps), kappa, f"prior κ = {down(kappa)}", fontsize=_SMALL - 1, color="0.4", ha="right", va="bottom"
     )
     axis.set(xscale="log", ylim=(0, 1.02))
-    axis.set_xticks(eps, [up(value) for value in eps])
-    axis.minorticks_off()
+    at_values(axis, eps, [short(value) for value in eps], _PANEL)
     axis.set_xlabel("ε of the training", fontsize=_SMALL)
     prior = "" if kappa == PRIOR_SUCCESS else f" (κ = {down(kappa)})"
     axis.set_title(f"Bounds{prior}", fontsize=_SMALL + 1, loc="left")
