@@ -20,13 +20,13 @@ from dpbench.report.plots import labels
 from dpbench.report.plots.axes import at_values, short, span
 from dpbench.report.plots.frontier import stored
 from dpbench.report.plots.registry import plot
-from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, SMALL, TEXT
+from dpbench.report.plots.style import COLOURS, COLUMN, GREY, INK, MARKERS, MOST, TEXT
 from dpbench.report.plots.wrap import wrap
 from dpbench.report.rows import is_defended, is_floor, is_informed, is_of_attack, only_labels, ordered
 from dpbench.store import Store, schema
 
 CEILING = 60
-"""PSNR at which exact copies are drawn, dB."""
+"""PSNR from which on images are the same to the eye, dB: more is drawn there."""
 PRIORS = (0.1, 1 / 200)
 """Chances of a blind guess for which the certified frontier is marked."""
 MARGIN = 0.05
@@ -169,10 +169,8 @@ def _panel(axis: Axes, table: pd.DataFrame, metric: str, curves: list[str]) -> l
     for floor, its in floors.groupby(floors):  # an attack's own colour where the floor is its alone
         colour = COLOURS[curves.index(its.index[0])] if len(its) == 1 < len(floors) else GREY
         axis.axhline(floor, color=colour, linestyle="--", linewidth=1, gid="floor")
-    if len(floors):
-        said = {"fontsize": SMALL, "color": GREY, "va": "bottom"}
-        axis.text(0.01, floors.max(), "best floor", transform=axis.get_yaxis_transform(), **said)
-    axis.set_ylabel(_METRICS[metric])
+    beyond = bool((table[metric] == CEILING).any())
+    axis.set_ylabel(f"{_METRICS[metric]}\n{CEILING}: or more" if beyond else _METRICS[metric])
     return ends
 
 
@@ -221,12 +219,13 @@ def _frontiers(axis: Axes, private: pd.DataFrame, store: Store | None) -> None:
 
 
 def _marks(axis: Axes) -> str:
-    """What the frontiers drawn in a panel are, from the left."""
+    """What the other lines drawn in a panel are, and what is shaded; frontiers from the left."""
     lines = [line for line in axis.lines if str(line.get_gid()).startswith("certified")]
     priors = [
         line.get_gid().removeprefix("certified ") for line in sorted(lines, key=lambda x: x.get_xdata()[0])
     ]
-    said = f"; dotted: certified frontier, prior {' and '.join(priors)}" if priors else ""
+    said = "; dashed: best floor" if any(line.get_gid() == "floor" for line in axis.lines) else ""
+    said += f"; dotted: certified frontier, prior {' and '.join(priors)}" if priors else ""
     shaded = {patch.get_gid() for patch in axis.patches}
     said += "; dark: leak shown" if "leak_up_to" in shaded else ""
     return said + ("; light: none seen by these attacks" if "none_from" in shaded else "")

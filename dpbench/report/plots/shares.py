@@ -35,7 +35,7 @@ _TICKS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 50, 100)
 SPAN = 0.01
 """Of LPIPS, drawn at least: what is nearer than that looks the same."""
 CEILING = 60
-"""PSNR at which exact copies are drawn, dB."""
+"""PSNR from which on images are the same to the eye, dB: more is drawn there."""
 _HIGH = 2.6  # of a panel, inches
 
 
@@ -96,8 +96,9 @@ def shares(table: pd.DataFrame, store: Store | None = None, width: float = 6.5) 
         axis.axvline(1, color=LIGHT, linewidth=1, zorder=0)
         _scale(axis)
         axis.set_xlabel(said)
+    beyond = recovered == "psnr" and bool((table.loc[table["_curve"].isin(shown), "psnr"] > CEILING).any())
     for axis in panels[:, 0]:
-        axis.set_ylabel(_RECOVERED[recovered])
+        axis.set_ylabel(f"{_RECOVERED[recovered]}\n{CEILING}: or more" if beyond else _RECOVERED[recovered])
         if recovered == "lpips" and axis.get_ylim()[1] < SPAN:
             axis.set_ylim(-0.03 * SPAN, SPAN)
     if len(curves) > len(shown):

@@ -64,6 +64,23 @@ def test_each_curve_has_its_own_floor(table):
     assert sorted(each.get_ydata()[0] for each in axis.lines if each.get_gid() == "floor") == [0.1, 0.4]
 
 
+def test_copies_are_drawn_at_a_ceiling_that_is_told(table):
+    """An exact copy has an infinite PSNR; drawn at 60 dB without a word it has one of 60."""
+    told = "PSNR, dB (up: leaks more)\n60: or more"
+    for psnr, label in ((np.inf, told), (20.0, told.split("\n")[0])):
+        copies = table.assign(psnr=psnr, lpips=None)
+        assert noise(copies).axes[0].get_ylabel() == label
+        assert shares(copies).axes[0].get_ylabel() == label
+
+
+def test_nothing_is_written_over_the_floor_of_noise(table):
+    """The best floor is often the highest thing drawn, where its name stood on the frame."""
+    figure = noise(table)
+    assert "dashed: best floor" in " ".join(figure.get_suptitle().split())
+    assert not any(axis.texts for axis in figure.axes)
+    assert "floor" not in noise(table.assign(psnr_floor=None, lpips_floor=None)).get_suptitle()
+
+
 def test_attack_seeds_make_no_rank_correlation(table):
     """Two results of each of four images are no eight images."""
     again = pd.concat([table, table.assign(attack_seed=1)], ignore_index=True)
@@ -195,7 +212,6 @@ def test_search_draws_the_histories_that_cells_keep(table, tmp_path):
     store.write("again", again.to_dict("records"), history=[3.0, 0.7, 0.5], history_steps=[1, 5, 30])
     (axis,) = search(pd.concat([table, again]), store).axes
     assert line(axis, "again").get_xdata().tolist() == [1, 5, 30]  # as they were, not evenly apart
-    assert axis.get_yscale() == "log"
 
 
 def test_utility_joins_what_leaks_with_what_is_left_of_the_accuracy(table, tmp_path):
