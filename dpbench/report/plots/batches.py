@@ -35,7 +35,7 @@ _APART = 0.03  # of the way from one batch size to the next
 def _alt(table: pd.DataFrame, store: Store | None) -> str:
     table, shares = _prepared(table)
     said = ["Shares of images by batch size."]
-    table = table[table["_curve"].isin(list(dict.fromkeys(table["_curve"]))[:MOST])]  # the drawn ones
+    table = table[table["_curve"].isin(_curves(table)[:MOST])]
     for (curve, size), rows in table.groupby(["_curve", "batch_size"], sort=False):
         found = (
             f"{_SHARES[share]} {per_cent(rows[share].mean())} %" for share in shares if rows[share].count()
@@ -48,7 +48,7 @@ def _alt(table: pd.DataFrame, store: Store | None) -> str:
 def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL) -> Figure | None:
     """Draw shares of images over the batch size, a curve per attack, defence and whatever else varies.
 
-    The first `MOST` are drawn; the title says how many there are.
+    The `MOST` with most batch sizes are drawn; the title says how many there are.
 
     Bars are 95 % Clopper-Pearson intervals over images, each of which counts once, by its first batch and
     attack seed; the dotted line is a blind choice's IIP.
@@ -64,9 +64,9 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
     table, shares = _prepared(table)
     if table["batch_size"].nunique() < FEWEST or not shares:
         return None
-    curves = list(dict.fromkeys(table["_curve"]))
+    curves = _curves(table)
     drawn = curves[:MOST]
-    sizes = sorted(table["batch_size"].unique())
+    sizes = sorted(table.loc[table["_curve"].isin(drawn), "batch_size"].unique())
     across = len(shares) if width > COLUMN else 1
     down = len(shares) // across
     words = [wrap(curve, width - 0.8, SMALL) for curve in drawn]
@@ -83,7 +83,7 @@ def batches(table: pd.DataFrame, store: Store | None = None, width: float = FULL
         for chance in sorted(table["iip_chance"].dropna().unique()):
             panels[shares.index("iip")].axhline(chance, color="0.5", linestyle=":", linewidth=1)
     blind = "; dotted: a blind choice" if "iip" in shares else ""
-    left_out = f"\n{MOST} of {len(curves)} curves" if len(curves) > MOST else ""
+    left_out = f"\n{MOST} of {len(curves)} curves, those with most batch sizes" if len(curves) > MOST else ""
     figure.suptitle(f"Share of images, 95 % intervals{blind}{left_out}")
     words = [escape.matplotlib(word) for word in words]
     figure.legend(panels[0].containers, words, loc="outside lower center", ncols=1, frameon=False)
@@ -103,6 +103,12 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = table.sort_values(["batch_seed", "attack_seed", "image"], kind="stable")
     again = table.duplicated(["_curve", "batch_size", "_image"])
     return table[~again].sort_index(), [share for share in _SHARES if table[share].notna().any()]
+
+
+def _curves(table: pd.DataFrame) -> list[str]:
+    """Names of all curves, those with most batch sizes first, or half of the panel could stay empty."""
+    sizes = table.groupby("_curve", sort=False)["batch_size"].nunique()
+    return list(sizes.sort_values(ascending=False, kind="stable").index)
 
 
 def _with_shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -78,3 +78,13 @@ def test_what_was_left_out_is_said(make_rows):
     figure = batches(frame(rows))
     assert len(figure.axes[0].containers) == MOST
     assert f"{MOST} of {MOST + 2} curves" in figure.get_suptitle()
+
+
+def test_the_curves_that_go_furthest_are_drawn_and_no_batch_size_without_any(make_rows):
+    rows = [row for i in range(MOST) for row in of(make_rows, restarts=i + 1)]
+    rows += of(make_rows, "dlg", (*SIZES, 8)) + of(make_rows, "zz", (16,))
+    (axis,) = (figure := batches(frame(rows))).axes[:1]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "2", "4", "8"]
+    assert [len(curve[0].get_xdata()) for curve in axis.containers] == [4, *[3] * (MOST - 1)]
+    assert "those with most batch sizes" in figure.get_suptitle()
+    assert "dlg, no defence, batch of 8" in batches.alt(frame(rows))
