@@ -72,7 +72,9 @@ def forest(comparison: Comparison, said: Said) -> Figure | None:
 
 
 def _style(i: int) -> dict[str, object]:
-    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 4}
+    turn = i // len(OKABE_ITO)  # a colour comes again with another marker
+    marker = _MARKERS[(i + turn) % len(_MARKERS)]
+    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "marker": marker, "markersize": 4}
 
 
 def _bar(axis: Axes, each: Difference, place: float, i: int) -> None:

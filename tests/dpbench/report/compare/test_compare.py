@@ -76,6 +76,14 @@ def test_the_picture_names_the_runs_that_it_shows(compared, batches):
     assert [each.get_text() for each in legend.get_texts()] == ["C"]
 
 
+def test_no_two_runs_look_the_same(compared, batches):
+    """There are six colours and six markers: the eighth run had those of the second."""
+    found = compared(*(batches(flat(10.0 + i)) for i in range(9)))
+    (legend,) = forest(found, words(found)).legends
+    looks = {(each.get_color(), each.get_marker()) for each in legend.get_lines()}
+    assert len(looks) == len(legend.get_texts()) == 8
+
+
 @pytest.mark.parametrize("wins", [(), range(16), range(0, 16, 2)], ids=["none", "all", "one of each batch"])
 def test_batches_that_all_changed_alike_do_not_make_an_interval_without_width(compared, batches, wins):
     """Nothing identified in eight batches of two does not mean that nothing ever is."""
