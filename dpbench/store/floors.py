@@ -36,18 +36,27 @@ def attach_floors(table: pd.DataFrame) -> pd.DataFrame:
     is_floor = table["floor"].notna()
     usable = table[is_floor & (table["status"] == "ok")]
     of_a_batch = usable[usable["floor_of"].isna()]
-    of_a_batch = of_a_batch.groupby(same_image, dropna=False)[[*extremes]].agg(extremes)
     of_an_attack = usable[usable["floor_of"].notna()].assign(attack=lambda found: found["floor_of"])
-    of_an_attack = of_an_attack.groupby(same_search, dropna=False)[[*extremes]].agg(extremes)
-    rows = table.loc[~is_floor, same_search]
+    rows = table[~is_floor]
+    best = [
+        _best(rows, of_a_batch, same_image, extremes),
+        _best(rows, of_an_attack, same_search, extremes),
+    ]
     table = table.copy()
     for metric, extreme in extremes.items():
-        found = pd.concat(
-            [
-                rows.join(floors[metric].rename(name), on=floors.index.names)[name]
-                for name, floors in (("_of_batch", of_a_batch), ("_of_attack", of_an_attack))
-            ],
-            axis=1,
-        )
+        found = pd.concat([each[metric] for each in best], axis=1)
         table.loc[~is_floor, f"{metric}_floor"] = found.agg(extreme, axis=1)
     return table
+
+
+def _best(
+    rows: pd.DataFrame, floors: pd.DataFrame, same: list[str], extremes: dict[str, str]
+) -> pd.DataFrame:
+    """For each row the extremes of the floors that have the same values in the columns `same`.
+
+    Rows and floors are numbered together, as a join does not take missing values for equal where a column of
+    whole numbers has others beside them.
+    """
+    number = pd.concat([rows[same], floors[same]]).groupby(same, dropna=False).ngroup().to_numpy()
+    best = floors[[*extremes]].groupby(number[len(rows) :]).agg(extremes)
+    return best.reindex(number[: len(rows)]).set_axis(rows.index)

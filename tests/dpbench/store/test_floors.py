@@ -62,6 +62,17 @@ def test_floor_counts_noise_and_start_of_the_same_search_only():
     assert found[["psnr_floor", "lpips_floor"]].values.tolist() == [[14.0, 0.2]]
 
 
+def test_a_floor_counts_beside_an_informed_attacker():
+    """Its rows have whole numbers in columns that are empty in those of searches and their floors."""
+    rows = [
+        *PUBLIC,
+        row("floor:start", 14.0, 0.4, floor_of="dlg"),
+        row("dlg", 30.0, 0.1),
+        row("prior-aware", None, None, threat_model="informed", candidates=200, trials=50),
+    ]
+    assert floors_of(rows)[["psnr_floor", "lpips_floor"]].values.tolist()[0] == [14.0, 0.4]
+
+
 def test_what_only_a_defence_brings_is_not_looked_for_in_the_floors():
     """An attack's floors are of the undefended gradient: nothing adapts there, nothing is released twice."""
     rows = [row("floor:noise-gradient", 9.0, 0.2, floor_of="dlg")]
