@@ -18,6 +18,7 @@ from attacks.adaptation import CLIPS
 from attacks.base import Task
 from attacks.exact import last_layer
 from attacks.exact.separation import CERTAIN
+from attacks.held_in_part import loss_gradient
 from attacks.labels import STARTS
 from attacks.objectives import Gradients, Objective
 from attacks.output_layer import of_logits
@@ -100,7 +101,7 @@ def rounded(device: torch.device) -> float:
     return COARSE if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32 else ROUNDED
 
 
-def held(task: Task, labels: Tensor) -> Knowledge:
+def held(task: Task, labels: Tensor, in_part: bool = False) -> Knowledge:
     """What the attacker knows, with `Held` in place of the loss where the last layer tells its gradient.
 
     Of one sample it is that layer's bias gradient, whatever the loss, unless a defence changed it. Several
@@ -109,12 +110,16 @@ def held(task: Task, labels: Tensor) -> Knowledge:
     Args:
         task: what is asked.
         labels: int64 [B], known or inferred, in the order that the images are searched for in.
+        in_part: of one sample, also read what a defence left of that layer's gradient (`held_in_part`).
     """
     release, knowledge = task.release, task.knowledge
     if isinstance(knowledge.loss, Held) or _steps(release) > 1 or bottleneck_head(knowledge.model):
         return knowledge
     if release.batch_size == 1:
         found = _alone(release, knowledge)
+        if found is None and in_part and not _kept(release):
+            told = loss_gradient(release, knowledge)
+            found = None if told is None else Held(told[0][None], told[1])
         return knowledge if found is None else replace(knowledge, loss=found)
     told = replace(knowledge, labels=labels)
     samples, _ = last_layer.samples(release, told, torch.Generator().manual_seed(0), STARTS, task.tell)

@@ -131,8 +131,10 @@ class InvertingGradients(Attack):
         """
         release, knowledge, preset = task.release, task.knowledge, PRESETS[self.preset]
         labels, source = label_rules.given_or_inferred(release, knowledge, tell=task.tell)
+        # where the prior decides as much as the release, what is guessed does harm
+        decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
         if preset.held:
-            knowledge = held(task, labels)
+            knowledge = held(task, labels, in_part=self.adaptive and decisive)
         path = path_of(release, self.update)
         regularisers, note = self.regularisers(release, knowledge)
         if preset.held:
@@ -148,8 +150,7 @@ class InvertingGradients(Attack):
         variables = None
         if preset.frequencies and knowledge.pictures:
             variables = Frequencies(knowledge.mean, knowledge.std, *knowledge.image_shape[1:])
-        # where the prior decides as much as the release, free shares would leave images to it alone
-        decisive = nat_weight(release) <= DECISIVE * UNDEFENDED
+        # else free shares would leave images to the prior alone
         scaled = weighs(release) and not isinstance(knowledge.loss, Held)  # what is held has the factors
         weighted = self.adaptive and preset.shares and path is None and decisive and scaled
         problem = Problem(
