@@ -40,3 +40,17 @@ def gallery(make_rows, dp):
         return found
 
     return rows
+
+
+@pytest.fixture
+def mean_images(make_rows):
+    """Floors of single images, of the same originals as those of `gallery`."""
+
+    def rows(count, psnr, lpips):
+        return [
+            row | {"original_index": seed}
+            for seed in range(count)
+            for row in make_rows("floor:mean-image", "none", 1, psnr, lpips, seed=seed)
+        ]
+
+    return rows

@@ -234,12 +234,9 @@ def test_tampering_is_found(enter, gallery, capsys):
     assert "utility.csv came after the entry: export the run again." in validated(capsys, path)[1]
 
 
-def test_a_removed_flag_is_found(enter, gallery, make_rows):
+def test_a_removed_flag_is_found(enter, gallery, mean_images):
     """Two images show nothing of an undefended attack, and the entry says so beside its results."""
-    floors = [
-        row for seed in range(2) for row in make_rows("floor:mean-image", "none", 1, 11.0, 0.6, seed=seed)
-    ]
-    path = enter("run", floors + gallery(0, 2, defense="none") + gallery(0, 2))
+    path = enter("run", mean_images(2, 11.0, 0.6) + gallery(0, 2, defense="none") + gallery(0, 2))
     found = read(path)
     (flag,) = (each for each in found["flags"] if each["kind"] == "the attack fails undefended")
     assert by_defence(path)["none"]["id"] in flag["results"]
@@ -298,9 +295,8 @@ def test_what_cannot_be_checked_is_refused(enter, gallery, tmp_path, capsys):
         assert len(err.splitlines()) == 1
 
 
-def test_a_flag_that_is_worded_otherwise_is_none_that_is_missing(enter, gallery, make_rows):
-    floors = make_rows("floor:mean-image", "none", 1, 11.0, 0.6)
-    path = enter("run", floors + gallery(0, 1, defense="none") + gallery(0, 1))
+def test_a_flag_that_is_worded_otherwise_is_none_that_is_missing(enter, gallery, mean_images):
+    path = enter("run", mean_images(1, 11.0, 0.6) + gallery(0, 1, defense="none") + gallery(0, 1))
     found = read(path)
     assert found["flags"]
     changed = [flag | {"text": "As another version says it."} for flag in found["flags"]]

@@ -170,11 +170,8 @@ def test_bad_input_is_one_sentence(arguments, said, tmp_path, monkeypatch, capsy
     assert said in capsys.readouterr().err
 
 
-def test_an_attack_that_fails_undefended_ranks_no_defence(enter, gallery, make_rows):
-    floors = [
-        row for seed in range(40) for row in make_rows("floor:mean-image", "none", 1, 15.0, 0.3, seed=seed)
-    ]
-    path = enter("weak", floors + gallery(0, defense="none") + gallery(0))
+def test_an_attack_that_fails_undefended_ranks_no_defence(enter, gallery, mean_images):
+    path = enter("weak", mean_images(40, 15.0, 0.3) + gallery(0, defense="none") + gallery(0))
     assert [rank for board in boards(items(path)) for rank, _ in board.ranked] == [None, None]
 
 
