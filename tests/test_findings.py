@@ -675,3 +675,46 @@ def test_the_informed_attacker_of_rero():
     assert f"bounds {bounds[0]}, {bounds[1]} and {bounds[2]})" in said
     assert rows.groupby("eps_release")["trials"].sum().unique().tolist() == [400]
     assert rows["original_index"].nunique() == 2
+
+
+def test_what_is_read_of_a_last_layer_that_a_defence_changed():
+    """Before and seeds of tuning are not stored."""
+    found = results("defences-converged").query("floor.isna()")
+    setting = {
+        "none": "defense == 'none'",
+        "`prune` .5": "defense == 'prune' and prune_ratio == 0.5",
+        "`prune` .9": "defense == 'prune' and prune_ratio == 0.9",
+        "largest 10 % (`topk`)": "defense == 'topk'",
+        "`percentile` γ .01": "defense == 'percentile'",
+        "`quantize` to 8 bits": "defense == 'quantize'",
+        "`noise` .003": "noise_std == 0.003",
+        "`noise` .03": "noise_std == 0.03",
+    }
+    rows = [row for row in rows_of("2026-11-held.md", 4) if row[0] in setting]
+    assert [row[0] for row in rows] == list(setting)
+    now = {}
+    for name, ignorant, _, knowing in rows:
+        part = found.query(setting[name])
+        for said, unaware in ((ignorant, True), (knowing, False)):
+            if not said:
+                continue
+            asked = part if name == "none" else part[(part["adaptive"] == False) == unaware]  # noqa: E712
+            assert len(asked) == 20
+            lpips = f"{asked['lpips'].mean():.3f}".removeprefix("0")
+            assert said == f"{asked['psnr'].mean():.1f} / {lpips}"
+        now[name] = knowing.split(" ")[0]
+    named = [now[name] for name in list(setting)[1:6]]
+    told = f"has {', '.join(named[:-1])} and {named[-1]} dB in the mean"
+    page = (FINDINGS / "2026-11-defences.md").read_text()
+    assert told in page
+    assert f"and {now['none']} dB undefended: within 3 dB" in page
+    early = results("defences").query("floor.isna() and adaptive == True")
+    for name in list(setting)[1:6]:
+        strength = {
+            "`percentile` γ .01": "percentile_gamma == 0.01",
+            "`quantize` to 8 bits": "quantize_bits == 8",
+        }
+        strength |= {"largest 10 % (`topk`)": "topk_ratio == 0.1"}
+        part = early.query(setting[name]).query(strength.get(name, "psnr > 0"))
+        assert len(part) == 20
+        assert abs(part["psnr"].mean() - float(now[name])) < 3
